@@ -1,0 +1,18 @@
+"""What training knows of an evaluation; everything else is declared by the plug-in named in `type`."""
+
+from pydantic import Field
+
+from utils.options import Options
+
+
+class EvaluationParams(Options):
+    """The keys every plug-in shares. A plug-in's own `Options` class inherits from this one and adds its keys."""
+
+    type: str | None = None
+    """Plug-in: the name of a file in evaluate/ without ".py"; null = no evaluation."""
+    every_epochs: int = Field(default=1, ge=1)
+    """Evaluate after every so many epochs, and always after the last."""
+    at_start: bool = True
+    """Evaluate once before training as well: a mistake in the test set is found before the first epoch."""
+    batch_size: int = Field(default=128, ge=1)
+    """Images the network embeds at once."""

@@ -1,0 +1,77 @@
+"""The one frozen tree that params.json becomes: each package's own options, put together."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PrivateAttr, SerializeAsAny
+from torch import nn
+
+from config.evaluation import EvaluationParams
+from data.options import DataOptions
+from losses.options import LossOptions
+from models.options import ModelOptions
+from utils.options import Options
+
+Step = Annotated[int, Field(ge=1)]
+
+
+class LearningRate(Options):
+    """Learning rates and how they change during training."""
+
+    base_lr: float = Field(default=0.01, ge=0.0)
+    """Learning rate of the backbone."""
+    fc_lr: float = Field(default=0.1, ge=0.0)
+    """Learning rate of everything else: heads, classifiers, losses."""
+    decay_step: Annotated[int, Field(ge=0)] | tuple[Step, ...] = 40
+    """Multiply both rates by decay_gamma every so many epochs (iterations); a list names each time; 0 = never."""
+    decay_gamma: float = Field(default=0.1, gt=0.0, le=1.0)
+    """Factor of each decay."""
+    decay_unit: Literal["auto", "epoch", "iteration"] = "auto"
+    """What decay_step counts; "auto": iterations with class_balanced sampling, otherwise epochs."""
+    warmup_epoch: float = Field(default=0.0, ge=0.0)
+    """Epochs over which the rates rise linearly, step by step, to their full value; 0 = no warm-up."""
+    warmup_factor: float = Field(default=0.1, gt=0.0, le=1.0)
+    """Share of the full rate at the first step of the warm-up."""
+
+
+class Params(LossOptions, ModelOptions, DataOptions):
+    """Everything one training run is made from. Written, resolved, into the run's folder."""
+
+    epoch: int = Field(default=60, ge=1)
+    """Epochs to train."""
+    optimizer: Literal["sgd", "nesterov", "adam", "amsgrad", "rmsprop", "adamw"] = "sgd"
+    """Optimization algorithm."""
+    momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
+    """Momentum of sgd, nesterov and rmsprop."""
+    weight_decay: float = Field(default=5e-4, ge=0.0)
+    """L2 regularization (decoupled for adamw)."""
+    lr: LearningRate = LearningRate()
+    """Learning rates, decay and warm-up."""
+    fine_tune: bool = False
+    """Train the classifiers only and freeze every layer before them."""
+    parallels: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """GPU to train on, by index; empty: the first GPU, or the CPU where there is none."""
+    keep_freed_memory: bool = True
+    """On the CPU under Linux: reuse freed memory instead of returning it; about a third faster."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Seed of everything random: initial weights, sampling, augmentation, dropout."""
+    evaluation_params: SerializeAsAny[EvaluationParams] = EvaluationParams()
+    """The evaluation after each epoch; its plug-in declares further keys."""
+    log_every: int = Field(default=10, ge=1)
+    """Steps between two readings of the losses; no other step waits for the device."""
+    working_dir: str = "runs"
+    """Folder that holds the runs."""
+
+    _online_net: nn.Module | None = PrivateAttr(None)
+
+    @property
+    def online_net(self) -> nn.Module:
+        """The network an evaluation plug-in measures: normalised images (B, 3, H, W) -> embeddings (B, D)."""
+        if self._online_net is None:
+            raise ValueError("these params carry no network; evaluation passes params.with_net(network)")
+        return self._online_net
+
+    def with_net(self, net: nn.Module) -> Self:
+        """A copy of these params for an evaluation plug-in, carrying the network to measure."""
+        copy = self.model_copy()
+        copy._online_net = net
+        return copy

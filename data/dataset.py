@@ -1,0 +1,87 @@
+"""From the options of the data to samples that are known to be readable, and a summary of them."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.images import find_bad_images
+from data.layouts import read_layout
+from data.options import DataOptions
+from data.samples import DISTRACTOR_PID, JUNK_PID, Dataset, Sample, sorted_pids
+from data.synthetic import cached_synthetic
+from utils.errors import DataError, ParamsError
+
+SYNTHETIC = "synthetic"
+SYNTHETIC_ROOT = Path("datasets")
+
+logger = logging.getLogger(__name__)
+
+
+def read_dataset(options: DataOptions) -> Dataset:
+    """The data set in `batches_dir`; the synthetic pedestrians are made first if they are not there yet."""
+    if options.batches_dir == SYNTHETIC:
+        return read_layout(cached_synthetic(SYNTHETIC_ROOT, options.synthetic), "market")
+    return read_layout(Path(options.batches_dir).expanduser(), options.data_layout)
+
+
+def without_bad_images(dataset: Dataset, options: DataOptions) -> Dataset:
+    """Check every image of the data set before anything is trained on it.
+
+    Raises:
+        DataError: some are unreadable and `bad_images` is "error"; the message names them all.
+    """
+    bad = find_bad_images([sample.path for split in dataset for sample in split])
+    if not bad:
+        return dataset
+    if options.bad_images == "error":
+        listing = "\n".join(f"  {path}: {reason}" for path, reason in bad)
+        raise DataError(f'{len(bad)} unreadable images; mend them or set "bad_images": "skip":\n{listing}')
+    for path, reason in bad:
+        logger.warning("left out: %s: %s", path, reason)
+    bad_paths = {path for path, _ in bad}
+    return Dataset(*([sample for sample in split if sample.path not in bad_paths] for split in dataset))
+
+
+def check_training_set(train: Sequence[Sample], options: DataOptions) -> None:
+    """Refuse a training set the sampler cannot use, and say in one line each what is odd but legal.
+
+    Raises:
+        DataError: fewer than two identities, or fewer images than one batch.
+        ParamsError: P of the P x K sampling exceeds the number of identities.
+    """
+    images_of = Counter(sample.pid for sample in train)
+    sampling = options.batch_sampling_params
+    if len(images_of) < 2:
+        raise DataError(f"{options.batches_dir}: the training set has {len(images_of)} identity; at least 2 are needed")
+    if sampling.class_balanced and len(images_of) < sampling.P:
+        raise ParamsError(
+            f"batch_sampling_params.P: {sampling.P} identities a batch, but the training set has {len(images_of)}; "
+            f"lower P"
+        )
+    if not sampling.class_balanced and options.images_per_step > len(train):
+        raise ParamsError(
+            f"batch_size: {options.images_per_step} is more than the {len(train)} training images; lower it"
+        )
+    if sampling.class_balanced and (few := sum(number < sampling.K for number in images_of.values())):
+        logger.info("%d identities have fewer than K = %d images; theirs are repeated in a batch", few, sampling.K)
+    if single := sum(number == 1 for number in images_of.values()):
+        logger.info("%d identities have one image only", single)
+    cameras_of = Counter(pid for pid, _ in {(sample.pid, sample.camid) for sample in train})
+    num_cameras = len({sample.camid for sample in train})
+    if num_cameras > 1 and (lone := sum(number == 1 for number in cameras_of.values())):
+        logger.info("%d training identities are seen by one camera only", lone)
+
+
+def summary_table(dataset: Dataset) -> str:
+    """A table of images, identities and cameras per split; junk and distractors are counted apart."""
+    rows = [f"{'split':<10}{'images':>8}{'pids':>8}{'cameras':>9}{'distractors':>13}{'junk':>6}"]
+    for name, split in zip(Dataset._fields, dataset, strict=True):
+        pids = sorted_pids(split)
+        persons = [pid for pid in pids if pid not in (JUNK_PID, DISTRACTOR_PID)] if name != "train" else pids
+        cameras = {sample.camid for sample in split}
+        # Identity 0 is a person like any other in a training set.
+        distractors = sum(sample.pid == DISTRACTOR_PID for sample in split) if name != "train" else 0
+        junk = sum(sample.pid == JUNK_PID for sample in split)
+        rows.append(f"{name:<10}{len(split):>8}{len(persons):>8}{len(cameras):>9}{distractors:>13}{junk:>6}")
+    return "\n".join(rows)

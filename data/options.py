@@ -1,0 +1,102 @@
+"""The settings of the data: where it lies, how big the network sees it, how it is sampled and augmented."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from data.synthetic import SyntheticOptions
+from utils.options import Options
+
+
+class RandomErasing(Options):
+    """Zhong et al. 2017: a random rectangle of the image is replaced."""
+
+    probability: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of the images in which a rectangle is erased; 0 = off."""
+    min_area: float = Field(default=0.02, gt=0.0, le=1.0)
+    """Smallest rectangle, as a share of the image's area."""
+    max_area: float = Field(default=0.4, gt=0.0, le=1.0)
+    """Largest rectangle, as a share of the image's area."""
+    min_aspect: float = Field(default=0.3, gt=0.0, le=1.0)
+    """Flattest height / width; the steepest is its inverse."""
+    fill: Literal["mean", "random"] = "mean"
+    """What stands in the rectangle: the normalisation's mean colour, or random pixels."""
+
+
+class DataAugmentation(Options):
+    """What is done to every training image, and the normalisation that evaluation shares."""
+
+    mirror: bool = True
+    """Mirror left-right with probability one half."""
+    pad: int = Field(default=0, ge=0)
+    """Pixels of zero padding on each side before a random crop of img_h x img_w; 0 = off."""
+    resize_h: int = Field(default=0, ge=0)
+    """Height to resize to before the random crop; 0 = img_h."""
+    resize_w: int = Field(default=0, ge=0)
+    """Width to resize to before the random crop; 0 = img_w."""
+    random_erasing: RandomErasing = RandomErasing()
+    """Random erasing (Zhong et al. 2017)."""
+    brightness: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Brightness is multiplied by a factor drawn from 1 +- this."""
+    contrast: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Contrast around the image's mean grey is multiplied by a factor drawn from 1 +- this."""
+    saturation: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Saturation is multiplied by a factor drawn from 1 +- this."""
+    hue: float = Field(default=0.0, ge=0.0, le=0.5)
+    """Hue is turned by up to this share of the colour circle, either way."""
+    rotation: float = Field(default=0.0, ge=0.0, le=180.0)
+    """The image is rotated by up to this many degrees, either way; corners become zero."""
+    noise: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Standard deviation of Gaussian noise, on pixels scaled to 0..1."""
+    normalisation: Literal["imagenet", "half"] = "imagenet"
+    """Mean and standard deviation per channel: ImageNet's, or 0.5 and 0.5."""
+
+
+class BatchSampling(Options):
+    """Which images make up a batch."""
+
+    class_balanced: bool = False
+    """True: P identities with K images each (P x K sampling); False: images in random order."""
+    P: int = Field(default=16, ge=1)
+    """Identities in a batch of P x K sampling."""
+    K: int = Field(default=4, ge=1)
+    """Images of each identity in a batch of P x K sampling."""
+
+
+class DataOptions(Options):
+    """The keys of params.json that `data/` reads."""
+
+    batches_dir: str = "synthetic"
+    """Folder of the data set, or "synthetic" for the built-in pedestrians."""
+    data_layout: Literal["auto", "market", "folders"] = "auto"
+    """Layout of batches_dir: Market-1501's, or one folder per identity; "auto" looks."""
+    synthetic: SyntheticOptions = SyntheticOptions()
+    """The built-in pedestrians, used when batches_dir is "synthetic"."""
+    bad_images: Literal["error", "skip"] = "error"
+    """What an unreadable image means: stop before training with a list of all, or leave each out with a log line."""
+    data_cache: Literal["auto", "ram", "none"] = "auto"
+    """Keep decoded images in memory; "auto" does so where they fit a quarter of what is free."""
+    img_h: int = Field(default=256, ge=16)
+    """Height of the image the network sees, pixels."""
+    img_w: int = Field(default=128, ge=16)
+    """Width of the image the network sees, pixels."""
+    batch_size: int | None = Field(default=None, ge=2)
+    """Images per step and device; left out: P x K, or 64 with random sampling."""
+    data_augmentation: DataAugmentation = DataAugmentation()
+    """Augmentation and normalisation."""
+    batch_sampling_params: BatchSampling = BatchSampling()
+    """Random or P x K sampling."""
+
+    @property
+    def images_per_step(self) -> int:
+        """Images that one step on one device sees."""
+        sampling = self.batch_sampling_params
+        if sampling.class_balanced:
+            return sampling.P * sampling.K
+        return 64 if self.batch_size is None else self.batch_size
+
+    @property
+    def resize_to(self) -> tuple[int, int]:
+        """Height and width a training image has before the random crop."""
+        augmentation = self.data_augmentation
+        return augmentation.resize_h or self.img_h, augmentation.resize_w or self.img_w

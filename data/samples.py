@@ -1,0 +1,31 @@
+"""What a data set is once its folder has been read."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+JUNK_PID = -1
+"""Market-1501's mark of a gallery image that is neither right nor wrong."""
+DISTRACTOR_PID = 0
+"""Market-1501's mark of a gallery image that shows no query's person and counts as wrong."""
+
+
+class Sample(NamedTuple):
+    """One image: where it lies, whom it shows, which camera took it."""
+
+    path: Path
+    pid: int
+    camid: int
+
+
+class Dataset(NamedTuple):
+    """The three splits of a re-ID data set, each sorted by path. `query` and `gallery` may be empty."""
+
+    train: list[Sample]
+    query: list[Sample]
+    gallery: list[Sample]
+
+
+def sorted_pids(samples: Sequence[Sample]) -> list[int]:
+    """The pids of the samples in ascending order: position in this list = class label."""
+    return sorted({sample.pid for sample in samples})

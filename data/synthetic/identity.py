@@ -1,0 +1,125 @@
+"""Who the synthetic persons are: everything about a person that no camera, pose or light changes."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from data.synthetic.colours import HAIRS, SKINS, Colour, pick_colour
+
+HAIR_STYLES = ("short", "bald", "bob", "long", "bun", "ponytail", "afro")
+HATS = ("none", "cap", "beanie", "sunhat")
+TOPS = ("t-shirt", "long sleeve", "coat", "dress")
+PATTERNS = ("plain", "horizontal stripes", "vertical stripes", "checks", "dots", "logo", "two-tone")
+BOTTOMS = ("trousers", "shorts", "skirt")
+BOTTOM_PATTERNS = ("plain", "band")
+BAGS = ("none", "backpack", "shoulder bag", "tote")
+
+_HAT_SHARES = (0.7, 0.12, 0.1, 0.08)
+_TOP_SHARES = (0.3, 0.35, 0.2, 0.15)
+_PATTERN_SHARES = (0.34, 0.12, 0.1, 0.1, 0.1, 0.12, 0.12)
+_BOTTOM_SHARES = (0.6, 0.2, 0.2)
+_BAG_SHARES = (0.4, 0.24, 0.2, 0.16)
+_TWIN_FIELDS = ("top_colour", "bottom_colour", "top", "pattern", "bottom", "bag", "hat")
+_TWIN_SHARES = (0.24, 0.24, 0.06, 0.14, 0.1, 0.14, 0.08)
+_FAMILY_SIZES, _FAMILY_SHARES = (1, 2, 3, 4), (0.35, 0.35, 0.2, 0.1)
+
+
+@dataclass(frozen=True)
+class Person:
+    """One identity. Lengths are fractions of the body height; colours of clothes are names of `colours.CLOTHES`.
+
+    What is not worn keeps its colour (`bag_colour` with `bag` "none"), so that twins differ in one field only.
+    """
+
+    height: float
+    build: float
+    legs: float
+    skin: Colour
+    hair: str
+    hair_colour: Colour
+    hat: str
+    hat_colour: str
+    top: str
+    top_colour: str
+    pattern: str
+    pattern_colour: str
+    bottom: str
+    bottom_colour: str
+    bottom_pattern: str
+    bag: str
+    bag_colour: str
+    shoes: str
+
+
+def sample_person(rng: np.random.Generator) -> Person:
+    """Draws a person independently of all others."""
+    top_colour = pick_colour(rng)
+    pattern_colour = pick_colour(rng, (top_colour,))
+    bottom_colour = pick_colour(rng, (top_colour,))
+    return Person(
+        height=float(rng.uniform(0.92, 1.04)),
+        build=float(rng.uniform(0.84, 1.24)),
+        legs=float(rng.uniform(0.46, 0.53)),
+        skin=SKINS[rng.integers(len(SKINS))],
+        hair=_pick(rng, HAIR_STYLES),
+        hair_colour=HAIRS[rng.integers(len(HAIRS))],
+        hat=_pick(rng, HATS, _HAT_SHARES),
+        hat_colour=pick_colour(rng),
+        top=_pick(rng, TOPS, _TOP_SHARES),
+        top_colour=top_colour,
+        pattern=_pick(rng, PATTERNS, _PATTERN_SHARES),
+        pattern_colour=pattern_colour,
+        bottom=_pick(rng, BOTTOMS, _BOTTOM_SHARES),
+        bottom_colour=bottom_colour,
+        bottom_pattern=_pick(rng, BOTTOM_PATTERNS, (0.75, 0.25)),
+        bag=_pick(rng, BAGS, _BAG_SHARES),
+        bag_colour=pick_colour(rng, (top_colour, pattern_colour)),
+        shoes=pick_colour(rng),
+    )
+
+
+def sample_twin(rng: np.random.Generator, person: Person) -> Person:
+    """Draws a person who differs from the given one in exactly one clearly visible field."""
+    field = _pick(rng, _TWIN_FIELDS, _TWIN_SHARES)
+    if field == "bottom" and person.top == "dress":  # a dress hides what is below
+        field = "bottom_colour"
+    match field:
+        case "top_colour":
+            return replace(person, top_colour=pick_colour(rng, (person.top_colour, person.pattern_colour)))
+        case "bottom_colour":
+            return replace(person, bottom_colour=pick_colour(rng, (person.top_colour, person.bottom_colour)))
+        case "top":
+            return replace(person, top=_pick_other(rng, TOPS, person.top))
+        case "pattern":
+            # From behind, a logo cannot be seen.
+            alike = ("plain", "logo") if person.pattern in ("plain", "logo") else (person.pattern,)
+            return replace(person, pattern=_pick_other(rng, PATTERNS, *alike))
+        case "bottom":
+            return replace(person, bottom=_pick_other(rng, BOTTOMS, person.bottom))
+        case "bag":
+            return replace(person, bag=_pick_other(rng, BAGS, person.bag))
+        case _:
+            return replace(person, hat=_pick_other(rng, HATS, person.hat))
+
+
+def sample_people(rng: np.random.Generator, count: int) -> list[Person]:
+    """Draws families of one to four: a person and up to three twins of theirs, `count` different persons in all."""
+    people: list[Person] = []
+    while len(people) < count:
+        base = sample_person(rng)
+        family = [base]
+        size = _FAMILY_SIZES[rng.choice(len(_FAMILY_SIZES), p=_FAMILY_SHARES)]
+        while len(family) < size:
+            twin = sample_twin(rng, base)
+            if twin not in family:
+                family.append(twin)
+        people += family
+    return people[:count]
+
+
+def _pick(rng: np.random.Generator, names: tuple[str, ...], shares: tuple[float, ...] | None = None) -> str:
+    return names[rng.choice(len(names), p=shares)]
+
+
+def _pick_other(rng: np.random.Generator, names: tuple[str, ...], *present: str) -> str:
+    return _pick(rng, tuple(name for name in names if name not in present))

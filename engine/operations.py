@@ -1,0 +1,154 @@
+"""What train.py's operations do, each from validated params to the end."""
+
+import logging
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from config.load import load_params
+from config.params import Params
+from data.synthetic import make_synthetic
+from engine.fit import evaluate_network, fit
+from engine.recorder import Recorder
+from engine.run_folder import RunFolder, create_run_folder, discard, open_run_folder
+from engine.training import Training, build_training, describe_training, read_training_data
+from evaluate.core.plugins import plugin_options
+from evaluate.core.table import metrics_table
+from utils.device import choose_device, describe_device
+from utils.errors import DataError, ParamsError, UserError
+from utils.logs import log_to_file
+from utils.memory import keep_freed_memory
+
+logger = logging.getLogger(__name__)
+
+
+def start_train(params: Params, name: str, notes: Sequence[str]) -> None:
+    """Train a new run in `working_dir/name`. A start that fails leaves no folder behind."""
+    device = _prepare_device(params)
+    folder = create_run_folder(params, name)
+    try:
+        log_to_file(folder.log)
+        _log_circumstances(folder, notes)
+        logger.info("%s", describe_device(device))
+        dataset = read_training_data(params)
+        logger.info("%s", describe_training(params, dataset.train))
+        training = build_training(params, dataset, device)
+        untrained = None
+        if params.evaluation_params.type is not None and params.evaluation_params.at_start:
+            untrained = evaluate_network(training)
+            logger.info("before training\n%s", metrics_table(untrained.metrics))
+    except UserError:
+        discard(folder)
+        raise
+    with Recorder(folder) as recorder:
+        if untrained is not None:
+            recorder.evaluation(untrained, 0)
+        _fit(training, folder, recorder)
+
+
+def resume_train(name: str, overrides: Sequence[str]) -> None:
+    """Go on with `working_dir/name` from its last finished epoch, with its own params.
+
+    Raises:
+        ParamsError: an override other than working_dir is given; a run goes on as it began.
+        DataError: there is no such run, it is finished, or its state does not fit.
+    """
+    folder = open_run_folder(_working_dir(overrides), name)
+    if not folder.last.is_file():
+        outcome = "is finished" if folder.best.is_file() else "stopped before its first epoch was saved"
+        raise DataError(f"{folder.path}: this run {outcome}; there is nothing to resume (no last.pth)")
+    params, notes = load_params(folder.params, plugin_options=plugin_options)
+    device = _prepare_device(params)
+    log_to_file(folder.log)
+    _log_circumstances(folder, notes)
+    logger.info("%s", describe_device(device))
+    training = build_training(params, read_training_data(params), device)
+    training.restore(folder.last)
+    logger.info("resumed after epoch %d of %d", training.epoch, params.epoch)
+    with Recorder(folder, training.step, training.epoch) as recorder:
+        _fit(training, folder, recorder)
+
+
+def check_config(params: Params, notes: Sequence[str]) -> None:
+    """Print the resolved params, and what they amount to with the data set they name."""
+    for note in notes:
+        logger.info("%s", note)
+    print(params.model_dump_json(indent=2))
+    device = choose_device(params.parallels)
+    dataset = read_training_data(params)
+    logger.info("%s\n%s", describe_device(device), describe_training(params, dataset.train))
+
+
+def make_synthetic_set(params: Params, out: Path) -> None:
+    """Write the synthetic pedestrians of the params as a folder of their own."""
+    make_synthetic(out, params.synthetic)
+    logger.info('written: %s; train on it with --set batches_dir="%s"', out, out)
+
+
+def detach(argv: Sequence[str], working_dir: str, name: str) -> None:
+    """Run the same command in the background and return once it trains, or with its message if it does not.
+
+    Raises:
+        ParamsError: the command could not start; its own message.
+    """
+    folder = RunFolder(Path(working_dir) / name)
+    command = [sys.executable, sys.argv[0], *(word for word in argv if word != "--detach"), "--sub_working_dir", name]
+    events_before = set(folder.path.glob("events.out.tfevents.*"))
+    with tempfile.TemporaryFile() as messages:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=messages, stderr=messages, start_new_session=True
+        )
+        while set(folder.path.glob("events.out.tfevents.*")) == events_before:
+            if child.poll() is not None:
+                messages.seek(0)
+                raise ParamsError(messages.read().decode().strip())
+            time.sleep(0.1)
+    print(f"training in the background as process {child.pid}; its log: {folder.log}")
+
+
+def _prepare_device(params: Params) -> torch.device:
+    """The device, with what must be set before anything large is put on it."""
+    device = choose_device(params.parallels)
+    if device.type == "cpu" and params.keep_freed_memory:
+        keep_freed_memory()
+    return device
+
+
+def _fit(training: Training, folder: RunFolder, recorder: Recorder) -> None:
+    try:
+        fit(training, folder, recorder)
+    except KeyboardInterrupt:
+        logger.info(
+            "stopped in epoch %d; go on with: python train.py --operation resume_train --sub_working_dir %s%s",
+            training.epoch + 1,
+            folder.path.name,
+            "" if training.params.working_dir == "runs" else f" --set working_dir={training.params.working_dir}",
+        )
+        raise
+
+
+def _log_circumstances(folder: RunFolder, notes: Sequence[str]) -> None:
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "numpy", "Pillow"))
+    logger.info("run folder %s; Python %s, %s", folder.path, platform.python_version(), versions)
+    for note in notes:
+        logger.info("%s", note)
+
+
+def _working_dir(overrides: Sequence[str]) -> str:
+    """The folder of runs that --set working_dir=DIR names, by default that of Params."""
+    working_dir = Params().working_dir
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key != "working_dir":
+            raise ParamsError(
+                f"--set {override}: a run goes on with the params it began with; only working_dir may be set"
+            )
+        working_dir = value
+    return working_dir

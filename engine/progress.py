@@ -1,0 +1,47 @@
+"""Progress of an epoch: a bar on a terminal, now and then a line elsewhere."""
+
+import logging
+import sys
+import time
+from collections.abc import Mapping
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 15.0
+
+logger = logging.getLogger(__name__)
+
+
+class Progress:
+    """Shows how far an epoch is, with its loss, accuracy, speed and the time left.
+
+    Args:
+        title: what stands at the front, such as "epoch 3/12".
+        total: images in the epoch.
+    """
+
+    def __init__(self, title: str, total: int) -> None:
+        self.title = title
+        self.total = total
+        self.done = 0
+        self.start = self.last_line = time.monotonic()
+        self.bar = tqdm(
+            total=total, desc=title, unit="img", leave=False, dynamic_ncols=True, disable=not sys.stderr.isatty()
+        )
+
+    def update(self, done: int, values: Mapping[str, float]) -> None:
+        """Tell that `done` images of the epoch are through, and the values of the steps since the last call."""
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+        self.bar.set_postfix_str(shown, refresh=False)
+        self.bar.update(done - self.done)
+        self.done = done
+        now = time.monotonic()
+        if self.bar.disable and now - self.last_line >= SECONDS_BETWEEN_LINES and done < self.total:
+            speed = done / (now - self.start)
+            left = (self.total - done) / speed
+            logger.info("%s: %d/%d  %s  %.0f examples/s  %.0f s left", self.title, done, self.total, shown, speed, left)
+            self.last_line = now
+
+    def close(self) -> None:
+        """Take the bar off the screen."""
+        self.bar.close()

@@ -1,0 +1,146 @@
+"""Puts a run together: data, network, losses, optimizer, and what must be saved to go on later."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from config.params import Params
+from data.dataset import check_training_set, read_dataset, summary_table, without_bad_images
+from data.samplers import epoch_batches
+from data.samples import Dataset, Sample, sorted_pids
+from data.store import ImageStore, build_store
+from engine.optim import build_optimizer, freeze_all_but_classifiers
+from losses.criterion import Criterion, build_criterion
+from models.network import ReidNetwork, build_network
+from models.pretrained import load_imagenet, load_snapshot
+from utils.checkpoint import load_tensors, save_tensors
+from utils.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Training:
+    """A run under way. Only `epoch`, `step` and `best_score` change by assignment; the rest is built once."""
+
+    params: Params
+    device: torch.device
+    pids: list[int]
+    """Sorted pids of the training set; the position is the class index."""
+    labels: torch.Tensor
+    """(number of training images,) int64, on the CPU."""
+    store: ImageStore
+    network: ReidNetwork
+    criterion: Criterion
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    """Draws the augmentation, on the device."""
+    epoch: int = field(default=0)
+    """Epochs done."""
+    step: int = field(default=0)
+    """Steps done."""
+    best_score: float | None = field(default=None)
+    """Score of model_best.pth; None while no evaluation has chosen one."""
+
+    def batches(self) -> list[list[int]]:
+        """The coming epoch's batches, as indices of training images."""
+        return epoch_batches(self.params, self.labels.tolist(), self.params.seed, self.epoch)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that decides how the run goes on."""
+        return {
+            "network": self.network.state_dict(),
+            "criterion": self.criterion.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "best_score": self.best_score,
+            "augmentation": self.generator.get_state(),
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the state, for `restore`."""
+        save_tensors(path, self.state())
+
+    def restore(self, path: Path) -> None:
+        """Go on from a saved state.
+
+        Raises:
+            DataError: the file is missing, damaged, or of another run.
+        """
+        state = load_tensors(path)
+        try:
+            self.network.load_state_dict(state["network"])
+            self.criterion.load_state_dict(state["criterion"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.epoch, self.step, self.best_score = state["epoch"], state["step"], state["best_score"]
+            self.generator.set_state(state["augmentation"])
+            torch.set_rng_state(state["torch"])
+            if state["cuda"] is not None and self.device.type == "cuda":
+                torch.cuda.set_rng_state(state["cuda"], self.device)
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
+            raise DataError(f"{path}: does not belong to this run ({str(error).splitlines()[0]})") from error
+
+
+def read_training_data(params: Params) -> Dataset:
+    """The data set, summarised and checked, before anything else is built on it."""
+    dataset = without_bad_images(read_dataset(params), params)
+    logger.info("data set %s\n%s", params.batches_dir, summary_table(dataset))
+    check_training_set(dataset.train, params)
+    return dataset
+
+
+def describe_training(params: Params, train: Sequence[Sample]) -> str:
+    """The arithmetic of a run in one line: steps, images, identities, parameters."""
+    pids = sorted_pids(train)
+    labels = [sample.pid for sample in train]
+    steps = len(epoch_batches(params, labels, params.seed, 0))
+    with torch.device("meta"):
+        network = build_network(params.model_params, len(pids))
+    count = sum(parameter.numel() for parameter in network.parameters())
+    return (
+        f"{params.epoch} epochs of {steps} steps of {params.images_per_step} images; {len(pids)} identities; "
+        f"{params.model_params.model} with {count / 1e6:.2f} million parameters, embedding of {network.embedding_dim}"
+    )
+
+
+def build_training(params: Params, dataset: Dataset, device: torch.device) -> Training:
+    """Build everything a run needs. Initial weights and all later draws follow from `params.seed`."""
+    pids = sorted_pids(dataset.train)
+    label_of = {pid: label for label, pid in enumerate(pids)}
+    torch.manual_seed(params.seed)
+    network = start_network(params, len(pids)).to(device)
+    # Channels last is the layout in which convolutions are fastest, on the CPU as on a GPU.
+    network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    criterion = build_criterion(params).to(device)
+    generator = torch.Generator(device)
+    generator.manual_seed(params.seed)
+    return Training(
+        params=params,
+        device=device,
+        pids=pids,
+        labels=torch.tensor([label_of[sample.pid] for sample in dataset.train]),
+        store=build_store([sample.path for sample in dataset.train], *params.resize_to, params.data_cache),
+        network=network,
+        criterion=criterion,
+        optimizer=build_optimizer(params, network, criterion),
+        generator=generator,
+    )
+
+
+def start_network(params: Params, num_classes: int) -> ReidNetwork:
+    """The network with the weights training starts from."""
+    network = build_network(params.model_params, num_classes)
+    if params.imagenet_pretrain:
+        load_imagenet(network.backbone, params.model_params.model)
+    if params.pretrain_snapshot:
+        load_snapshot(network, Path(params.pretrain_snapshot).expanduser())
+    if params.fine_tune:
+        freeze_all_but_classifiers(network)
+    return network

@@ -1,0 +1,40 @@
+'''Evaluation. Every file in this folder is one plug-in; the arithmetic they share is in evaluate/core/.
+
+A new plug-in is a new file with a function `run_eval(config)`; nothing else changes. `config` is the validated training
+or evaluation config, and `config.online_net` the network to measure, in eval mode: normalised images (B, 3, H, W) ->
+embeddings (B, D). Save this as evaluate/neighbour_evaluate.py, put "evaluation_params": {"type": "neighbour_evaluate"}
+into params.json, and the best model is the one whose gallery images most often have their nearest neighbour in a
+picture of the same person:
+
+    """Share of gallery images whose nearest neighbour shows the same person."""
+
+    import torch
+
+    from config.evaluation import EvaluationParams
+    from data.dataset import read_dataset
+    from evaluate.core.extract import extract
+
+
+    class Options(EvaluationParams):
+        """Further keys of evaluation_params; leave the class out if there are none."""
+
+        max_images: int = 1000
+        """Gallery images to look at."""
+
+
+    def run_eval(config):
+        samples = read_dataset(config).gallery[: config.evaluation_params.max_images]
+        found = extract(config, samples, "gallery")
+        distance = torch.cdist(found.features, found.features).fill_diagonal_(torch.inf)
+        right = found.pids[distance.argmin(dim=1)] == found.pids
+        return {"nearest": right.float().mean(), "num_gallery": len(right), "score": "nearest"}
+
+`run_eval` returns a number, the higher the better, or a dict:
+
+    "score"          names the entry that picks the best model, the higher the better; required
+    "num_..."        a count, a whole number
+    any other name   a metric, a finite number; fractions, not percent (the screen shows percent)
+                     or a picture, a uint8 array (H, W, 3), which TensorBoard shows
+
+Numbers may be Python's, NumPy's or tensors without dimensions.
+'''

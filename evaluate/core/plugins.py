@@ -1,0 +1,158 @@
+"""Finding, checking and running the evaluation plug-in that `evaluation_params.type` names."""
+
+import difflib
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+import evaluate as package
+from config.evaluation import EvaluationParams
+from config.params import Params
+from utils.errors import ParamsError, UserError
+
+PLUGIN_NAME = re.compile(r"[a-z][a-z0-9_]*")
+COUNT_PREFIX = "num_"
+
+
+class Plugin(NamedTuple):
+    """One file of evaluate/: its name, its function, and the class of its keys in evaluation_params."""
+
+    name: str
+    run_eval: Callable[[Params], Any]
+    options: type[EvaluationParams]
+
+
+class Evaluation(NamedTuple):
+    """What a plug-in measured.
+
+    score: the metric that picks the best model, the higher the better; score_name: its name in `metrics`;
+    metrics: finite numbers, fractions; counts: numbers of things, the names begin with "num_";
+    pictures: (H, W, 3) uint8 each.
+    """
+
+    score: float
+    score_name: str
+    metrics: dict[str, float]
+    counts: dict[str, int]
+    pictures: dict[str, np.ndarray]
+
+
+def plugin_names() -> list[str]:
+    """Names that evaluation_params.type may take, sorted."""
+    files = (module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg)
+    return sorted(name for name in files if PLUGIN_NAME.fullmatch(name))
+
+
+def load_plugin(name: str) -> Plugin:
+    """Import the plug-in evaluate/NAME.py.
+
+    Raises:
+        ParamsError: there is no such file, or it is no plug-in.
+    """
+    names = plugin_names()
+    # Only names of files that were found are ever imported: no dots, no paths.
+    if name not in names:
+        nearest = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+        raise ParamsError(f"no evaluation plug-in {name!r}; {hint}evaluate/ has: {', '.join(names)}")
+    module = importlib.import_module(f"{package.__name__}.{name}")
+    run_eval = getattr(module, "run_eval", None)
+    if not callable(run_eval):
+        raise ParamsError(f"evaluate/{name}.py is no plug-in: it has no function run_eval(config)")
+    options = getattr(module, "Options", EvaluationParams)
+    if not (isinstance(options, type) and issubclass(options, EvaluationParams)):
+        raise ParamsError(f"evaluate/{name}.py is no plug-in: its Options does not inherit from EvaluationParams")
+    return Plugin(name, run_eval, options)
+
+
+def plugin_options(name: str) -> type[EvaluationParams]:
+    """The class of evaluation_params when its `type` is `name`; raises like `load_plugin`."""
+    return load_plugin(name).options
+
+
+def evaluate(params: Params) -> Evaluation:
+    """Run the plug-in that the params name on the network they carry.
+
+    Raises:
+        ParamsError: there is no such plug-in.
+        UserError: what the plug-in returned breaks its contract.
+        ValueError: `params.evaluation_params` is not of the plug-in's own class.
+    """
+    options = params.evaluation_params
+    if options.type is None:
+        raise ParamsError(f"evaluation_params.type: null, nothing to evaluate; allowed: {', '.join(plugin_names())}")
+    plugin = load_plugin(options.type)
+    if not isinstance(options, plugin.options):
+        raise ValueError(
+            f"evaluation_params: {type(options).__name__} given, but {plugin.name} reads "
+            f"{plugin.options.__module__}.{plugin.options.__name__}"
+        )
+    return normalise_result(plugin.name, plugin.run_eval(params))
+
+
+def normalise_result(name: str, result: Any) -> Evaluation:
+    """Sort what plug-in `name` returned into an Evaluation.
+
+    Raises:
+        UserError: the result is neither a number nor a dict as the package's docstring describes it.
+    """
+    where = f"evaluate/{name}.py: run_eval"
+    if not isinstance(result, Mapping):
+        score = _metric(where, "score", result)
+        return Evaluation(score, "score", {"score": score}, {}, {})
+    if not all(isinstance(key, str) for key in result):
+        raise UserError(f"{where}: returned names that are no strings: {list(result)}")
+    entries = {key: value for key, value in result.items() if key != "score"}
+    pictures = {key: value for key, value in entries.items() if _is_picture(value)}
+    numbers = {key: value for key, value in entries.items() if key not in pictures}
+    counts = {key: _count(where, key, value) for key, value in numbers.items() if key.startswith(COUNT_PREFIX)}
+    metrics = {key: _metric(where, key, value) for key, value in numbers.items() if key not in counts}
+    score_name = _score_name(where, result, metrics)
+    return Evaluation(metrics[score_name], score_name, metrics, counts, pictures)
+
+
+def _score_name(where: str, result: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
+    allowed = ", ".join(metrics) or "none, it returned no metric"
+    if "score" not in result:
+        raise UserError(f'{where}: "score" is missing from the returned dict; let it name one of: {allowed}')
+    name = result["score"]
+    if not isinstance(name, str) or name not in metrics:
+        raise UserError(f'{where}: "score" must name a metric, got {name!r}; allowed: {allowed}')
+    return name
+
+
+def _metric(where: str, key: str, value: Any) -> float:
+    number = _as_number(value)
+    if number is None:
+        raise UserError(f"{where}: {key} must be a number or a uint8 picture (H, W, 3), got {_describe(value)}")
+    if not np.isfinite(number):
+        raise UserError(f"{where}: {key} must be finite, got {number}")
+    return float(number)
+
+
+def _count(where: str, key: str, value: Any) -> int:
+    number = _as_number(value)
+    if number is None or not np.isfinite(number) or number != int(number):
+        raise UserError(f"{where}: {key} must be a whole number, got {_describe(value)}")
+    return int(number)
+
+
+def _as_number(value: Any) -> int | float | None:
+    """The Python number in a number, NumPy scalar or tensor without dimensions; None if it is anything else."""
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic) and value.ndim == 0:
+        value = value.item()
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _is_picture(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 3 and value.shape[2] == 3
+
+
+def _describe(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    return f"{type(value).__name__} of shape {tuple(shape)}" if shape else f"{type(value).__name__} {value!r}"

@@ -1,0 +1,78 @@
+"""Weights to start from: torchvision's ImageNet files and earlier checkpoints."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model_weights
+
+from models.backbones import ResNet
+from models.network import ReidNetwork
+from utils.checkpoint import read_weights
+from utils.errors import DataError
+
+BACKBONE = "backbone."
+
+logger = logging.getLogger(__name__)
+
+
+def load_imagenet(backbone: ResNet, name: str) -> None:
+    """Start a backbone from torchvision's newest ImageNet weights, downloaded once.
+
+    Raises:
+        DataError: the file is neither at hand nor to be downloaded; the message names it and where it belongs.
+    """
+    weights = get_model_weights(name.replace("_", ""))["DEFAULT"]
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    target = folder / weights.url.rpartition("/")[2]
+    try:
+        state = weights.get_state_dict(progress=True, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise DataError(
+            f"imagenet_pretrain: the weights of {name} could not be fetched ({error}); download {weights.url} "
+            f"and put it at {target}, or set imagenet_pretrain to false"
+        ) from error
+    # The ImageNet classifier is the one part a re-ID network has no use for.
+    backbone.load_state_dict({key: value for key, value in state.items() if not key.startswith("fc.")})
+    logger.info("backbone starts from torchvision's %s", target.name)
+
+
+def load_snapshot(network: ReidNetwork, path: Path) -> None:
+    """Start a network from one of our checkpoints or from a plain state dict, torchvision's names included.
+
+    A snapshot may lack layers or have classifiers for other identities: what fits is loaded, and every tensor that is
+    not is named in the log.
+
+    Raises:
+        DataError: the file is unreadable, or no tensor of it fits.
+    """
+    state = _with_our_names(read_weights(path), network)
+    own = network.state_dict()
+    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+    if not any(key.endswith("weight") for key in fitting):
+        raise DataError(f"pretrain_snapshot: {path}: none of its {len(state)} tensors fits the network; another model?")
+    network.load_state_dict(fitting, strict=False)
+    logger.info("pretrain_snapshot: %d of the network's %d tensors loaded from %s", len(fitting), len(own), path)
+    resized = [
+        f"{key} {tuple(state[key].shape)}, here {tuple(own[key].shape)}"
+        for key in state.keys() & own.keys() - fitting.keys()
+    ]
+    _warn_of("not in the file, left as initialised", sorted(own.keys() - state.keys()))
+    _warn_of("of another shape, left as initialised", sorted(resized))
+    _warn_of("in the file, not in the network", sorted(state.keys() - own.keys()))
+
+
+def _with_our_names(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Names of a bare backbone (torchvision's) get our prefix; names of a whole network stay."""
+    own = network.state_dict()
+    return {key if key in own or f"{BACKBONE}{key}" not in own else f"{BACKBONE}{key}": state[key] for key in state}
+
+
+def _warn_of(what: str, names: list[str]) -> None:
+    # Batch counters decide nothing here: the running averages use a fixed momentum.
+    names = [name for name in names if not name.endswith("num_batches_tracked")]
+    if names:
+        logger.warning("pretrain_snapshot: %d tensors %s: %s", len(names), what, ", ".join(names))

@@ -1,0 +1,209 @@
+"""Merging, overriding and validating; every mistake in one message."""
+
+import pytest
+
+from config.evaluation import EvaluationParams
+from config.load import params_from_dict
+from config.params import Params
+from utils.errors import ParamsError
+
+MODELS = '"resnet_18", "resnet_34", "resnet_50", "resnet_101", "resnet_152"'
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ({"lr": {"bas_lr": 1}}, "lr.bas_lr: unknown key; did you mean 'base_lr'?"),
+        ({"base_lr": 1}, "base_lr: unknown key; did you mean 'lr.base_lr'?"),
+        ({"pcb_part": 1}, "pcb_part: unknown key; did you mean 'model_params.pcb_n_parts'?"),
+        ({"lr": {"img_h": 1}}, "lr.img_h: unknown key; did you mean 'img_h' at the top level?"),
+        ({"IMG_H": 1}, "IMG_H: unknown key; did you mean 'img_h'?"),
+        ({"xyz": {"a": 1}}, "xyz: unknown key"),
+        ({"x\ny": 1}, r'"x\ny": unknown key'),
+        ({"img_h": "12"}, 'img_h: expected a whole number, got "12"'),
+        ({"img_h": 12.5}, "img_h: expected a whole number, got 12.5"),
+        ({"img_h": True}, "img_h: expected a whole number, got true"),
+        ({"img_h": 15}, "img_h: expected a number of at least 16, got 15"),
+        ({"weight_decay": "0"}, 'weight_decay: expected a number, got "0"'),
+        ({"momentum": 1}, "momentum: expected a number below 1, got 1"),
+        ({"lr": {"decay_gamma": 0}}, "lr.decay_gamma: expected a number above 0, got 0"),
+        ({"lr": {"decay_gamma": 1.5}}, "lr.decay_gamma: expected a number of at most 1, got 1.5"),
+        ({"fine_tune": 1}, "fine_tune: expected true or false, got 1"),
+        ({"working_dir": 7}, "working_dir: expected a text in double quotes, got 7"),
+        ({"working_dir": None}, "working_dir: expected a text in double quotes, got null"),
+        ({"parallels": 0}, "parallels: expected a list, got 0"),
+        ({"parallels": [0, "a"]}, 'parallels[1]: expected a whole number, got "a"'),
+        ({"lr": 3}, "lr: expected an object, got 3"),
+        ({"img_h": {"a": 1}}, "img_h: expected a whole number, got an object"),
+        ({"tri_loss_on": []}, "tri_loss_on: expected at least one entry, got []"),
+        ({"tri_loss_on": ["part"]}, 'tri_loss_on[0]: unknown value "part"; did you mean "parts"? Allowed: "global", '
+         '"parts", "concat"'),
+        ({"model_params": {"model": "resnet_51"}},
+         f'model_params.model: unknown value "resnet_51"; did you mean "resnet_50"? Allowed: {MODELS}'),
+        ({"model_params": {"model": "vgg"}}, f'model_params.model: unknown value "vgg". Allowed: {MODELS}'),
+        ({"model_params": {"last_conv_stride": 3}}, "model_params.last_conv_stride: expected 1 or 2, got 3"),
+        ({"tri_loss_margin": [1]}, 'tri_loss_margin: expected a number or "soft_margin", got [1]'),
+        ({"tri_loss_margin": "softmargin"},
+         'tri_loss_margin: expected a number or "soft_margin", got "softmargin"; did you mean "soft_margin"?'),
+        ({"tri_loss_margin": -1}, 'tri_loss_margin: expected a number of at least 0 or "soft_margin", got -1'),
+        ({"lr": {"decay_step": "3"}}, 'lr.decay_step: expected a whole number or a list, got "3"'),
+        ({"lr": {"decay_step": [0]}}, "lr.decay_step[0]: expected a number of at least 1, got 0"),
+        ({"lr": {"decay_step": -1}}, "lr.decay_step: expected a number of at least 0 or a list, got -1"),
+        ({"synthetic": {"train_identities": 9000, "test_identities": 9000}},
+         "synthetic: train_identities + test_identities is 18000; file names have room for 9999 persons"),
+        ({"evaluation_params": "market_evaluate"}, 'evaluation_params: expected an object, got "market_evaluate"'),
+        ({"evaluation_params": None}, "evaluation_params: expected an object, got null"),
+        ({"evaluation_params": {"type": 3}}, "evaluation_params.type: expected a text in double quotes, got 3"),
+        ({"evaluation_params": {"type": "market"}},
+         "evaluation_params.type: no plug-in 'market'; did you mean 'market_evaluate'?"),
+        ({"evaluation_params": {"rerank": True}}, "evaluation_params.rerank: unknown key; only a plug-in has further "
+         "keys, and evaluation_params.type names none"),
+        ({"evaluation_params": {"type": "market_evaluate", "rerun": True}},
+         "evaluation_params.rerun: unknown key; did you mean 'rerank'?"),
+        ({"evaluation_params": {"type": "market_evaluate", "ranks": [1, "2"]}},
+         'evaluation_params.ranks[1]: expected a whole number, got "2"'),
+        ({"evaluation_params": {"type": "market_evaluate", "distance": ""}},
+         'evaluation_params.distance: expected a text of length 1 or more, got ""'),
+        ({"$schema": 3}, "$schema: expected a text in double quotes, got 3"),
+        ({"extends": 3}, "extends: expected the name of a params file, got 3"),
+    ],
+)  # fmt: skip
+def test_one_mistake_is_one_line(desk, content, line):
+    assert desk.mistakes(content) == [f"params.json: {line}"]
+
+
+def test_every_mistake_of_every_source_is_listed(desk):
+    desk.write({"img_h": "tall", "epoch": 0, "$schema": "x"}, "base.json")
+    content = {"extends": "base.json", "epoch": 5, "lr": {"bas_lr": 1}, "evaluation_params": {"type": "market"}}
+    assert desk.mistakes(content, "img_w=1.5", "nonsense", "a..b=1", "lr.fc_lr=fast", "momentum=NaN") == [
+        "params.json: 8 mistakes",
+        "params.json: evaluation_params.type: no plug-in 'market'; did you mean 'market_evaluate'?",
+        "params.json: lr.bas_lr: unknown key; did you mean 'base_lr'?",
+        'base.json: img_h: expected a whole number, got "tall"',
+        '--set: expected key=value such as lr.base_lr=0.02, got "nonsense"',
+        '--set: expected key=value such as lr.base_lr=0.02, got "a..b=1"',
+        "--set: momentum: NaN is not a number a setting can have",
+        "--set: img_w: expected a whole number, got 1.5",
+        '--set: lr.fc_lr: expected a number, got "fast"',
+    ]
+
+
+def test_files_extend_files_and_later_ones_win(desk):
+    desk.write({"epoch": 1, "lr": {"base_lr": 0.1, "fc_lr": 0.1, "decay_step": [1, 2]}, "seed": 1}, "a.json")
+    desk.write({"extends": "../a.json", "lr": {"fc_lr": 0.2, "decay_step": [3]}, "seed": 2}, "recipes/b.json")
+    params, notes = desk.load({"extends": "recipes/b.json", "seed": 3})
+    assert (params.epoch, params.seed, params.lr.base_lr, params.lr.fc_lr) == (1, 3, 0.1, 0.2)
+    assert params.lr.decay_step == (3,)
+    assert notes == ()
+
+
+def test_files_that_extend_each_other_are_named(desk):
+    desk.write({"extends": "b.json"}, "a.json")
+    desk.write({"extends": "params.json"}, "b.json")
+    chain = "params.json -> a.json -> b.json -> params.json"
+    assert desk.mistakes({"extends": "a.json"}) == [
+        f"b.json: extends: the files extend each other in a circle: {chain}"
+    ]
+
+
+def test_a_missing_base_hides_no_other_mistake_and_invents_none(desk):
+    content = {"extends": "no.json", "tri_loss_margin": 0.3, "evaluation_params": {"rerank": True}, "epoch": 0}
+    assert desk.mistakes(content) == [
+        "params.json: 2 mistakes",
+        "params.json: epoch: expected a number of at least 1, got 0",
+        "no.json: no such file (params.json extends it)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("lr.base_lr=0.5", "lr.base_lr", 0.5),
+        ("working_dir=some/where=here", "working_dir", "some/where=here"),
+        ('working_dir="7"', "working_dir", "7"),
+        ("pretrain_snapshot=", "pretrain_snapshot", ""),
+        ("batch_size=null", "batch_size", None),
+        ("lr.decay_step=[3, 6]", "lr.decay_step", (3, 6)),
+        ('lr={"base_lr": 0.5}', "lr.base_lr", 0.5),
+        ('lr={"base_lr": 0.5}', "lr.fc_lr", 0.3),
+        ("tri_loss_margin=0", "tri_loss_margin", 0.0),
+        ("evaluation_params.every_epochs=3", "evaluation_params.every_epochs", 3),
+    ],
+)
+def test_overrides_win_over_the_file(desk, override, key, value):
+    found = desk.load({"lr": {"base_lr": 0.1, "fc_lr": 0.3}, "batch_size": 8, "working_dir": "w"}, override).params
+    for part in key.split("."):
+        found = getattr(found, part)
+    assert found == value
+
+
+def test_the_last_of_equal_overrides_wins(desk):
+    assert desk.load({}, "epoch=3", "epoch=4").params.epoch == 4
+
+
+def test_a_value_that_an_override_replaces_may_be_wrong(desk):
+    assert desk.load({"epoch": "many"}, "epoch=3").params.epoch == 3
+
+
+@pytest.mark.parametrize("override", ["epoch=" + "[" * 100_000, "epoch", "=3", "", "lr.=3"])
+def test_malformed_overrides_are_mistakes(desk, override):
+    (line,) = desk.mistakes({}, override)
+    assert line.startswith("--set: ")
+
+
+def test_evaluation_params_are_of_the_plugin_s_class(desk, plugin_options):
+    raw = {"type": "market_evaluate", "rerank": True, "ranks": [1, 20], "batch_size": 7}
+    options = desk.load({"evaluation_params": raw}).params.evaluation_params
+    assert type(options) is plugin_options("market_evaluate")
+    assert (options.rerank, options.ranks, options.batch_size, options.every_epochs) == (True, (1, 20), 7, 1)
+
+
+def test_another_plugin_leaves_the_former_one_s_keys_out(desk):
+    evaluation = {"type": "market_evaluate", "rerank": True, "batch_size": 7}
+    params, notes = desk.load({"evaluation_params": evaluation}, "evaluation_params.type=null")
+    assert params.evaluation_params == EvaluationParams(batch_size=7)
+    assert notes == (
+        "params.json: 'evaluation_params.rerank' is left out, since --set sets evaluation_params.type to null",
+    )
+
+
+def full() -> dict:
+    return {
+        "$schema": "config/params.schema.json",
+        "batch_sampling_params": {"class_balanced": True, "P": 4, "K": 2},
+        "tri_loss_margin": "soft_margin",
+        "tri_loss_on": ["global", "parts"],
+        "lr": {"decay_step": [3, 5]},
+        "img_h": 192,
+        "model_params": {"pcb_n_parts": 6, "feature_dim": 96, "feature_global_dim": 32},
+        "parallels": [1],
+        "evaluation_params": {"type": "market_evaluate", "ranks": [1, 3]},
+    }
+
+
+def test_resolved_params_load_as_what_they_were(desk, plugin_options):
+    params = desk.load(full()).params
+    assert desk.load(params.model_dump_json(indent=2)) == (params, ())
+    assert params_from_dict(params.model_dump(mode="json"), "model.pth", plugin_options) == (params, ())
+    assert params_from_dict(params.model_dump(), "model.pth", plugin_options).params == params
+    assert params.lr.decay_step == (3, 5)
+
+
+def test_an_empty_file_means_the_defaults(desk):
+    assert desk.load({}) == (Params.model_validate({}), ())
+
+
+@pytest.mark.parametrize(
+    ("raw", "line"),
+    [
+        ({"epoch": 0}, "model.pth: epoch: expected a number of at least 1, got 0"),
+        ({"epoch": float("nan")}, "model.pth: epoch: NaN is not a number a setting can have"),
+        ({"extends": "a.json"}, "model.pth: extends: unknown key"),
+        ({"epoch": {1}}, "model.pth: its params are not JSON data: Object of type set is not JSON serializable"),
+        ([], "model.pth: expected a JSON object at the top, got a list"),
+    ],
+)  # fmt: skip
+def test_stored_params_that_cannot_be_used(plugin_options, raw, line):
+    with pytest.raises(ParamsError) as caught:
+        params_from_dict(raw, "model.pth", plugin_options)
+    assert str(caught.value) == line

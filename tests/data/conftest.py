@@ -1,0 +1,19 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def draw_image() -> Callable[..., Path]:
+    """Writes a noisy image of its own colour and returns its path."""
+
+    def draw(path: Path, width: int = 64, height: int = 128, seed: int = 0) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+        return path
+
+    return draw

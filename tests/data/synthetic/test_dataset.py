@@ -1,0 +1,183 @@
+import re
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from data.synthetic import SyntheticOptions, cached_synthetic, contact_sheet, dataset, make_synthetic
+from utils.errors import DataError
+
+SMALL = SyntheticOptions(train_identities=6, test_identities=5, cameras=3, images_per_camera=2, distractors=7, junk=4)
+SPLITS = ("bounding_box_train", "bounding_box_test", "query")
+NAME = re.compile(r"(\d{4}|-1)_c([1-9])s([1-6])_(\d{6})_(\d{2})\.jpg")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def pids_and_cameras(folder: Path) -> list[tuple[int, int]]:
+    matches = [NAME.fullmatch(path.name) for path in sorted(folder.iterdir())]
+    return [(int(match[1]), int(match[2])) for match in matches if match]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return make_synthetic(tmp_path_factory.mktemp("synthetic") / "small", SMALL, workers=1)
+
+
+def test_the_folder_holds_the_three_splits_and_market_names_only(small):
+    assert {path.name for path in small.iterdir()} == set(SPLITS)
+    for split in SPLITS:
+        assert all(NAME.fullmatch(path.name) for path in (small / split).iterdir()), split
+
+
+def test_every_image_is_an_rgb_jpeg_of_64_by_128(small):
+    for path in small.rglob("*.jpg"):
+        with Image.open(path) as image:
+            assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (64, 128)), path
+
+
+def test_training_persons_are_not_test_persons(small):
+    train = {pid for pid, _ in pids_and_cameras(small / "bounding_box_train")}
+    test = {pid for split in ("query", "bounding_box_test") for pid, _ in pids_and_cameras(small / split)}
+    assert len(train) == SMALL.train_identities
+    assert len(test - {0, -1}) == SMALL.test_identities
+    assert not train & test
+
+
+def test_every_query_has_a_match_in_another_camera_and_is_not_in_the_gallery(small):
+    query = pids_and_cameras(small / "query")
+    seen_by = defaultdict(set)
+    for pid, camera in pids_and_cameras(small / "bounding_box_test"):
+        seen_by[pid].add(camera)
+    assert len(set(query)) == len(query)
+    assert all(seen_by[pid] - {camera} for pid, camera in query)
+    assert {pid for pid, _ in query} == set(seen_by) - {0, -1}
+    images = [content(small / split) for split in ("query", "bounding_box_test")]
+    assert not set(images[0]) & set(images[1])
+    assert not set(images[0].values()) & set(images[1].values())
+
+
+def test_distractors_and_junk_are_in_the_gallery_only(small):
+    gallery = Counter(pid for pid, _ in pids_and_cameras(small / "bounding_box_test"))
+    assert (gallery[0], gallery[-1]) == (SMALL.distractors, SMALL.junk)
+    elsewhere = pids_and_cameras(small / "query") + pids_and_cameras(small / "bounding_box_train")
+    assert min(pid for pid, _ in elsewhere) > 0
+
+
+def test_options_bound_the_images_per_person_and_camera(small):
+    counts = Counter(pids_and_cameras(small / "bounding_box_train"))
+    assert set(counts.values()) <= {1, 2}
+    cameras = Counter(pid for pid, _ in counts)
+    assert min(cameras.values()) >= 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_bytes_do_not_depend_on_the_number_of_processes(small, tmp_path, workers, monkeypatch):
+    monkeypatch.setattr(dataset, "_ENOUGH_FOR_PROCESSES", 1)
+    again = make_synthetic(tmp_path / "again", SMALL, workers=workers)
+    assert content(again) == content(small)
+
+
+def test_another_seed_gives_other_images(small, tmp_path):
+    other = make_synthetic(tmp_path / "other", SMALL.model_copy(update={"seed": 2}), workers=1)
+    assert not set(content(other).values()) & set(content(small).values())
+
+
+def test_a_folder_with_content_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("keep")
+    with pytest.raises(DataError, match="out"):
+        make_synthetic(tmp_path / "out", SMALL)
+    assert content(tmp_path) == {"out/mine.txt": b"keep"}
+
+
+def test_a_file_in_the_way_is_refused(tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(DataError, match="out"):
+        make_synthetic(tmp_path / "out", SMALL)
+
+
+def test_an_empty_folder_is_filled(tmp_path):
+    (tmp_path / "out").mkdir()
+    assert make_synthetic(tmp_path / "out", SMALL, workers=1).joinpath("query").is_dir()
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
+    def fail(options, folder, share, shares):
+        (folder / "query" / "half.jpg").write_bytes(b"")
+        yield
+        raise RuntimeError("disk on fire")
+
+    monkeypatch.setattr(dataset, "render_share", fail)
+    with pytest.raises(RuntimeError, match="disk on fire"):
+        make_synthetic(tmp_path / "out", SMALL, workers=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failing_process_is_reported_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "_ENOUGH_FOR_PROCESSES", 1)
+    monkeypatch.setattr(dataset, "_ROOT", tmp_path)  # the processes do not find the package there
+    (tmp_path / "sets").mkdir()
+    with pytest.raises(RuntimeError, match="exit codes"):
+        make_synthetic(tmp_path / "sets" / "out", SMALL, workers=2)
+    assert not list((tmp_path / "sets").iterdir())
+
+
+def test_a_cached_set_is_made_once_per_options(tmp_path, monkeypatch):
+    first = cached_synthetic(tmp_path / "cache", SMALL, workers=1)
+    monkeypatch.setattr(dataset, "_render", None)  # rendering again would fail
+    assert cached_synthetic(tmp_path / "cache", SMALL) == first
+    monkeypatch.undo()
+    assert cached_synthetic(tmp_path / "cache", SMALL.model_copy(update={"seed": 5}), workers=1) != first
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_another_renderer_version_is_another_cached_set(tmp_path, monkeypatch):
+    first = cached_synthetic(tmp_path, SMALL, workers=1)
+    monkeypatch.setattr(dataset, "RENDERER_VERSION", dataset.RENDERER_VERSION + 1)
+    assert cached_synthetic(tmp_path, SMALL, workers=1) != first
+
+
+def test_the_loser_of_a_race_uses_the_winners_set(small, tmp_path, monkeypatch):
+    render = dataset._render
+
+    def render_while_another_finishes(folder, options, workers):
+        render(folder, options, workers)
+        winner = tmp_path / folder.name / "query"
+        winner.mkdir(parents=True)
+        (winner / "winner.jpg").write_bytes(b"first")
+
+    monkeypatch.setattr(dataset, "_render", render_while_another_finishes)
+    folder = cached_synthetic(tmp_path, SMALL, workers=1)
+    assert content(folder) == {"query/winner.jpg": b"first"}
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"cameras": 1}, {"cameras": 10}, {"seed": -1}, {"train_identities": 9000, "test_identities": 1000}]
+)
+def test_impossible_sizes_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        SyntheticOptions(**wrong)
+
+
+def test_every_option_explains_itself():
+    assert all(field.description for field in SyntheticOptions.model_fields.values())
+
+
+def test_a_rendering_process_does_not_load_torch():
+    code = "import sys, data.synthetic.__main__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=False).returncode == 0
+
+
+def test_the_contact_sheet_has_a_row_per_person_and_a_column_per_camera(small, tmp_path):
+    sheet = contact_sheet(small, tmp_path / "sheet.png", identities=[1, 2], cameras=3, zoom=1)
+    with Image.open(sheet) as image:
+        assert image.size == (3 * 68 + 4, 2 * 132 + 4)
+        assert len(image.getcolors(maxcolors=100_000) or []) > 1000

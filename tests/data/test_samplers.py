@@ -1,0 +1,76 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from data.options import BatchSampling, DataOptions
+from data.samplers import epoch_batches, pk_batches, random_batches
+
+LABELS = [label for label in range(10) for _ in range(3 + label)]
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(("num_images", "batch_size"), [(12, 4), (13, 4), (15, 4), (4, 4), (5, 4)])
+def test_random_batches_are_full_and_show_every_image(
+    num_images: int, batch_size: int, rng: np.random.Generator
+) -> None:
+    batches = random_batches(num_images, batch_size, rng)
+    assert all(len(batch) == batch_size == len(set(batch)) for batch in batches)
+    counts = Counter(index for batch in batches for index in batch)
+    assert set(counts) == set(range(num_images))
+    # Only the last batch is filled up, so that few images are seen twice.
+    assert sum(counts.values()) - num_images < batch_size
+
+
+def test_a_pk_batch_holds_p_identities_with_k_different_images_each(rng: np.random.Generator) -> None:
+    batches = pk_batches(LABELS, 4, 3, rng)
+    assert len(batches) == round(len(LABELS) / 12)
+    for batch in batches:
+        assert len(set(batch)) == 12
+        groups = [{LABELS[index] for index in batch[first : first + 3]} for first in range(0, 12, 3)]
+        assert all(len(group) == 1 for group in groups)
+        assert len(set.union(*groups)) == 4
+
+
+def test_pk_sampling_uses_identities_and_their_images_equally_often(rng: np.random.Generator) -> None:
+    batches = pk_batches(LABELS * 20, 4, 3, rng)
+    indices = [index for batch in batches for index in batch]
+    by_label = Counter((LABELS * 20)[index] for index in indices)
+    assert max(by_label.values()) - min(by_label.values()) <= 3
+    for label in range(10):
+        counts = Counter(index for index in indices if (LABELS * 20)[index] == label)
+        assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_identities_with_few_images_repeat_them_evenly(rng: np.random.Generator) -> None:
+    for batch in pk_batches([0, 1, 1, 2, 2, 2], 3, 5, rng):
+        counts = Counter(batch)
+        assert counts[0] == 5
+        assert sorted((counts[1], counts[2])) == [2, 3]
+        assert sorted(counts[index] for index in (3, 4, 5)) == [1, 2, 2]
+
+
+def test_p_may_be_the_number_of_identities(rng: np.random.Generator) -> None:
+    assert all(sorted({LABELS[i] for i in batch}) == list(range(10)) for batch in pk_batches(LABELS, 10, 2, rng))
+
+
+def test_what_cannot_be_sampled_is_an_error(rng: np.random.Generator) -> None:
+    with pytest.raises(ValueError, match="P 11"):
+        pk_batches(LABELS, 11, 2, rng)
+    with pytest.raises(ValueError, match="batch_size 6"):
+        random_batches(5, 6, rng)
+
+
+@pytest.mark.parametrize("class_balanced", [True, False])
+def test_an_epoch_follows_from_seed_and_epoch_alone(class_balanced: bool) -> None:
+    sampling = BatchSampling(class_balanced=class_balanced, P=4, K=2)
+    options = DataOptions(batch_size=8, batch_sampling_params=sampling)
+    first = epoch_batches(options, LABELS, seed=1, epoch=5)
+    assert epoch_batches(options, LABELS, seed=1, epoch=5) == first
+    assert epoch_batches(options, LABELS, seed=1, epoch=6) != first
+    assert epoch_batches(options, LABELS, seed=2, epoch=5) != first
+    assert all(len(batch) == 8 for batch in first)

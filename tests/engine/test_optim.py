@@ -1,0 +1,57 @@
+import pytest
+import torch
+from torch import nn
+
+from config.params import LearningRate, Params
+from engine.optim import build_optimizer, freeze_all_but_classifiers, set_learning_rates, set_train_mode
+from models.network import ReidNetwork, build_network
+from models.options import ModelParams
+
+
+@pytest.fixture
+def network() -> ReidNetwork:
+    return build_network(ModelParams(model="resnet_18", feature_dim=8, pcb_n_parts=2, feature_global_dim=4), 3)
+
+
+class Centres(nn.Module):
+    """A loss with a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.centres = nn.Parameter(torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize("name", ["sgd", "nesterov", "adam", "amsgrad", "rmsprop", "adamw"])
+def test_two_groups_hold_every_parameter_of_model_and_losses_once(network: ReidNetwork, name: str) -> None:
+    params = Params.model_validate({"optimizer": name, "lr": {"base_lr": 0.01, "fc_lr": 0.2}, "weight_decay": 0.1})
+    losses = Centres()
+    optimizer = build_optimizer(params, network, losses)
+    base, rest = optimizer.param_groups
+    assert {id(p) for p in base["params"]} == {id(p) for p in network.backbone.parameters()}
+    assert {id(p) for p in rest["params"]} == {id(p) for p in [*network.branches.parameters(), losses.centres]}
+    assert (base["lr"], rest["lr"]) == (0.01, 0.2)
+    assert base["weight_decay"] == 0.1
+    assert base.get("nesterov", False) == (name == "nesterov")
+    assert base.get("amsgrad", False) == (name == "amsgrad")
+
+
+def test_both_rates_are_set_from_their_full_value(network: ReidNetwork) -> None:
+    params = Params(lr=LearningRate(base_lr=0.01, fc_lr=0.2))
+    optimizer = build_optimizer(params, network, nn.Identity())
+    for factor in (0.1, 0.5, 1.0):
+        expected = {"base_lr": 0.01 * factor, "fc_lr": 0.2 * factor}
+        assert set_learning_rates(optimizer, params, factor) == pytest.approx(expected)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.2]
+
+
+def test_fine_tuning_changes_the_classifiers_and_nothing_else(network: ReidNetwork) -> None:
+    freeze_all_but_classifiers(network)
+    optimizer = build_optimizer(Params(fine_tune=True, pretrain_snapshot="x"), network, nn.Identity())
+    set_train_mode(network, fine_tune=True)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    for branch in network(torch.randn(4, 3, 64, 32)).values():
+        branch.logits.square().sum().backward()
+    optimizer.step()
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    # Running averages are part of the state: frozen layers must not move them either.
+    assert changed == {"branches.parts.classifier.weight", "branches.global.classifier.weight"}

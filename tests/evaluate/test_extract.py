@@ -1,0 +1,106 @@
+"""From image files to features with a network of a few lines."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from config.params import Params
+from data.samples import Sample
+from evaluate.core.extract import extract
+from evaluate.market_evaluate import Options
+from utils.errors import DataError
+
+COLOURS = [(250, 0, 0), (0, 200, 0), (0, 0, 150), (100, 100, 100), (30, 60, 90)]
+
+
+class MeanColour(nn.Module):
+    """(B, 3, H, W) -> the mean of each channel (B, 3); remembers the batches it saw."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(factor))
+        self.seen: list[tuple[torch.Size, torch.dtype]] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen.append((images.shape, images.dtype))
+        return images.mean(dim=(2, 3)) * self.factor
+
+
+def samples_of(paths):
+    return [Sample(path, pid, pid % 2 + 1) for pid, path in enumerate(paths, start=1)]
+
+
+def params(net, **keys):
+    options = Options.model_validate({"type": "market_evaluate", "batch_size": 2})
+    half = {"data_augmentation": {"normalisation": "half"}}
+    return Params.model_validate({"img_h": 32, "img_w": 16, "evaluation_params": options} | half | keys).with_net(net)
+
+
+def test_embeds_every_image_in_order(image_files):
+    net = MeanColour().eval()
+    samples = samples_of(image_files(COLOURS))
+    found = extract(params(net), samples, "gallery")
+    expected = (torch.tensor(COLOURS) / 255 - 0.5) / 0.5
+    torch.testing.assert_close(found.features, expected, rtol=0, atol=0.02)  # JPEG is off by a few levels
+    assert (found.features.dtype, found.features.device.type) == (torch.float32, "cpu")
+    assert found.pids.tolist() == [1, 2, 3, 4, 5]
+    assert found.camids.tolist() == [2, 1, 2, 1, 2]
+    assert found.samples == samples
+    assert net.seen == [(torch.Size([size, 3, 32, 16]), torch.float32) for size in (2, 2, 1)]
+
+
+def test_features_may_be_changed_by_the_plugin(image_files):
+    found = extract(params(MeanColour().eval()), samples_of(image_files(COLOURS[:1])), "gallery")
+    assert not found.features.requires_grad
+    found.features.mul_(2.0)  # an error on tensors that inference mode made
+
+
+def test_normalises_as_training_does(image_files):
+    samples = samples_of(image_files([(0, 0, 0)]))
+    config = params(MeanColour().eval(), data_augmentation={"normalisation": "imagenet"})
+    expected = torch.tensor([[-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225]])
+    torch.testing.assert_close(extract(config, samples, "query").features, expected)
+
+
+def test_an_unreadable_image_is_an_error_naming_it(image_files):
+    paths = image_files(COLOURS)
+    paths[3].write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"03\.jpg"):
+        extract(params(MeanColour().eval()), samples_of(paths), "gallery")
+
+
+def test_an_unreadable_image_is_left_out_where_asked_for(image_files, caplog):
+    paths = image_files(COLOURS)
+    paths[1].write_bytes(b"no image")
+    with caplog.at_level(logging.WARNING):
+        found = extract(params(MeanColour().eval(), bad_images="skip"), samples_of(paths), "gallery")
+    assert found.pids.tolist() == [1, 3, 4, 5]
+    assert [sample.pid for sample in found.samples] == [1, 3, 4, 5]
+    assert len(found.features) == 4
+    assert "gallery: 1 of 5 images unreadable, left out" in caplog.text
+
+
+def test_no_readable_image_is_an_error(image_files):
+    paths = image_files(COLOURS[:2])
+    for path in paths:
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match="query: none of 2 images can be read"):
+        extract(params(MeanColour().eval(), bad_images="skip"), samples_of(paths), "query")
+
+
+def test_features_that_are_no_numbers_are_an_error(image_files):
+    net = MeanColour(torch.nan).eval()
+    with pytest.raises(DataError, match=r"query: 3 of 3 embeddings hold NaN or infinity, the first that of .*00\.png"):
+        extract(params(net), samples_of(image_files(COLOURS[:3])), "query")
+
+
+def test_a_network_in_training_mode_is_refused(image_files):
+    with pytest.raises(ValueError, match="training mode"):
+        extract(params(MeanColour()), samples_of(image_files(COLOURS[:1])), "query")
+
+
+def test_a_network_that_returns_no_embeddings_is_refused(image_files):
+    with pytest.raises(ValueError, match=r"returned \(2, 3, 32, 16\) for 2 images, not \(B, D\)"):
+        extract(params(nn.Identity().eval()), samples_of(image_files(COLOURS[:2])), "query")

@@ -1,0 +1,261 @@
+"""train.py and evaluator.py from the first image to the last file, as processes."""
+
+import json
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.conftest import TINY_PARAMS, Script
+
+Market = Callable[[Path], Path]
+
+
+class FinishedRun:
+    """A run trained once for all the tests that only look at it."""
+
+    def __init__(self, folder: Path, make_market: Market) -> None:
+        make_market(folder / "market")
+        self.script = Script(folder)
+        self.script.write_params()
+        self.process = self.script.run("train.py", "--operation", "start_train", "--sub_working_dir", "first")
+        self.path = folder / "runs" / "first"
+
+    @property
+    def records(self) -> list[dict]:
+        return [json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, make_market: Market) -> FinishedRun:
+    run = FinishedRun(tmp_path_factory.mktemp("finished"), make_market)
+    assert run.process.returncode == 0, run.process.stderr
+    return run
+
+
+def test_a_finished_run_leaves_the_documented_files(finished: FinishedRun) -> None:
+    names = {re.sub(r"tfevents\..*", "tfevents.*", entry.name) for entry in finished.path.iterdir()}
+    assert names == {"params.json", "train_log", "metrics.jsonl", "events.out.tfevents.*", "model_best.pth"}
+    params = json.loads((finished.path / "params.json").read_text())
+    assert params["epoch"] == 2
+    assert params["momentum"] == 0.9  # defaults are written out
+
+
+def test_the_screen_tells_what_happens(finished: FinishedRun) -> None:
+    output = finished.process.stderr
+    for line in (
+        r"computing on the CPU: \d+ cores",
+        r"train +31 +11 +3 +0 +0",
+        r"query +7 +7 +1 +0 +0",
+        r"gallery +14 +6 +3 +1 +1",
+        r"1 identities have one image only",
+        r"1 training identities are seen by one camera only",
+        r"1 of 7 query images have no true match in the gallery",
+        r"2 epochs of 4 steps of 8 images; 11 identities; resnet_18 with 11\.\d+ million parameters, embedding of 24",
+        r"before training",
+        r"epoch 2/2  loss \d+\.\d+  accuracy \d\.\d+  \d+ examples/s",
+        r"rank1 +rank5 +rank10 +mAP",
+        r"finished: runs/first/model_best\.pth",
+    ):
+        assert re.search(line, output), f"{line}\nnot in\n{output}"
+    log = (finished.path / "train_log").read_text()
+    assert "computing on the CPU" in log
+    assert re.search(r"torch \d+\.\d+", log)
+
+
+def test_metrics_jsonl_has_one_object_per_epoch(finished: FinishedRun) -> None:
+    records = finished.records
+    assert [record["epoch"] for record in records] == [1, 2]
+    assert [record["step"] for record in records] == [4, 8]
+    for record in records:
+        assert set(record["losses"]) == {"softmax_parts", "softmax_global", "triplet_global"}
+        assert {"seconds", "examples_per_second", "lr", "accuracy"} < set(record)
+        assert {"rank1", "rank5", "rank10", "mAP", "mAP_trapezoid", "mINP"} <= set(record["metrics"])
+        assert all(0 <= value <= 1 for value in record["metrics"].values())
+    assert records[0]["lr"]["base_lr"] > records[1]["lr"]["base_lr"]
+
+
+def test_the_checkpoint_is_readable_by_plain_torch(finished: FinishedRun) -> None:
+    checkpoint = torch.load(finished.path / "model_best.pth", weights_only=True)
+    assert checkpoint["format"] == 1
+    assert checkpoint["labels"] == [*range(3, 13), 20]
+    assert checkpoint["params"] == json.loads((finished.path / "params.json").read_text())
+    best = max(finished.records, key=lambda record: record["metrics"]["mAP"])
+    assert checkpoint["metrics"] == best["metrics"]
+    assert not any(name.startswith(("module.", "_orig_mod.")) for name in checkpoint["model"])
+
+
+def test_tensorboard_shows_curves_and_images(finished: FinishedRun) -> None:
+    events = EventAccumulator(str(finished.path))
+    events.Reload()
+    tags = events.Tags()
+    assert {"train/batch", "evaluation/rank_list"} <= set(tags["images"])
+    curves = {"train/softmax_parts", "train/accuracy", "train/base_lr", "evaluation/mAP", "epoch/examples_per_second"}
+    assert curves <= set(tags["scalars"])
+    # Before training, then after each epoch.
+    assert [event.step for event in events.Scalars("evaluation/mAP")] == [0, 4, 8]
+    recorded = [record["metrics"]["mAP"] for record in finished.records]
+    assert [event.value for event in events.Scalars("evaluation/mAP")][1:] == pytest.approx(recorded)
+
+
+def test_the_evaluator_reproduces_the_best_epoch(finished: FinishedRun) -> None:
+    eval_params = {"model_path": "runs", "result_log_file": "result.json", "pictures_dir": "pictures"}
+    (finished.script.folder / "eval_params.json").write_text(json.dumps(eval_params))
+    process = finished.script.run("evaluator.py", "eval_params.json")
+    assert process.returncode == 0, process.stderr
+    best = max((record["metrics"] for record in finished.records), key=lambda metrics: metrics["mAP"])
+    result = json.loads((finished.script.folder / "result.json").read_text())
+    assert result["metrics"] == pytest.approx(best, abs=1e-6)
+    assert result["counts"]["num_query_without_match"] == 1
+    assert f"{best['mAP']:.2%}" in process.stdout
+    assert (finished.script.folder / "pictures" / "rank_list.png").is_file()
+
+
+def test_a_run_is_not_started_twice(finished: FinishedRun) -> None:
+    before = (finished.path / "metrics.jsonl").read_bytes()
+    process = finished.script.run("train.py", "--operation", "start_train", "--sub_working_dir", "first")
+    assert process.returncode == 2
+    assert "already holds a run" in process.stderr
+    assert "resume_train --sub_working_dir first" in process.stderr
+    assert (finished.path / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_finished_run_has_nothing_to_resume(finished: FinishedRun) -> None:
+    process = finished.script.run("train.py", "--operation", "resume_train", "--sub_working_dir", "first")
+    assert process.returncode == 2
+    assert "is finished" in process.stderr
+
+
+def test_fine_tuning_trains_the_classifiers_of_a_snapshot(finished: FinishedRun) -> None:
+    source = finished.path / "model_best.pth"
+    params = finished.script.write_params("fine_tune.json", pretrain_snapshot=str(source), fine_tune=True, epoch=1)
+    arguments = ("--config_path", str(params), "--sub_working_dir", "tuned")
+    process = finished.script.run("train.py", "--operation", "start_train", *arguments)
+    assert process.returncode == 0, process.stderr
+    tuned = torch.load(finished.path.parent / "tuned" / "model_best.pth", weights_only=True)["model"]
+    before = torch.load(source, weights_only=True)["model"]
+    changed = {name for name in before if not torch.equal(before[name], tuned[name])}
+    assert changed == {"branches.parts.classifier.weight", "branches.global.classifier.weight"}
+
+
+def test_an_interrupted_run_goes_on_to_the_same_result(tmp_path: Path, make_market: Market) -> None:
+    script = Script(tmp_path)
+    make_market(tmp_path / "market")
+    script.write_params(epoch=4)
+    start = ("--operation", "start_train", "--sub_working_dir")
+    assert script.run("train.py", *start, "whole").returncode == 0
+    command = script.command("train.py", *start, "stopped")
+    process = subprocess.Popen(command, cwd=tmp_path, env=script.environment(), stderr=subprocess.PIPE, text=True)
+    stopped = tmp_path / "runs" / "stopped"
+    while not (stopped / "last.pth").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "python train.py --operation resume_train --sub_working_dir stopped" in stderr
+    resumed = script.run("train.py", "--operation", "resume_train", "--sub_working_dir", "stopped")
+    assert resumed.returncode == 0, resumed.stderr
+    assert re.search(r"resumed after epoch [123] of 4", resumed.stderr)
+    assert not (stopped / "last.pth").exists()
+
+    models = [
+        torch.load(tmp_path / "runs" / name / "model_best.pth", weights_only=True) for name in ("whole", "stopped")
+    ]
+    assert models[0]["metrics"] == models[1]["metrics"]
+    assert all(torch.equal(value, models[1]["model"][name]) for name, value in models[0]["model"].items())
+    clocks = ("seconds", "examples_per_second")
+    whole, again = (
+        [json.loads(line) for line in (tmp_path / "runs" / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("whole", "stopped")
+    )
+    for record in whole + again:
+        for clock in clocks:
+            del record[clock]
+    assert whole == again
+
+
+def test_without_evaluation_the_last_model_is_kept(tmp_path: Path) -> None:
+    script = Script(tmp_path)
+    # Folders of images, one per identity, made from the synthetic pedestrians: no query, no gallery.
+    small = {"train_identities": 6, "test_identities": 2, "distractors": 0, "junk": 0, "cameras": 2}
+    script.write_params(synthetic=small)
+    made = script.run("train.py", "--operation", "make_synthetic", "--out", "pedestrians")
+    assert made.returncode == 0, made.stderr
+    for image in (tmp_path / "pedestrians" / "bounding_box_train").iterdir():
+        target = tmp_path / "folders" / f"person_{image.name[:4]}" / image.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        image.rename(target)
+    sampling = {"class_balanced": False}
+    script.write_params(
+        batches_dir="folders", batch_sampling_params=sampling, batch_size=8, tri_loss_margin=0, evaluation_params={}
+    )
+    process = script.run("train.py", "--operation", "start_train", "--sub_working_dir", "run")
+    assert process.returncode == 0, process.stderr
+    checkpoint = torch.load(tmp_path / "runs" / "run" / "model_best.pth", weights_only=True)
+    assert checkpoint["metrics"] == {}
+    assert checkpoint["labels"] == [1, 2, 3, 4, 5, 6]
+
+
+def test_check_config_shows_what_a_run_would_be_and_trains_nothing(script: Script, make_market: Market) -> None:
+    make_market(script.folder / "market")
+    script.write_params()
+    process = script.run("train.py", "--operation", "check_config", "--set", "epoch=7", "lr.base_lr=0.125")
+    assert process.returncode == 0, process.stderr
+    shown = json.loads(process.stdout)
+    assert (shown["epoch"], shown["lr"]["base_lr"]) == (7, 0.125)
+    assert "7 epochs of 4 steps of 8 images; 11 identities" in process.stderr
+    assert not (script.folder / "runs").exists()
+
+
+def test_a_run_can_be_left_to_the_background(script: Script, make_market: Market) -> None:
+    make_market(script.folder / "market")
+    script.write_params(epoch=1)
+    process = script.run("train.py", "--operation", "start_train", "--sub_working_dir", "away", "--detach")
+    assert process.returncode == 0, process.stderr
+    assert "runs/away/train_log" in process.stdout
+    run = script.folder / "runs" / "away"
+    deadline = time.monotonic() + 120
+    while "finished" not in (run / "train_log").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert (run / "model_best.pth").is_file()
+
+
+def test_a_background_run_that_cannot_start_says_why(script: Script) -> None:
+    script.write_params()
+    process = script.run("train.py", "--operation", "start_train", "--sub_working_dir", "away", "--detach")
+    assert process.returncode == 2
+    assert "no such folder" in process.stderr
+    assert not (script.folder / "runs" / "away").exists()
+
+
+def test_the_predecessors_params_train(script: Script, make_market: Market) -> None:
+    make_market(script.folder / "market")
+    model = {"feature_gobal_dim": 8, "random_drop_branchs": 0}
+    old = {
+        **{key: value for key, value in TINY_PARAMS.items() if key not in ("epoch", "tri_loss_margin")},
+        "batches_dir": "market",
+        "epochs": 1,
+        "gpus": "",
+        "imagenet_pretrain": "false",
+        "tri_loss_params": {"margin": 0.3, "lambda_tri": 1.0, "lambda_cls": 1.0, "use_adaptive_weight": "false"},
+        "model_params": {
+            **{k: v for k, v in TINY_PARAMS["model_params"].items() if k != "feature_global_dim"},
+            **model,
+        },
+        "evaluation_params": {"type": "market_evaluate", "step": 1},
+    }
+    (script.folder / "old.json").write_text(json.dumps(old))
+    process = script.run("train.py", "--operation", "start_train", "--config_path", "old.json")
+    assert process.returncode == 0, process.stderr
+    assert "'epochs' is the predecessor's name of 'epoch'" in process.stderr
+    runs = list((script.folder / "runs").iterdir())
+    assert len(runs) == 1
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", runs[0].name)

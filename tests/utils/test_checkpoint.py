@@ -1,0 +1,79 @@
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from utils.checkpoint import Checkpoint, load_checkpoint, read_weights, save_checkpoint
+from utils.errors import DataError
+
+CHECKPOINT = Checkpoint({"weight": torch.arange(3.0)}, {"epoch": 2}, [4, 9], {"mAP": 0.5})
+
+
+def test_a_checkpoint_comes_back_as_it_was_and_is_plain_torch(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    save_checkpoint(path, CHECKPOINT)
+    loaded = load_checkpoint(path)
+    assert torch.equal(loaded.model["weight"], CHECKPOINT.model["weight"])
+    assert loaded[1:] == CHECKPOINT[1:]
+    plain = torch.load(path, weights_only=True)
+    assert plain["format"] == 1
+    assert set(plain) == {"format", "model", "params", "labels", "metrics"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.pth"]
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch executed",)
+
+
+def test_files_that_are_no_checkpoint_are_refused_and_nothing_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    good = tmp_path / "good.pth"
+    save_checkpoint(good, CHECKPOINT)
+    contents = {
+        "empty": b"",
+        "text": b"no checkpoint",
+        "cut": good.read_bytes()[:300],
+        "pickle": pickle.dumps(Malicious()),
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=name):
+            load_checkpoint(tmp_path / name)
+    torch.save({"format": 1, "model": Malicious()}, tmp_path / "zip")
+    with pytest.raises(DataError, match="safely"):
+        load_checkpoint(tmp_path / "zip")
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("content", [{"weight": torch.zeros(2)}, [1, 2], {"format": 1}])
+def test_other_torch_files_are_named_as_such(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(DataError, match="not a checkpoint of this framework"):
+        load_checkpoint(tmp_path / "other.pth")
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    torch.save({"format": 7, **CHECKPOINT._asdict()}, tmp_path / "new.pth")
+    with pytest.raises(DataError, match="format 7"):
+        load_checkpoint(tmp_path / "new.pth")
+
+
+@pytest.mark.parametrize(
+    "wrap", [dict, lambda state: {"state_dict": state}, lambda state: {"model": state, "epoch": 3}]
+)
+def test_weights_are_found_in_common_wrappings(tmp_path: Path, wrap: object) -> None:
+    torch.save(wrap({"module.a": torch.ones(1), "_orig_mod.b": torch.ones(2)}), tmp_path / "w.pth")  # pyright: ignore[reportCallIssue]
+    assert {name: len(value) for name, value in read_weights(tmp_path / "w.pth").items()} == {"a": 1, "b": 2}
+
+
+def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
+    torch.save({"epoch": 3}, tmp_path / "w.pth")
+    with pytest.raises(DataError, match="no state dict"):
+        read_weights(tmp_path / "w.pth")
+    with pytest.raises(DataError, match="no such file"):
+        read_weights(tmp_path / "missing.pth")

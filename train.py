@@ -1,0 +1,69 @@
+"""Train a person re-identification model: `python train.py --operation start_train`.
+
+The settings live in params.json; `python train.py --help` shows the operations.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from config.load import load_params
+from engine.operations import check_config, detach, make_synthetic_set, resume_train, start_train
+from engine.run_folder import new_name
+from evaluate.core.plugins import plugin_options
+from utils.cli import exit_code_of
+from utils.logs import log_to_screen
+
+OPERATIONS = """operations:
+  start_train     train a new run in working_dir/NAME
+  resume_train    go on with a run that was stopped, with its own params
+  check_config    validate the params and show what they amount to; train nothing
+  make_synthetic  write the synthetic pedestrians as a Market-1501-style folder to --out DIR
+"""
+
+
+def main(argv: list[str]) -> None:
+    """Command line -> params -> the operation."""
+    args = parse_arguments(argv)
+    log_to_screen()
+    if args.operation == "resume_train":
+        resume_train(args.sub_working_dir, args.set)
+        return
+    params, notes = load_params(args.config_path, args.set, plugin_options=plugin_options)
+    match args.operation:
+        case "start_train" if args.detach:
+            detach(argv, params.working_dir, args.sub_working_dir or new_name())
+        case "start_train":
+            start_train(params, args.sub_working_dir or new_name(), notes)
+        case "check_config":
+            check_config(params, notes)
+        case "make_synthetic":
+            make_synthetic_set(params, args.out)
+
+
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    """The command line; a mistake in it exits with code 2 and the usage."""
+    parser = argparse.ArgumentParser(
+        prog="train.py", epilog=OPERATIONS, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    operations = [line.split()[0] for line in OPERATIONS.splitlines()[1:]]
+    parser.add_argument("--operation", required=True, choices=operations, metavar="OPERATION", help="see below")
+    parser.add_argument("--config_path", type=Path, default=Path("params.json"), help="default: params.json")
+    parser.add_argument("--sub_working_dir", default="", metavar="NAME", help="the run; default: its start time")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override params: lr.base_lr=0.02"
+    )
+    parser.add_argument("--detach", action="store_true", help="start_train in the background")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where make_synthetic writes")
+    args = parser.parse_args(argv)
+    if args.operation == "resume_train" and not args.sub_working_dir:
+        parser.error("resume_train needs --sub_working_dir NAME: the run to go on with")
+    if args.operation == "make_synthetic" and args.out is None:
+        parser.error("make_synthetic needs --out DIR: where to write the data set")
+    if args.detach and args.operation != "start_train":
+        parser.error("--detach goes with start_train")
+    return args
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code_of(lambda: main(sys.argv[1:])))

@@ -1,0 +1,87 @@
+"""Checkpoint files: written whole or not at all, read without executing anything."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from utils.errors import DataError
+from utils.files import atomic_path
+
+FORMAT = 1
+
+
+class Checkpoint(NamedTuple):
+    """A trained model and what it takes to use it."""
+
+    model: dict[str, Tensor]
+    """State dict of the network, on the CPU."""
+    params: dict[str, Any]
+    """The run's resolved params, as JSON holds them."""
+    labels: list[int]
+    """Sorted pids of the training set; the position is the class index."""
+    metrics: dict[str, float]
+    """What the evaluation said of this model; empty if there was none."""
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint in the documented format; a reader sees the old file or the new one, never a part."""
+    save_tensors(path, {"format": FORMAT, **checkpoint._asdict()})
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        DataError: the file is missing, damaged, unsafe to load or not of our format.
+    """
+    content = load_tensors(path)
+    expected = {"format", *Checkpoint._fields}
+    if not isinstance(content, Mapping) or not expected <= content.keys():
+        raise DataError(f"{path}: not a checkpoint of this framework; expected the keys {', '.join(sorted(expected))}")
+    if content["format"] != FORMAT:
+        raise DataError(f"{path}: checkpoint format {content['format']}, this version reads format {FORMAT}")
+    return Checkpoint(**{name: content[name] for name in Checkpoint._fields})
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint of ours or of a bare state dict, wrappers' prefixes removed.
+
+    Raises:
+        DataError: the file is missing, damaged, unsafe to load or holds no named tensors.
+    """
+    content = load_tensors(path)
+    for key in ("model", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(value, Tensor) for value in content.values())
+    ):
+        raise DataError(f"{path}: holds no state dict (a mapping of names to tensors)")
+    return {str(key).removeprefix("module.").removeprefix("_orig_mod."): value for key, value in content.items()}
+
+
+def save_tensors(path: Path, content: Mapping[str, Any]) -> None:
+    """torch.save through a temporary file beside the target."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save(dict(content), file)
+
+
+def load_tensors(path: Path) -> Any:
+    """torch.load on the CPU that refuses to run code.
+
+    Raises:
+        DataError: the file is missing, damaged or holds more than tensors and plain values.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"{path}: not a checkpoint that can be loaded safely ({reason})") from error
