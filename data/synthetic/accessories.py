@@ -57,7 +57,7 @@ def draw_bag_before(canvas: Canvas, person: Person, view: View) -> None:
             if view.depth(lateral, 0.06) > 0.02:
                 top, bottom = view.x(lateral, 0.02), view.x(lateral, 0.066)
                 canvas.line(
-                    [(top, SHOULDER - 0.02), (bottom, SHOULDER + 0.03), (bottom, 0.36)], 0.026, shaded(colour, 0.85)
+                    [(top, SHOULDER - 0.02), (bottom, SHOULDER + 0.03), (bottom, 0.37)], 0.034, shaded(colour, 0.85)
                 )
     if person.bag == "shoulder bag":
         forward = 0.06 if view.facing > 0 else -0.06
@@ -66,7 +66,7 @@ def draw_bag_before(canvas: Canvas, person: Person, view: View) -> None:
             (view.x(0.0, forward), 0.31),
             (view.x(-0.12), hip_height(person) - 0.04),
         ]
-        canvas.line(strap, 0.02, shaded(colour, 0.85))
+        canvas.line(strap, 0.028, shaded(colour, 0.85))
         if view.depth(-0.13) >= -0.05:
             _draw_pouch(canvas, person, view)
 
@@ -83,9 +83,9 @@ def draw_tote(canvas: Canvas, person: Person, hand: Point) -> None:
 
 def _draw_backpack(canvas: Canvas, person: Person, view: View) -> None:
     colour = CLOTHES[person.bag_colour]
-    half = view.half_width(0.088, 0.05)
+    half = view.half_width(0.098, 0.055)
     centre = (view.x(0.0, -0.09), 0.305)
-    canvas.box(centre, (half, 0.125), colour, 0.04)
+    canvas.box(centre, (half, 0.13), colour, 0.04)
     if view.facing < 0.5:
         canvas.box((view.x(0.0, -0.1), 0.36), (half * 0.72, 0.045), shaded(colour, 0.75), 0.015)
 
@@ -93,8 +93,8 @@ def _draw_backpack(canvas: Canvas, person: Person, view: View) -> None:
 def _draw_pouch(canvas: Canvas, person: Person, view: View) -> None:
     colour = CLOTHES[person.bag_colour]
     centre = (view.x(-0.125 * person.build, 0.0), hip_height(person) + 0.02)
-    half = view.half_width(0.035, 0.08)
-    canvas.box(centre, (half, 0.065), colour, 0.015)
+    half = view.half_width(0.045, 0.085)
+    canvas.box(centre, (half, 0.075), colour, 0.015)
     canvas.box((centre[0], centre[1] - 0.035), (half, 0.03), shaded(colour, 0.78), 0.015)
 
 

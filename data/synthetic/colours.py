@@ -1,7 +1,5 @@
 """The few, muted colours that all synthetic persons share."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 Colour = tuple[int, int, int]
@@ -37,11 +35,12 @@ def distance(first: Colour, second: Colour) -> float:
     return float(np.linalg.norm(np.subtract(first, second)))
 
 
-def pick_colour(rng: np.random.Generator, avoid: Sequence[str] = ()) -> str:
-    """Draws the name of a colour of `CLOTHES` that differs clearly from each of the named ones."""
-    allowed = [
-        name
-        for name, colour in CLOTHES.items()
-        if all(distance(colour, CLOTHES[other]) > _CLEARLY_DIFFERENT for other in avoid)
-    ]
+def clearly_different(first: Colour, second: Colour) -> bool:
+    """Whether the two stay apart under every camera."""
+    return distance(first, second) > _CLEARLY_DIFFERENT
+
+
+def pick_colour(rng: np.random.Generator, *avoid: Colour) -> str:
+    """Draws the name of a colour of `CLOTHES` that differs clearly from each of up to two others."""
+    allowed = [name for name, colour in CLOTHES.items() if all(clearly_different(colour, other) for other in avoid)]
     return allowed[rng.integers(len(allowed))]

@@ -51,10 +51,10 @@ def _draw_leg(canvas: Canvas, person: Person, view: View, leg: Limb, shade: floa
     canvas.limb(leg.joints, radii, skin if bare else colour)
     canvas.limb([(ankle[0], ankle[1] - 0.005), (ankle[0], ankle[1] + 0.01)], (0.027, 0.027), shoes)
     if person.bottom == "shorts" and person.top != "dress":
-        hem = _between(hip, knee, 0.92)
+        hem = _between(hip, knee, 0.8)
         canvas.limb([hip, hem], (0.054 * build, 0.05 * build), colour)
         if person.bottom_pattern == "band":
-            canvas.limb([_between(hip, knee, 0.72), hem], (0.051 * build, 0.05 * build), _print(person, shade))
+            canvas.limb([_between(hip, knee, 0.6), hem], (0.051 * build, 0.05 * build), _print(person, shade))
     elif person.bottom == "trousers" and person.bottom_pattern == "band" and person.top != "dress":
         canvas.line(leg.joints, 0.02, _print(person, shade))
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from data.synthetic.colours import HAIRS, SKINS, Colour, pick_colour
+from data.synthetic.colours import CLOTHES, HAIRS, SKINS, Colour, clearly_different, pick_colour
 
 HAIR_STYLES = ("short", "bald", "bob", "long", "bun", "ponytail", "afro")
 HATS = ("none", "cap", "beanie", "sunhat")
@@ -21,6 +21,7 @@ _BOTTOM_SHARES = (0.6, 0.2, 0.2)
 _BAG_SHARES = (0.4, 0.24, 0.2, 0.16)
 _TWIN_FIELDS = ("top_colour", "bottom_colour", "top", "pattern", "bottom", "bag", "hat")
 _TWIN_SHARES = (0.24, 0.24, 0.06, 0.14, 0.1, 0.14, 0.08)
+_LOOKALIKES = (("plain", "logo"), ("checks", "dots"), ("cap", "beanie"), ("shoulder bag", "tote"), ("shorts", "skirt"))
 _FAMILY_SIZES, _FAMILY_SHARES = (1, 2, 3, 4), (0.35, 0.35, 0.2, 0.1)
 
 
@@ -54,17 +55,18 @@ class Person:
 def sample_person(rng: np.random.Generator) -> Person:
     """Draws a person independently of all others."""
     top_colour = pick_colour(rng)
-    pattern_colour = pick_colour(rng, (top_colour,))
-    bottom_colour = pick_colour(rng, (top_colour,))
+    pattern_colour = pick_colour(rng, CLOTHES[top_colour])
+    bottom_colour = pick_colour(rng, CLOTHES[top_colour])
+    hair_colour = HAIRS[rng.integers(len(HAIRS))]
     return Person(
         height=float(rng.uniform(0.92, 1.04)),
         build=float(rng.uniform(0.84, 1.24)),
         legs=float(rng.uniform(0.46, 0.53)),
         skin=SKINS[rng.integers(len(SKINS))],
         hair=_pick(rng, HAIR_STYLES),
-        hair_colour=HAIRS[rng.integers(len(HAIRS))],
+        hair_colour=hair_colour,
         hat=_pick(rng, HATS, _HAT_SHARES),
-        hat_colour=pick_colour(rng),
+        hat_colour=pick_colour(rng, hair_colour),
         top=_pick(rng, TOPS, _TOP_SHARES),
         top_colour=top_colour,
         pattern=_pick(rng, PATTERNS, _PATTERN_SHARES),
@@ -73,7 +75,7 @@ def sample_person(rng: np.random.Generator) -> Person:
         bottom_colour=bottom_colour,
         bottom_pattern=_pick(rng, BOTTOM_PATTERNS, (0.75, 0.25)),
         bag=_pick(rng, BAGS, _BAG_SHARES),
-        bag_colour=pick_colour(rng, (top_colour, pattern_colour)),
+        bag_colour=pick_colour(rng, CLOTHES[top_colour], CLOTHES[bottom_colour]),
         shoes=pick_colour(rng),
     )
 
@@ -81,19 +83,18 @@ def sample_person(rng: np.random.Generator) -> Person:
 def sample_twin(rng: np.random.Generator, person: Person) -> Person:
     """Draws a person who differs from the given one in exactly one clearly visible field."""
     field = _pick(rng, _TWIN_FIELDS, _TWIN_SHARES)
-    if field == "bottom" and person.top == "dress":  # a dress hides what is below
-        field = "bottom_colour"
+    top_colour, bottom_colour = CLOTHES[person.top_colour], CLOTHES[person.bottom_colour]
+    if field == "bottom" and (person.top == "dress" or not clearly_different(bottom_colour, person.skin)):
+        field = "bottom_colour"  # a dress hides what is below; brown trousers look like brown legs
     match field:
         case "top_colour":
-            return replace(person, top_colour=pick_colour(rng, (person.top_colour, person.pattern_colour)))
+            return replace(person, top_colour=pick_colour(rng, top_colour, CLOTHES[person.pattern_colour]))
         case "bottom_colour":
-            return replace(person, bottom_colour=pick_colour(rng, (person.top_colour, person.bottom_colour)))
+            return replace(person, bottom_colour=pick_colour(rng, top_colour, bottom_colour))
         case "top":
             return replace(person, top=_pick_other(rng, TOPS, person.top))
         case "pattern":
-            # From behind, a logo cannot be seen.
-            alike = ("plain", "logo") if person.pattern in ("plain", "logo") else (person.pattern,)
-            return replace(person, pattern=_pick_other(rng, PATTERNS, *alike))
+            return replace(person, pattern=_pick_other(rng, PATTERNS, person.pattern))
         case "bottom":
             return replace(person, bottom=_pick_other(rng, BOTTOMS, person.bottom))
         case "bag":
@@ -121,5 +122,7 @@ def _pick(rng: np.random.Generator, names: tuple[str, ...], shares: tuple[float,
     return names[rng.choice(len(names), p=shares)]
 
 
-def _pick_other(rng: np.random.Generator, names: tuple[str, ...], *present: str) -> str:
-    return _pick(rng, tuple(name for name in names if name not in present))
+def _pick_other(rng: np.random.Generator, names: tuple[str, ...], present: str) -> str:
+    """Draws one of the names that can be told from the present one from most sides, even in a small image."""
+    alike = next((group for group in _LOOKALIKES if present in group), (present,))
+    return _pick(rng, tuple(name for name in names if name not in alike))

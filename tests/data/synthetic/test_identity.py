@@ -4,7 +4,7 @@ import itertools
 import numpy as np
 import pytest
 
-from data.synthetic.colours import CLOTHES, distance, pick_colour
+from data.synthetic.colours import CLOTHES, HAIRS, distance, pick_colour
 from data.synthetic.identity import sample_people, sample_person, sample_twin
 
 
@@ -42,6 +42,18 @@ def test_a_dress_hides_the_lower_clothes_so_no_twin_differs_there():
     assert all(differing_fields(person, sample_twin(rng, person)) != ["bottom"] for person in dressed)
 
 
+def test_twins_do_not_differ_in_what_looks_alike():
+    rng = np.random.default_rng(5)
+    for _ in range(500):
+        person = sample_person(rng)
+        twin = sample_twin(rng, person)
+        for first, second in (("plain", "logo"), ("checks", "dots")):
+            assert {person.pattern, twin.pattern} != {first, second}
+        assert {person.bag, twin.bag} != {"shoulder bag", "tote"}
+        assert {person.hat, twin.hat} != {"cap", "beanie"}
+        assert {person.bottom, twin.bottom} != {"shorts", "skirt"}
+
+
 def test_all_people_are_different_and_most_have_a_twin():
     people = sample_people(np.random.default_rng(3), 200)
     assert len(set(people)) == 200
@@ -49,7 +61,7 @@ def test_all_people_are_different_and_most_have_a_twin():
     assert len(with_twin) > 100
 
 
-@pytest.mark.parametrize("avoid", itertools.combinations(CLOTHES, 2))
+@pytest.mark.parametrize("avoid", itertools.combinations([*CLOTHES.values(), *HAIRS], 2))
 def test_there_is_a_colour_that_differs_from_any_two(avoid):
-    picked = pick_colour(np.random.default_rng(0), avoid)
-    assert min(distance(CLOTHES[picked], CLOTHES[name]) for name in avoid) > 90
+    picked = pick_colour(np.random.default_rng(0), *avoid)
+    assert min(distance(CLOTHES[picked], other) for other in avoid) > 90
