@@ -67,7 +67,16 @@ def trained(params: Path, seed: int, working_dir: Path, overrides: Sequence[str]
         settings = [f"working_dir={working_dir}"]
         if operation == "start_train":
             settings += [f"seed={seed}", *overrides]
-        command = ["--operation", operation, "--config_path", str(params), "--sub_working_dir", name, "--set", *settings]
+        command = [
+            "--operation",
+            operation,
+            "--config_path",
+            str(params),
+            "--sub_working_dir",
+            name,
+            "--set",
+            *settings,
+        ]
         subprocess.run([sys.executable, str(ROOT / "train.py"), *command], check=True)
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     best = max((record for record in records if "metrics" in record), key=lambda record: record["metrics"]["mAP"])

@@ -22,7 +22,7 @@ from engine.training import Training, build_training, describe_training, read_tr
 from evaluate.core.plugins import plugin_options
 from evaluate.core.table import metrics_table
 from utils.device import choose_device, describe_device
-from utils.errors import DataError, ParamsError, UserError
+from utils.errors import DataError, ParamsError
 from utils.logs import log_to_file
 from utils.memory import keep_freed_memory
 
@@ -44,7 +44,9 @@ def start_train(params: Params, name: str, notes: Sequence[str]) -> None:
         if params.evaluation_params.type is not None and params.evaluation_params.at_start:
             untrained = evaluate_network(training)
             logger.info("before training\n%s", metrics_table(untrained.metrics))
-    except UserError:
+        # From here on there is something to resume.
+        training.save(folder.last)
+    except BaseException:
         discard(folder)
         raise
     with Recorder(folder) as recorder:
@@ -62,8 +64,7 @@ def resume_train(name: str, overrides: Sequence[str]) -> None:
     """
     folder = open_run_folder(_working_dir(overrides), name)
     if not folder.last.is_file():
-        outcome = "is finished" if folder.best.is_file() else "stopped before its first epoch was saved"
-        raise DataError(f"{folder.path}: this run {outcome}; there is nothing to resume (no last.pth)")
+        raise DataError(f"{folder.path}: this run is finished; there is nothing to resume (no last.pth)")
     params, notes = load_params(folder.params, plugin_options=plugin_options)
     device = _prepare_device(params)
     log_to_file(folder.log)

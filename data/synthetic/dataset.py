@@ -17,7 +17,7 @@ from data.synthetic.plan import GALLERY, QUERY, TRAIN, plan_shots
 from data.synthetic.worker import render_share
 from utils.errors import DataError
 
-RENDERER_VERSION = 2
+RENDERER_VERSION = 1
 """Raised with every change that gives other images, so that no cached set of an older renderer is taken."""
 
 _ROOT = Path(__file__).resolve().parents[2]

@@ -20,9 +20,9 @@ _PATTERN_SHARES = (0.34, 0.12, 0.1, 0.1, 0.1, 0.12, 0.12)
 _BOTTOM_SHARES = (0.6, 0.2, 0.2)
 _BAG_SHARES = (0.4, 0.24, 0.2, 0.16)
 _TWIN_FIELDS = ("top_colour", "bottom_colour", "top", "pattern", "bottom", "bag", "hat")
-_TWIN_SHARES = (0.24, 0.24, 0.06, 0.14, 0.1, 0.14, 0.08)
+_TWIN_SHARES = (0.29, 0.29, 0.08, 0.12, 0.1, 0.07, 0.05)
 _LOOKALIKES = (("plain", "logo"), ("checks", "dots"), ("cap", "beanie"), ("shoulder bag", "tote"), ("shorts", "skirt"))
-_FAMILY_SIZES, _FAMILY_SHARES = (1, 2, 3, 4), (0.35, 0.35, 0.2, 0.1)
+_FAMILY_SIZES, _FAMILY_SHARES = (1, 2, 3, 4), (0.5, 0.34, 0.12, 0.04)
 
 
 @dataclass(frozen=True)

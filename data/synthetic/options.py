@@ -12,7 +12,7 @@ class SyntheticOptions(Options):
 
     train_identities: int = Field(default=240, ge=2, le=9000)
     """Number of persons to train on."""
-    test_identities: int = Field(default=66, ge=2, le=9000)
+    test_identities: int = Field(default=80, ge=2, le=9000)
     """Number of persons in the query and the gallery; none of them is a training person."""
     cameras: int = Field(default=6, ge=2, le=9)
     """Number of cameras; each person is seen by more than half of them."""

@@ -162,7 +162,7 @@ def test_an_interrupted_run_goes_on_to_the_same_result(tmp_path: Path, make_mark
     assert "python train.py --operation resume_train --sub_working_dir stopped" in stderr
     resumed = script.run("train.py", "--operation", "resume_train", "--sub_working_dir", "stopped")
     assert resumed.returncode == 0, resumed.stderr
-    assert re.search(r"resumed after epoch [123] of 4", resumed.stderr)
+    assert re.search(r"resumed after epoch [0123] of 4", resumed.stderr)
     assert not (stopped / "last.pth").exists()
 
     models = [
