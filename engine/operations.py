@@ -6,7 +6,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from data.synthetic import make_synthetic
 from engine.fit import evaluate_network, fit
 from engine.recorder import Recorder
 from engine.run_folder import RunFolder, create_run_folder, discard, open_run_folder
-from engine.training import Training, build_training, describe_training, read_training_data
+from engine.training import build_training, describe_training, read_training_data
 from evaluate.core.plugins import plugin_options
 from evaluate.core.table import metrics_table
 from utils.device import choose_device, describe_device
@@ -33,10 +34,8 @@ def start_train(params: Params, name: str, notes: Sequence[str]) -> None:
     """Train a new run in `working_dir/name`. A start that fails leaves no folder behind."""
     device = _prepare_device(params)
     folder = create_run_folder(params, name)
-    try:
-        log_to_file(folder.log)
-        _log_circumstances(folder, notes)
-        logger.info("%s", describe_device(device))
+    with _nothing_lost(folder, params):
+        _log_circumstances(folder, device, notes)
         dataset = read_training_data(params)
         logger.info("%s", describe_training(params, dataset.train))
         training = build_training(params, dataset, device)
@@ -46,13 +45,10 @@ def start_train(params: Params, name: str, notes: Sequence[str]) -> None:
             logger.info("before training\n%s", metrics_table(untrained.metrics))
         # From here on there is something to resume.
         training.save(folder.last)
-    except BaseException:
-        discard(folder)
-        raise
-    with Recorder(folder) as recorder:
-        if untrained is not None:
-            recorder.evaluation(untrained, 0)
-        _fit(training, folder, recorder)
+        with Recorder(folder) as recorder:
+            if untrained is not None:
+                recorder.evaluation(untrained, 0)
+            fit(training, folder, recorder)
 
 
 def resume_train(name: str, overrides: Sequence[str]) -> None:
@@ -67,14 +63,13 @@ def resume_train(name: str, overrides: Sequence[str]) -> None:
         raise DataError(f"{folder.path}: this run is finished; there is nothing to resume (no last.pth)")
     params, notes = load_params(folder.params, plugin_options=plugin_options)
     device = _prepare_device(params)
-    log_to_file(folder.log)
-    _log_circumstances(folder, notes)
-    logger.info("%s", describe_device(device))
-    training = build_training(params, read_training_data(params), device)
-    training.restore(folder.last)
-    logger.info("resumed after epoch %d of %d", training.epoch, params.epoch)
-    with Recorder(folder, training.step, training.epoch) as recorder:
-        _fit(training, folder, recorder)
+    with _nothing_lost(folder, params):
+        _log_circumstances(folder, device, notes)
+        training = build_training(params, read_training_data(params), device)
+        training.restore(folder.last)
+        logger.info("resumed after epoch %d of %d", training.epoch, params.epoch)
+        with Recorder(folder, training.step, training.epoch) as recorder:
+            fit(training, folder, recorder)
 
 
 def check_config(params: Params, notes: Sequence[str]) -> None:
@@ -122,22 +117,31 @@ def _prepare_device(params: Params) -> torch.device:
     return device
 
 
-def _fit(training: Training, folder: RunFolder, recorder: Recorder) -> None:
+@contextmanager
+def _nothing_lost(folder: RunFolder, params: Params) -> Iterator[None]:
+    """Stopped before training, a run leaves no folder in the way of the next try; later, it says how to go on."""
     try:
-        fit(training, folder, recorder)
-    except KeyboardInterrupt:
-        logger.info(
-            "stopped in epoch %d; go on with: python train.py --operation resume_train --sub_working_dir %s%s",
-            training.epoch + 1,
-            folder.path.name,
-            "" if training.params.working_dir == "runs" else f" --set working_dir={training.params.working_dir}",
-        )
+        yield
+    except BaseException as error:
+        if not (folder.last.exists() or folder.best.exists()):
+            discard(folder)
+        elif isinstance(error, KeyboardInterrupt) and folder.last.exists():
+            elsewhere = "" if params.working_dir == Params().working_dir else f" --set working_dir={params.working_dir}"
+            logger.info(
+                "stopped; go on after the last finished epoch with: "
+                "python train.py --operation resume_train --sub_working_dir %s%s",
+                folder.path.name,
+                elsewhere,
+            )
         raise
 
 
-def _log_circumstances(folder: RunFolder, notes: Sequence[str]) -> None:
+def _log_circumstances(folder: RunFolder, device: torch.device, notes: Sequence[str]) -> None:
+    """Begin the run's train_log: versions, device, and what there is to say of the params."""
+    log_to_file(folder.log)
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "numpy", "Pillow"))
     logger.info("run folder %s; Python %s, %s", folder.path, platform.python_version(), versions)
+    logger.info("%s", describe_device(device))
     for note in notes:
         logger.info("%s", note)
 
