@@ -10,7 +10,7 @@ from utils.options import Options
 class SyntheticOptions(Options):
     """Size and seed of a synthetic data set; the same options always give the same bytes."""
 
-    train_identities: int = Field(default=240, ge=2, le=9000)
+    train_identities: int = Field(default=360, ge=2, le=9000)
     """Number of persons to train on."""
     test_identities: int = Field(default=80, ge=2, le=9000)
     """Number of persons in the query and the gallery; none of them is a training person."""
