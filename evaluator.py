@@ -23,15 +23,21 @@ def main(argv: list[str]) -> None:
     options, notes = load_eval_params(args.config_path, args.set, plugin_options=plugin_options)
     for note in notes:
         logger.info("%s", note)
+    # Found out before the evaluation, not after it, whether its results can be written.
+    result_log_file, pictures_dir = (
+        Path(path).expanduser() for path in (options.result_log_file, options.pictures_dir)
+    )
+    result_log_file.parent.mkdir(parents=True, exist_ok=True)
+    pictures_dir.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     params = load_trained(options)
     evaluation = evaluate(params)
-    print(metrics_table(evaluation.metrics))
+    print(metrics_table(evaluation.metrics, decimals=4))
     if options.result_log_file:
-        write_result(Path(options.result_log_file), params, evaluation, time.monotonic() - start)
+        write_result(result_log_file, params, evaluation, time.monotonic() - start)
         logger.info("metrics: %s", options.result_log_file)
     if options.pictures_dir:
-        write_pictures(Path(options.pictures_dir), evaluation.pictures)
+        write_pictures(pictures_dir, evaluation.pictures)
         logger.info("pictures: %s", options.pictures_dir)
 
 

@@ -21,6 +21,13 @@ OPERATIONS = """operations:
   make_synthetic  write the synthetic pedestrians as a Market-1501-style folder to --out DIR
 """
 
+GOES_WITH = {
+    "config_path": ("start_train", "check_config", "make_synthetic"),
+    "sub_working_dir": ("start_train", "resume_train"),
+    "detach": ("start_train",),
+    "out": ("make_synthetic",),
+}
+
 
 def main(argv: list[str]) -> None:
     """Command line -> params -> the operation."""
@@ -38,7 +45,7 @@ def main(argv: list[str]) -> None:
         case "check_config":
             check_config(params, notes)
         case "make_synthetic":
-            make_synthetic_set(params, args.out)
+            make_synthetic_set(params, notes, args.out)
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
@@ -48,7 +55,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     )
     operations = [line.split()[0] for line in OPERATIONS.splitlines()[1:]]
     parser.add_argument("--operation", required=True, choices=operations, metavar="OPERATION", help="see below")
-    parser.add_argument("--config_path", type=Path, default=Path("params.json"), help="default: params.json")
+    parser.add_argument("--config_path", type=Path, metavar="FILE", help="default: params.json")
     parser.add_argument("--sub_working_dir", default="", metavar="NAME", help="the run; default: its start time")
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override params: lr.base_lr=0.02"
@@ -60,8 +67,10 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         parser.error("resume_train needs --sub_working_dir NAME: the run to go on with")
     if args.operation == "make_synthetic" and args.out is None:
         parser.error("make_synthetic needs --out DIR: where to write the data set")
-    if args.detach and args.operation != "start_train":
-        parser.error("--detach goes with start_train")
+    for option, operations in GOES_WITH.items():
+        if getattr(args, option) and args.operation not in operations:
+            parser.error(f"--{option} goes with {' and '.join(operations)}, not with {args.operation}")
+    args.config_path = args.config_path or Path("params.json")
     return args
 
 

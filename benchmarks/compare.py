@@ -3,7 +3,8 @@
     python -m benchmarks.compare params.json recipes/single_feature.json --seeds 0 1 2 --out benchmarks/results/heads
 
 Every training is a run of train.py of its own; one that is finished already is not repeated, so an interrupted
-comparison is taken up by the same command. Writes OUT.json (every figure) and OUT.md (the table).
+comparison is taken up by the same command; a finished run of other params is refused. Writes OUT.json (every figure)
+and OUT.md (the table).
 """
 
 import argparse
@@ -18,8 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from config.load import load_params
+from evaluate.core.plugins import plugin_options
+from utils.checkpoint import LAST, is_finished
 from utils.cpus import num_cpus
+from utils.errors import DataError
 
 ROOT = Path(__file__).resolve().parent.parent
 METRICS = ("rank1", "rank5", "mAP", "mINP")
@@ -59,28 +65,22 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def trained(params: Path, seed: int, working_dir: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """Metrics of the best epoch of one run, its seconds, and the metrics before training."""
+    """Metrics of one run before training and at its best epoch, and the seconds its epochs took."""
     name = f"{params.stem}_seed{seed}"
     run = working_dir / name
-    if not finished(run):
-        operation = "resume_train" if (run / "last.pth").exists() else "start_train"
-        settings = [f"working_dir={working_dir}"]
-        if operation == "start_train":
-            settings += [f"seed={seed}", *overrides]
-        command = [
-            "--operation",
-            operation,
-            "--config_path",
-            str(params),
-            "--sub_working_dir",
-            name,
-            "--set",
-            *settings,
-        ]
-        subprocess.run([sys.executable, str(ROOT / "train.py"), *command], check=True)
+    settings = [f"working_dir={working_dir}", f"seed={seed}", *overrides]
+    if not is_finished(run):
+        command = ["--operation", "start_train", "--config_path", str(params), "--set", *settings]
+        if (run / LAST).exists():
+            command = ["--operation", "resume_train", "--set", f"working_dir={working_dir}"]
+        subprocess.run([sys.executable, str(ROOT / "train.py"), *command, "--sub_working_dir", name], check=True)
+    wanted = load_params(params, settings, plugin_options=plugin_options).params.model_dump(mode="json")
+    if json.loads((run / "params.json").read_text()) != wanted:
+        raise DataError(f"{run}: this run was trained with other params; remove it or choose another --working_dir")
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     best = max((record for record in records if "metrics" in record), key=lambda record: record["metrics"]["mAP"])
     return {
+        "untrained": metrics_before_training(run),
         "metrics": best["metrics"],
         "best_epoch": best["epoch"],
         "epochs": len(records),
@@ -88,9 +88,13 @@ def trained(params: Path, seed: int, working_dir: Path, overrides: Sequence[str]
     }
 
 
-def finished(run: Path) -> bool:
-    """A run that is through has its best model and no resume state."""
-    return (run / "model_best.pth").exists() and not (run / "last.pth").exists()
+def metrics_before_training(run: Path) -> dict[str, float]:
+    """What TensorBoard shows at step 0."""
+    events = EventAccumulator(str(run))
+    events.Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("evaluation/")]
+    first = {tag.removeprefix("evaluation/"): events.Scalars(tag)[0] for tag in tags}
+    return {name: event.value for name, event in first.items() if event.step == 0}
 
 
 def table_of(report: dict[str, Any]) -> str:
@@ -100,13 +104,13 @@ def table_of(report: dict[str, Any]) -> str:
     lines = [
         f"{report['date']}; {report['hardware']}; {versions}; seeds {seeds}; mean ± standard deviation, percent",
         "",
-        f"| params | {' | '.join(METRICS)} | epochs | seconds a run |",
+        f"| params | {' | '.join(METRICS)} | rank1 untrained | epochs |",
         f"|---|{'---|' * len(METRICS)}---|---|",
     ]
     for name, runs in report["results"].items():
         cells = [_mean_and_spread([100 * run["metrics"][metric] for run in runs]) for metric in METRICS]
-        seconds = statistics.mean(run["seconds"] for run in runs)
-        lines.append(f"| {name} | {' | '.join(cells)} | {runs[0]['epochs']} | {seconds:.0f} |")
+        untrained = _mean_and_spread([100 * run["untrained"]["rank1"] for run in runs])
+        lines.append(f"| {name} | {' | '.join(cells)} | {untrained} | {runs[0]['epochs']} |")
     return "\n".join(lines) + "\n"
 
 

@@ -164,8 +164,16 @@ def fine_tuning_has_effect(params: Params) -> Iterator[Conflict]:
     if params.fine_tune and not params.pretrain_snapshot:
         text = "needs pretrain_snapshot: the frozen layers would keep their initial weights"
         yield Conflict(("fine_tune", "pretrain_snapshot"), text)
+    if params.fine_tune and params.tri_loss_lambda_cls == 0:
+        yield Conflict(("fine_tune", "tri_loss_lambda_cls"), "trains classifiers, but tri_loss_lambda_cls is 0")
     if params.fine_tune and params.lr.fc_lr == 0:
         yield Conflict(("fine_tune", "lr.fc_lr"), "trains with lr.fc_lr only, and that is 0")
+
+
+def nesterov_has_momentum(params: Params) -> Iterator[Conflict]:
+    """Nesterov's correction is one of the momentum."""
+    if params.optimizer == "nesterov" and params.momentum == 0:
+        yield Conflict(("optimizer", "momentum"), '"nesterov" needs momentum above 0')
 
 
 def _multiples(number: int, factor: int) -> str:
@@ -187,5 +195,6 @@ CHECKS: tuple[Check[Params], ...] = (
     one_training_device,
     schedule_is_ordered,
     fine_tuning_has_effect,
+    nesterov_has_momentum,
 )
 EVALUATION_CHECKS: tuple[Check[EvalParams], ...] = (one_evaluation_device,)

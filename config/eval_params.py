@@ -21,7 +21,7 @@ class EvalParams(Options):
     parallels: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """GPU to evaluate on, by index; empty: the first GPU, or the CPU where there is none."""
     evaluation_params: SerializeAsAny[EvaluationParams] | None = None
-    """The evaluation; null = as trained, and without a type the shared keys given here change the trained one's."""
+    """The evaluation; null = as trained; keys given here change the trained one's, unless they name another type."""
     result_log_file: str = ""
     """JSON file for the metrics; "" = none."""
     pictures_dir: str = ""
@@ -40,6 +40,6 @@ class EvalParams(Options):
 
     @staticmethod
     def _evaluation(given: EvaluationParams, trained: EvaluationParams) -> EvaluationParams:
-        if given.type is not None:
+        if given.type not in (None, trained.type):
             return given
         return trained.model_copy(update={key: getattr(given, key) for key in given.model_fields_set - {"type"}})

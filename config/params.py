@@ -57,7 +57,7 @@ class Params(LossOptions, ModelOptions, DataOptions):
     evaluation_params: SerializeAsAny[EvaluationParams] = EvaluationParams()
     """The evaluation after each epoch; its plug-in declares further keys."""
     log_every: int = Field(default=10, ge=1)
-    """Steps between two readings of the losses; no other step waits for the device."""
+    """Steps between two readings of the losses."""
     working_dir: str = "runs"
     """Folder that holds the runs."""
 

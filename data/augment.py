@@ -41,8 +41,7 @@ def augment(images: Tensor, options: DataAugmentation, height: int, width: int, 
         angles = _draw_around(0.0, math.radians(options.rotation), images, generator)
         pixels = rotate(pixels, angles)
     if options.noise:
-        noise = torch.randn(pixels.shape, generator=generator, device=pixels.device)
-        pixels = (pixels + options.noise * noise).clamp_(0, 1)
+        pixels = (pixels + options.noise * _randn_like(pixels, generator)).clamp_(0, 1)
     pixels = normalise_unit(pixels, options.normalisation)
     erasing = options.random_erasing
     if erasing.probability:
@@ -50,7 +49,7 @@ def augment(images: Tensor, options: DataAugmentation, height: int, width: int, 
         # After normalisation the mean colour is zero, and random pixels are standard normal.
         fill = torch.zeros_like(pixels) if erasing.fill == "mean" else _randn_like(pixels, generator)
         pixels = torch.where(inside[:, None], fill, pixels)
-    return pixels
+    return pixels.contiguous(memory_format=torch.channels_last)
 
 
 def normalise(images: Tensor, normalisation: Literal["imagenet", "half"]) -> Tensor:
@@ -65,17 +64,13 @@ def to_unit(images: Tensor) -> Tensor:
 
 def normalise_unit(pixels: Tensor, normalisation: Literal["imagenet", "half"]) -> Tensor:
     """(B, 3, H, W) in 0..1 -> (pixels - mean) / standard deviation, per channel."""
-    mean, deviation = (
-        torch.tensor(values, device=pixels.device)[:, None, None] for values in STATISTICS[normalisation]
-    )
+    mean, deviation = _statistics(normalisation, pixels.device)
     return (pixels - mean) / deviation
 
 
 def denormalise(pixels: Tensor, normalisation: Literal["imagenet", "half"]) -> Tensor:
     """The inverse of `normalise`, for looking at a batch: float32 -> uint8, clipped."""
-    mean, deviation = (
-        torch.tensor(values, device=pixels.device)[:, None, None] for values in STATISTICS[normalisation]
-    )
+    mean, deviation = _statistics(normalisation, pixels.device)
     return (pixels * deviation + mean).clamp(0, 1).mul(255).round().to(torch.uint8)
 
 

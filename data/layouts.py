@@ -1,12 +1,15 @@
 """Layouts: how a folder of images tells who is who. Each reader returns a Dataset, sorted by path."""
 
+import logging
 import re
 from pathlib import Path
 from typing import Literal
 
 from data.images import IMAGE_SUFFIXES
-from data.samples import Dataset, Sample
+from data.samples import JUNK_PID, Dataset, Sample
 from utils.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 Layout = Literal["market", "folders"]
 
@@ -48,8 +51,10 @@ def read_market(root: Path) -> Dataset:
         [_market_sample(path) for path in _images(root / split)] if (root / split).is_dir() else []
         for split in MARKET_SPLITS
     )
-    # Junk among training images would become a class of its own.
-    return Dataset([sample for sample in train if sample.pid >= 0], query, gallery)
+    persons = [sample for sample in train if sample.pid != JUNK_PID]
+    if len(persons) < len(train):
+        logger.info("%s: %d junk images (pid -1) are not trained on", root, len(train) - len(persons))
+    return Dataset(persons, query, gallery)
 
 
 def read_folders(root: Path) -> Dataset:

@@ -1,5 +1,6 @@
 """Images by index, as uint8 batches: decoded when asked for, or once and kept."""
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +14,8 @@ from tqdm import tqdm
 from data.images import decode
 from utils.cpus import num_cpus
 from utils.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -65,8 +68,11 @@ def build_store(
 ) -> ImageStore:
     """The store that `data_cache` asks for; "auto" keeps the images if they fit a quarter of the free memory."""
     size = len(paths) * height * width * 3
+    mebibytes = size / 2**20
     if data_cache == "ram" or (data_cache == "auto" and size <= _free_memory() // 4):
+        logger.info("%d training images are kept decoded in memory, %.0f MiB", len(paths), mebibytes)
         return MemoryStore(paths, height, width)
+    logger.info("training images are decoded anew each time; in memory they would take %.0f MiB", mebibytes)
     return FileStore(paths, height, width)
 
 

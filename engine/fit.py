@@ -46,8 +46,9 @@ def fit(training: Training, folder: RunFolder, recorder: Recorder) -> None:
         is_due = training.epoch % params.evaluation_params.every_epochs == 0 or training.epoch == params.epoch
         evaluation = evaluate_network(training) if evaluating and is_due else None
         keep_best(training, folder, evaluation)
-        training.save(folder.last)
+        # Recorded before it is saved: what a stop in between leaves behind is recorded again, never missing.
         record_epoch(training, recorder, result, evaluation, time.monotonic() - start)
+        training.save(folder.last)
     folder.last.unlink()
     logger.info("finished: %s", folder.best)
 

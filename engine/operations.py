@@ -2,6 +2,7 @@
 
 import logging
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,13 +16,15 @@ import torch
 
 from config.load import load_params
 from config.params import Params
+from data.samples import sorted_pids
 from data.synthetic import make_synthetic
 from engine.fit import evaluate_network, fit
 from engine.recorder import Recorder
 from engine.run_folder import RunFolder, create_run_folder, discard, open_run_folder
-from engine.training import build_training, describe_training, read_training_data
+from engine.training import build_training, describe_training, read_training_data, start_network
 from evaluate.core.plugins import plugin_options
 from evaluate.core.table import metrics_table
+from utils.checkpoint import is_finished
 from utils.device import choose_device, describe_device
 from utils.errors import DataError, ParamsError
 from utils.logs import log_to_file
@@ -34,7 +37,7 @@ def start_train(params: Params, name: str, notes: Sequence[str]) -> None:
     """Train a new run in `working_dir/name`. A start that fails leaves no folder behind."""
     device = _prepare_device(params)
     folder = create_run_folder(params, name)
-    with _nothing_lost(folder, params):
+    with _nothing_lost(folder):
         _log_circumstances(folder, device, notes)
         dataset = read_training_data(params)
         logger.info("%s", describe_training(params, dataset.train))
@@ -59,16 +62,19 @@ def resume_train(name: str, overrides: Sequence[str]) -> None:
         DataError: there is no such run, it is finished, or its state does not fit.
     """
     folder = open_run_folder(_working_dir(overrides), name)
-    if not folder.last.is_file():
-        raise DataError(f"{folder.path}: this run is finished; there is nothing to resume (no last.pth)")
+    if is_finished(folder.path):
+        raise DataError(f"{folder.path}: this run is finished; there is nothing to resume")
     params, notes = load_params(folder.params, plugin_options=plugin_options)
     device = _prepare_device(params)
-    with _nothing_lost(folder, params):
+    # Killed before its first step, a run has no state yet and begins anew.
+    is_begun = folder.last.is_file()
+    with _nothing_lost(folder):
         _log_circumstances(folder, device, notes)
-        training = build_training(params, read_training_data(params), device)
-        training.restore(folder.last)
+        training = build_training(params, read_training_data(params), device, resume=is_begun)
+        if is_begun:
+            training.restore(folder.last)
         logger.info("resumed after epoch %d of %d", training.epoch, params.epoch)
-        with Recorder(folder, training.step, training.epoch) as recorder:
+        with Recorder(folder, (training.epoch, training.step)) as recorder:
             fit(training, folder, recorder)
 
 
@@ -79,34 +85,43 @@ def check_config(params: Params, notes: Sequence[str]) -> None:
     print(params.model_dump_json(indent=2))
     device = choose_device(params.parallels)
     dataset = read_training_data(params)
+    start_network(params, len(sorted_pids(dataset.train)))  # the files it starts from are there and fit
     logger.info("%s\n%s", describe_device(device), describe_training(params, dataset.train))
 
 
-def make_synthetic_set(params: Params, out: Path) -> None:
+def make_synthetic_set(params: Params, notes: Sequence[str], out: Path) -> None:
     """Write the synthetic pedestrians of the params as a folder of their own."""
+    for note in notes:
+        logger.info("%s", note)
     make_synthetic(out, params.synthetic)
     logger.info('written: %s; train on it with --set batches_dir="%s"', out, out)
 
 
 def detach(argv: Sequence[str], working_dir: str, name: str) -> None:
-    """Run the same command in the background and return once it trains, or with its message if it does not.
+    """Run the same command in the background and return once it trains.
 
     Raises:
-        ParamsError: the command could not start; its own message.
+        SystemExit: it ended before; with its exit code, its message shown.
     """
-    folder = RunFolder(Path(working_dir) / name)
+    folder = RunFolder(working_dir, name)
     command = [sys.executable, sys.argv[0], *(word for word in argv if word != "--detach"), "--sub_working_dir", name]
     events_before = set(folder.path.glob("events.out.tfevents.*"))
     with tempfile.TemporaryFile() as messages:
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=messages, stderr=messages, start_new_session=True
         )
-        while set(folder.path.glob("events.out.tfevents.*")) == events_before:
-            if child.poll() is not None:
-                messages.seek(0)
-                raise ParamsError(messages.read().decode().strip())
-            time.sleep(0.1)
-    print(f"training in the background as process {child.pid}; its log: {folder.log}")
+        logger.info("starting in the background as process %d", child.pid)
+        try:
+            while set(folder.path.glob("events.out.tfevents.*")) == events_before:
+                if child.poll() is not None:
+                    messages.seek(0)
+                    logger.error("%s", messages.read().decode().strip())
+                    raise SystemExit(child.returncode)
+                time.sleep(0.1)
+        except KeyboardInterrupt:
+            child.send_signal(signal.SIGINT)
+            raise
+    print(f"training; its log: {folder.log}")
 
 
 def _prepare_device(params: Params) -> torch.device:
@@ -118,7 +133,7 @@ def _prepare_device(params: Params) -> torch.device:
 
 
 @contextmanager
-def _nothing_lost(folder: RunFolder, params: Params) -> Iterator[None]:
+def _nothing_lost(folder: RunFolder) -> Iterator[None]:
     """Stopped before training, a run leaves no folder in the way of the next try; later, it says how to go on."""
     try:
         yield
@@ -126,11 +141,11 @@ def _nothing_lost(folder: RunFolder, params: Params) -> Iterator[None]:
         if not (folder.last.exists() or folder.best.exists()):
             discard(folder)
         elif isinstance(error, KeyboardInterrupt) and folder.last.exists():
-            elsewhere = "" if params.working_dir == Params().working_dir else f" --set working_dir={params.working_dir}"
+            elsewhere = "" if folder.working_dir == Params().working_dir else f" --set working_dir={folder.working_dir}"
             logger.info(
                 "stopped; go on after the last finished epoch with: "
                 "python train.py --operation resume_train --sub_working_dir %s%s",
-                folder.path.name,
+                folder.name,
                 elsewhere,
             )
         raise

@@ -20,12 +20,16 @@ class Recorder:
 
     Args:
         folder: the run's folder.
-        step: steps done before; later entries of an interrupted run are hidden in TensorBoard.
-        epoch: epochs done before; later lines of metrics.jsonl are cut off.
+        resumed_at: epoch and step that a resumed run goes on from; what an interrupted run recorded later is hidden
+            in TensorBoard and cut off metrics.jsonl. None for a new run.
     """
 
-    def __init__(self, folder: RunFolder, step: int = 0, epoch: int = 0) -> None:
-        self.writer = SummaryWriter(str(folder.path), purge_step=step or None)
+    def __init__(self, folder: RunFolder, resumed_at: tuple[int, int] | None = None) -> None:
+        epoch, step = resumed_at or (0, 0)
+        # What was recorded at the step itself belongs to the epoch that is finished. The suffix keeps a run that is
+        # resumed within a second from overwriting its own file, which is named after the clock.
+        purge_step, suffix = (step + 1, f".step{step}") if resumed_at else (None, "")
+        self.writer = SummaryWriter(str(folder.path), purge_step=purge_step, filename_suffix=suffix)
         self.metrics = folder.metrics
         lines = self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.exists() else []
         self.lines = [line for line in lines if json.loads(line)["epoch"] <= epoch]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from config.params import Params
+from utils.checkpoint import LAST, MODEL_BEST
 from utils.errors import DataError, ParamsError
 from utils.files import write_json
 
@@ -13,7 +14,13 @@ from utils.files import write_json
 class RunFolder(NamedTuple):
     """The folder of one run, `working_dir/<sub_working_dir>`."""
 
-    path: Path
+    working_dir: str
+    name: str
+
+    @property
+    def path(self) -> Path:
+        """The folder itself."""
+        return Path(self.working_dir).expanduser() / self.name
 
     @property
     def params(self) -> Path:
@@ -33,12 +40,12 @@ class RunFolder(NamedTuple):
     @property
     def best(self) -> Path:
         """The best model so far; with evaluation off, the last."""
-        return self.path / "model_best.pth"
+        return self.path / MODEL_BEST
 
     @property
     def last(self) -> Path:
         """Everything needed to go on; there only while the run is unfinished."""
-        return self.path / "last.pth"
+        return self.path / LAST
 
 
 def new_name() -> str:
@@ -52,7 +59,7 @@ def create_run_folder(params: Params, name: str) -> RunFolder:
     Raises:
         ParamsError: a run lies there already, the name leaves `working_dir`, or the folder cannot be written.
     """
-    folder = RunFolder(_inside(Path(params.working_dir), name))
+    folder = _inside(params.working_dir, name)
     if folder.path.exists() and any(folder.path.iterdir()):
         raise ParamsError(
             f"{folder.path}: already holds a run; go on with --operation resume_train --sub_working_dir {name}, "
@@ -72,7 +79,7 @@ def open_run_folder(working_dir: str, name: str) -> RunFolder:
     Raises:
         DataError: there is none.
     """
-    folder = RunFolder(_inside(Path(working_dir), name))
+    folder = _inside(working_dir, name)
     if not folder.params.is_file():
         raise DataError(f"{folder.path}: holds no run (no params.json); --set working_dir=DIR says where runs lie")
     return folder
@@ -83,8 +90,8 @@ def discard(folder: RunFolder) -> None:
     shutil.rmtree(folder.path, ignore_errors=True)
 
 
-def _inside(working_dir: Path, name: str) -> Path:
-    path = working_dir / name
-    if not name or working_dir.resolve() not in path.resolve().parents:
+def _inside(working_dir: str, name: str) -> RunFolder:
+    folder = RunFolder(working_dir, name)
+    if not name or Path(working_dir).expanduser().resolve() not in folder.path.resolve().parents:
         raise ParamsError(f"--sub_working_dir {name!r}: must name a folder inside {working_dir}")
-    return path
+    return folder

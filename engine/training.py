@@ -1,5 +1,6 @@
 """Puts a run together: data, network, losses, optimizer, and what must be saved to go on later."""
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from data.samplers import epoch_batches
 from data.samples import Dataset, Sample, sorted_pids
 from data.store import ImageStore, build_store
 from engine.optim import build_optimizer, freeze_all_but_classifiers
+from engine.schedule import lr_factor
+from evaluate.core.plugins import load_plugin
 from losses.criterion import Criterion, build_criterion
 from models.network import ReidNetwork, build_network
 from models.pretrained import load_imagenet, load_snapshot
@@ -53,6 +56,7 @@ class Training:
     def state(self) -> dict[str, Any]:
         """Everything that decides how the run goes on."""
         return {
+            "belongs_to": self._belonging(),
             "network": self.network.state_dict(),
             "criterion": self.criterion.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -72,20 +76,35 @@ class Training:
         """Go on from a saved state.
 
         Raises:
-            DataError: the file is missing, damaged, or of another run.
+            DataError: the file is missing or damaged, or the data set or kind of device is another one now.
         """
         state = load_tensors(path)
-        try:
-            self.network.load_state_dict(state["network"])
-            self.criterion.load_state_dict(state["criterion"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.epoch, self.step, self.best_score = state["epoch"], state["step"], state["best_score"]
-            self.generator.set_state(state["augmentation"])
-            torch.set_rng_state(state["torch"])
-            if state["cuda"] is not None and self.device.type == "cuda":
-                torch.cuda.set_rng_state(state["cuda"], self.device)
-        except (KeyError, TypeError, RuntimeError, ValueError) as error:
-            raise DataError(f"{path}: does not belong to this run ({str(error).splitlines()[0]})") from error
+        if not isinstance(state, dict) or state.keys() != self.state().keys():
+            raise DataError(f"{path}: not the state of a training; the run cannot go on from it")
+        for what, now in self._belonging().items():
+            if state["belongs_to"].get(what) != now:
+                before = _brief(state["belongs_to"].get(what))
+                raise DataError(
+                    f"{path}: {what}: the run began with {before}, now it is {_brief(now)}; it goes on only as it began"
+                )
+        self.network.load_state_dict(state["network"])
+        self.criterion.load_state_dict(state["criterion"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.step, self.best_score = state["epoch"], state["step"], state["best_score"]
+        self.generator.set_state(state["augmentation"])
+        torch.set_rng_state(state["torch"])
+        if state["cuda"] is not None:
+            torch.cuda.set_rng_state(state["cuda"], self.device)
+
+    def _belonging(self) -> dict[str, Any]:
+        """What must not have changed when a run goes on: other data or another device would give another run."""
+        labels = hashlib.sha256(self.labels.cpu().numpy().tobytes()).hexdigest()
+        return {
+            "kind of device": self.device.type,
+            "training images": len(self.labels),
+            "identities": self.pids,
+            "order of identities": labels,
+        }
 
 
 def read_training_data(params: Params) -> Dataset:
@@ -93,29 +112,53 @@ def read_training_data(params: Params) -> Dataset:
     dataset = without_bad_images(read_dataset(params), params)
     logger.info("data set %s\n%s", params.batches_dir, summary_table(dataset))
     check_training_set(dataset.train, params)
+    if params.evaluation_params.type is not None:
+        load_plugin(params.evaluation_params.type).check_data(dataset, params)
     return dataset
 
 
 def describe_training(params: Params, train: Sequence[Sample]) -> str:
     """The arithmetic of a run in one line: steps, images, identities, parameters."""
     pids = sorted_pids(train)
-    labels = [sample.pid for sample in train]
-    steps = len(epoch_batches(params, labels, params.seed, 0))
+    steps = len(epoch_batches(params, [sample.pid for sample in train], params.seed, 0))
     with torch.device("meta"):
         network = build_network(params.model_params, len(pids))
     count = sum(parameter.numel() for parameter in network.parameters())
     return (
         f"{params.epoch} epochs of {steps} steps of {params.images_per_step} images; {len(pids)} identities; "
-        f"{params.model_params.model} with {count / 1e6:.2f} million parameters, embedding of {network.embedding_dim}"
+        f"{params.model_params.model} with {count / 1e6:.2f} million parameters, embedding of {network.embedding_dim}\n"
+        f"{_describe_schedule(params, steps)}"
     )
 
 
-def build_training(params: Params, dataset: Dataset, device: torch.device) -> Training:
-    """Build everything a run needs. Initial weights and all later draws follow from `params.seed`."""
+def _describe_schedule(params: Params, steps: int) -> str:
+    """How the learning rates run, with a warning where a slip in decay_step would leave nothing to learn with."""
+    balanced = params.batch_sampling_params.class_balanced
+    factors = [lr_factor(params.lr, step, steps, class_balanced=balanced) for step in range(params.epoch * steps)]
+    text = (
+        f"learning rate of the backbone {params.lr.base_lr:g}, of the rest {params.lr.fc_lr:g}, "
+        f"times {factors[0]:g} at the first step, {max(factors):g} at most, {factors[-1]:g} at the last"
+    )
+    if (idle := sum(factor < 1e-3 for factor in factors) / len(factors)) > 0.1:
+        text += (
+            f"\nwarning: for {idle:.0%} of the steps it is below a thousandth of its full value; "
+            "check lr.decay_step and lr.decay_unit"
+        )
+    return text
+
+
+def build_training(params: Params, dataset: Dataset, device: torch.device, *, resume: bool = False) -> Training:
+    """Build everything a run needs. Initial weights and all later draws follow from `params.seed`.
+
+    A run to `resume` gets its weights from its saved state, so the files it started from are not read again.
+    """
     pids = sorted_pids(dataset.train)
     label_of = {pid: label for label, pid in enumerate(pids)}
     torch.manual_seed(params.seed)
-    network = start_network(params, len(pids)).to(device)
+    network = build_network(params.model_params, len(pids)) if resume else start_network(params, len(pids))
+    if params.fine_tune:
+        freeze_all_but_classifiers(network)
+    network = network.to(device)
     # Channels last is the layout in which convolutions are fastest, on the CPU as on a GPU.
     network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     criterion = build_criterion(params).to(device)
@@ -141,6 +184,10 @@ def start_network(params: Params, num_classes: int) -> ReidNetwork:
         load_imagenet(network.backbone, params.model_params.model)
     if params.pretrain_snapshot:
         load_snapshot(network, Path(params.pretrain_snapshot).expanduser())
-    if params.fine_tune:
-        freeze_all_but_classifiers(network)
     return network
+
+
+def _brief(value: object) -> str:
+    """A value as a message shows it."""
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -37,4 +37,7 @@ picture of the same person:
                      or a picture, a uint8 array (H, W, 3), which TensorBoard shows
 
 Numbers may be Python's, NumPy's or tensors without dimensions.
+
+A plug-in may also have a function `check_data(dataset, config)`, which raises a DataError where the data set lacks what
+run_eval needs; it is called before training begins.
 '''

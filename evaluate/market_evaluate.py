@@ -12,7 +12,7 @@ from config.evaluation import EvaluationParams
 from config.params import Params
 from data.dataset import read_dataset
 from data.images import decode
-from data.samples import DISTRACTOR_PID, JUNK_PID, Sample
+from data.samples import DISTRACTOR_PID, JUNK_PID, Dataset, Sample
 from evaluate.core.distances import Metric
 from evaluate.core.extract import Features, extract
 from evaluate.core.pictures import CROP_HEIGHT, RankedImage, RankList, rank_list_picture, spread_by_ap
@@ -48,7 +48,7 @@ def run_eval(config: Params) -> dict[str, Any]:
     options = config.evaluation_params
     assert isinstance(options, Options)
     dataset = read_dataset(config)
-    check_splits(dataset.query, dataset.gallery, config.batches_dir)
+    check_data(dataset, config)
     query = extract(config, dataset.query, "query")
     gallery = extract(config, dataset.gallery, "gallery")
     result = rank(*_rank_arguments(query, gallery), metric=options.metric)
@@ -60,12 +60,13 @@ def run_eval(config: Params) -> dict[str, Any]:
     return report
 
 
-def check_splits(query: Sequence[Sample], gallery: Sequence[Sample], folder: str) -> None:
+def check_data(dataset: Dataset, config: Params) -> None:
     """Find out before any image is embedded whether there is anything to measure; warn of queries that cannot be.
 
     Raises:
         DataError: there is not; the message names the folder.
     """
+    query, gallery, folder = dataset.query, dataset.gallery, config.batches_dir
     for name, split in (("query", query), ("gallery", gallery)):
         if not split:
             raise DataError(

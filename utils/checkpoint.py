@@ -13,6 +13,10 @@ from utils.errors import DataError
 from utils.files import atomic_path
 
 FORMAT = 1
+MODEL_BEST = "model_best.pth"
+"""In a run's folder: the best model so far; with evaluation off, the last."""
+LAST = "last.pth"
+"""In a run's folder: everything needed to go on; there only while the run is unfinished."""
 
 
 class Checkpoint(NamedTuple):
@@ -26,6 +30,11 @@ class Checkpoint(NamedTuple):
     """Sorted pids of the training set; the position is the class index."""
     metrics: dict[str, float]
     """What the evaluation said of this model; empty if there was none."""
+
+
+def is_finished(run: Path) -> bool:
+    """Whether the run in a folder is through: it has its model, and nothing to go on from."""
+    return (run / MODEL_BEST).is_file() and not (run / LAST).exists()
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -26,6 +26,13 @@ def exit_code_of(main: Callable[[], None]) -> int:
         # The reader of our output (head, less) has gone; point stdout elsewhere so that closing it does not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
+    except OSError as error:
+        # A folder or file that cannot be used: the system's own words name it and say why.
+        if error.filename is None:
+            logger.error("%s", traceback.format_exc())
+            return FAILURE
+        logger.error("%s: %s", error.filename, error.strerror)
+        return USER_MISTAKE
     except Exception:
         logger.error("%s", traceback.format_exc())
         return FAILURE

@@ -15,9 +15,10 @@ from tqdm import tqdm
 from data.synthetic.options import SyntheticOptions
 from data.synthetic.plan import GALLERY, QUERY, TRAIN, plan_shots
 from data.synthetic.worker import render_share
+from utils.cpus import num_cpus
 from utils.errors import DataError
 
-RENDERER_VERSION = 1
+RENDERER_VERSION = 3
 """Raised with every change that gives other images, so that no cached set of an older renderer is taken."""
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -74,7 +75,7 @@ def _render_and_publish(out: Path, options: SyntheticOptions, workers: int | Non
         folder = temporary / out.name  # mkdtemp's own folder is closed to other users
         for name in (TRAIN, QUERY, GALLERY):
             (folder / name).mkdir(parents=True)
-        _render(folder, options, workers or os.cpu_count() or 1)
+        _render(folder, options, workers or num_cpus())
         try:
             folder.replace(out)
         except OSError:

@@ -13,14 +13,11 @@ from config.load import params_from_dict
 from config.params import Params
 from evaluate.core.plugins import Evaluation, plugin_options
 from models.network import Embedder, build_network
-from utils.checkpoint import load_checkpoint
+from utils.checkpoint import MODEL_BEST, is_finished, load_checkpoint
 from utils.device import choose_device, describe_device
 from utils.errors import DataError
 from utils.files import write_json
 from utils.memory import keep_freed_memory
-
-BEST = "model_best.pth"
-UNFINISHED = "last.pth"
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +30,13 @@ def find_model(path: Path) -> Path:
     """
     if path.is_file():
         return path
-    if (path / BEST).is_file():
-        return path / BEST
+    if (path / MODEL_BEST).is_file():
+        return path / MODEL_BEST
     if not path.is_dir():
         raise DataError(f"model_path: {path}: no such file or folder; train a model first, or name a .pth file")
-    finished = [model for model in path.glob(f"*/{BEST}") if not (model.parent / UNFINISHED).exists()]
+    finished = [model for model in path.rglob(MODEL_BEST) if is_finished(model.parent)]
     if not finished:
-        raise DataError(f"model_path: {path}: no finished run in this folder (no */{BEST}); train a model first")
+        raise DataError(f"model_path: {path}: no finished run in this folder (no {MODEL_BEST}); train a model first")
     return max(finished, key=lambda model: (model.stat().st_mtime_ns, model))
 
 
@@ -82,6 +79,5 @@ def write_result(path: Path, params: Params, evaluation: Evaluation, seconds: fl
 
 def write_pictures(folder: Path, pictures: dict[str, np.ndarray]) -> None:
     """Each picture (H, W, 3) uint8 as folder/NAME.png."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():
         Image.fromarray(picture).save(folder / f"{name}.png")

@@ -13,6 +13,7 @@ import torch
 import evaluate as package
 from config.evaluation import EvaluationParams
 from config.params import Params
+from data.samples import Dataset
 from utils.errors import ParamsError, UserError
 
 PLUGIN_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -20,11 +21,12 @@ COUNT_PREFIX = "num_"
 
 
 class Plugin(NamedTuple):
-    """One file of evaluate/: its name, its function, and the class of its keys in evaluation_params."""
+    """One file of evaluate/: its name, its function, the class of its keys, and its check of the data."""
 
     name: str
     run_eval: Callable[[Params], Any]
     options: type[EvaluationParams]
+    check_data: Callable[[Dataset, Params], None]
 
 
 class Evaluation(NamedTuple):
@@ -67,7 +69,7 @@ def load_plugin(name: str) -> Plugin:
     options = getattr(module, "Options", EvaluationParams)
     if not (isinstance(options, type) and issubclass(options, EvaluationParams)):
         raise ParamsError(f"evaluate/{name}.py is no plug-in: its Options does not inherit from EvaluationParams")
-    return Plugin(name, run_eval, options)
+    return Plugin(name, run_eval, options, getattr(module, "check_data", _accept))
 
 
 def plugin_options(name: str) -> type[EvaluationParams]:
@@ -114,6 +116,10 @@ def normalise_result(name: str, result: Any) -> Evaluation:
     metrics = {key: _metric(where, key, value) for key, value in numbers.items() if key not in counts}
     score_name = _score_name(where, result, metrics)
     return Evaluation(metrics[score_name], score_name, metrics, counts, pictures)
+
+
+def _accept(dataset: Dataset, config: Params) -> None:
+    """The check of a plug-in that has none."""
 
 
 def _score_name(where: str, result: Mapping[str, Any], metrics: Mapping[str, float]) -> str:

@@ -27,7 +27,16 @@ def test_data_and_plugin_can_be_replaced(desk):
     content = {"batches_dir": "duke", "data_layout": "market", "evaluation_params": {"type": "market_evaluate"}}
     changed = desk.load_eval(content).params.as_trained(trained)
     assert (changed.batches_dir, changed.data_layout) == ("duke", "market")
-    assert changed.evaluation_params.rerank is False
+    # The plug-in is the one trained with, so what is not said here stays as it was.
+    assert changed.evaluation_params.rerank is True
+
+
+def test_another_plugin_brings_its_own_options(desk):
+    trained = desk.load({"evaluation_params": {"type": None, "batch_size": 7}}).params
+    content = {"evaluation_params": {"type": "market_evaluate", "rerank": True}}
+    changed = desk.load_eval(content).params.as_trained(trained)
+    assert changed.evaluation_params.rerank is True
+    assert changed.evaluation_params.batch_size == 128
 
 
 def test_without_a_type_the_trained_plugin_stays(desk):

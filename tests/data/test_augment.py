@@ -62,8 +62,10 @@ def test_crops_and_mirrors_equal_slices_of_a_padded_image() -> None:
         np.testing.assert_array_equal(crops[index].numpy(), expected)
 
 
-def test_the_result_is_laid_out_channels_last() -> None:
-    pixels = augment(random_images(), PLAIN, 12, 8, generator())
+@pytest.mark.parametrize("name", ["mirror", "hue", "rotation", "noise"])
+def test_the_result_is_laid_out_channels_last(name: str) -> None:
+    options = DataAugmentation.model_validate({name: True if name == "mirror" else 0.3})
+    pixels = augment(random_images(), options, 12, 8, generator())
     assert pixels.is_contiguous(memory_format=torch.channels_last)
 
 

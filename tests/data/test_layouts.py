@@ -1,3 +1,4 @@
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from utils.errors import DataError
 Draw = Callable[..., Path]
 
 
-def test_market_names_tell_pid_and_camera(tmp_path: Path, draw_image: Draw) -> None:
+def test_market_names_tell_pid_and_camera(tmp_path: Path, draw_image: Draw, caplog: pytest.LogCaptureFixture) -> None:
     names = {
         "bounding_box_train": ["1501_c15s2_000451_03.png", "0002_c1s1_000451_03.jpg", "-1_c3s1_000000_00.jpg"],
         "query": ["0007_c2s1_000001_00.jpg"],
@@ -19,7 +20,9 @@ def test_market_names_tell_pid_and_camera(tmp_path: Path, draw_image: Draw) -> N
         for name in files:
             draw_image(tmp_path / split / name)
         (tmp_path / split / "Thumbs.db").write_bytes(b"")
-    dataset = read_layout(tmp_path)
+    with caplog.at_level(logging.INFO):
+        dataset = read_layout(tmp_path)
+    assert "1 junk images (pid -1) are not trained on" in caplog.text
     assert [(sample.pid, sample.camid) for sample in dataset.train] == [(2, 1), (1501, 15)]
     assert [(sample.pid, sample.camid) for sample in dataset.query] == [(7, 2)]
     assert [(sample.pid, sample.camid) for sample in dataset.gallery] == [(-1, 3), (0, 1), (7, 12)]

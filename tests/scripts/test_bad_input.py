@@ -92,6 +92,14 @@ def test_a_working_dir_that_cannot_be_written(script: Script, train: Callable[[]
     assert "occupied/run: cannot be made" in train()
 
 
+def test_a_working_dir_without_write_permission(script: Script, train: Callable[[], str]) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("permissions do not stop root")
+    (script.folder / "locked").mkdir(mode=0o500)
+    script.write_params(working_dir="locked")
+    assert "locked/run: cannot be made (Permission denied)" in train()
+
+
 def test_a_name_that_leaves_the_working_dir(script: Script) -> None:
     script.write_params()
     process = script.run("train.py", "--operation", "start_train", "--sub_working_dir", "../run")
@@ -134,7 +142,15 @@ def test_mistakes_of_the_evaluator(script: Script, content: str, message: str) -
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("--operation", "strat_train"), ("--operation", "resume_train"), ("--operation", "make_synthetic")],
+    [
+        (),
+        ("--operation", "strat_train"),
+        ("--operation", "resume_train"),
+        ("--operation", "make_synthetic"),
+        ("--operation", "resume_train", "--sub_working_dir", "run", "--config_path", "params.json"),
+        ("--operation", "check_config", "--sub_working_dir", "run"),
+        ("--operation", "check_config", "--detach"),
+    ],
 )
 def test_mistakes_of_the_command_line(script: Script, arguments: tuple[str, ...]) -> None:
     process = script.run("train.py", *arguments)

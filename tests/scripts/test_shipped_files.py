@@ -1,7 +1,13 @@
 """Every JSON file we ship is valid, and every command of the README is one we run."""
 
+import json
 import re
 import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +21,6 @@ from evaluate.core.plugins import plugin_options
 from losses.criterion import build_criterion
 from models.network import build_network
 from tests.conftest import ROOT, Script
-from train import parse_arguments
 
 PARAMS_FILES = sorted([ROOT / "params.json", *ROOT.glob("recipes/**/*.json")])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -64,15 +69,58 @@ def test_the_readme_has_commands() -> None:
     assert sum("train.py" in command for command in COMMANDS) >= 5
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("python train.py")])
-def test_training_commands_of_the_readme_are_understood(
-    command: str, script: Script, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(ROOT)
-    args = parse_arguments(shlex.split(command)[2:])
-    if args.operation != "resume_train":
-        params, _ = load_params(args.config_path, args.set, plugin_options=plugin_options)
-        assert params.epoch >= 1
+def test_the_commands_of_the_readme_run_in_their_order(script: Script, make_market: Callable[[Path], Path]) -> None:
+    """With a tiny data set in place of the shipped one, everything else as the README says."""
+    make_market(script.folder / "datasets" / "Market-1501")
+    small = {"train_identities": 6, "test_identities": 2, "distractors": 0, "junk": 0, "cameras": 2}
+    script.write_params(batches_dir="datasets/Market-1501", synthetic=small)
+    shutil.copytree(ROOT / "recipes", script.folder / "recipes")
+    shutil.copy(ROOT / "eval_params.json", script.folder)
+    single = json.loads((script.folder / "recipes" / "single_feature.json").read_text())
+    single["model_params"]["feature_dim"] = 16
+    (script.folder / "recipes" / "single_feature.json").write_text(json.dumps(single))
+    commands = [command for command in COMMANDS if command.startswith("python ")]
+    for command in commands:
+        _, name, *arguments = shlex.split(command)
+        process = script.run(name, *arguments)
+        if "resume_train" in arguments:
+            # Here nobody has stopped the run, and the message says so.
+            assert process.returncode == 2
+            assert "is finished" in process.stderr
+        else:
+            assert process.returncode == 0, f"{command}\n{process.stderr}"
+        if "--detach" in arguments:
+            wait_for(script.folder / "runs" / "second" / "train_log", "finished")
+    assert len(commands) >= 8
+    assert (script.folder / "pictures" / "rank_list.png").is_file()
+
+
+def wait_for(log: Path, text: str) -> None:
+    """Wait until a background run has said something."""
+    deadline = time.monotonic() + 120
+    while text not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_the_tensorboard_command_serves_the_runs(script: Script) -> None:
+    command = next(command for command in COMMANDS if command.startswith("tensorboard"))
+    (script.folder / "runs").mkdir()
+    tensorboard = [sys.executable, "-m", "tensorboard.main", *shlex.split(command)[1:], "--port", "0"]
+    process = subprocess.Popen(tensorboard, cwd=script.folder, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    lines = []
+    try:
+        for line in process.stderr:
+            lines.append(line)
+            if "http://" in line:
+                break
+    finally:
+        process.terminate()
+        process.wait()
+        process.stderr.close()
+    assert lines
+    assert re.search(r"TensorBoard .* at http://", lines[-1])
 
 
 @pytest.mark.parametrize("target", ["train", "test", "test-all"])

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -12,7 +13,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import TINY_PARAMS, Script
+from config.params import Params
+from engine.training import build_training, read_training_data
+from tests.conftest import ROOT, TINY_PARAMS, Script
 
 Market = Callable[[Path], Path]
 
@@ -105,15 +108,14 @@ def test_tensorboard_shows_curves_and_images(finished: FinishedRun) -> None:
 
 
 def test_the_evaluator_reproduces_the_best_epoch(finished: FinishedRun) -> None:
-    eval_params = {"model_path": "runs", "result_log_file": "result.json", "pictures_dir": "pictures"}
-    (finished.script.folder / "eval_params.json").write_text(json.dumps(eval_params))
-    process = finished.script.run("evaluator.py", "eval_params.json")
+    shutil.copy(ROOT / "eval_params.json", finished.script.folder)
+    process = finished.script.run("evaluator.py", "eval_params.json", "--set", "pictures_dir=pictures")
     assert process.returncode == 0, process.stderr
     best = max((record["metrics"] for record in finished.records), key=lambda metrics: metrics["mAP"])
-    result = json.loads((finished.script.folder / "result.json").read_text())
+    result = json.loads((finished.script.folder / "eval_result.json").read_text())
     assert result["metrics"] == pytest.approx(best, abs=1e-6)
     assert result["counts"]["num_query_without_match"] == 1
-    assert f"{best['mAP']:.2%}" in process.stdout
+    assert f"{best['mAP']:.4%}" in process.stdout
     assert (finished.script.folder / "pictures" / "rank_list.png").is_file()
 
 
@@ -147,13 +149,14 @@ def test_fine_tuning_trains_the_classifiers_of_a_snapshot(finished: FinishedRun)
 def test_an_interrupted_run_goes_on_to_the_same_result(tmp_path: Path, make_market: Market) -> None:
     script = Script(tmp_path)
     make_market(tmp_path / "market")
-    script.write_params(epoch=4)
+    script.write_params(epoch=5)
     start = ("--operation", "start_train", "--sub_working_dir")
     assert script.run("train.py", *start, "whole").returncode == 0
     command = script.command("train.py", *start, "stopped")
     process = subprocess.Popen(command, cwd=tmp_path, env=script.environment(), stderr=subprocess.PIPE, text=True)
     stopped = tmp_path / "runs" / "stopped"
-    while not (stopped / "last.pth").exists():
+    # Only after some epochs is there anything to forget: momentum, generators, the best score.
+    while not (stopped / "metrics.jsonl").exists() or len((stopped / "metrics.jsonl").read_text().splitlines()) < 2:
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
@@ -162,7 +165,7 @@ def test_an_interrupted_run_goes_on_to_the_same_result(tmp_path: Path, make_mark
     assert "python train.py --operation resume_train --sub_working_dir stopped" in stderr
     resumed = script.run("train.py", "--operation", "resume_train", "--sub_working_dir", "stopped")
     assert resumed.returncode == 0, resumed.stderr
-    assert re.search(r"resumed after epoch [0123] of 4", resumed.stderr)
+    assert re.search(r"resumed after epoch [1234] of 5", resumed.stderr)
     assert not (stopped / "last.pth").exists()
 
     models = [
@@ -179,6 +182,35 @@ def test_an_interrupted_run_goes_on_to_the_same_result(tmp_path: Path, make_mark
         for clock in clocks:
             del record[clock]
     assert whole == again
+    events = EventAccumulator(str(stopped))
+    events.Reload()
+    assert [event.step for event in events.Scalars("evaluation/mAP")] == [0, 4, 8, 12, 16, 20]
+
+
+def test_a_run_killed_before_its_first_step_begins_anew(finished: FinishedRun) -> None:
+    run = finished.path.parent / "killed"
+    run.mkdir()
+    (run / "params.json").write_bytes((finished.path / "params.json").read_bytes())
+    process = finished.script.run("train.py", "--operation", "resume_train", "--sub_working_dir", "killed")
+    assert process.returncode == 0, process.stderr
+    models = [torch.load(path / "model_best.pth", weights_only=True)["model"] for path in (finished.path, run)]
+    assert all(torch.equal(value, models[1][name]) for name, value in models[0].items())
+
+
+def test_a_run_does_not_go_on_with_other_data(tmp_path: Path, make_market: Market) -> None:
+    script = Script(tmp_path)
+    market = make_market(tmp_path / "market")
+    script.write_params()
+    assert script.run("train.py", "--operation", "start_train", "--sub_working_dir", "run").returncode == 0
+    run = tmp_path / "runs" / "run"
+    checkpoint = torch.load(run / "model_best.pth", weights_only=True)
+    params = Params.model_validate_json(json.dumps({**checkpoint["params"], "evaluation_params": {}}))
+    training = build_training(params, read_training_data(params), torch.device("cpu"))
+    training.save(run / "last.pth")
+    next((market / "bounding_box_train").glob("0003*")).unlink()
+    process = script.run("train.py", "--operation", "resume_train", "--sub_working_dir", "run")
+    assert process.returncode == 2
+    assert "training images: the run began with 31, now it is 30" in process.stderr
 
 
 def test_without_evaluation_the_last_model_is_kept(tmp_path: Path) -> None:

@@ -1,0 +1,96 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from config.params import Params
+from engine.fit import Meter, keep_best
+from engine.run_folder import RunFolder
+from engine.training import Training, build_training, describe_training, read_training_data
+from evaluate.core.plugins import Evaluation
+from tests.conftest import TINY_PARAMS
+from utils.checkpoint import load_checkpoint
+from utils.errors import DataError, UserError
+
+
+def values(loss: float) -> dict[str, torch.Tensor]:
+    return {"softmax": torch.tensor(loss), "accuracy": torch.tensor(0.5)}
+
+
+def test_the_meter_averages_since_the_last_reading_and_over_all() -> None:
+    meter = Meter()
+    for loss in (1.0, 3.0):
+        meter.add(values(loss))
+    assert meter.read() == {"softmax": 2.0, "accuracy": 0.5}
+    meter.add(values(8.0))
+    assert meter.read()["softmax"] == 8.0
+    assert meter.means() == {"softmax": 4.0, "accuracy": 0.5}
+    assert meter.losses_of(meter.means()) == {"softmax": 4.0}
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_diverged_training_is_told(loss: float) -> None:
+    meter = Meter()
+    meter.add(values(loss))
+    with pytest.raises(UserError, match="training has diverged: softmax is not finite"):
+        meter.read()
+
+
+@pytest.fixture
+def training(tmp_path: Path, make_market: Callable[[Path], Path]) -> Training:
+    raw = {**TINY_PARAMS, "batches_dir": str(make_market(tmp_path / "market")), "evaluation_params": {"type": "any"}}
+    params = Params.model_validate_json(json.dumps(raw))
+    silent = params.model_copy(update={"evaluation_params": params.evaluation_params.model_copy(update={"type": None})})
+    training = build_training(params, read_training_data(silent), torch.device("cpu"))
+    (tmp_path / "run").mkdir()
+    return training
+
+
+def test_only_a_better_model_replaces_the_best(training: Training, tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path), "run")
+
+    def offer(score: float, bias: float) -> float:
+        training.network.state_dict()["backbone.bn1.bias"].fill_(bias)
+        keep_best(training, folder, Evaluation(score, "mAP", {"mAP": score}, {}, {}))
+        return load_checkpoint(folder.best).model["backbone.bn1.bias"][0].item()
+
+    assert offer(0.5, 1.0) == 1.0
+    assert offer(0.5, 2.0) == 1.0  # a tie keeps the earlier
+    assert offer(0.4, 3.0) == 1.0
+    assert offer(0.6, 4.0) == 4.0
+    keep_best(training, folder, None)  # an epoch without evaluation
+    assert load_checkpoint(folder.best).metrics == {"mAP": 0.6}
+
+
+def test_a_state_of_something_else_is_refused(training: Training, tmp_path: Path) -> None:
+    path = tmp_path / "last.pth"
+    torch.save({"network": {}}, path)
+    with pytest.raises(DataError, match="not the state of a training"):
+        training.restore(path)
+    training.save(path)
+    training.restore(path)
+    training.pids[0] = 99
+    with pytest.raises(DataError, match="identities: the run began with"):
+        training.restore(path)
+
+
+def test_a_state_brings_back_every_draw_and_every_number(training: Training, tmp_path: Path) -> None:
+    training.epoch, training.step, training.best_score = 2, 8, 0.25
+    training.save(tmp_path / "last.pth")
+    drawn = torch.rand(3, generator=training.generator), torch.rand(3)
+    training.epoch, training.step, training.best_score = 0, 0, None
+    training.restore(tmp_path / "last.pth")
+    assert (training.epoch, training.step, training.best_score) == (2, 8, 0.25)
+    assert torch.equal(torch.rand(3, generator=training.generator), drawn[0])
+    assert torch.equal(torch.rand(3), drawn[1])
+
+
+def test_a_schedule_that_leaves_nothing_to_learn_with_is_warned_of(training: Training, tmp_path: Path) -> None:
+    train = read_training_data(
+        training.params.model_copy(update={"evaluation_params": Params().evaluation_params})
+    ).train
+    assert "warning" not in describe_training(training.params, train)
+    lr = training.params.lr.model_copy(update={"decay_step": 1, "decay_unit": "iteration"})
+    assert "below a thousandth" in describe_training(training.params.model_copy(update={"lr": lr}), train)

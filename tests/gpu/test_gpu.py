@@ -1,0 +1,73 @@
+"""What only a GPU can show. These tests are left out where there is none: `python -m pytest -m gpu` runs them alone."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.augment import augment, crop_and_mirror
+from data.options import DataAugmentation, RandomErasing
+from evaluate.core.ranking import rank
+from losses.criterion import Criterion
+from models.network import build_network
+from models.options import ModelParams
+from tests.conftest import Script
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+
+def test_augmentation_runs_on_the_device_of_its_generator() -> None:
+    images = torch.randint(0, 256, (8, 3, 32, 16), dtype=torch.uint8, device="cuda")
+    options = DataAugmentation(
+        pad=2, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1, rotation=10, noise=0.1,
+        random_erasing=RandomErasing(probability=1.0, fill="random"),
+    )  # fmt: skip
+    results = [augment(images, options, 32, 16, torch.Generator("cuda").manual_seed(1)) for _ in range(2)]
+    assert results[0].device.type == "cuda"
+    assert torch.equal(*results)
+    tops, lefts, mirrored = torch.tensor([-1]), torch.tensor([2]), torch.tensor([True])
+    on_gpu = crop_and_mirror(images[:1], tops.cuda(), lefts.cuda(), mirrored.cuda(), 32, 16)
+    assert torch.equal(on_gpu.cpu(), crop_and_mirror(images[:1].cpu(), tops, lefts, mirrored, 32, 16))
+
+
+def test_a_training_step_gives_the_losses_of_the_cpu() -> None:
+    torch.manual_seed(0)
+    network = build_network(ModelParams(model="resnet_18", feature_dim=16, pcb_n_parts=2, feature_global_dim=8), 4)
+    images, labels = torch.randn(8, 3, 64, 32), torch.arange(4).repeat_interleave(2)
+    criterion = Criterion(margin=0.3, triplet_on=("global", "parts", "concat"))
+    on_cpu = criterion(network(images), labels)
+    on_gpu = criterion(network.cuda()(images.cuda()), labels.cuda())
+    for name, loss in on_cpu.items():
+        assert on_gpu[name].item() == pytest.approx(loss.item(), rel=2e-2), name
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_ranking_gives_the_metrics_of_the_cpu(metric: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, gallery = torch.randn(40, 64, generator=generator), torch.randn(300, 64, generator=generator)
+    pids, camids = torch.arange(40) % 10, torch.arange(40) % 3
+    gallery_pids, gallery_camids = torch.arange(300) % 12 - 1, torch.arange(300) % 4
+    arguments = (query, gallery, pids, camids, gallery_pids, gallery_camids)
+    on_cpu = rank(*arguments, metric=metric)  # pyright: ignore[reportArgumentType]
+    on_gpu = rank(*(value.cuda() for value in arguments), metric=metric)  # pyright: ignore[reportArgumentType]
+    assert on_gpu.mean_ap == pytest.approx(on_cpu.mean_ap, abs=1e-6)
+    assert on_gpu.cmc(1) == pytest.approx(on_cpu.cmc(1), abs=1e-6)
+
+
+def test_the_scripts_train_and_evaluate_on_the_gpu(
+    script: Script, make_market: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Script, "environment", lambda _: None)  # the test's own environment, with its GPUs
+    make_market(script.folder / "market")
+    script.write_params()
+    process = script.run("train.py", "--operation", "start_train", "--sub_working_dir", "run")
+    assert process.returncode == 0, process.stderr
+    assert "computing on GPU 0" in process.stderr
+    records = [json.loads(line) for line in (script.folder / "runs/run/metrics.jsonl").read_text().splitlines()]
+    (script.folder / "eval_params.json").write_text('{"result_log_file": "result.json"}')
+    process = script.run("evaluator.py", "eval_params.json")
+    assert process.returncode == 0, process.stderr
+    best = max((record["metrics"] for record in records), key=lambda metrics: metrics["mAP"])
+    assert json.loads((script.folder / "result.json").read_text())["metrics"] == pytest.approx(best, abs=1e-4)
