@@ -37,7 +37,7 @@ def start_train(params: Params, name: str, notes: Sequence[str]) -> None:
     """Train a new run in `working_dir/name`. A start that fails leaves no folder behind."""
     device = _prepare_device(params)
     folder = create_run_folder(params, name)
-    with _nothing_lost(folder):
+    with _nothing_lost(folder, is_new=True):
         _log_circumstances(folder, device, notes)
         dataset = read_training_data(params)
         logger.info("%s", describe_training(params, dataset.train))
@@ -68,7 +68,7 @@ def resume_train(name: str, overrides: Sequence[str]) -> None:
     device = _prepare_device(params)
     # Killed before its first step, a run has no state yet and begins anew.
     is_begun = folder.last.is_file()
-    with _nothing_lost(folder):
+    with _nothing_lost(folder, is_new=False):
         _log_circumstances(folder, device, notes)
         training = build_training(params, read_training_data(params), device, resume=is_begun)
         if is_begun:
@@ -133,12 +133,12 @@ def _prepare_device(params: Params) -> torch.device:
 
 
 @contextmanager
-def _nothing_lost(folder: RunFolder) -> Iterator[None]:
-    """Stopped before training, a run leaves no folder in the way of the next try; later, it says how to go on."""
+def _nothing_lost(folder: RunFolder, *, is_new: bool) -> Iterator[None]:
+    """A new run stopped before training leaves no folder in the way of the next try; later it says how to go on."""
     try:
         yield
     except BaseException as error:
-        if not (folder.last.exists() or folder.best.exists()):
+        if is_new and not (folder.last.exists() or folder.best.exists()):
             discard(folder)
         elif isinstance(error, KeyboardInterrupt) and folder.last.exists():
             elsewhere = "" if folder.working_dir == Params().working_dir else f" --set working_dir={folder.working_dir}"

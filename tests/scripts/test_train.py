@@ -190,7 +190,12 @@ def test_an_interrupted_run_goes_on_to_the_same_result(tmp_path: Path, make_mark
 def test_a_run_killed_before_its_first_step_begins_anew(finished: FinishedRun) -> None:
     run = finished.path.parent / "killed"
     run.mkdir()
-    (run / "params.json").write_bytes((finished.path / "params.json").read_bytes())
+    params = json.loads((finished.path / "params.json").read_text())
+    (run / "params.json").write_text(json.dumps({**params, "batches_dir": "not mounted"}))
+    process = finished.script.run("train.py", "--operation", "resume_train", "--sub_working_dir", "killed")
+    assert process.returncode == 2
+    assert "not mounted: no such folder" in process.stderr
+    (run / "params.json").write_text(json.dumps(params))
     process = finished.script.run("train.py", "--operation", "resume_train", "--sub_working_dir", "killed")
     assert process.returncode == 0, process.stderr
     models = [torch.load(path / "model_best.pth", weights_only=True)["model"] for path in (finished.path, run)]
