@@ -24,14 +24,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from config.load import load_params
 from evaluate.core.plugins import plugin_options
 from utils.checkpoint import LAST, is_finished
+from utils.cli import exit_code_of
 from utils.cpus import num_cpus
 from utils.errors import DataError
+from utils.logs import log_to_screen
 
 ROOT = Path(__file__).resolve().parent.parent
 METRICS = ("rank1", "rank5", "mAP", "mINP")
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> None:
     """Run what is missing, then write the table."""
     args = parse_arguments(argv)
     results = {
@@ -50,7 +52,6 @@ def main(argv: Sequence[str]) -> int:
     args.out.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
     args.out.with_suffix(".md").write_text(table)
     print(table)
-    return 0
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -127,4 +128,5 @@ def _mean_and_spread(values: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    log_to_screen()
+    sys.exit(exit_code_of(lambda: main(sys.argv[1:])))

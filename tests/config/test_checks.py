@@ -15,7 +15,7 @@ def halved(size: int, kernel: int, pad: int) -> int:
     return len(range(0, size + 2 * pad - kernel + 1, 2))
 
 
-@pytest.mark.parametrize(("size", "last_conv_stride"), product(range(16, 200), (1, 2)))
+@pytest.mark.parametrize(("size", "last_conv_stride"), list(product(range(16, 200), (1, 2))))
 def test_feature_map_is_what_the_convolutions_leave(size, last_conv_stride):
     rows = halved(halved(size, 7, 3), 3, 1)
     for _ in range(1 + last_conv_stride):

@@ -12,12 +12,12 @@ from config.sections import sections_of
 FOLDER = Path(config.schema.__file__).parent
 
 
-@pytest.mark.parametrize(("name", "model"), SCHEMAS.items())
+@pytest.mark.parametrize(("name", "model"), list(SCHEMAS.items()))
 def test_the_written_schemas_are_current(name, model):
     assert (FOLDER / name).read_text(encoding="utf-8") == schema_text(model), "run: python -m config.schema"
 
 
-@pytest.mark.parametrize("model", SCHEMAS.values())
+@pytest.mark.parametrize("model", list(SCHEMAS.values()))
 def test_every_setting_is_described(model):
     settings = {f"{owner.__name__}.{key}": field for owner in sections_of(model).values()
                 for key, field in owner.model_fields.items()}  # fmt: skip

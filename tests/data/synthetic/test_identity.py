@@ -61,7 +61,7 @@ def test_all_people_are_different_and_most_have_a_twin():
     assert len(with_twin) > 100
 
 
-@pytest.mark.parametrize("avoid", itertools.combinations([*CLOTHES.values(), *HAIRS], 2))
+@pytest.mark.parametrize("avoid", list(itertools.combinations([*CLOTHES.values(), *HAIRS], 2)))
 def test_there_is_a_colour_that_differs_from_any_two(avoid):
     picked = pick_colour(np.random.default_rng(0), *avoid)
     assert min(distance(CLOTHES[picked], other) for other in avoid) > 90
