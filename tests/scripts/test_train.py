@@ -153,7 +153,15 @@ def test_an_interrupted_run_goes_on_to_the_same_result(tmp_path: Path, make_mark
     start = ("--operation", "start_train", "--sub_working_dir")
     assert script.run("train.py", *start, "whole").returncode == 0
     command = script.command("train.py", *start, "stopped")
-    process = subprocess.Popen(command, cwd=tmp_path, env=script.environment(), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=script.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell makes its background jobs ignore Ctrl-C, and the tests may be one of those.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     stopped = tmp_path / "runs" / "stopped"
     # Only after some epochs is there anything to forget: momentum, generators, the best score.
     while not (stopped / "metrics.jsonl").exists() or len((stopped / "metrics.jsonl").read_text().splitlines()) < 2:
