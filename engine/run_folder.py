@@ -1,4 +1,4 @@
-"""A run's folder: what lies in it, who may begin in it, and which run is the newest."""
+"""A run's folder: what lies in it, and who may begin in it."""
 
 import shutil
 from datetime import datetime
@@ -57,7 +57,8 @@ def create_run_folder(params: Params, name: str) -> RunFolder:
     """Make the folder of a new run and write the resolved params into it.
 
     Raises:
-        ParamsError: a run lies there already, the name leaves `working_dir`, or the folder cannot be written.
+        ParamsError: a run lies there already, or the name leaves `working_dir`.
+        DataError: the folder cannot be made or written.
     """
     folder = _inside(params.working_dir, name)
     if folder.path.exists() and any(folder.path.iterdir()):
@@ -77,6 +78,7 @@ def open_run_folder(working_dir: str, name: str) -> RunFolder:
     """The folder of a run that was started before.
 
     Raises:
+        ParamsError: the name leaves `working_dir`.
         DataError: there is none.
     """
     folder = _inside(working_dir, name)

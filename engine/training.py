@@ -118,7 +118,7 @@ def read_training_data(params: Params) -> Dataset:
 
 
 def describe_training(params: Params, train: Sequence[Sample]) -> str:
-    """The arithmetic of a run in one line: steps, images, identities, parameters."""
+    """The arithmetic of a run: steps, images, identities, parameters, learning rates."""
     pids = sorted_pids(train)
     steps = len(epoch_batches(params, [sample.pid for sample in train], params.seed, 0))
     with torch.device("meta"):
