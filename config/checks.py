@@ -148,6 +148,17 @@ def one_evaluation_device(params: EvalParams) -> Iterator[Conflict]:
         yield Conflict(("parallels",), "evaluating on several devices is not available yet; give one index")
 
 
+def data_sets_are_named_once(params: EvalParams) -> Iterator[Conflict]:
+    """One way to name the data, and one file for the embeddings of each set."""
+    if params.data_dirs and params.batches_dir is not None:
+        yield Conflict(("data_dirs", "batches_dir"), "both name data sets; leave batches_dir out")
+    if len(set(params.data_dirs)) < len(params.data_dirs):
+        yield Conflict(("data_dirs",), "names a data set more than once")
+    if len(params.data_dirs) > 1 and params.features_path:
+        text = "holds the embeddings of one data set, but data_dirs names several"
+        yield Conflict(("features_path", "data_dirs"), text)
+
+
 def schedule_is_ordered(params: Params) -> Iterator[Conflict]:
     """The warm-up ends within the training, and decays follow one another."""
     lr = params.lr
@@ -197,4 +208,4 @@ CHECKS: tuple[Check[Params], ...] = (
     fine_tuning_has_effect,
     nesterov_has_momentum,
 )
-EVALUATION_CHECKS: tuple[Check[EvalParams], ...] = (one_evaluation_device,)
+EVALUATION_CHECKS: tuple[Check[EvalParams], ...] = (one_evaluation_device, data_sets_are_named_once)

@@ -1,23 +1,30 @@
 """The tree that eval_params.json becomes: which network to evaluate, and what to change of how it was trained."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, SerializeAsAny
 
 from config.evaluation import EvaluationParams
 from config.params import Params
+from data.layouts import LayoutChoice
 from utils.options import Options
+
+T = TypeVar("T", bound=Options)
 
 
 class EvalParams(Options):
     """One offline evaluation."""
 
     model_path: str = "runs"
-    """A .pth file, a run's folder, or a folder of runs: its newest finished one."""
+    """A .pth file, a run's folder, a folder of runs (its newest finished one), or features saved as .npz."""
     batches_dir: str | None = None
     """Folder of the data set, or "synthetic"; null = as trained."""
-    data_layout: Literal["auto", "market", "folders"] | None = None
-    """Layout of batches_dir; null = as trained."""
+    data_dirs: tuple[str, ...] = ()
+    """Several data sets to evaluate on, one after the other, instead of batches_dir."""
+    data_layout: LayoutChoice | None = None
+    """Layout of batches_dir or data_dirs; null = as trained, "auto" where these are given."""
+    test_list: str | None = None
+    """VehicleID's list of test images; null = as trained, the largest where a data set is given."""
     parallels: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """GPU to evaluate on, by index; empty: the first GPU, or the CPU where there is none."""
     evaluation_params: SerializeAsAny[EvaluationParams] | None = None
@@ -26,20 +33,32 @@ class EvalParams(Options):
     """JSON file for the metrics; "" = none."""
     pictures_dir: str = ""
     """Folder for pictures of the retrieved images; "" = none."""
+    report_path: str = ""
+    """HTML file for the whole report; "" = none."""
+    features_path: str = ""
+    """.npz file for the embeddings of query and gallery, which can be evaluated again without images; "" = none."""
 
-    def as_trained(self, params: Params) -> Params:
-        """The params of a trained network, changed as this evaluation asks."""
+    def as_trained(self, params: Params) -> tuple[Params, ...]:
+        """The params of a trained network, changed as this evaluation asks; one for each data set."""
         changes: dict[str, Any] = {"parallels": self.parallels}
-        if self.batches_dir is not None:
-            changes["batches_dir"] = self.batches_dir
-        if self.data_layout is not None:
-            changes["data_layout"] = self.data_layout
         if self.evaluation_params is not None:
             changes["evaluation_params"] = self._evaluation(self.evaluation_params, params.evaluation_params)
-        return params.model_copy(update=changes)
+        folders = self.data_dirs or ((params.batches_dir if self.batches_dir is None else self.batches_dir),)
+        if self.batches_dir is not None or self.data_dirs:
+            changes |= {"data_layout": "auto", "test_list": ""}
+        given = {key: getattr(self, key) for key in ("data_layout", "test_list")}
+        changes |= {key: value for key, value in given.items() if value is not None}
+        return tuple(params.model_copy(update=changes | {"batches_dir": folder}) for folder in folders)
 
     @staticmethod
     def _evaluation(given: EvaluationParams, trained: EvaluationParams) -> EvaluationParams:
-        if given.type not in (None, trained.type):
-            return given
-        return trained.model_copy(update={key: getattr(given, key) for key in given.model_fields_set - {"type"}})
+        return given if given.type not in (None, trained.type) else _overlaid(trained, given, without=("type",))
+
+
+def _overlaid(below: T, above: T, without: tuple[str, ...] = ()) -> T:
+    """The options below, changed by what was said above, section by section."""
+    changes: dict[str, Any] = {}
+    for key in above.model_fields_set - {*without}:
+        old, new = getattr(below, key), getattr(above, key)
+        changes[key] = _overlaid(old, new) if isinstance(new, Options) else new
+    return below.model_copy(update=changes)

@@ -43,8 +43,10 @@ def load_params(path: Path, overrides: Sequence[str] = (), *, plugin_options: Pl
     return _load(Params, CHECKS, path, overrides, plugin_options)
 
 
-def load_eval_params(path: Path, overrides: Sequence[str] = (), *, plugin_options: PluginOptions) -> Loaded[EvalParams]:
-    """The evaluator's params in a file; arguments and errors as for `load_params`."""
+def load_eval_params(
+    path: Path | None, overrides: Sequence[str] = (), *, plugin_options: PluginOptions
+) -> Loaded[EvalParams]:
+    """The evaluator's params in a file, None for the defaults; arguments and errors as for `load_params`."""
     return _load(EvalParams, EVALUATION_CHECKS, path, overrides, plugin_options)
 
 
@@ -61,10 +63,15 @@ def params_from_dict(raw: Mapping[str, Any], source: str, plugin_options: Plugin
 
 
 def _load(
-    model: type[T], checks: Sequence[Check[T]], path: Path, overrides: Sequence[str], plugin_options: PluginOptions
+    model: type[T],
+    checks: Sequence[Check[T]],
+    path: Path | None,
+    overrides: Sequence[str],
+    plugin_options: PluginOptions,
 ) -> Loaded[T]:
     findings = Findings()
-    layers = [*_files(path, findings), _overrides(overrides, findings)]
+    files = [] if path is None else _files(path, findings)
+    layers = [*files, _overrides(overrides, findings)]
     return _finished(model, checks, layers, plugin_options, findings)
 
 

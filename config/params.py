@@ -6,6 +6,7 @@ from pydantic import Field, PrivateAttr, SerializeAsAny
 from torch import nn
 
 from config.evaluation import EvaluationParams
+from data.features import TestFeatures
 from data.options import DataOptions
 from losses.options import LossOptions
 from models.options import ModelOptions
@@ -62,6 +63,7 @@ class Params(LossOptions, ModelOptions, DataOptions):
     """Folder that holds the runs."""
 
     _online_net: nn.Module | None = PrivateAttr(None)
+    _features: TestFeatures | None = PrivateAttr(None)
 
     @property
     def online_net(self) -> nn.Module:
@@ -70,8 +72,24 @@ class Params(LossOptions, ModelOptions, DataOptions):
             raise ValueError("these params carry no network; evaluation passes params.with_net(network)")
         return self._online_net
 
+    @property
+    def has_net(self) -> bool:
+        """Whether there is a network; features from a file have none."""
+        return self._online_net is not None
+
+    @property
+    def features(self) -> TestFeatures | None:
+        """Embeddings that are to be evaluated instead of those the network would give; None = embed the images."""
+        return self._features
+
     def with_net(self, net: nn.Module) -> Self:
         """A copy of these params for an evaluation plug-in, carrying the network to measure."""
         copy = self.model_copy()
         copy._online_net = net
+        return copy
+
+    def with_features(self, features: TestFeatures) -> Self:
+        """A copy of these params for an evaluation plug-in, carrying embeddings that are there already."""
+        copy = self.model_copy()
+        copy._features = features
         return copy

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.images import find_bad_images
-from data.layouts import read_layout
+from data.layouts import describe_layouts, read_layout
 from data.options import DataOptions
 from data.samples import DISTRACTOR_PID, JUNK_PID, Dataset, Sample, sorted_pids
 from data.synthetic import cached_synthetic
@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 def read_dataset(options: DataOptions) -> Dataset:
     """The data set in `batches_dir`; the synthetic pedestrians are made first if they are not there yet."""
     if options.batches_dir == SYNTHETIC:
-        return read_layout(cached_synthetic(SYNTHETIC_ROOT, options.synthetic), "market")
-    return read_layout(Path(options.batches_dir).expanduser(), options.data_layout)
+        return read_layout(cached_synthetic(SYNTHETIC_ROOT, options.synthetic), "market", options.test_list)
+    return read_layout(Path(options.batches_dir).expanduser(), options.data_layout, options.test_list)
 
 
 def without_bad_images(dataset: Dataset, options: DataOptions) -> Dataset:
@@ -47,11 +47,14 @@ def check_training_set(train: Sequence[Sample], options: DataOptions) -> None:
     """Refuse a training set the sampler cannot use, and say in one line each what is odd but legal.
 
     Raises:
-        DataError: fewer than two identities, or fewer images than one batch.
-        ParamsError: P of the P x K sampling exceeds the number of identities.
+        DataError: no images, or fewer than two identities.
+        ParamsError: P of the P x K sampling exceeds the number of identities, or a batch that of the images.
     """
     images_of = Counter(sample.pid for sample in train)
     sampling = options.batch_sampling_params
+    if not train:
+        expected = describe_layouts(options.data_layout)
+        raise DataError(f"{options.batches_dir}: no training images found; expected {expected}")
     if len(images_of) < 2:
         raise DataError(f"{options.batches_dir}: the training set has {len(images_of)} identity; at least 2 are needed")
     if sampling.class_balanced and len(images_of) < sampling.P:
@@ -74,14 +77,17 @@ def check_training_set(train: Sequence[Sample], options: DataOptions) -> None:
 
 
 def summary_table(dataset: Dataset) -> str:
-    """A table of images, identities and cameras per split; junk and distractors are counted apart."""
+    """A table of images, identities and cameras of each split there is; junk and distractors are counted apart."""
     rows = [f"{'split':<10}{'images':>8}{'pids':>8}{'cameras':>9}{'distractors':>13}{'junk':>6}"]
     for name, split in zip(Dataset._fields, dataset, strict=True):
+        if not split and name != "train":
+            continue
+        # Identity 0 is a person like any other among those trained on.
+        is_trained = name in ("train", "val")
         pids = sorted_pids(split)
-        persons = [pid for pid in pids if pid not in (JUNK_PID, DISTRACTOR_PID)] if name != "train" else pids
+        persons = pids if is_trained else [pid for pid in pids if pid not in (JUNK_PID, DISTRACTOR_PID)]
         cameras = {sample.camid for sample in split}
-        # Identity 0 is a person like any other in a training set.
-        distractors = sum(sample.pid == DISTRACTOR_PID for sample in split) if name != "train" else 0
+        distractors = 0 if is_trained else sum(sample.pid == DISTRACTOR_PID for sample in split)
         junk = sum(sample.pid == JUNK_PID for sample in split)
         rows.append(f"{name:<10}{len(split):>8}{len(persons):>8}{len(cameras):>9}{distractors:>13}{junk:>6}")
     return "\n".join(rows)

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from data.layouts import LayoutChoice
 from data.synthetic import SyntheticOptions
 from utils.options import Options
 
@@ -68,8 +69,10 @@ class DataOptions(Options):
 
     batches_dir: str = "synthetic"
     """Folder of the data set, or "synthetic" for the built-in pedestrians."""
-    data_layout: Literal["auto", "market", "folders"] = "auto"
-    """Layout of batches_dir: Market-1501's, or one folder per identity; "auto" looks."""
+    data_layout: LayoutChoice = "auto"
+    """Layout of batches_dir: that of a public data set, or one folder per identity; "auto" looks."""
+    test_list: str = ""
+    """VehicleID's list of test images, a file in train_test_split; "" = the largest of 800, 1600 and 2400 vehicles."""
     synthetic: SyntheticOptions = SyntheticOptions()
     """The built-in pedestrians, used when batches_dir is "synthetic"."""
     bad_images: Literal["error", "skip"] = "error"

@@ -19,11 +19,16 @@ class Sample(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """The three splits of a re-ID data set, each sorted by path. `query` and `gallery` may be empty."""
+    """The splits of a data set, each sorted by path; any of them may be empty.
+
+    train: what a network learns from; query, gallery: other identities to search for, and what is searched;
+    val: further images of the training identities, for measuring classification.
+    """
 
     train: list[Sample]
     query: list[Sample]
     gallery: list[Sample]
+    val: list[Sample]
 
 
 def sorted_pids(samples: Sequence[Sample]) -> list[int]:

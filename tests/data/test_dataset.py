@@ -1,4 +1,5 @@
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,8 +33,38 @@ def test_skipping_logs_each_bad_image_and_leaves_it_out(folder: Path, caplog: py
     bad.write_text("text")
     options = DataOptions(batches_dir=str(folder), bad_images="skip")
     dataset = without_bad_images(read_dataset(options), options)
-    assert [len(split) for split in dataset] == [2, 1, 0]
+    assert [len(split) for split in dataset] == [2, 1, 0, 0]
     assert [record.getMessage() for record in caplog.records] == [f"left out: {bad}: not an image that can be read"]
+
+
+def test_bad_validation_images_are_found_too(tmp_path: Path, draw_image: Callable[..., Path]) -> None:
+    draw_image(tmp_path / "train" / "ann" / "1.jpg")
+    (draw_image(tmp_path / "val" / "ann" / "1.jpg")).write_bytes(b"")
+    options = DataOptions(batches_dir=str(tmp_path))
+    with pytest.raises(DataError, match=r"1 unreadable images(.|\n)*val/ann/1\.jpg"):
+        without_bad_images(read_dataset(options), options)
+
+
+def test_a_set_without_training_images_can_be_read_but_not_trained_on(folder: Path) -> None:
+    shutil.rmtree(folder / "bounding_box_train")
+    options = DataOptions(batches_dir=str(folder), data_layout="market")
+    dataset = read_dataset(options)
+    assert [len(split) for split in dataset] == [0, 1, 0, 0]
+    with pytest.raises(DataError, match=f"^{folder}: no training images found; expected bounding_box_train"):
+        check_training_set(dataset.train, options)
+    with pytest.raises(DataError, match="no training images found; expected one of these layouts:\n  market: "):
+        check_training_set(dataset.train, options.model_copy(update={"data_layout": "auto"}))
+
+
+def test_the_test_list_is_passed_on(tmp_path: Path, draw_image: Callable[..., Path]) -> None:
+    for place, name in enumerate(("test_list_800.txt", "test_list_1600.txt"), start=1):
+        draw_image(tmp_path / "image" / f"{place}.jpg")
+        (tmp_path / "train_test_split").mkdir(exist_ok=True)
+        (tmp_path / "train_test_split" / name).write_text(f"{place} {place}\n")
+    options = DataOptions(batches_dir=str(tmp_path), test_list="test_list_800.txt")
+    assert [sample.path.stem for sample in read_dataset(options).gallery] == ["1"]
+    with pytest.raises(ParamsError, match=r'test_list: .* is for the layout "vehicleid", but .* is "market"'):
+        read_dataset(options.model_copy(update={"data_layout": "market"}))
 
 
 def test_training_sets_that_cannot_be_sampled_are_refused() -> None:
@@ -58,12 +89,13 @@ def test_odd_but_legal_training_sets_are_remarked_on(caplog: pytest.LogCaptureFi
     ]
 
 
-def test_the_summary_counts_junk_and_distractors_apart() -> None:
+def test_the_summary_counts_junk_and_distractors_apart_and_leaves_out_empty_splits() -> None:
     gallery = [Sample(ONE, pid, camid) for pid, camid in ((-1, 1), (0, 2), (0, 2), (7, 3), (7, 4), (9, 4))]
-    table = summary_table(Dataset([Sample(ONE, 0, 1), Sample(ONE, 2, 1)], [], gallery)).splitlines()
+    train, val = [Sample(ONE, 0, 1), Sample(ONE, 2, 1)], [Sample(ONE, 0, 1)]
+    table = summary_table(Dataset(train, [], gallery, val)).splitlines()
     assert [line.split() for line in table] == [
         ["split", "images", "pids", "cameras", "distractors", "junk"],
         ["train", "2", "2", "1", "0", "0"],
-        ["query", "0", "0", "0", "0", "0"],
         ["gallery", "6", "2", "4", "2", "1"],
+        ["val", "1", "1", "1", "0", "0"],
     ]

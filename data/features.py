@@ -1,0 +1,147 @@
+"""Embeddings of images, and the feature files (.npz) that carry them from one framework to another."""
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.samples import Sample
+from utils.errors import DataError
+from utils.files import atomic_path
+
+SPLITS = ("query", "gallery")
+BRANCH_DIMS = "branch_dims"
+
+
+class Features(NamedTuple):
+    """Embeddings of N images and whom these show, on the CPU."""
+
+    features: Tensor
+    """(N, D) float32, need not be of unit length."""
+    pids: Tensor
+    """(N,) int64."""
+    camids: Tensor
+    """(N,) int64."""
+    samples: list[Sample]
+    """The images in the same order; empty where a feature file does not name them."""
+    branch_dims: tuple[int, ...] = ()
+    """Sizes of the parts of an embedding that were learnt apart, in their order; empty if unknown."""
+
+    def at(self, rows: Tensor) -> "Features":
+        """The embeddings of the given (R,) int64 rows, in their order."""
+        samples = [self.samples[row] for row in rows.tolist()] if self.samples else []
+        return self._replace(
+            features=self.features[rows], pids=self.pids[rows], camids=self.camids[rows], samples=samples
+        )
+
+
+class TestFeatures(NamedTuple):
+    """The two sides of a retrieval test; their embeddings have the same size."""
+
+    __test__ = False  # the name is the field's; it is no test case
+
+    query: Features
+    gallery: Features
+
+
+def write_features(path: Path, features: TestFeatures) -> None:
+    """Write a feature file: for query and gallery `_features` (N, D) float32, `_pids`, `_camids` (N,) int64.
+
+    Where the images are known it also holds `_paths` (N,) text, and `branch_dims` where an embedding has parts.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for split, part in zip(SPLITS, features, strict=True):
+        arrays[f"{split}_features"] = part.features.numpy()
+        arrays[f"{split}_pids"] = part.pids.numpy()
+        arrays[f"{split}_camids"] = part.camids.numpy()
+        if part.samples:
+            arrays[f"{split}_paths"] = np.array([str(sample.path) for sample in part.samples])
+    if features.gallery.branch_dims:
+        arrays[BRANCH_DIMS] = np.array(features.gallery.branch_dims)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def read_features(path: Path) -> TestFeatures:
+    """Read a feature file, made by `write_features` or by any other program that writes these arrays.
+
+    Raises:
+        DataError: with everything that is wrong with the file.
+    """
+    arrays = _arrays(path)
+    problems: list[str] = []
+    parts = [_part(arrays, split, problems) for split in SPLITS]
+    dims = {part.features.shape[1] for part in parts if part is not None}
+    if len(dims) > 1:
+        shapes = " and ".join(f"{split}_features {arrays[f'{split}_features'].shape}" for split in SPLITS)
+        problems.append(f"{shapes}: embeddings of different sizes cannot be compared")
+    branch_dims = _branch_dims(arrays, dims, problems)
+    if problems:
+        raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
+    query, gallery = (part._replace(branch_dims=branch_dims) for part in parts if part is not None)
+    return TestFeatures(query, gallery)
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """Every array of the file; nothing in it is executed."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        with path.open("rb") as file:
+            content = np.load(file, allow_pickle=False)
+            if not isinstance(content, np.lib.npyio.NpzFile):
+                raise DataError(f"{path}: one array only; expected an .npz file with {_needed()}")
+            return {name: content[name] for name in content.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path}: not a feature file that can be read safely ({reason})") from error
+
+
+def _part(arrays: Mapping[str, np.ndarray], split: str, problems: list[str]) -> Features | None:
+    """One side of the file; None after adding to `problems` what is wrong with it."""
+    names = [f"{split}_{kind}" for kind in ("features", "pids", "camids")]
+    if missing := [name for name in names if name not in arrays]:
+        problems.append(f"lacks {', '.join(missing)}; a feature file has {_needed()}")
+        return None
+    features, pids, camids = (arrays[name] for name in names)
+    before = len(problems)
+    if features.ndim != 2 or features.shape[1] == 0 or features.dtype.kind not in "fiu":
+        problems.append(f"{names[0]}: expected numbers of shape (N, D), got {features.dtype} {features.shape}")
+    else:
+        with np.errstate(over="ignore"):
+            features = np.require(features, np.float32, "C")  # what is too large for it becomes infinite
+        bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+        if len(bad):
+            problems.append(f"{names[0]}: {len(bad)} of {len(features)} rows hold NaN or infinity, the first: {bad[0]}")
+    for name, numbers in zip(names[1:], (pids, camids), strict=True):
+        if numbers.shape != features.shape[:1] or numbers.dtype.kind not in "iu":
+            expected = f"whole numbers of shape ({len(features) if features.ndim else 'N'},)"
+            problems.append(f"{name}: expected {expected}, got {numbers.dtype} {numbers.shape}")
+    paths = arrays.get(f"{split}_paths")
+    if paths is not None and (paths.shape != features.shape[:1] or paths.dtype.kind != "U"):
+        problems.append(f"{split}_paths: expected texts, as many as features, got {paths.dtype} {paths.shape}")
+    if len(problems) > before:
+        return None
+    pid_tensor, camid_tensor = (torch.from_numpy(numbers.astype(np.int64)) for numbers in (pids, camids))
+    samples = [] if paths is None else list(map(Sample, map(Path, paths.tolist()), pids.tolist(), camids.tolist()))
+    return Features(torch.from_numpy(features), pid_tensor, camid_tensor, samples)
+
+
+def _branch_dims(arrays: Mapping[str, np.ndarray], dims: set[int], problems: list[str]) -> tuple[int, ...]:
+    sizes = arrays.get(BRANCH_DIMS)
+    if sizes is None:
+        return ()
+    if sizes.ndim != 1 or sizes.dtype.kind not in "iu" or (sizes < 1).any():
+        problems.append(f"{BRANCH_DIMS}: expected the sizes of the branches, got {sizes.dtype} {sizes.shape}")
+        return ()
+    if dims and {int(sizes.sum())} != dims:
+        problems.append(f"{BRANCH_DIMS}: {sizes.tolist()} do not add up to the size of the embeddings, {min(dims)}")
+    return tuple(sizes.tolist())
+
+
+def _needed() -> str:
+    return ", ".join(f"{split}_{kind}" for split in SPLITS for kind in ("features", "pids", "camids"))

@@ -1,0 +1,40 @@
+"""One folder per identity or class, for data of one's own."""
+
+import logging
+from pathlib import Path
+
+from data.layouts.layout import Layout, images, subfolders
+from data.samples import Dataset, Sample
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "query", "gallery", "val")
+
+
+def read_folders(root: Path) -> Dataset:
+    """root/NAME/*.jpg, all to train on; or root/{train,query,gallery,val}/NAME/*.jpg, of which any may be missing.
+
+    The pid is the name's place, from 1, among all names in sorted order. Such a tree does not know cameras: gallery
+    images get camid 1, all others 0, so that the cross-camera rule ignores nothing.
+    """
+    has_splits = any((root / split).is_dir() for split in SPLITS)
+    folders = [root / split for split in SPLITS] if has_splits else [root]
+    if has_splits and (others := [folder.name for folder in subfolders(root) if folder.name not in SPLITS]):
+        logger.warning("%s: not read, because only %s count: %s", root, ", ".join(SPLITS), ", ".join(others))
+    names = sorted({folder.name for split in folders for folder in subfolders(split)})
+    pids = {name: place for place, name in enumerate(names, start=1)}
+
+    def samples(split: Path, camid: int) -> list[Sample]:
+        return [Sample(path, pids[folder.name], camid) for folder in subfolders(split) for path in images(folder)]
+
+    if not has_splits:
+        return Dataset(samples(root, 0), [], [], [])
+    train, query, gallery, val = (samples(split, int(split.name == "gallery")) for split in folders)
+    return Dataset(train, query, gallery, val)
+
+
+FOLDERS = Layout(
+    lambda root: bool(subfolders(root)),
+    read_folders,
+    "one folder per identity, at the top or under train, query, gallery and val",
+)
