@@ -1,15 +1,27 @@
-"""Evaluate a trained model: `python evaluator.py eval_params.json`."""
+"""Evaluate a trained model, or features saved earlier: `python evaluator.py eval_params.json`."""
 
 import argparse
+import json
 import logging
 import sys
 import time
 from pathlib import Path
 
+from config.eval_params import EvalParams
 from config.load import load_eval_params
-from evaluate.core.offline import load_trained, write_pictures, write_result
+from config.params import Params
+from data.features import write_features
+from evaluate.core.offline import (
+    Outcome,
+    Subject,
+    load_subject,
+    offered_features,
+    write_pictures,
+    write_reports,
+    write_result,
+)
 from evaluate.core.plugins import evaluate, plugin_options
-from evaluate.core.table import metrics_table
+from evaluate.core.table import comparison_table, metrics_table
 from utils.cli import exit_code_of
 from utils.logs import log_to_screen
 
@@ -20,35 +32,69 @@ def main(argv: list[str]) -> None:
     """Command line -> EvalParams -> the plug-in's metrics, on the screen and in the files asked for."""
     args = parse_arguments(argv)
     log_to_screen()
-    options, notes = load_eval_params(args.config_path, args.set, plugin_options=plugin_options)
-    for note in notes:
-        logger.info("%s", note)
+    options = read_options(args)
     # Found out before the evaluation, not after it, whether its results can be written.
-    result_log_file, pictures_dir = (
-        Path(path).expanduser() for path in (options.result_log_file, options.pictures_dir)
-    )
-    result_log_file.parent.mkdir(parents=True, exist_ok=True)
-    pictures_dir.mkdir(parents=True, exist_ok=True)
-    start = time.monotonic()
-    params = load_trained(options)
-    evaluation = evaluate(params)
-    print(metrics_table(evaluation.metrics, decimals=4))
-    if options.result_log_file:
-        write_result(result_log_file, params, evaluation, time.monotonic() - start)
-        logger.info("metrics: %s", options.result_log_file)
-    if options.pictures_dir:
-        write_pictures(pictures_dir, evaluation.pictures)
-        logger.info("pictures: %s", options.pictures_dir)
+    make_folders(options)
+    subject = load_subject(options)
+    outcomes = [measure(name, params) for name, params in subject.evaluations.items()]
+    if len(outcomes) > 1:
+        rows = zip(subject.evaluations, outcomes, strict=True)
+        print(comparison_table({name: outcome.evaluation.metrics for name, outcome in rows}))
+    write_outcomes(options, subject, outcomes)
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """The command line; a mistake in it exits with code 2 and the usage."""
     parser = argparse.ArgumentParser(prog="evaluator.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("config_path", type=Path, help="such as eval_params.json")
+    parser.add_argument("path", type=Path, help="a params file such as eval_params.json, or a model (.pth) or features")
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override: model_path=runs/NAME"
     )
     return parser.parse_args(argv)
+
+
+def read_options(args: argparse.Namespace) -> EvalParams:
+    """The params file, or the defaults for a model or features named in its place."""
+    path, overrides = args.path, args.set
+    if path.suffix in (".pth", ".npz"):
+        path, overrides = None, [f"model_path={json.dumps(str(path))}", *overrides]
+    options, notes = load_eval_params(path, overrides, plugin_options=plugin_options)
+    for note in notes:
+        logger.info("%s", note)
+    return options
+
+
+def make_folders(options: EvalParams) -> None:
+    """The folders of all files asked for."""
+    for path in (options.result_log_file, options.report_path, options.features_path):
+        if path:
+            Path(path).expanduser().parent.mkdir(parents=True, exist_ok=True)
+    if options.pictures_dir:
+        Path(options.pictures_dir).expanduser().mkdir(parents=True, exist_ok=True)
+
+
+def measure(name: str, params: Params) -> Outcome:
+    """One evaluation, shown on the screen."""
+    logger.info("data set %s", name)
+    start = time.monotonic()
+    evaluation = evaluate(params)
+    elapsed = time.monotonic() - start
+    print(metrics_table(evaluation.metrics, decimals=4), flush=True)
+    return Outcome(params, evaluation, elapsed)
+
+
+def write_outcomes(options: EvalParams, subject: Subject, outcomes: list[Outcome]) -> None:
+    """The files that the options ask for."""
+    writers = {
+        "metrics": (options.result_log_file, lambda path: write_result(path, subject, outcomes)),
+        "pictures": (options.pictures_dir, lambda path: write_pictures(path, outcomes)),
+        "features": (options.features_path, lambda path: write_features(path, offered_features(outcomes))),
+        "report": (options.report_path, lambda path: write_reports(path, outcomes)),
+    }
+    for what, (path, write) in writers.items():
+        if path:
+            write(Path(path).expanduser())
+            logger.info("%s: %s", what, path)
 
 
 if __name__ == "__main__":

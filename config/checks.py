@@ -151,7 +151,7 @@ def one_evaluation_device(params: EvalParams) -> Iterator[Conflict]:
 def data_sets_are_named_once(params: EvalParams) -> Iterator[Conflict]:
     """One way to name the data, and one file for the embeddings of each set."""
     if params.data_dirs and params.batches_dir is not None:
-        yield Conflict(("data_dirs", "batches_dir"), "both name data sets; leave batches_dir out")
+        yield Conflict(("data_dirs", "batches_dir"), "names data sets, as batches_dir does; leave one of them out")
     if len(set(params.data_dirs)) < len(params.data_dirs):
         yield Conflict(("data_dirs",), "names a data set more than once")
     if len(params.data_dirs) > 1 and params.features_path:

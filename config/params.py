@@ -10,6 +10,7 @@ from data.features import TestFeatures
 from data.options import DataOptions
 from losses.options import LossOptions
 from models.options import ModelOptions
+from utils.errors import ParamsError
 from utils.options import Options
 
 Step = Annotated[int, Field(ge=1)]
@@ -67,7 +68,17 @@ class Params(LossOptions, ModelOptions, DataOptions):
 
     @property
     def online_net(self) -> nn.Module:
-        """The network an evaluation plug-in measures: normalised images (B, 3, H, W) -> embeddings (B, D)."""
+        """The network an evaluation plug-in measures: normalised images (B, 3, H, W) -> embeddings (B, D).
+
+        Raises:
+            ParamsError: there are only features, and the plug-in asks for a network.
+            ValueError: there is neither.
+        """
+        if self._online_net is None and self._features is not None:
+            plugin = self.evaluation_params.type
+            raise ParamsError(
+                f"evaluation_params.type: {plugin} measures a network, and {self.batches_dir} holds features only"
+            )
         if self._online_net is None:
             raise ValueError("these params carry no network; evaluation passes params.with_net(network)")
         return self._online_net

@@ -135,8 +135,10 @@ class Meter:
 
 def evaluate_network(training: Training) -> Evaluation:
     """Let the plug-in of the params measure the network as it is."""
-    embedder = Embedder(training.network).eval()
-    return evaluate(training.params.with_net(embedder))
+    embedder = Embedder(training.network, training.pids).eval()
+    evaluation = evaluate(training.params.with_net(embedder))
+    # What only an offline evaluation asks for would keep all embeddings in memory during the next epoch.
+    return evaluation._replace(features=None, report=None)
 
 
 def keep_best(training: Training, folder: RunFolder, evaluation: Evaluation | None) -> None:

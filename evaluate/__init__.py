@@ -33,10 +33,18 @@ picture of the same person:
 
     "score"          names the entry that picks the best model, the higher the better; required
     "num_..."        a count, a whole number
+    "features"       data.features.TestFeatures, the embeddings measured: evaluator.py can save them
+    "report"         a function without arguments that makes an evaluate.core.report.Report; evaluator.py calls it
+                     only where a report is asked for
+    "threshold..."   a metric that is a distance: the screen shows it as it is
     any other name   a metric, a finite number; fractions, not percent (the screen shows percent)
                      or a picture, a uint8 array (H, W, 3), which TensorBoard shows
 
 Numbers may be Python's, NumPy's or tensors without dimensions.
+
+`config.online_net` as training and evaluator.py build it also has `logits` (images -> class scores), `labels` (the pid
+of each class) and `branch_dims` (the sizes of the parts of an embedding). `config.features` is not None where
+embeddings are evaluated that a file brought; there is no network then (`config.has_net`).
 
 A plug-in may also have a function `check_data(dataset, config)`, which raises a DataError where the data set lacks what
 run_eval needs; it is called before training begins.

@@ -1,34 +1,37 @@
 """Person re-identification as Market-1501 measures it: rank-k (CMC), mAP and mINP of queries against a gallery."""
 
-import logging
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from pydantic import Field
 
-from config.evaluation import EvaluationParams
 from config.params import Params
 from data.dataset import read_dataset
-from data.images import decode
-from data.samples import DISTRACTOR_PID, JUNK_PID, Dataset, Sample
-from evaluate.core.distances import Metric
-from evaluate.core.extract import Features, extract
-from evaluate.core.pictures import CROP_HEIGHT, RankedImage, RankList, rank_list_picture, spread_by_ap
-from evaluate.core.ranking import RankResult, rank, ranked_gallery
+from data.features import Features, TestFeatures
+from data.samples import Dataset, Sample
+from evaluate.core.extract import extract
+from evaluate.core.matchless import check_matches
+from evaluate.core.pictures import CROP_HEIGHT, rank_list_picture
+from evaluate.core.protocols import GroundTruth
+from evaluate.core.random_gallery import mean_and_deviation, random_gallery_trials
+from evaluate.core.rank_lists import rank_lists
+from evaluate.core.report.blocks import Report
+from evaluate.core.retrieval import Retrieval, RetrievalOptions, retrieve
+from evaluate.core.verification import retrieval_roc
+from utils.device import choose_device
 from utils.errors import DataError
 
-logger = logging.getLogger(__name__)
+FALSE_ACCEPT_RATES = (1e-1, 1e-2, 1e-3, 1e-4)
 
 
-class Options(EvaluationParams):
+class Options(RetrievalOptions):
     """The keys of evaluation_params when its type is "market_evaluate"."""
 
-    metric: Metric = "cosine"
-    """Distance between embeddings."""
     ranks: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 5, 10), min_length=1)
     """The k of each rank-k reported."""
+    verification: bool = False
+    """Also report AUC, EER and the true accept rate at false accept rates of 0.1 to 0.0001, over all pairs."""
     rank_list_queries: int = Field(default=5, ge=0)
     """Queries in the picture of rank lists, from the worst to the best; 0 = no picture."""
     rank_list_length: int = Field(default=10, ge=1)
@@ -36,28 +39,77 @@ class Options(EvaluationParams):
 
 
 def run_eval(config: Params) -> dict[str, Any]:
-    """Rank the gallery for every query of the data set in `config.batches_dir`.
+    """Rank the gallery for every query, of the data set in `config.batches_dir` or of the features that config carries.
 
     Returns:
         rank1, ... (for each of `ranks`), mAP, mAP_trapezoid, mINP as fractions, counts (num_...), the picture
-        "rank_list" unless turned off, and "score": "mAP".
+        "rank_list" unless turned off, and "score": "mAP". With the protocol "random_gallery" means over the repeats,
+        and the standard deviations as rank1_std, ...
 
     Raises:
         DataError: no query or gallery images, or no query with a true match in the gallery.
     """
-    options = config.evaluation_params
-    assert isinstance(options, Options)
-    dataset = read_dataset(config)
+    return measure(config, None if config.features else read_dataset(config))
+
+
+def measure(config: Params, dataset: Dataset | None) -> dict[str, Any]:
+    """`run_eval` on a data set; None = on the features that config carries."""
+    options = options_of(config)
+    if dataset is not None:
+        features = embed(config, dataset)
+    elif config.features is not None:
+        features = config.features
+        _check(options, features, "the features")
+    else:
+        raise ValueError("neither a data set nor features to evaluate")
+    means, retrieval = _ranked(features, options, choose_device(config.parallels))
+    counts = _counts(retrieval)
+    outcome = {**means, "score": "mAP", **counts, "features": features}
+    if options.rank_list_queries and retrieval.query.samples:
+        width = round(CROP_HEIGHT * config.img_w / config.img_h)
+        lists = rank_lists(retrieval, options.rank_list_queries, options.rank_list_length, width)
+        outcome["rank_list"] = rank_list_picture(lists)
+
+    def report() -> Report:
+        # Brings matplotlib along, which only a report needs.
+        from evaluate.core.report.retrieval import retrieval_report
+
+        return retrieval_report(retrieval, means, counts, config, options.memory)
+
+    return outcome | {"report": report}
+
+
+def _ranked(features: TestFeatures, options: Options, device: torch.device) -> tuple[dict[str, float], Retrieval]:
+    """The metrics, and what they were measured on; of several random galleries the first."""
+    if options.protocol != "random_gallery":
+        retrieval = retrieve(features, options, device)
+        return _metrics(retrieval, options), retrieval
+    metrics, first = [], None
+    for trial in random_gallery_trials(_pool(features), options.gallery_repeats, options.gallery_seed):
+        retrieval = retrieve(trial, options, device)
+        metrics.append(_metrics(retrieval, options))
+        first = first or retrieval
+    assert first is not None
+    return mean_and_deviation(metrics), first
+
+
+def options_of(config: Params) -> Options:
+    """The evaluation's options, of this plug-in or of one built on it."""
+    assert isinstance(config.evaluation_params, Options)
+    return config.evaluation_params
+
+
+def embed(config: Params, dataset: Dataset) -> TestFeatures:
+    """Embeddings of query and gallery."""
     check_data(dataset, config)
-    query = extract(config, dataset.query, "query")
-    gallery = extract(config, dataset.gallery, "gallery")
-    result = rank(*_rank_arguments(query, gallery), metric=options.metric)
-    report: dict[str, Any] = report_of(result, options.ranks)
-    report["num_gallery"] = len(gallery.samples)
-    if options.rank_list_queries:
-        lists = rank_lists(query, gallery, result, options, width=round(CROP_HEIGHT * config.img_w / config.img_h))
-        report["rank_list"] = rank_list_picture(lists)
-    return report
+    splits = [dataset.query, dataset.gallery]
+    parts = [
+        extract(config, split, name, flip=options_of(config).flip) if split else None
+        for name, split in zip(TestFeatures._fields, splits, strict=True)
+    ]
+    # Random galleries are drawn from both; VehicleID, for which they were made, keeps all its images in one.
+    some = next(part for part in parts if part is not None)
+    return TestFeatures(*(part or some.at(torch.empty(0, dtype=torch.int64)) for part in parts))
 
 
 def check_data(dataset: Dataset, config: Params) -> None:
@@ -66,71 +118,67 @@ def check_data(dataset: Dataset, config: Params) -> None:
     Raises:
         DataError: there is not; the message names the folder.
     """
-    query, gallery, folder = dataset.query, dataset.gallery, config.batches_dir
-    for name, split in (("query", query), ("gallery", gallery)):
-        if not split:
+    _check(options_of(config), TestFeatures(_labels(dataset.query), _labels(dataset.gallery)), config.batches_dir)
+
+
+def _check(options: Options, features: TestFeatures, where: str) -> None:
+    """As `check_data`; of the features only the labels are looked at."""
+    query, gallery = features
+    if options.protocol == "random_gallery":
+        # Drawing one gallery finds out whether there is anything to draw.
+        next(random_gallery_trials(_pool(features), repeats=1, seed=0))
+        return
+    for name, part in features._asdict().items():
+        if not len(part.pids):
             raise DataError(
-                f"{folder}: no {name} images to evaluate on; add them, or set evaluation_params.type to null"
+                f"{where}: no {name} images to evaluate on; add them, or set evaluation_params.type to null"
             )
-    cameras_of: dict[int, set[int]] = {}
-    for sample in gallery:
-        if sample.pid not in (JUNK_PID, DISTRACTOR_PID):
-            cameras_of.setdefault(sample.pid, set()).add(sample.camid)
-    absent = sum(sample.pid not in cameras_of for sample in query)
-    without_match = sum(not cameras_of.get(sample.pid, set()) - {sample.camid} for sample in query)
-    if absent == len(query):
-        raise DataError(f"{folder}: the gallery shows none of the persons of the {len(query)} query images")
-    if without_match == len(query):
-        raise DataError(
-            f"{folder}: no query image has a true match; the gallery shows their persons from the query's own camera "
-            f"only, and such images do not count"
-        )
-    if without_match:
-        logger.warning(
-            "%s: %d of %d query images have no true match in the gallery and are left out of the metrics",
-            folder,
-            without_match,
-            len(query),
-        )
+    cross_camera = options.protocol == "cross_camera"
+    truth = GroundTruth(query.pids, query.camids, gallery.pids, gallery.camids, cross_camera=cross_camera)
+    check_matches(where, truth, query.pids, gallery.pids)
 
 
-def report_of(result: RankResult, ranks: Sequence[int]) -> dict[str, Any]:
-    """The metrics and counts under the names that files use."""
-    return {
-        **{f"rank{k}": result.cmc(k) for k in ranks},
+def _metrics(retrieval: Retrieval, options: Options) -> dict[str, float]:
+    """The metrics under the names that files use."""
+    result = retrieval.result
+    metrics = {
+        **{f"rank{k}": result.cmc(k) for k in options.ranks},
         "mAP": result.mean_ap,
         "mAP_trapezoid": result.mean_ap_trapezoid,
         "mINP": result.mean_inp,
-        "score": "mAP",
+    }
+    if options.verification:
+        roc = retrieval_roc(retrieval.distances, retrieval.truth, options.memory).roc
+        metrics |= {"auc": roc.auc, "eer": roc.eer}
+        metrics |= {f"tar_at_far_{far:g}": roc.tar_at(far) for far in FALSE_ACCEPT_RATES}
+    return metrics
+
+
+def _counts(retrieval: Retrieval) -> dict[str, int]:
+    result = retrieval.result
+    return {
         "num_query": result.num_query,
         "num_query_without_match": result.num_query_without_match,
+        "num_gallery": retrieval.truth.shape[1],
     }
 
 
-def rank_lists(query: Features, gallery: Features, result: RankResult, options: Options, width: int) -> list[RankList]:
-    """The rank lists of a few queries with their images, `width` pixels wide; ignored gallery images are left out."""
-    chosen = torch.from_numpy(spread_by_ap(result.ap.numpy(), options.rank_list_queries))
-    rows = result.queries[chosen]
-    few = Features(query.features[rows], query.pids[rows], query.camids[rows], [query.samples[row] for row in rows])
-    ranked = ranked_gallery(*_rank_arguments(few, gallery), metric=options.metric)
-
-    def read(sample: Sample) -> np.ndarray:
-        return decode(sample.path, CROP_HEIGHT, width)
-
-    lists = []
-    for row, sample in enumerate(few.samples):
-        seen = (~ranked.ignored[row]).nonzero().flatten()[: options.rank_list_length]
-        found = [
-            RankedImage(
-                read(gallery.samples[int(ranked.order[row, place])]),
-                float(ranked.distance[row, place]),
-                bool(ranked.match[row, place]),
-            )
-            for place in seen.tolist()
-        ]
-        lists.append(RankList(read(sample), float(result.ap[chosen[row]]), found))
-    return lists
+def _labels(samples: Sequence[Sample]) -> Features:
+    """What is known of images before they are embedded."""
+    pids = torch.tensor([sample.pid for sample in samples], dtype=torch.int64)
+    camids = torch.tensor([sample.camid for sample in samples], dtype=torch.int64)
+    return Features(torch.empty(len(samples), 0), pids, camids, list(samples))
 
 
-def _rank_arguments(query: Features, gallery: Features) -> tuple[torch.Tensor, ...]:
-    return query.features, gallery.features, query.pids, query.camids, gallery.pids, gallery.camids
+def _pool(features: TestFeatures) -> Features:
+    """Query and gallery as one."""
+    query, gallery = features
+    pids = torch.cat([query.pids, gallery.pids])
+    samples = query.samples + gallery.samples
+    return Features(
+        torch.cat([query.features, gallery.features]),
+        pids,
+        torch.cat([query.camids, gallery.camids]),
+        samples if len(samples) == len(pids) else [],
+        gallery.branch_dims,
+    )

@@ -1,5 +1,7 @@
 """The re-ID network: one backbone, one or two branches on its feature map."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -43,15 +45,40 @@ class ReidNetwork(nn.Module):
 
 
 class Embedder(nn.Module):
-    """A network seen from outside: normalised images (B, 3, H, W) -> embeddings (B, D). What evaluation measures."""
+    """A network seen from outside: normalised images (B, 3, H, W) -> embeddings (B, D). What evaluation measures.
 
-    def __init__(self, network: ReidNetwork) -> None:
+    Args:
+        network: shared, not copied.
+        labels: pid of each of the N classes in the order of the logits, the sorted pids of the training set; without
+            them nobody can say what a class score is of.
+    """
+
+    def __init__(self, network: ReidNetwork, labels: Sequence[int] = ()) -> None:
         super().__init__()
         self.network = network
+        self.labels = tuple(labels)
+
+    @property
+    def branch_dims(self) -> tuple[int, ...]:
+        """Size of each part of each branch, in the order of the embedding; they add up to D."""
+        heads: list[BranchHead] = list(self.network.branches.values())  # pyright: ignore[reportAssignmentType]
+        return tuple(head.dim for head in heads for _ in range(head.num_parts))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) -> embeddings (B, D), not yet of unit length."""
         return self.network.embed(images)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) -> class scores of the whole network (B, N): the mean of all parts' logits.
+
+        Their softmax is the normalised geometric mean of the parts' probabilities, the logarithmic opinion pool. Every
+        part of every branch has the same weight, as in the classification loss; and since log-sum-exp is convex, the
+        cross entropy of the pool is at most the mean of theirs, which is what training lowers.
+
+        Source: Heskes 1998, "Selecting weighting factors in logarithmic opinion pools", NIPS 10.
+        """
+        outputs: dict[str, BranchOutput] = self.network(images)
+        return torch.cat([branch.logits.float() for branch in outputs.values()]).mean(dim=0)
 
 
 def build_network(options: ModelParams, num_classes: int) -> ReidNetwork:

@@ -1,44 +1,117 @@
-"""Distances between embeddings, at full single precision."""
+"""Distances between embeddings, at full single precision, a block of queries at a time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from utils.distances import squared_euclidean
+from utils.errors import DataError
 
 Metric = Literal["cosine", "euclidean"]
 
+ROWS = 4096  # embeddings squared at once: their squares take as much memory as they
 
-def prepared(features: Tensor, metric: Metric) -> Tensor:
-    """Embeddings (N, D) as `pairwise_distance` takes them: float32, for "cosine" of unit length.
-
-    A step of its own, because a gallery meets many chunks of queries and need be prepared only once.
-    """
-    return F.normalize(features.float()) if metric == "cosine" else features.float()
+BLOCK_BYTES = 2**28
+"""Working set of one block of queries on the CPU, at most: larger blocks make the matrix product no faster."""
 
 
-def pairwise_distance(query: Tensor, gallery: Tensor, metric: Metric) -> Tensor:
-    """Distance of every query to every gallery image.
+class Distances(Protocol):
+    """Any way of scoring a gallery for queries. Nobody ever asks for the whole (Q, G) matrix."""
+
+    shape: tuple[int, int]
+    """(Q, G)."""
+    device: torch.device
+    """Where the rows lie."""
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Distances of queries start..stop: (stop - start, G) float32, finite and nowhere negative.
+
+        They are the caller's until it asks for the next rows: it may write into them, but not keep them.
+        """
+        ...
+
+
+class FeatureDistances:
+    """Distances between embeddings.
 
     Args:
-        query: (Q, D) float32 embeddings, `prepared` for the metric.
-        gallery: (G, D) likewise.
+        query: (Q, D) float32 embeddings, need not be of unit length.
+        gallery: (G, D) likewise, on the same device.
         metric: "cosine": 1 - cosine of the angle, 0..2; "euclidean": length of the difference.
 
-    Returns:
-        (Q, G) float32, nowhere negative.
+    Raises:
+        DataError: for "cosine", an embedding of length zero, which has no direction.
+        ValueError: shapes do not fit, an embedding is not finite, or the metric is unknown.
     """
-    if metric == "cosine":
-        with full_precision():
-            return (1.0 - query @ gallery.T).clamp_(min=0.0)
-    if metric == "euclidean":
-        with full_precision():
-            return squared_euclidean(query, gallery).sqrt_()
-    raise ValueError(f"metric: unknown metric {metric!r}; allowed: cosine, euclidean")
+
+    def __init__(self, query: Tensor, gallery: Tensor, metric: Metric) -> None:
+        if metric not in ("cosine", "euclidean"):
+            raise ValueError(f"metric: unknown metric {metric!r}; allowed: cosine, euclidean")
+        if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1] or not query.shape[1]:
+            raise ValueError(f"embeddings (Q, D) and (G, D) expected, got {tuple(query.shape)}, {tuple(gallery.shape)}")
+        self.shape = (len(query), len(gallery))
+        self.device = gallery.device
+        self._query, self._gallery = query.float(), gallery.float()
+        self._cosine = metric == "cosine"
+        # Lengths are applied to the products: unit-length copies of the embeddings would double their memory.
+        self._query_square = _squared_lengths(self._query, "query")
+        self._gallery_square = _squared_lengths(self._gallery, "gallery")
+        if self._cosine:
+            self._query_scale = _inverse_lengths(self._query_square, "query")
+            self._gallery_scale = _inverse_lengths(self._gallery_square, "gallery")
+        self._buffer = torch.empty(0)
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """(stop - start, G) float32, as `Distances` says."""
+        product = self._product(self._query[start:stop])
+        if self._cosine:
+            product.mul_(self._query_scale[start:stop, None]).mul_(self._gallery_scale).neg_().add_(1.0)
+            return product.clamp_(min=0.0)
+        squares = product.mul_(-2.0).add_(self._query_square[start:stop, None]).add_(self._gallery_square)
+        return squares.clamp_(min=0.0).sqrt_()
+
+    def _product(self, query: Tensor) -> Tensor:
+        """Inner products (R, G), in a buffer that the next block overwrites."""
+        if self.device.type != "cpu":
+            with full_precision():
+                return query @ self._gallery.T
+        if len(self._buffer) < len(query):
+            self._buffer = torch.empty((len(query), self.shape[1]))
+        product = self._buffer[: len(query)]
+        # NumPy's BLAS is as fast as torch's on Intel's processors and half as slow again on others.
+        np.matmul(query.numpy(), self._gallery.numpy().T, out=product.numpy())
+        return product
+
+
+class MatrixDistances:
+    """A (Q, G) matrix of distances that is there already, for small problems."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.shape = (len(matrix), matrix.shape[1])
+        self.device = matrix.device
+        self._matrix = matrix
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """(stop - start, G) float32, as `Distances` says."""
+        return self._matrix[start:stop].float().clone()
+
+
+def blocks(distances: Distances, memory: int, bytes_per_pair: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of blocks of queries that together are all of them.
+
+    Args:
+        distances: say how many queries there are, and how large the gallery is.
+        memory: bytes that the work on one block may take; one query is the least.
+        bytes_per_pair: bytes the work takes for each query and gallery image, its distance included.
+    """
+    num_query, num_gallery = distances.shape
+    limit = memory if distances.device.type != "cpu" else min(memory, BLOCK_BYTES)
+    size = max(1, limit // (bytes_per_pair * max(1, num_gallery)))
+    for start in range(0, num_query, size):
+        yield start, min(start + size, num_query)
 
 
 @contextmanager
@@ -56,3 +129,25 @@ def full_precision() -> Iterator[None]:
     finally:
         for backend, precision in zip(backends, before, strict=True):
             backend.fp32_precision = precision
+
+
+def _squared_lengths(features: Tensor, name: str) -> Tensor:
+    """(N,) squared lengths of embeddings; exact where whole numbers are squared, as in a test of ties."""
+    parts = [part.square().sum(dim=1) for part in features.split(ROWS)]
+    squares = torch.cat(parts) if parts else features.new_empty(0)
+    # A quarter of the largest number: then not even the square of a sum of two lengths overflows.
+    bad = (~(squares < torch.finfo(torch.float32).max / 4)).nonzero().flatten().tolist()
+    if bad:
+        what = "hold NaN or infinity" if not features[bad[0]].isfinite().all() else "are too long for single precision"
+        raise ValueError(f"{name}: {len(bad)} of {len(squares)} embeddings {what}, the first in row {bad[0]}")
+    return squares
+
+
+def _inverse_lengths(squares: Tensor, name: str) -> Tensor:
+    zero = (squares < torch.finfo(torch.float32).tiny).nonzero().flatten().tolist()
+    if zero:
+        raise DataError(
+            f"{name}: {len(zero)} of {len(squares)} embeddings have length zero, the first in row {zero[0]}; they have "
+            f'no direction to compare; use "metric": "euclidean" or leave them out'
+        )
+    return squares.rsqrt()

@@ -1,9 +1,9 @@
-"""From images to embeddings, with the network that is being evaluated."""
+"""From images to what the network that is being evaluated says of them: embeddings, or anything else it computes."""
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,85 +11,108 @@ from tqdm import tqdm
 
 from config.params import Params
 from data.augment import normalise
+from data.features import Features
 from data.samples import Sample
 from data.store import stream_images
 from utils.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-
-class Features(NamedTuple):
-    """Embeddings of N images: features (N, D) float32, pids (N,) and camids (N,) int64, all on the CPU."""
-
-    features: Tensor
-    pids: Tensor
-    camids: Tensor
-    samples: list[Sample]
+Reading = Callable[[Tensor], Tensor]
+"""Normalised images (B, 3, H, W) -> one row for each (B, D), all by themselves: `online_net` or a method of it."""
 
 
-def extract(config: Params, samples: Sequence[Sample], description: str) -> Features:
+def extract(config: Params, samples: Sequence[Sample], description: str, *, flip: bool = False) -> Features:
     """Embed every image with `config.online_net`, on the device the network lies on.
 
     Args:
         config: says the size and normalisation of the images, the batch size, and what an unreadable image means.
         samples: the images.
         description: stands before the progress bar, "query" or "gallery".
+        flip: add the embedding of the mirror image to that of the image.
 
     Returns:
         Embeddings as the network gives them, not of unit length, in the order of `samples`. With "bad_images": "skip"
-        unreadable images are missing from it.
+        unreadable images are missing from it. `branch_dims` is the network's, where it has such an attribute.
 
     Raises:
         DataError: no readable image, or embeddings that are NaN or infinite.
         ValueError: the network is in training mode, or returns something else than (B, D).
     """
     net = config.online_net
+    kept, features = read_images(config, samples, description, net, flip=flip)
+    pids = torch.tensor([sample.pid for sample in kept])
+    camids = torch.tensor([sample.camid for sample in kept])
+    return Features(features, pids, camids, kept, getattr(net, "branch_dims", ()))
+
+
+def read_images(
+    config: Params, samples: Sequence[Sample], description: str, reading: Reading, *, flip: bool = False
+) -> tuple[list[Sample], Tensor]:
+    """What `reading` makes of every image, a batch at a time; `extract` is this with the network itself.
+
+    Args:
+        reading: `config.online_net` or a method of it, such as its `logits`.
+        config, samples, description, flip: as for `extract`; with `flip`, both readings are added.
+
+    Returns:
+        The N images that could be read, in their order, and their rows (N, D) float32 on the CPU.
+
+    Raises:
+        DataError, ValueError: as for `extract`.
+    """
+    net = config.online_net
     if net.training:
         raise ValueError("online_net: the network is in training mode; call net.eval() before evaluating it")
-    positions, batches = _embed_all(config, net, samples, description)
+    start = time.monotonic()
+    positions, batches = _read_batches(config, net, samples, description, reading, flip=flip)
     if not positions:
         raise DataError(f"{description}: none of {len(samples)} images can be read")
-    # Joined outside inference mode, so that a plug-in may do with the features what it likes.
-    features = torch.cat(batches)
+    logger.info(
+        "%s: %d images, %.0f images/s", description, len(positions), len(positions) / (time.monotonic() - start)
+    )
+    # Joined outside inference mode, so that a plug-in may do with the rows what it likes.
+    rows = torch.cat(batches)
     if len(positions) < len(samples):
         logger.warning(
             "%s: %d of %d images unreadable, left out", description, len(samples) - len(positions), len(samples)
         )
     kept = [samples[position] for position in positions]
-    _check_finite(features, kept, description)
-    pids = torch.tensor([sample.pid for sample in kept])
-    camids = torch.tensor([sample.camid for sample in kept])
-    return Features(features, pids, camids, kept)
+    _check_finite(rows, kept, description)
+    return kept, rows
 
 
 @torch.inference_mode()
-def _embed_all(
-    config: Params, net: nn.Module, samples: Sequence[Sample], description: str
+def _read_batches(
+    config: Params, net: nn.Module, samples: Sequence[Sample], description: str, reading: Reading, *, flip: bool
 ) -> tuple[list[int], list[Tensor]]:
-    """The positions in `samples` that could be read, and their embeddings in batches (B, D)."""
+    """The positions in `samples` that could be read, and what became of them in batches (B, D)."""
     paths = [sample.path for sample in samples]
     batch_size = config.evaluation_params.batch_size
     device = _device(net)
     positions: list[int] = []
     batches: list[Tensor] = []
     with tqdm(desc=description, total=len(samples), unit="img", leave=False, disable=None) as progress:
-        for kept, images in stream_images(paths, config.img_h, config.img_w, batch_size, bad_images=config.bad_images):
-            embeddings = net(normalise(images.to(device), config.data_augmentation.normalisation))
-            if embeddings.shape[:-1] != (len(kept),):
-                raise ValueError(f"online_net: returned {tuple(embeddings.shape)} for {len(kept)} images, not (B, D)")
+        for kept, pixels in stream_images(paths, config.img_h, config.img_w, batch_size, bad_images=config.bad_images):
+            images = normalise(pixels.to(device), config.data_augmentation.normalisation)
+            rows = reading(images).float()
+            if rows.shape[:-1] != (len(kept),):
+                raise ValueError(f"online_net: returned {tuple(rows.shape)} for {len(kept)} images, not (B, D)")
+            if flip:
+                rows = rows + reading(images.flip(3)).float()
             # Moved off the device at once: a large gallery would take memory there that training needs.
-            batches.append(embeddings.float().cpu())
+            batches.append(rows.cpu())
             positions += kept
             progress.update(len(kept))
     return positions, batches
 
 
-def _check_finite(features: Tensor, samples: Sequence[Sample], description: str) -> None:
-    bad = (~features.isfinite().all(dim=1)).nonzero().flatten().tolist()
+def _check_finite(rows: Tensor, samples: Sequence[Sample], description: str) -> None:
+    bad = (~rows.isfinite().all(dim=1)).nonzero().flatten().tolist()
     if bad:
         raise DataError(
-            f"{description}: {len(bad)} of {len(features)} embeddings hold NaN or infinity, the first that of "
-            f"{samples[bad[0]].path}; the network's weights have diverged or were damaged"
+            f"{description}: the network makes NaN or infinity of {len(bad)} of {len(rows)} images, the first is "
+            f"{samples[bad[0]].path}; its weights have diverged or were damaged"
         )
 
 

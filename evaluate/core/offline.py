@@ -1,8 +1,9 @@
-"""Evaluating a network that lies on disk."""
+"""Evaluating what lies on disk: a trained network on one or several data sets, or embeddings saved earlier."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,15 +12,46 @@ from PIL import Image
 from config.eval_params import EvalParams
 from config.load import params_from_dict
 from config.params import Params
+from data.features import read_features
 from evaluate.core.plugins import Evaluation, plugin_options
+from evaluate.core.report.page import write_report
 from models.network import Embedder, build_network
 from utils.checkpoint import MODEL_BEST, is_finished, load_checkpoint
 from utils.device import choose_device, describe_device
-from utils.errors import DataError
+from utils.errors import DataError, ParamsError
 from utils.files import write_json
 from utils.memory import keep_freed_memory
 
 logger = logging.getLogger(__name__)
+
+FEATURES = ".npz"
+DEFAULT_PLUGIN = "market_evaluate"
+
+
+class Subject(NamedTuple):
+    """What is evaluated, and on what: by name of the data set the params of one evaluation, carrying the subject."""
+
+    path: Path
+    evaluations: Mapping[str, Params]
+
+
+class Outcome(NamedTuple):
+    """What came of one evaluation, and the seconds it took."""
+
+    params: Params
+    evaluation: Evaluation
+    seconds: float
+
+
+def load_subject(options: EvalParams) -> Subject:
+    """The network or the features that `model_path` names.
+
+    Raises:
+        DataError: there are none, or they cannot be used.
+        ParamsError: the params in a checkpoint, or their combination with `options`, are not valid.
+    """
+    path = Path(options.model_path).expanduser()
+    return load_features(path, options) if path.suffix == FEATURES else load_trained(find_model(path), options)
 
 
 def find_model(path: Path) -> Path:
@@ -33,51 +65,110 @@ def find_model(path: Path) -> Path:
     if (path / MODEL_BEST).is_file():
         return path / MODEL_BEST
     if not path.is_dir():
-        raise DataError(f"model_path: {path}: no such file or folder; train a model first, or name a .pth file")
+        raise DataError(f"model_path: {path}: no such file or folder; train a model first, or name a .pth or .npz file")
     finished = [model for model in path.rglob(MODEL_BEST) if is_finished(model.parent)]
     if not finished:
         raise DataError(f"model_path: {path}: no finished run in this folder (no {MODEL_BEST}); train a model first")
     return max(finished, key=lambda model: (model.stat().st_mtime_ns, model))
 
 
-def load_trained(options: EvalParams) -> Params:
-    """The params of the evaluation, carrying the trained network on its device.
+def load_features(path: Path, options: EvalParams) -> Subject:
+    """Embeddings saved by this framework or by any other, to be evaluated without a network.
 
     Raises:
-        DataError: there is no checkpoint, or its weights do not fit its params.
+        DataError: the file is missing or damaged.
+        ParamsError: `options` name a data set, of which there is no use.
+    """
+    for key in ("batches_dir", "data_layout", "data_dirs"):
+        if getattr(options, key):
+            raise ParamsError(f"{key}: {path} already holds the embeddings of a data set; leave {key} out")
+    evaluation = options.evaluation_params
+    if evaluation is None or evaluation.type is None:
+        evaluation = plugin_options(DEFAULT_PLUGIN)(type=DEFAULT_PLUGIN)
+    params = Params(batches_dir=str(path), parallels=options.parallels, evaluation_params=evaluation)
+    # Put in afterwards: validation as a part of the params would turn it into the base class.
+    params = params.model_copy(update={"evaluation_params": evaluation})
+    features = read_features(path)
+    logger.info("features %s; %s", path, describe_device(choose_device(options.parallels)))
+    return Subject(path, {str(path): params.with_features(features)})
+
+
+def load_trained(path: Path, options: EvalParams) -> Subject:
+    """A trained network on its device.
+
+    Raises:
+        DataError: the file is no checkpoint, or its weights do not fit its params.
         ParamsError: the params in it, or their combination with `options`, are not valid.
     """
-    path = find_model(Path(options.model_path).expanduser())
     checkpoint = load_checkpoint(path)
     trained, _ = params_from_dict(checkpoint.params, str(path), plugin_options)
-    params = options.as_trained(trained)
-    device = choose_device(params.parallels)
+    device = choose_device(options.parallels)
     logger.info("model %s; %s", path, describe_device(device))
-    if device.type == "cpu" and params.keep_freed_memory:
+    if device.type == "cpu" and trained.keep_freed_memory:
         keep_freed_memory()
-    network = build_network(params.model_params, len(checkpoint.labels))
+    network = build_network(trained.model_params, len(checkpoint.labels))
     try:
         network.load_state_dict(checkpoint.model)
     except RuntimeError as error:
         raise DataError(f"{path}: the weights do not fit the params beside them ({error})") from error
     network = network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    return params.with_net(Embedder(network).eval())
+    embedder = Embedder(network, checkpoint.labels).eval()
+    return Subject(path, {params.batches_dir: params.with_net(embedder) for params in options.as_trained(trained)})
 
 
-def write_result(path: Path, params: Params, evaluation: Evaluation, seconds: float) -> None:
-    """The evaluation as one JSON object: metrics as fractions, counts, and what was measured how."""
-    result: dict[str, Any] = {
-        "batches_dir": params.batches_dir,
-        "evaluation_params": params.evaluation_params.model_dump(mode="json"),
-        "score": evaluation.score_name,
-        "metrics": evaluation.metrics,
-        "counts": evaluation.counts,
-        "seconds": round(seconds, 3),
+def write_result(path: Path, subject: Subject, outcomes: Sequence[Outcome]) -> None:
+    """The outcome as one JSON object, of several data sets under "data_sets".
+
+    Metrics are fractions; beside them stand the counts, the protocol and all other settings, and the seconds.
+    """
+    results = [_result(outcome) for outcome in outcomes]
+    details = results[0] if len(results) == 1 else {"data_sets": results}
+    write_json(path, {"model": str(subject.path), **details})
+
+
+def write_pictures(folder: Path, outcomes: Sequence[Outcome]) -> None:
+    """Each picture (H, W, 3) uint8 as folder/NAME.png, those of several data sets in a folder for each."""
+    for number, outcome in enumerate(outcomes, start=1):
+        inner = folder if len(outcomes) == 1 else folder / f"{number}_{Path(outcome.params.batches_dir).name}"
+        inner.mkdir(parents=True, exist_ok=True)
+        for name, picture in outcome.evaluation.pictures.items():
+            Image.fromarray(np.ascontiguousarray(picture)).save(inner / f"{name}.png")
+
+
+def write_reports(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """The reports of all data sets as one HTML file.
+
+    Raises:
+        ParamsError: the plug-in makes none.
+    """
+    reports = [outcome.evaluation.report for outcome in outcomes]
+    write_report(path, [_offered(report, "report", "report_path", outcomes)() for report in reports])
+
+
+def offered_features(outcomes: Sequence[Outcome]) -> Any:
+    """The embeddings of the only data set.
+
+    Raises:
+        ParamsError: the plug-in gives none.
+    """
+    return _offered(outcomes[0].evaluation.features, "features", "features_path", outcomes)
+
+
+def _offered(value: Any, what: str, key: str, outcomes: Sequence[Outcome]) -> Any:
+    if value is None:
+        plugin = outcomes[0].params.evaluation_params.type
+        raise ParamsError(f"{key}: evaluate/{plugin}.py offers no {what}; leave {key} out")
+    return value
+
+
+def _result(outcome: Outcome) -> dict[str, Any]:
+    options = outcome.params.evaluation_params
+    return {
+        "data_set": outcome.params.batches_dir,
+        "protocol": getattr(options, "protocol", options.type),
+        "evaluation_params": options.model_dump(mode="json"),
+        "score": outcome.evaluation.score_name,
+        "metrics": outcome.evaluation.metrics,
+        "counts": outcome.evaluation.counts,
+        "seconds": round(outcome.seconds, 3),
     }
-    write_json(path, result)
-
-
-def write_pictures(folder: Path, pictures: dict[str, np.ndarray]) -> None:
-    """Each picture (H, W, 3) uint8 as folder/NAME.png."""
-    for name, picture in pictures.items():
-        Image.fromarray(picture).save(folder / f"{name}.png")

@@ -5,7 +5,7 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -13,7 +13,9 @@ import torch
 import evaluate as package
 from config.evaluation import EvaluationParams
 from config.params import Params
+from data.features import TestFeatures
 from data.samples import Dataset
+from evaluate.core.report.blocks import Report
 from utils.errors import ParamsError, UserError
 
 PLUGIN_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -33,8 +35,9 @@ class Evaluation(NamedTuple):
     """What a plug-in measured.
 
     score: the metric that picks the best model, the higher the better; score_name: its name in `metrics`;
-    metrics: finite numbers, fractions; counts: numbers of things, the names begin with "num_";
-    pictures: (H, W, 3) uint8 each.
+    metrics: finite numbers, fractions, or distances if the name begins with "threshold"; counts: numbers of things,
+    the names begin with "num_"; pictures: (H, W, 3) uint8 each; features: the embeddings measured, and report: makes
+    a report of them; None where the plug-in offers none.
     """
 
     score: float
@@ -42,6 +45,8 @@ class Evaluation(NamedTuple):
     metrics: dict[str, float]
     counts: dict[str, int]
     pictures: dict[str, np.ndarray]
+    features: TestFeatures | None = None
+    report: Callable[[], Report] | None = None
 
 
 def plugin_names() -> list[str]:
@@ -109,13 +114,18 @@ def normalise_result(name: str, result: Any) -> Evaluation:
         return Evaluation(score, "score", {"score": score}, {}, {})
     if not all(isinstance(key, str) for key in result):
         raise UserError(f"{where}: returned names that are no strings: {list(result)}")
-    entries = {key: value for key, value in result.items() if key != "score"}
+    entries = {key: value for key, value in result.items() if key not in ("score", "features", "report")}
     pictures = {key: value for key, value in entries.items() if _is_picture(value)}
     numbers = {key: value for key, value in entries.items() if key not in pictures}
     counts = {key: _count(where, key, value) for key, value in numbers.items() if key.startswith(COUNT_PREFIX)}
     metrics = {key: _metric(where, key, value) for key, value in numbers.items() if key not in counts}
     score_name = _score_name(where, result, metrics)
-    return Evaluation(metrics[score_name], score_name, metrics, counts, pictures)
+    features, report = result.get("features"), cast(Callable[[], Report] | None, result.get("report"))
+    if not isinstance(features, TestFeatures | None):
+        raise UserError(f"{where}: features must be TestFeatures, got {_describe(features)}")
+    if report is not None and not callable(report):
+        raise UserError(f"{where}: report must be a function without arguments, got {_describe(report)}")
+    return Evaluation(metrics[score_name], score_name, metrics, counts, pictures, features, report)
 
 
 def _accept(dataset: Dataset, config: Params) -> None:

@@ -1,11 +1,10 @@
 """Exact retrieval metrics of person re-identification: CMC, mAP, mINP.
 
-The protocol, for one query: gallery images of its pid from its own camera, and junk (pid -1), are ignored as if they
-were not there. Of the rest, images of its pid are true matches and all others, distractors (pid 0) among them, are
-wrong. The gallery is ordered by distance; equal distances by gallery index. A query without a true match is counted
-and left out of every mean.
+The gallery is ordered by distance; equal distances by gallery index. A query without a true match is counted and left
+out of every mean.
 
-Each metric needs the positions of the true matches only, so the gallery is counted, not sorted.
+Each metric needs the positions of the true matches only: how many images are nearer. The distances of a query are
+sorted without their indices, which is far quicker than ordering the gallery, and searched for those of its matches.
 
 Source: Zheng et al. 2015 (CMC, mAP); the evaluation code of Market-1501 (trapezoid mAP); Ye et al. 2021 (mINP).
 """
@@ -16,12 +15,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from data.samples import DISTRACTOR_PID, JUNK_PID
-from evaluate.core.distances import Metric, pairwise_distance, prepared
+from evaluate.core.distances import Distances, blocks
+from evaluate.core.protocols import GroundTruth
+from evaluate.core.rows import first_columns, sort_rows_
 from utils.errors import DataError
 
-MEMORY = 2**27
-BYTES_PER_PAIR = 48  # a distance, four int64 and a few booleans for each query and gallery image of a chunk
+MEMORY = 2**30
+"""Bytes the work may take beside the embeddings, unless told otherwise."""
+BYTES_PER_PAIR = 32
+"""Two distances and, on a GPU, their sorting: values, indices and as much again to sort them in."""
 
 
 @dataclass(frozen=True)
@@ -70,116 +72,103 @@ class RankResult:
 
 
 class RankedGallery(NamedTuple):
-    """The whole gallery as each of R queries ranks it.
+    """The L nearest gallery images of each of R queries, without those that are ignored.
 
-    order: (R, G) int64 gallery indices, nearest first; distance: (R, G) float32 in that order;
-    match: (R, G) bool, true matches; ignored: (R, G) bool, images the metrics do not see.
+    order: (R, L) int64 gallery indices, nearest first, -1 where there are fewer; distance: (R, L) float32, infinite
+    there; match: (R, L) bool, true matches.
     """
 
     order: Tensor
     distance: Tensor
     match: Tensor
-    ignored: Tensor
 
 
-def rank(
-    query: Tensor,
-    gallery: Tensor,
-    query_pids: Tensor,
-    query_camids: Tensor,
-    gallery_pids: Tensor,
-    gallery_camids: Tensor,
-    metric: Metric = "cosine",
-    memory: int = MEMORY,
-) -> RankResult:
-    """Rank the gallery for every query, on the device of the embeddings.
+def rank(distances: Distances, truth: GroundTruth, memory: int = MEMORY) -> RankResult:
+    """Rank the gallery for every query, on the device of the distances.
 
     Args:
-        query: (Q, D) embeddings, need not be of unit length.
-        gallery: (G, D) embeddings.
-        query_pids, query_camids: (Q,) int64.
-        gallery_pids, gallery_camids: (G,) int64.
-        metric: distance between embeddings.
-        memory: bytes that one chunk of queries may take; at least one query is ranked at a time.
+        distances: of Q queries to G gallery images.
+        truth: of the same.
+        memory: bytes the work may take beside the embeddings; at least one query is ranked at a time.
 
     Raises:
         DataError: no query has a true match.
-        ValueError: shapes do not fit, or an embedding is not finite.
+        ValueError: distances and truth are of different sizes.
     """
-    _check(query, query_pids, query_camids, "query")
-    _check(gallery, gallery_pids, gallery_camids, "gallery")
-    query, gallery = prepared(query, metric), prepared(gallery, metric)
-    num_rows = max(1, memory // (BYTES_PER_PAIR * max(1, len(gallery))))
-    chunks = []
-    for rows in torch.arange(len(query), device=query.device).split(num_rows):
-        match, ignored = judge(query_pids[rows], query_camids[rows], gallery_pids, gallery_camids)
-        has_match = match.any(dim=1)
-        rows, match, ignored = rows[has_match], match[has_match], ignored[has_match]
-        if len(rows):
-            distance = pairwise_distance(query[rows], gallery, metric)
-            positions, num_matches = match_positions(distance, match, ignored)
-            chunks.append((rows, positions[:, 0], *per_query_metrics(positions, num_matches)))
-    if not chunks:
+    _check(distances, truth)
+    if not truth.num_matches.any():
         raise DataError(
-            f"none of the {len(query)} query images has a true match, an image of the same person from another camera, "
-            f"among the {len(gallery)} gallery images; check pids and camids"
+            f"none of the {truth.shape[0]} query images has a true match, an image of the same person"
+            f"{' from another camera' if truth.cross_camera else ''}, among the {truth.shape[1]} gallery images; "
+            "check pids and camids"
         )
-    return RankResult(*(torch.cat(parts).cpu() for parts in zip(*chunks, strict=True)), num_query=len(query))
+    metrics = []
+    for start, stop in blocks(distances, memory, BYTES_PER_PAIR):
+        rows = truth.num_matches[start:stop].nonzero().flatten()
+        if len(rows):
+            index, is_match = truth.matches(start, stop)
+            positions = match_positions(distances.rows(start, stop), index, is_match, truth.ignored(start, stop))
+            num_matches = truth.num_matches[start:stop][rows]
+            metrics.append((rows + start, positions[rows, 0], *per_query_metrics(positions[rows], num_matches)))
+    return RankResult(*(torch.cat(parts).cpu() for parts in zip(*metrics, strict=True)), num_query=truth.shape[0])
 
 
-def ranked_gallery(
-    query: Tensor,
-    gallery: Tensor,
-    query_pids: Tensor,
-    query_camids: Tensor,
-    gallery_pids: Tensor,
-    gallery_camids: Tensor,
-    metric: Metric = "cosine",
+def nearest(
+    distances: Distances, truth: GroundTruth, length: int, queries: Tensor | None = None, memory: int = MEMORY
 ) -> RankedGallery:
-    """The full order of the gallery for a few queries, as `rank` sees it; arguments like `rank`'s."""
-    match, ignored = judge(query_pids, query_camids, gallery_pids, gallery_camids)
-    distance = pairwise_distance(prepared(query, metric), prepared(gallery, metric), metric)
-    distance, order = distance.sort(dim=1, stable=True)
-    return RankedGallery(order, distance, match.gather(1, order), ignored.gather(1, order))
+    """The nearest gallery images, as `rank` orders them.
+
+    Args:
+        distances: of Q queries to G gallery images.
+        truth: of the same.
+        length: L, how many images for each query.
+        queries: (R,) int64, the queries asked for; None = all.
+        memory: as for `rank`.
+
+    Returns:
+        On the CPU.
+    """
+    _check(distances, truth)
+    wanted = range(truth.shape[0]) if queries is None else queries.tolist()
+    length = min(length, truth.shape[1])
+    spans = blocks(distances, memory, BYTES_PER_PAIR) if queries is None else ((row, row + 1) for row in wanted)
+    parts = []
+    for start, stop in spans:
+        distance = distances.rows(start, stop)
+        distance[truth.ignored(start, stop)] = torch.inf
+        order = first_columns(distance, length)
+        found = distance.gather(1, order)
+        index, is_match = truth.matches(start, stop)
+        match = (order[:, :, None] == index.masked_fill(~is_match, -1)[:, None]).any(dim=2)
+        parts.append((order.masked_fill(found.isinf(), -1), found, match))
+    return RankedGallery(*(torch.cat(part).cpu() for part in zip(*parts, strict=True)))
 
 
-def judge(
-    query_pids: Tensor, query_camids: Tensor, gallery_pids: Tensor, gallery_camids: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Which gallery images are true matches of each query and which are ignored: two (Q, G) bool. The rest is wrong."""
-    same_pid = query_pids[:, None] == gallery_pids
-    same_camid = query_camids[:, None] == gallery_camids
-    is_person = (gallery_pids != JUNK_PID) & (gallery_pids != DISTRACTOR_PID)
-    return same_pid & ~same_camid & is_person, (same_pid & same_camid) | (gallery_pids == JUNK_PID)
-
-
-def match_positions(distance: Tensor, match: Tensor, ignored: Tensor) -> tuple[Tensor, Tensor]:
+def match_positions(distance: Tensor, index: Tensor, is_match: Tensor, ignored: tuple[Tensor, Tensor]) -> Tensor:
     """Positions of each query's true matches among the gallery images that are not ignored.
 
     Args:
-        distance: (Q, G) float32, nowhere negative.
-        match: (Q, G) bool, at least one true match in each row.
-        ignored: (Q, G) bool.
+        distance: (R, G) float32, finite; those of ignored images are overwritten.
+        index: (R, M) int64, gallery indices of the matches.
+        is_match: (R, M) bool, which of these are matches.
+        ignored: rows and columns of what is ignored, (X,) int64 each.
 
     Returns:
-        (Q, M) int64 positions from 0, ascending, M the largest number of matches; what stands behind a query's own
-        number of matches means nothing. And (Q,) int64, those numbers.
+        (R, M) int64 positions from 0, ascending; what stands behind a query's own number of matches means nothing.
     """
-    num_query, num_gallery = distance.shape
-    num_matches = match.sum(dim=1)
-    width = int(num_matches.max())
-    # Non-negative floats order like their bits. With the gallery index as the lower half no two keys are equal, so
-    # ties need no further care.
-    index = torch.arange(num_gallery, device=distance.device)
-    keys = (distance + 0.0).view(torch.int32).long() * 2**32 + index  # + 0.0 turns -0.0, whose bits differ, into 0.0
-    match_keys = keys.masked_fill(~match, torch.iinfo(torch.int64).max).topk(width, largest=False).values
-
-    # A wrong image with s true matches ahead of it pushes match s, and all after it, one place back.
-    # Images that push nothing are counted in a bin of their own, the last of each row.
-    num_ahead = torch.searchsorted(match_keys, keys).masked_fill_(match | ignored, width)
-    bins = num_ahead + torch.arange(num_query, device=distance.device)[:, None] * (width + 1)
-    pushes = bins.flatten().bincount(minlength=num_query * (width + 1)).view(num_query, width + 1)
-    return pushes.cumsum(dim=1)[:, :width] + torch.arange(width, device=distance.device), num_matches
+    distance[ignored] = torch.inf
+    own = distance.gather(1, index)
+    in_order = sort_rows_(distance.clone())
+    positions = torch.searchsorted(in_order, own)
+    # Where its distance occurs only once, a match stands where that begins; else those of smaller index come first.
+    is_tied = is_match & (torch.searchsorted(in_order, own, right=True) > positions + 1)
+    for row in is_tied.any(dim=1).nonzero().flatten().tolist():
+        places = is_tied[row].nonzero().flatten()
+        columns = index[row, places]
+        as_near = distance[row] == distance[row, columns, None]
+        is_before = torch.arange(distance.shape[1], device=distance.device) < columns[:, None]
+        positions[row, places] += (as_near & is_before).sum(dim=1)
+    return positions.masked_fill_(~is_match, distance.shape[1]).sort(dim=1).values
 
 
 def per_query_metrics(positions: Tensor, num_matches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -203,11 +192,6 @@ def per_query_metrics(positions: Tensor, num_matches: Tensor) -> tuple[Tensor, T
     return ap, ap_trapezoid, num_matches.double() / (last + 1)
 
 
-def _check(features: Tensor, pids: Tensor, camids: Tensor, name: str) -> None:
-    if features.ndim != 2 or pids.shape != (len(features),) or camids.shape != (len(features),):
-        raise ValueError(
-            f"{name}: features (N, D), pids (N,) and camids (N,) expected, "
-            f"got {tuple(features.shape)}, {tuple(pids.shape)}, {tuple(camids.shape)}"
-        )
-    if not features.isfinite().all():
-        raise ValueError(f"{name}: features hold NaN or infinity")
+def _check(distances: Distances, truth: GroundTruth) -> None:
+    if distances.shape != truth.shape:
+        raise ValueError(f"distances of {distances.shape} (Q, G), but the truth is known of {truth.shape}")

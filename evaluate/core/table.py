@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+THRESHOLD_PREFIX = "threshold"
+
 
 def metrics_table(metrics: Mapping[str, float], decimals: int = 2) -> str:
     """Two lines: the names, and below them the fractions in percent.
@@ -10,7 +12,31 @@ def metrics_table(metrics: Mapping[str, float], decimals: int = 2) -> str:
       rank1      mAP
      93.53%   80.25%
     """
-    cells = [(name, f"{value:.{decimals}%}") for name, value in metrics.items()]
-    widths = [max(len(name), len(f"{1:.{decimals}%}")) for name, _ in cells]
-    lines = zip(*cells, strict=True)
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return comparison_table({"": metrics}, decimals)
+
+
+def comparison_table(rows: Mapping[str, Mapping[str, float]], decimals: int = 2) -> str:
+    """A line of names, and one line for each data set; a metric that one of them lacks is a dash.
+
+    >>> print(comparison_table({"market": {"mAP": 0.5}, "duke": {"mAP": 0.25, "threshold": 0.31}}))
+                mAP  threshold
+    market   50.00%          -
+    duke     25.00%     0.3100
+    """
+    names = list(dict.fromkeys(name for metrics in rows.values() for name in metrics))
+    lines = [["", *names]]
+    lines += [[row, *(_cell(name, metrics, decimals) for name in names)] for row, metrics in rows.items()]
+    first = max(map(len, rows))
+    widths = [max(len(name), len(f"{1:.{decimals}%}")) for name in names]
+    return "\n".join(
+        "  ".join(
+            [row.ljust(first)] * bool(first) + [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+        )
+        for row, *cells in lines
+    )
+
+
+def _cell(name: str, metrics: Mapping[str, float], decimals: int) -> str:
+    if name not in metrics:
+        return "-"
+    return f"{metrics[name]:.4f}" if name.startswith(THRESHOLD_PREFIX) else f"{metrics[name]:.{decimals}%}"

@@ -12,12 +12,21 @@ from config.evaluation import EvaluationParams
 from config.load import Loaded, load_eval_params, load_params
 from config.validation import PluginOptions
 from utils.errors import ParamsError
+from utils.options import Options
+
+
+class Neighbours(Options):
+    """Stands for a section of a plug-in's options."""
+
+    k1: int = 20
+    k2: int = 6
 
 
 class MarketOptions(EvaluationParams):
     """Stands for the options of a plug-in."""
 
     rerank: bool = False
+    neighbours: Neighbours = Neighbours()
     ranks: tuple[int, ...] = (1, 5, 10)
     distance: str = Field("cosine", min_length=1)
 

@@ -1,14 +1,16 @@
 """From image files to features with a network of a few lines."""
 
 import logging
+import re
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from config.params import Params
 from data.samples import Sample
-from evaluate.core.extract import extract
+from evaluate.core.extract import extract, read_images
 from evaluate.market_evaluate import Options
 from utils.errors import DataError
 
@@ -92,7 +94,8 @@ def test_no_readable_image_is_an_error(image_files):
 
 def test_features_that_are_no_numbers_are_an_error(image_files):
     net = MeanColour(torch.nan).eval()
-    with pytest.raises(DataError, match=r"query: 3 of 3 embeddings hold NaN or infinity, the first that of .*00\.png"):
+    message = r"query: the network makes NaN or infinity of 3 of 3 images, the first is .*00\.png"
+    with pytest.raises(DataError, match=message):
         extract(params(net), samples_of(image_files(COLOURS[:3])), "query")
 
 
@@ -104,3 +107,53 @@ def test_a_network_in_training_mode_is_refused(image_files):
 def test_a_network_that_returns_no_embeddings_is_refused(image_files):
     with pytest.raises(ValueError, match=r"returned \(2, 3, 32, 16\) for 2 images, not \(B, D\)"):
         extract(params(nn.Identity().eval()), samples_of(image_files(COLOURS[:2])), "query")
+
+
+class LeftEdge(nn.Module):
+    """(B, 3, H, W) -> the mean colour of the left half (B, 3), which the mirror image has on the right."""
+
+    branch_dims = (2, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images[..., : images.shape[3] // 2].mean(dim=(2, 3))
+
+    def brightness(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean(dim=(1, 2, 3), keepdim=True).flatten(1)
+
+
+@pytest.fixture
+def two_coloured(tmp_path):
+    """An image that is black on the left and white on the right."""
+    path = tmp_path / "two.png"
+    image = Image.new("RGB", (16, 32), (0, 0, 0))
+    image.paste((255, 255, 255), (8, 0, 16, 32))
+    image.save(path)
+    return samples_of([path])
+
+
+def test_flip_adds_the_embedding_of_the_mirror_image(two_coloured):
+    config = params(LeftEdge().eval())
+    assert extract(config, two_coloured, "query").features.tolist() == [[-1.0] * 3]
+    assert extract(config, two_coloured, "query", flip=True).features.tolist() == [[0.0] * 3]
+
+
+def test_the_parts_of_the_embedding_are_those_of_the_network(two_coloured, image_files):
+    assert extract(params(LeftEdge().eval()), two_coloured, "query").branch_dims == (2, 1)
+    plain = extract(params(MeanColour().eval()), samples_of(image_files(COLOURS[:1])), "query")
+    assert plain.branch_dims == ()
+
+
+def test_another_function_of_the_network_can_be_read(two_coloured, image_files):
+    net = LeftEdge().eval()
+    paths = image_files([(51, 51, 51), (204, 204, 204), (0, 0, 0)])
+    paths[1].write_bytes(b"no image")
+    samples = samples_of(paths) + two_coloured
+    kept, rows = read_images(params(net, bad_images="skip"), samples, "val", net.brightness, flip=True)
+    assert kept == [samples[0], *samples[2:]]
+    torch.testing.assert_close(rows, torch.tensor([[-1.2], [-2.0], [0.0]]), rtol=0, atol=0.02)
+
+
+def test_the_speed_is_logged(image_files, caplog):
+    with caplog.at_level(logging.INFO):
+        extract(params(MeanColour().eval()), samples_of(image_files(COLOURS)), "gallery")
+    assert re.search(r"^gallery: 5 images, \d+ images/s$", caplog.messages[-1])

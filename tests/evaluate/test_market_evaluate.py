@@ -4,9 +4,11 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from config.params import Params
+from data.features import Features, TestFeatures
 from evaluate.core.pictures import RIGHT, WRONG
 from evaluate.core.plugins import evaluate
 from evaluate.market_evaluate import Options
@@ -75,8 +77,18 @@ def test_queries_without_a_match_are_counted_and_left_out(market_folder, caplog)
     assert evaluation.counts["num_query_without_match"] == 2
     assert not (evaluation.pictures["rank_list"] == np.array(BLUE, dtype=np.uint8)).all(axis=2).any()
     assert [record.message for record in caplog.records] == [
-        f"{folder}: 2 of 3 query images have no true match in the gallery and are left out of the metrics"
+        f"{folder}: 2 of 3 query images have no true match in the gallery and are left out of the metrics; "
+        "the gallery lacks pid 1"
     ]
+
+
+def test_of_many_pids_that_the_gallery_lacks_a_few_are_named(market_folder, caplog):
+    folder = market_folder(
+        {f"{pid:04}_c1_0.png": RED for pid in range(1, 16)}, {"0001_c2_0.png": RED, "0000_c2_0.png": BLUE}
+    )
+    with caplog.at_level(logging.WARNING):
+        assert run(folder).counts == {"num_query": 15, "num_query_without_match": 14, "num_gallery": 2}
+    assert caplog.messages[0].endswith("the gallery lacks pid 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 4 more")
 
 
 @pytest.mark.parametrize(
@@ -97,5 +109,111 @@ def test_a_folder_that_cannot_be_evaluated_is_named(market_folder, query, galler
 
 @pytest.mark.parametrize("options", [{"metric": "manhattan"}, {"ranks": ()}, {"ranks": (0,)}, {"rank_list_length": 0}])
 def test_impossible_options_are_refused(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        Options.model_validate(options)
+
+
+def features(query_pids, query_camids, gallery_pids, gallery_camids, gallery):
+    """Embeddings on a line: all queries at 1, the gallery where it is said."""
+    labels = [torch.tensor(part) for part in (query_pids, query_camids, gallery_pids, gallery_camids)]
+    return TestFeatures(
+        Features(torch.ones(len(query_pids), 1), *labels[:2], []),
+        Features(torch.tensor(gallery).float()[:, None], *labels[2:], []),
+    )
+
+
+def run_on(given, **options):
+    plugin = Options.model_validate({"type": "market_evaluate", "metric": "euclidean"} | options)
+    params = Params().model_copy(update={"evaluation_params": plugin})
+    return evaluate(params.with_features(given))
+
+
+def test_features_are_evaluated_without_network_or_images():
+    given = features([7], [1], [7, 8, 7], [1, 2, 2], [1, 2, 3])
+    evaluation = run_on(given)
+    assert evaluation.metrics["mAP"] == pytest.approx(1 / 2)
+    assert evaluation.pictures == {}
+    assert evaluation.features is given
+
+
+def test_without_cameras_every_image_of_the_person_counts():
+    given = features([7], [1], [7, 8, 7], [1, 2, 2], [1, 2, 3])
+    assert run_on(given, protocol="camera_less").metrics["mAP"] == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_a_random_gallery_holds_one_image_of_each_person():
+    # Persons 1 and 2 are worlds apart, so that whatever is drawn is found; 3 has no second image.
+    labels = torch.tensor([1, 1, 1, 2, 2, 3, 0, -1])
+    line = torch.tensor([[0.0], [1.0], [2.0], [100.0], [101.0], [500.0], [0.5], [0.6]])
+    empty = Features(line[:0], labels[:0], labels[:0], [])
+    given = TestFeatures(empty, Features(line, labels, torch.zeros(8, dtype=torch.int64), []))
+    evaluation = run_on(given, protocol="random_gallery", gallery_repeats=3)
+    assert evaluation.counts == {"num_query": 3, "num_query_without_match": 0, "num_gallery": 3}
+    assert evaluation.metrics["rank1"] == 1.0
+    assert evaluation.metrics["rank1_std"] == 0.0
+    other = TestFeatures(empty, Features(line % 100, labels, torch.zeros(8, dtype=torch.int64), []))
+    first, second = (run_on(other, protocol="random_gallery", gallery_seed=seed).metrics for seed in (0, 0))
+    assert first == second
+    assert first["rank1_std"] > 0
+
+
+def test_verification_is_measured_on_request():
+    given = features([7], [1], [7, 8, 9, 7], [2, 2, 2, 1], [2, 3, 4, 9])
+    metrics = run_on(given, verification=True).metrics
+    assert (metrics["auc"], metrics["eer"], metrics["tar_at_far_0.1"]) == (1.0, 0.0, 1.0)
+    assert "auc" not in run_on(given).metrics
+
+
+def test_each_step_of_the_post_processing_changes_the_metrics_as_it_should():
+    rng = torch.Generator().manual_seed(0)
+    pids, camids = torch.arange(1, 41).repeat_interleave(6), torch.arange(6).repeat(40) % 3
+    centres = torch.randn(41, 16, generator=rng)
+    line = centres[pids] + 0.9 * torch.randn(240, 16, generator=rng)
+    is_query = torch.arange(240) % 6 < 2
+    given = TestFeatures(
+        *(Features(line[rows], pids[rows], camids[rows], [], (4, 12)) for rows in (is_query, ~is_query))
+    )
+    plain = run_on(given, metric="cosine").metrics["mAP"]
+    for options in (
+        {"query_expansion": 2},
+        {"re_ranking": "k_reciprocal", "k_reciprocal": {"k1": 6, "k2": 2}},
+        {"re_ranking": "spectral", "spectral": {"top": 20, "temperature": 0.3}},
+    ):
+        assert run_on(given, metric="cosine", **options).metrics["mAP"] > plain + 0.01, options
+    # Unit length of the whole is what the cosine does anyway, and orders like the Euclidean distance.
+    for options in ({"metric": "cosine", "normalisation": "whole"}, {"normalisation": "whole"}):
+        assert run_on(given, **options).metrics["mAP"] == pytest.approx(plain, abs=1e-6)
+    assert run_on(given, metric="cosine", normalisation="branch").metrics["mAP"] != pytest.approx(plain, abs=1e-4)
+
+
+def test_multi_query_averages_what_one_camera_saw():
+    labels = [torch.tensor(part) for part in ([7, 7, 7, 8], [1, 1, 2, 1], [7, 7, 8, 8], [3, 3, 3, 3])]
+    query, gallery = torch.tensor([[0.0], [2.0], [5.0], [9.0]]), torch.tensor([[1.0], [1.0], [2.0], [9.0]])
+    given = TestFeatures(Features(query, *labels[:2], []), Features(gallery, *labels[2:], []))
+    assert run_on(given).counts["num_query"] == 4
+    evaluation = run_on(given, multi_query=True)
+    assert evaluation.counts["num_query"] == 3
+    # Person 7 from camera 1 is now at 1, from camera 2 at 5: there the wrong image at 2 comes first.
+    assert evaluation.metrics["mAP"] == pytest.approx((1 + (1 / 2 + 2 / 3) / 2 + 1) / 3)
+
+
+def test_an_embedding_without_direction_is_told():
+    given = features([7], [1], [7, 8], [2, 2], [0, 1])
+    with pytest.raises(DataError, match="gallery: 1 of 2 embeddings have length zero"):
+        run_on(given, metric="cosine")
+    with pytest.raises(DataError, match="branch_dims"):
+        run_on(given, normalisation="branch")
+
+
+def test_the_mirror_image_is_added(market_folder):
+    folder = market_folder({"0001_c1_0.png": RED}, {"0001_c2_0.png": RED})
+    plain, flipped = (run(folder, flip=flip).features for flip in (False, True))
+    assert plain is not None
+    assert flipped is not None
+    torch.testing.assert_close(flipped.query.features, 2 * plain.query.features)
+
+
+@pytest.mark.parametrize("options", [{"spectral": {"top": 1}}, {"k_reciprocal": {"k1": 0}}, {"memory_mb": 0}])
+def test_impossible_post_processing_is_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         Options.model_validate(options)

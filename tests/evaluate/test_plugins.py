@@ -14,7 +14,9 @@ from torch import nn
 import evaluate as package
 from config.evaluation import EvaluationParams
 from config.params import Params
+from data.features import Features, TestFeatures
 from evaluate.core.plugins import evaluate, load_plugin, normalise_result, plugin_names, plugin_options
+from evaluate.core.report.blocks import Report
 from evaluate.market_evaluate import Options as MarketOptions
 from utils.errors import ParamsError, UserError
 
@@ -135,9 +137,25 @@ def test_a_dict_is_sorted_into_metrics_counts_and_pictures():
     assert list(evaluation.pictures) == ["list"]
 
 
+def test_embeddings_and_a_report_are_neither_metrics_nor_pictures():
+    labels = torch.ones(2, dtype=torch.int64)
+    features = TestFeatures(*[Features(torch.ones(2, 3), labels, labels, [])] * 2)
+    report = Report("title", "subtitle", ())
+    offered = {"score": "mAP", "mAP": 0.5, "features": features, "report": lambda: report}
+    evaluation = normalise_result("x", offered)
+    assert evaluation.metrics == {"mAP": 0.5}
+    assert evaluation.features is features
+    assert evaluation.report is not None
+    assert evaluation.report() is report
+    alone = normalise_result("x", 0.5)
+    assert (alone.features, alone.report) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("result", "message"),
     [
+        ({"mAP": 1.0, "score": "mAP", "features": torch.ones(2)}, "features must be TestFeatures, got Tensor"),
+        ({"mAP": 1.0, "score": "mAP", "report": "text"}, "report must be a function without arguments, got str"),
         (None, "score must be a number"),
         (True, "score must be a number"),
         (float("nan"), "score must be finite, got nan"),

@@ -19,5 +19,14 @@ def test_columns_line_up_whatever_the_names():
     assert ends_of_words(names) == ends_of_words(values)
 
 
+def test_columns_of_several_data_sets_line_up():
+    rows = {"market": {"mAP": 1.0, "rank1": 0.5}, "a longer name": {"rank1": 0.25, "threshold_at_far_0.1": 12.5}}
+    lines = table.comparison_table(rows).split("\n")
+    assert len({len(line) for line in lines}) == 1
+    assert lines[0].split() == ["mAP", "rank1", "threshold_at_far_0.1"]
+    assert lines[1].split() == ["market", "100.00%", "50.00%", "-"]
+    assert lines[2].split() == ["a", "longer", "name", "-", "25.00%", "12.5000"]
+
+
 def ends_of_words(line):
     return [word.end() for word in re.finditer(r"\S+", line)]

@@ -9,7 +9,6 @@ import torch
 
 from data.augment import augment, crop_and_mirror
 from data.options import DataAugmentation, RandomErasing
-from evaluate.core.ranking import rank
 from losses.criterion import Criterion
 from models.network import build_network
 from models.options import ModelParams
@@ -41,19 +40,6 @@ def test_a_training_step_gives_the_losses_of_the_cpu() -> None:
     on_gpu = criterion(network.cuda()(images.cuda()), labels.cuda())
     for name, loss in on_cpu.items():
         assert on_gpu[name].item() == pytest.approx(loss.item(), rel=2e-2), name
-
-
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_ranking_gives_the_metrics_of_the_cpu(metric: str) -> None:
-    generator = torch.Generator().manual_seed(0)
-    query, gallery = torch.randn(40, 64, generator=generator), torch.randn(300, 64, generator=generator)
-    pids, camids = torch.arange(40) % 10, torch.arange(40) % 3
-    gallery_pids, gallery_camids = torch.arange(300) % 12 - 1, torch.arange(300) % 4
-    arguments = (query, gallery, pids, camids, gallery_pids, gallery_camids)
-    on_cpu = rank(*arguments, metric=metric)  # pyright: ignore[reportArgumentType]
-    on_gpu = rank(*(value.cuda() for value in arguments), metric=metric)  # pyright: ignore[reportArgumentType]
-    assert on_gpu.mean_ap == pytest.approx(on_cpu.mean_ap, abs=1e-6)
-    assert on_gpu.cmc(1) == pytest.approx(on_cpu.cmc(1), abs=1e-6)
 
 
 def test_the_scripts_train_and_evaluate_on_the_gpu(

@@ -154,3 +154,61 @@ def test_switches_of_normalisation_and_bias_reach_the_heads() -> None:
     assert whole.bn is not None
     assert not whole.bn.bias.requires_grad
     assert parts.classifier.bias is not None
+
+
+BRANCHES = [
+    ({}, (32,)),
+    ({"pcb_n_parts": 4}, (8, 8, 8, 8)),
+    ({"pcb_n_parts": 2, "feature_global_dim": 24}, (16, 16, 24)),
+]
+
+
+def perturbed(options: dict[str, int], num_classes: int) -> Embedder:
+    """A network whose classifiers, which start close to zero, say something."""
+    torch.manual_seed(0)
+    network = build_network(small(classifier_bias=True, **options), num_classes)
+    for classifier in network.classifiers():
+        for parameter in classifier.parameters():
+            nn.init.normal_(parameter)
+    return Embedder(network, labels=range(num_classes)).eval()
+
+
+@pytest.mark.parametrize(("options", "dims"), BRANCHES)
+def test_an_embedder_tells_the_parts_of_its_embedding(options: dict[str, int], dims: tuple[int, ...]) -> None:
+    embedder = perturbed(options, num_classes=5)
+    assert embedder.branch_dims == dims
+    images = torch.randn(3, 3, 64, 32)
+    parts = [part for branch in embedder.network(images).values() for part in branch.embeddings]
+    for own, part in zip(embedder(images).split(list(dims), dim=1), parts, strict=True):
+        torch.testing.assert_close(own, part)
+
+
+@pytest.mark.parametrize(("options", "dims"), BRANCHES)
+def test_class_scores_pool_the_opinions_of_all_parts(options: dict[str, int], dims: tuple[int, ...]) -> None:
+    embedder = perturbed(options, num_classes=5)
+    images = torch.randn(6, 3, 64, 32)
+    scores = embedder.logits(images)
+    assert scores.shape == (6, 5)
+    opinions = [part.softmax(1) for branch in embedder.network(images).values() for part in branch.logits]
+    assert len(opinions) == len(dims)
+    pooled = torch.ones(6, 5)
+    for opinion in opinions:
+        pooled *= opinion ** (1 / len(opinions))
+    torch.testing.assert_close(scores.softmax(1), pooled / pooled.sum(1, keepdim=True))
+    labels = torch.arange(6) % 5
+    mean_loss = torch.stack([F.cross_entropy(opinion.log(), labels) for opinion in opinions]).mean()
+    assert F.cross_entropy(scores, labels) <= mean_loss + 1e-6
+
+
+def test_class_scores_are_the_same_however_images_are_batched() -> None:
+    embedder = perturbed({"pcb_n_parts": 2}, num_classes=5)
+    images = torch.randn(4, 3, 64, 32)
+    one_by_one = torch.cat([embedder.logits(image[None]) for image in images])
+    torch.testing.assert_close(one_by_one, embedder.logits(images), rtol=1e-4, atol=1e-3)
+
+
+def test_an_embedder_carries_the_labels_it_is_given() -> None:
+    network = build_network(small(), num_classes=3)
+    assert Embedder(network).labels == ()
+    assert Embedder(network, [2, 5, 9]).labels == (2, 5, 9)
+    assert not [name for name in Embedder(network, [2, 5, 9]).state_dict() if "label" in name]

@@ -1,0 +1,59 @@
+"""How often a threshold tells genuine pairs from impostors: found on some folds of the pairs, measured on another."""
+
+import torch
+from torch import Tensor
+
+from evaluate.core.verification import check_pairs
+
+
+def fold_accuracies(distances: Tensor, is_genuine: Tensor, folds: Tensor) -> list[float]:
+    """The accuracy on each fold, with the threshold that is best on all others; a single fold is its own judge.
+
+    Args:
+        distances: (N,) float32 of all pairs.
+        is_genuine: (N,) bool.
+        folds: (N,) int64, the fold of each pair; every fold, and the rest without it, needs pairs of both kinds.
+
+    Raises:
+        ValueError: shapes or types do not fit, or the folds but one hold pairs of one kind only.
+
+    Source: Huang et al. 2007, Labeled Faces in the Wild.
+    """
+    numbers = folds.unique()
+    accuracies = []
+    for number in numbers:
+        inside = folds == number
+        others = ~inside if len(numbers) > 1 else inside
+        threshold = best_threshold(distances[others & is_genuine], distances[others & ~is_genuine])
+        accuracies.append(accuracy(distances[inside & is_genuine], distances[inside & ~is_genuine], threshold))
+    return accuracies
+
+
+def best_threshold(genuine: Tensor, impostor: Tensor) -> float:
+    """The threshold of the highest accuracy, midway between the two distances it parts.
+
+    Among several it is the smallest, which accepts the fewest impostors. It is a float32 number, so that comparing
+    with it means the same in every precision; if all pairs are best accepted, it is the largest distance.
+
+    Args and errors are those of `roc`.
+    """
+    check_pairs(genuine, impostor)
+    distances = torch.cat([genuine, impostor]).unique()
+    accepted = torch.searchsorted(genuine.sort().values, distances, right=True)
+    falsely = torch.searchsorted(impostor.sort().values, distances, right=True)
+    # Against rejecting all: pairs that are right only if those up to each distance are accepted, less those wrong.
+    gain = (accepted - falsely).cpu().numpy()
+    best = int(gain.argmax())
+    if gain[best] <= 0:
+        return float(distances[0].nextafter(torch.tensor(-torch.inf, device=distances.device)))
+    if best + 1 == len(distances):
+        return float(distances[best])
+    lower, upper = distances[best], distances[best + 1]
+    middle = lower + (upper - lower) / 2
+    return float(middle if middle < upper else lower)
+
+
+def accuracy(genuine: Tensor, impostor: Tensor, threshold: float) -> float:
+    """Share of all pairs that a threshold judges right; genuine (T,) and impostor (N,) distances, not both empty."""
+    right = int((genuine <= threshold).sum()) + int((impostor > threshold).sum())
+    return right / (len(genuine) + len(impostor))

@@ -1,0 +1,141 @@
+"""What is done with embeddings between network and ranking: unit length, averaging of queries, query expansion."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from data.features import Features
+from data.samples import DISTRACTOR_PID, JUNK_PID
+from evaluate.core.distances import FeatureDistances, Metric, blocks
+from evaluate.core.ranking import MEMORY
+from evaluate.core.rows import first_columns
+from utils.errors import DataError
+
+Normalisation = Literal["none", "whole", "branch"]
+
+ROWS = 4096
+"""Embeddings whose copy in float64 is in memory at a time."""
+BYTES_PER_PAIR = 16
+"""A distance, and what finding the nearest takes beside it."""
+
+
+def normalised(features: Features, how: Normalisation) -> Features:
+    """Embeddings of unit length.
+
+    Args:
+        features: N embeddings.
+        how: "none": as they are; "whole": each embedding has length 1; "branch": each part that was learnt apart has
+            length 1, so that all parts have the same weight whatever scale they were learnt at.
+
+    Raises:
+        DataError: it is not known where the branches lie, or something of length zero is to get length 1.
+        ValueError: `how` is unknown, or the branches do not add up to an embedding.
+    """
+    if how == "none":
+        return features
+    if how == "whole":
+        dims = (features.features.shape[1],)
+    elif how == "branch":
+        dims = _branch_dims(features)
+    else:
+        raise ValueError(f"how: unknown normalisation {how!r}; allowed: none, whole, branch")
+    unit = torch.empty_like(features.features)
+    for start in range(0, len(unit), ROWS):
+        parts = features.features[start : start + ROWS].double().split(dims, dim=1)
+        for branch, (part, target) in enumerate(zip(parts, unit[start : start + ROWS].split(dims, dim=1), strict=True)):
+            lengths = torch.linalg.vector_norm(part, dim=1, keepdim=True)
+            if (lengths == 0).any():
+                row = start + int((lengths == 0).flatten().nonzero()[0])
+                raise DataError(_zero_message(features, row, branch if how == "branch" else None))
+            target.copy_(part / lengths)
+    return features._replace(features=unit)
+
+
+def averaged_queries(query: Features) -> Features:
+    """All queries that show one person in one camera averaged into a single one: multi-query.
+
+    The mean is that of the embeddings as they are; normalise them before, lest a long one outweigh the others. Each
+    mean stands where its first image stood, and carries that image's sample. Junk and distractors (pid -1 and 0) show
+    anybody, not one person; each stays by itself.
+
+    Market-1501's own query folder has one image of each person and camera, which leaves nothing to average; its
+    multi-query test takes those in `gt_bbox` as queries.
+
+    Source: Zheng et al. 2015, Scalable Person Re-identification.
+    """
+    groups: dict[tuple[int, int, int], int] = {}
+    firsts: list[int] = []
+    group_of: list[int] = []
+    for row, (pid, camid) in enumerate(zip(query.pids.tolist(), query.camids.tolist(), strict=True)):
+        key = (pid, camid, row if pid in (JUNK_PID, DISTRACTOR_PID) else -1)
+        if key not in groups:
+            groups[key] = len(firsts)
+            firsts.append(row)
+        group_of.append(groups[key])
+    index = torch.tensor(group_of, dtype=torch.int64)
+    # In float64 the order of the summands as good as never shows in a float32 mean.
+    sums = torch.zeros(len(firsts), query.features.shape[1], dtype=torch.float64)
+    for rows in torch.arange(len(index)).split(ROWS):
+        sums.index_add_(0, index[rows], query.features[rows].double())
+    means = sums.div_(index.bincount(minlength=len(firsts))[:, None])
+    return query.at(torch.tensor(firsts, dtype=torch.int64))._replace(features=means.float())
+
+
+def expanded_queries(query: Tensor, gallery: Tensor, metric: Metric, k: int, memory: int = MEMORY) -> Tensor:
+    """Average query expansion: the mean of each query and the k gallery embeddings nearest to it.
+
+    Nobody says which of them are right: images from the query's own camera, and junk, take part like any other.
+
+    Args:
+        query: (Q, D) float32 embeddings.
+        gallery: (G, D) likewise, on the same device.
+        metric: what "nearest" means; for "cosine" the mean is that of embeddings of unit length. Equal distances
+            are ordered by gallery index.
+        k: 1..G.
+        memory: bytes that the search may take.
+
+    Returns:
+        (Q, D) float32; for "cosine" not of unit length again.
+
+    Raises:
+        DataError: the gallery has fewer than k images, or, for "cosine", an embedding has length zero.
+        ValueError: k < 1, or as `FeatureDistances` says.
+
+    Source: Chum et al. 2007, Total Recall: automatic query expansion with a generative feature model.
+    """
+    if k < 1:
+        raise ValueError(f"k: expected at least 1, got {k}")
+    if k > len(gallery):
+        raise DataError(
+            f"query expansion by the nearest {k}: the gallery has {len(gallery)} images; choose a smaller k"
+        )
+    distances = FeatureDistances(query, gallery, metric)
+    expanded = _summands(query, metric).clone()
+    for start, stop in blocks(distances, memory, BYTES_PER_PAIR):
+        # One neighbour of all queries after the other: all k at once would be k times as large as the queries.
+        for column in first_columns(distances.rows(start, stop), k).T:
+            expanded[start:stop] += _summands(gallery[column], metric)
+    return expanded.div_(k + 1)
+
+
+def _summands(features: Tensor, metric: Metric) -> Tensor:
+    return F.normalize(features, eps=0.0) if metric == "cosine" else features
+
+
+def _branch_dims(features: Features) -> tuple[int, ...]:
+    if not features.branch_dims:
+        raise DataError(
+            'normalisation: "branch": nothing says which parts of an embedding were learnt apart (a feature file names '
+            'them in "branch_dims"); choose "whole" or "none"'
+        )
+    if sum(features.branch_dims) != features.features.shape[1]:
+        raise ValueError(f"branch_dims: {features.branch_dims} do not add up to {features.features.shape[1]}")
+    return features.branch_dims
+
+
+def _zero_message(features: Features, row: int, branch: int | None) -> str:
+    where = str(features.samples[row].path) if features.samples else f"row {row} of the features"
+    part = "the embedding" if branch is None else f"branch {branch} of the embedding"
+    return f'{where}: {part} has length zero and no direction; use "normalisation": "none" or leave the image out'

@@ -1,0 +1,91 @@
+"""Which gallery images are right for a query, and which do not count: the rules behind every retrieval metric."""
+
+import torch
+from torch import Tensor
+
+from data.samples import DISTRACTOR_PID, JUNK_PID
+
+
+class GroundTruth:
+    """The true matches of each query and the gallery images it does not see, found through sorted pids.
+
+    A true match shows the query's person, from another camera. Ignored, as if they were not there, are junk (pid -1)
+    and images of the query's person from the query's own camera. All others, distractors (pid 0) among them, are wrong.
+    Without the camera rule every image of the person is a true match. Nothing here is ever of size Q x G.
+
+    Args:
+        query_pids, query_camids: (Q,) int64.
+        gallery_pids, gallery_camids: (G,) int64.
+        cross_camera: whether the camera rule holds; without, cameras are not looked at.
+
+    Raises:
+        ValueError: shapes do not fit.
+
+    Source: Zheng et al. 2015, Scalable Person Re-identification (Market-1501).
+    """
+
+    def __init__(
+        self,
+        query_pids: Tensor,
+        query_camids: Tensor,
+        gallery_pids: Tensor,
+        gallery_camids: Tensor,
+        *,
+        cross_camera: bool = True,
+    ) -> None:
+        for name, pids, camids in (
+            ("query", query_pids, query_camids),
+            ("gallery", gallery_pids, gallery_camids),
+        ):
+            if pids.ndim != 1 or pids.shape != camids.shape:
+                raise ValueError(f"{name}: as many pids as camids expected, got {pids.shape} and {camids.shape}")
+        self.shape = (len(query_pids), len(gallery_pids))
+        self.cross_camera = cross_camera
+        self._query_camids, self._gallery_camids = query_camids, gallery_camids
+        # Gallery indices by pid, ascending within each: a query's own are one stretch of them.
+        sorted_pids, self._by_pid = gallery_pids.sort(stable=True)
+        is_person = (query_pids != JUNK_PID) & (query_pids != DISTRACTOR_PID)
+        self._first = torch.searchsorted(sorted_pids, query_pids)
+        found = torch.searchsorted(sorted_pids, query_pids, right=True) - self._first
+        self._num_same = torch.where(query_pids != JUNK_PID, found, 0)
+        self._is_person = is_person
+        self._junk = (gallery_pids == JUNK_PID).nonzero().flatten()
+        self.num_matches = self._count_matches()
+
+    def matches(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """True matches of queries start..stop.
+
+        Returns:
+            (R, M) int64 gallery indices, ascending in each row, and (R, M) bool, which of them are matches; what is
+            not stands at the end of its row.
+        """
+        index, is_match, _ = self._same_person(start, stop)
+        width = int(is_match.sum(dim=1).max()) if is_match.numel() else 0
+        order = (~is_match).byte().sort(dim=1, stable=True).indices[:, :width]
+        return index.gather(1, order), is_match.gather(1, order)
+
+    def ignored(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """What queries start..stop do not see: pairs of a row, from 0, and a gallery index, (X,) int64 each."""
+        index, _, is_ignored = self._same_person(start, stop)
+        rows, places = is_ignored.nonzero(as_tuple=True)
+        all_rows = torch.arange(stop - start, device=rows.device).repeat_interleave(len(self._junk))
+        return torch.cat([rows, all_rows]), torch.cat([index[rows, places], self._junk.repeat(stop - start)])
+
+    def _same_person(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Gallery indices (R, S) of each query's pid, and which are true matches and which ignored, (R, S) bool."""
+        num_same = self._num_same[start:stop]
+        places = torch.arange(int(num_same.max()) if len(num_same) else 0, device=num_same.device)
+        exists = places < num_same[:, None]
+        index = self._by_pid[torch.where(exists, self._first[start:stop, None] + places, 0)]
+        if not self.cross_camera:
+            return index, exists & self._is_person[start:stop, None], torch.zeros_like(exists)
+        same_camera = self._gallery_camids[index] == self._query_camids[start:stop, None]
+        return index, exists & ~same_camera & self._is_person[start:stop, None], exists & same_camera
+
+    def _count_matches(self) -> Tensor:
+        """(Q,) int64, in blocks: a pid may have very many images."""
+        counts = [
+            self._same_person(start, min(start + 1024, self.shape[0]))[1].sum(dim=1)
+            for start in range(0, self.shape[0], 1024)
+        ]
+        return torch.cat(counts) if counts else torch.zeros(0, dtype=torch.int64)

@@ -1,0 +1,112 @@
+"""Spectral re-ranking: each query's nearest gallery images are smoothed among themselves and ordered anew."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from evaluate.core.distances import BLOCK_BYTES, Distances, full_precision
+from evaluate.core.rows import first_columns
+from utils.errors import DataError
+
+SMALLEST = 2.0**-149
+"""The float32 next to zero."""
+
+
+class SpectralDistances:
+    """Distances after the spectral feature transform of each query's nearest gallery images.
+
+    The n nearest of a query are the nodes of a graph. Their embeddings F (n, D), of unit length, become
+    softmax(F F^T / temperature) F: each moves towards those it resembles, so that images of one person gather. The n
+    are ordered by the cosine between the query and what they became, equal ones as before.
+
+    Distances keep their meaning: the n share out the distances they had, the least to the best, and all others keep
+    theirs. Where some of the n distances are equal, or the last equals that of the next image, which would leave the
+    order to the gallery index, they are moved apart by the least steps a float32 can make, downwards where there is
+    room above zero. So the new order always holds, and without equal distances no value changes.
+
+    Args:
+        base: distances of Q queries to G gallery images, of any kind.
+        query: (Q, D) float32 embeddings, on the device of `base`.
+        gallery: (G, D) likewise.
+        top: n; a gallery of fewer images is re-ranked as a whole.
+        temperature: the lower, the less an image is moved by those unlike it.
+
+    Raises:
+        DataError: an embedding has length zero.
+        ValueError: shapes do not fit, or `top` or `temperature` is not positive.
+
+    Source: Luo, Chen, Wang, Zhang 2018, Spectral Feature Transformation for Person Re-identification.
+    """
+
+    def __init__(
+        self, base: Distances, query: Tensor, gallery: Tensor, top: int = 50, temperature: float = 0.5
+    ) -> None:
+        if base.shape != (len(query), len(gallery)) or query.shape[1:] != gallery.shape[1:] or query.ndim != 2:
+            raise ValueError(
+                f"embeddings (Q, D) and (G, D) of the distances' {base.shape} expected, "
+                f"got {tuple(query.shape)}, {tuple(gallery.shape)}"
+            )
+        if top < 1 or not temperature > 0.0:
+            raise ValueError(f"top and temperature: expected to be positive, got {top} and {temperature}")
+        for name, part in (("query", query), ("gallery", gallery)):
+            lengths = torch.linalg.vector_norm(part, dim=1)
+            zero = (lengths < torch.finfo(torch.float32).tiny).nonzero().flatten().tolist()
+            if zero:
+                raise DataError(
+                    f"{name}: {len(zero)} of {len(part)} embeddings have length zero, the first in row {zero[0]}; "
+                    "spectral re-ranking needs their direction; turn it off or leave the images out"
+                )
+        self.shape = base.shape
+        self.device = base.device
+        self._base, self._query, self._gallery = base, query, gallery
+        self._top, self._temperature = min(top, len(gallery)), temperature
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """(stop - start, G) float32, as `Distances` says."""
+        distance = self._base.rows(start, stop)
+        order = first_columns(distance, min(self._top + 1, self.shape[1]))
+        # The embeddings of the nearest, what they become, and a product of both, of a few queries at a time.
+        size = max(1, BLOCK_BYTES // (3 * 4 * self._top * self._gallery.shape[1]))
+        parts = zip(self._query[start:stop].split(size), order[:, : self._top].split(size), strict=True)
+        scores = [spectral_scores(query, self._gallery[columns], self._temperature) for query, columns in parts]
+        share_out_(distance, order, torch.cat(scores))
+        return distance
+
+
+def spectral_scores(query: Tensor, near: Tensor, temperature: float) -> Tensor:
+    """Cosine between each query and its nearest gallery images after the spectral feature transform.
+
+    Args:
+        query: (R, D) float32 embeddings, none of length zero.
+        near: (R, n, D) likewise, the nearest of each.
+        temperature: of the softmax, positive.
+
+    Returns:
+        (R, n), the higher the nearer.
+    """
+    query, near = F.normalize(query, dim=1, eps=0.0), F.normalize(near, dim=2, eps=0.0)
+    with full_precision():
+        weights = torch.softmax(near @ near.transpose(1, 2) / temperature, dim=2)
+        transformed = F.normalize(weights @ near, dim=2)
+        return (transformed @ query[:, :, None]).squeeze(2)
+
+
+def share_out_(distance: Tensor, order: Tensor, scores: Tensor) -> None:
+    """Give the nearest images of each row their own distances in another order, that of their scores.
+
+    Args:
+        distance: (R, G) float32, finite and nowhere negative; changed in place.
+        order: (R, n + 1) int64, the nearest columns of each row, nearest first; (R, n) where n is the whole gallery.
+        scores: (R, n), of the first n; the highest gets the least distance, equal ones stay in order.
+    """
+    num = scores.shape[1]
+    reordered = order[:, :num].gather(1, scores.argsort(dim=1, descending=True, stable=True))
+    place = torch.arange(order.shape[1], device=distance.device)
+    # Non-negative floats order like their bits, and neighbouring floats are neighbouring whole numbers.
+    # + 0.0 turns -0.0, whose bits are those of a negative number, into 0.0.
+    bits = (distance.gather(1, order) + 0.0).view(torch.int32)
+    # Strictly ascending, nowhere above `bits`, and the largest numbers that are both; then not below 0, 1, 2, ...
+    apart = (bits - place).flip(1).cummin(dim=1).values.flip(1).clamp_(min=0) + place
+    # More than n images at distance zero leave no room below the rest, so that the rest has to make some.
+    distance.clamp_(min=num * SMALLEST)
+    distance.scatter_(1, torch.cat([reordered, order[:, num:]], dim=1), apart.int().view(torch.float32))

@@ -1,0 +1,56 @@
+"""Generalisation to MSMT17: the test of evaluate/market_evaluate.py on MSMT17, wherever the network was trained.
+
+This is how cross-domain results are told: trained on Market-1501, measured on MSMT17, whose cameras the network has
+never seen. Papers have measured on V2 (masked faces) since 2019; V1 is read as well.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from config.params import Params
+from data.layouts import read_layout
+from data.layouts.msmt import MSMT
+from data.samples import Dataset
+from evaluate import market_evaluate
+from utils.errors import DataError
+
+
+class Options(market_evaluate.Options):
+    """The keys of evaluation_params when its type is "msmt_evaluate": those of market_evaluate and one more."""
+
+    msmt_dir: str = ""
+    """Folder of MSMT17, V2 or V1; "" = batches_dir."""
+
+
+def run_eval(config: Params) -> dict[str, Any]:
+    """As market_evaluate.run_eval, with MSMT17's query and gallery, or with the features that config carries.
+
+    Raises:
+        DataError: there is no MSMT17 in the folder, or its lists do not fit its images.
+    """
+    if config.features is not None:
+        return market_evaluate.run_eval(config)
+    return market_evaluate.measure(_on_msmt(config), _read_msmt(config))
+
+
+def check_data(dataset: Dataset, config: Params) -> None:
+    """Find out before training whether MSMT17 is there; `dataset`, which is trained on, need not be able to test."""
+    market_evaluate.check_data(_read_msmt(config), _on_msmt(config))
+
+
+def _folder(config: Params) -> str:
+    options = config.evaluation_params
+    assert isinstance(options, Options)
+    return options.msmt_dir or config.batches_dir
+
+
+def _on_msmt(config: Params) -> Params:
+    """The config with MSMT17 for its data set, so that messages name the right folder."""
+    return config.model_copy(update={"batches_dir": _folder(config)})
+
+
+def _read_msmt(config: Params) -> Dataset:
+    root = Path(_folder(config)).expanduser()
+    if not MSMT.is_in(root):
+        raise DataError(f"evaluation_params.msmt_dir: {root}: no MSMT17 here; expected {MSMT.description}")
+    return read_layout(root, "msmt")

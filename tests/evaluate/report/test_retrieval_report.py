@@ -1,0 +1,197 @@
+"""The whole report of a retrieval evaluation, and what becomes of it where something is missing."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from config.evaluation import EvaluationParams
+from evaluate.core.report import Facts, Figures, ImageGroups, Note, RankLists, Table, write_report
+from evaluate.core.report.images import Crops, as_source, number
+from evaluate.core.report.ordering import confused_pairs
+from evaluate.core.report.page import render
+from evaluate.core.report.retrieval import retrieval_report
+from evaluate.core.retrieval import retrieve
+from models.network import Embedder, build_network
+from models.options import ModelParams
+
+TITLES = [
+    "Summary",
+    "Ranks",
+    "Distances",
+    "Cameras",
+    "Rank lists",
+    "Confused persons",
+    "Where the network looks",
+    "Embeddings",
+]
+
+
+def make(retrieval, config, **metrics):
+    result = retrieval.result
+    metrics = {"rank1": result.cmc(1), "mAP": result.mean_ap, "mINP": result.mean_inp, **metrics}
+    return retrieval_report(retrieval, metrics, {"num_query": result.num_query, "num_gallery": 72}, config, 2**26)
+
+
+def section(report, title):
+    return report.sections[TITLES.index(title)]
+
+
+def test_a_report_has_all_sections_and_is_the_same_each_time(retrieval, config, tmp_path):
+    torch.manual_seed(0)
+    config = config.with_net(Embedder(build_network(ModelParams(model="resnet_18", feature_dim=8), 3)).eval())
+    for name in ("a.html", "b.html"):
+        write_report(tmp_path / name, [make(retrieval, config)])
+    report = make(retrieval, config)
+    assert [part.title for part in report.sections] == TITLES
+    assert report.title == "Market <1501>"
+    assert not [block for part in report.sections for block in part.blocks if isinstance(block, Note)]
+    page = (tmp_path / "a.html").read_bytes()
+    assert page == (tmp_path / "b.html").read_bytes()
+    assert b"Market &lt;1501&gt;" in page
+    assert len(page) < 3_000_000
+
+
+def test_the_summary_says_what_was_measured_and_how(retrieval, config):
+    options = config.evaluation_params.model_copy(update={"flip": True, "re_ranking": "k_reciprocal"})
+    config = config.model_copy(update={"evaluation_params": options})
+    figures, facts = section(make(retrieval, config, threshold_eer=0.41, mAP_std=0.0123, tar=0.5), "Summary").blocks
+    assert isinstance(figures, Figures)
+    assert isinstance(facts, Facts)
+    assert [figure.name for figure in figures.items] == ["Rank-1", "mAP", "mINP"]
+    assert figures.items[1].value == f"{retrieval.result.mean_ap:.2%}"
+    assert figures.items[1].note == "± 1.23%"
+    known = dict(facts.items)
+    assert known["threshold_eer"] == "0.41"
+    assert known["tar"] == "50.00%"
+    assert known["Queries"] == "18"
+    assert known["Data set"] == "/data/Market <1501>"
+    assert known["Embedding"] == "12 dimensions"
+    assert known["Post-processing"] == "mirror images added, k-reciprocal re-ranking (k1 20, k2 6, λ 0.3)"
+    assert "mAP_std" not in known
+
+
+def test_rank_lists_hold_ten_images_that_count_and_the_ignored_ones_between(retrieval, config):
+    worst, best, random = section(make(retrieval, config), "Rank lists").blocks
+    lists = [each for block in (worst, best, random) if isinstance(block, RankLists) for each in block.lists]
+    assert len(lists) == 18  # 8 of each kind are more than there are
+    for each in lists:
+        assert each.query.verdict == "query"
+        ranks = [image.above for image in each.retrieved if image.verdict != "ignored"]
+        assert ranks == [str(rank) for rank in range(1, 11)]
+        assert each.retrieved[-1].above == "10"
+        for image in each.retrieved:
+            same = f"{each.note[0]}, {each.note[1]}" in image.hint
+            assert (image.verdict == "ignored") == (same or "junk" in image.hint)
+            assert (image.verdict == "right") == (f"{each.note[0]}," in image.hint and not same)
+    assert any(image.verdict == "ignored" for each in lists for image in each.retrieved)
+
+
+def test_embeddings_without_images_are_reported_without_pictures(retrieval, config):
+    nameless = retrieval._replace(
+        query=retrieval.query._replace(samples=[]), gallery=retrieval.gallery._replace(samples=[])
+    )
+    report = make(nameless, config)
+    for title, sentence in (
+        ("Rank lists", "does not name its images"),
+        ("Confused persons", "does not name its images"),
+        ("Where the network looks", "come from a file"),
+    ):
+        note = section(report, title).blocks[0]
+        assert isinstance(note, Note)
+        assert sentence in note.text
+    table = section(report, "Confused persons").blocks[1]
+    assert isinstance(table, Table)
+    pairs = confused_pairs(retrieval, 12, 2**26)
+    assert pairs
+    assert [row[0].text for row in table.rows] == [f"pid {pair.query_pid}" for pair in pairs]
+    assert [row[2].text.split(" of ")[0] for row in table.rows] == [str(pair.times) for pair in pairs]
+    page = render([report])
+    assert "<img" not in page
+    assert page.count("<svg") == 6
+
+
+def test_image_files_that_are_gone_are_told_in_a_sentence(retrieval, config):
+    gone = retrieval.gallery.samples[0].path
+    gone.unlink()
+    (note,) = section(make(retrieval, config), "Rank lists").blocks
+    assert isinstance(note, Note)
+    assert str(gone) in note.text
+
+
+def test_a_single_damaged_image_leaves_an_empty_frame(retrieval, config):
+    for sample in retrieval.gallery.samples[1:9]:
+        sample.path.write_bytes(b"no image")
+    blocks = section(make(retrieval, config), "Rank lists").blocks
+    lists = [each for block in blocks if isinstance(block, RankLists) for each in block.lists]
+    shown = [image for each in lists for image in each.retrieved]
+    empty = [image for image in shown if not image.source]
+    assert empty
+    assert all("not an image that can be read" in image.hint for image in empty)
+    assert all((not image.source) == ("not an image" in image.hint) for image in shown)
+    assert 'class="absent"' in render([make(retrieval, config)])
+
+
+@pytest.mark.parametrize("protocol", ["cross_camera", "camera_less"])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_every_protocol_and_metric_can_be_reported(make_features, config, protocol, metric):
+    options = config.evaluation_params.model_copy(update={"protocol": protocol, "metric": metric})
+    retrieval = retrieve(make_features(), options, torch.device("cpu"))
+    page = render([make(retrieval, config.model_copy(update={"evaluation_params": options}))])
+    assert ("images from the query&#39;s own camera are ignored" in page) == (protocol == "cross_camera")
+    assert (" of unit length" in page) == (metric == "cosine")
+
+
+def test_a_gallery_without_impostors_has_no_curve_but_a_report(make_features, config):
+    features = [part.at((part.pids == 1).nonzero().flatten()) for part in make_features()]
+    retrieval = retrieve(type(make_features())(*features), config.evaluation_params, torch.device("cpu"))
+    report = make(retrieval, config)
+    (note,) = section(report, "Distances").blocks
+    assert isinstance(note, Note)
+    assert "no impostor" in note.text
+    (note,) = section(report, "Confused persons").blocks
+    assert note == Note("No query has a wrong image as its nearest.")
+    assert render([report])
+
+
+def test_confused_persons_are_shown_in_pairs(retrieval, config):
+    (block,) = section(make(retrieval, config), "Confused persons").blocks
+    assert isinstance(block, ImageGroups)
+    for group in block.groups:
+        query, other = group.title.split(" taken for ")
+        first, second = group.images
+        assert (first.verdict, second.verdict) == ("query", "wrong")
+        assert f"{query}, camera" in first.hint
+        assert f"{other}, camera" in second.hint
+
+
+def test_crops_are_small_jpegs_that_keep_their_proportions():
+    pixels = np.random.default_rng(0).integers(0, 256, (512, 200, 3), dtype=np.uint8)
+    source, width, height = as_source(pixels)
+    assert (width, height) == (50, 128)
+    with Image.open(io.BytesIO(base64.b64decode(source.removeprefix("data:image/jpeg;base64,")))) as image:
+        assert image.format == "JPEG"
+        assert image.size == (50, 128)
+    assert as_source(pixels[:64, :32])[1:] == (32, 64)
+    assert as_source(pixels[:10, :200].repeat(8, axis=1))[1:] == (256, 2)
+
+
+def test_a_file_is_read_once_however_often_it_is_shown(retrieval):
+    crops = Crops(retrieval.query)
+    first = crops.show(3, "query")
+    retrieval.query.samples[3].path.unlink()
+    assert crops.show(3, "right", 0.25).source == first.source
+    assert crops.show(4, "right").source != first.source
+
+
+def test_options_of_another_plug_in_are_refused(retrieval, config):
+    with pytest.raises(ValueError, match="RetrievalOptions expected, got EvaluationParams"):
+        make(retrieval, config.model_copy(update={"evaluation_params": EvaluationParams()}))
+
+
+@pytest.mark.parametrize(("distance", "text"), [(0.12345, "0.123"), (12.345, "12.3"), (12345.6, "1.23e+04")])
+def test_distances_take_few_characters(distance, text):
+    assert number(distance) == text

@@ -1,0 +1,103 @@
+"""The MSMT17 plug-in: a network trained elsewhere, measured on MSMT17."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from config.params import Params
+from data.features import Features, TestFeatures
+from data.samples import Dataset
+from evaluate.core.plugins import evaluate, load_plugin
+from evaluate.market_evaluate import Options as MarketOptions
+from evaluate.msmt_evaluate import Options
+from utils.errors import DataError
+
+Colour = tuple[int, int, int]
+RED, DARK_RED, GREEN, DARK_GREEN = (250, 0, 0), (180, 0, 0), (0, 250, 0), (0, 170, 0)
+NO_DATA = Dataset([], [], [], [])
+
+
+@pytest.fixture
+def msmt_folder(tmp_path: Path) -> Path:
+    """MSMT17 with persons 0 and 1. Person 0's query meets its true match first, person 1's a wrong image."""
+    splits: dict[str, dict[str, Colour]] = {
+        "query": {"0000_000_01_a": RED, "0001_000_01_a": GREEN},
+        "gallery": {
+            "0000_001_02_a": DARK_RED,
+            "0001_001_01_a": GREEN,  # the query's own camera: ignored
+            "0002_000_03_a": (0, 240, 0),
+            "0001_002_02_a": DARK_GREEN,
+        },
+    }
+    folder = tmp_path / "msmt"
+    for split, images in splits.items():
+        for name, colour in images.items():
+            path = folder / "mask_test_v2" / name[:4] / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (16, 32), colour).save(path)
+        lines = (f"{name[:4]}/{name}.png {int(name[:4])}\n" for name in images)
+        (folder / f"list_{split}.txt").write_text("".join(lines))
+    return folder
+
+
+def params(batches_dir: Path | str, **options: Any) -> Params:
+    plugin = Options.model_validate({"type": "msmt_evaluate", "metric": "euclidean", "ranks": (1, 2)} | options)
+    return Params(batches_dir=str(batches_dir), img_h=32, img_w=16, evaluation_params=plugin)
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+
+
+def test_a_network_trained_on_market_is_measured_on_msmt17(
+    msmt_folder: Path, market_folder: Callable[..., Path]
+) -> None:
+    # The query images of the data set trained on would give 1.0 everywhere.
+    market = market_folder({"0001_c1_0.png": RED}, {"0001_c2_0.png": RED})
+    config = params(market, msmt_dir=str(msmt_folder))
+    load_plugin("msmt_evaluate").check_data(NO_DATA, config)
+    evaluation = evaluate(config.with_net(network()))
+    assert (evaluation.metrics["rank1"], evaluation.metrics["rank2"]) == (0.5, 1.0)
+    assert (evaluation.score, evaluation.score_name) == (pytest.approx((1 + 1 / 2) / 2), "mAP")
+    assert (evaluation.counts["num_query"], evaluation.counts["num_gallery"]) == (2, 4)
+
+
+def test_without_a_folder_it_is_the_data_set_itself(msmt_folder: Path) -> None:
+    assert evaluate(params(msmt_folder).with_net(network())).score == pytest.approx(0.75)
+
+
+def test_features_of_a_file_need_no_folder() -> None:
+    def features(rows: list[list[float]], camid: int) -> Features:
+        return Features(torch.tensor(rows), torch.tensor([1, 2]), torch.full((2,), camid), [])
+
+    given = TestFeatures(features([[1.0, 0.0], [0.0, 1.0]], 1), features([[0.9, 0.1], [1.0, 0.0]], 2))
+    # Person 1's query is nearest to person 2's image; person 2's query is nearer to person 1's.
+    assert evaluate(params("missing").with_features(given)).metrics["rank1"] == 0.0
+
+
+@pytest.mark.parametrize("msmt_dir", ["", "missing"])
+def test_a_folder_without_msmt17_is_refused_before_training(
+    msmt_dir: str, tmp_path: Path, market_folder: Callable[..., Path]
+) -> None:
+    market = market_folder({"0001_c1_0.png": RED}, {"0001_c2_0.png": RED})
+    config = params(market, msmt_dir=msmt_dir and str(tmp_path / msmt_dir))
+    where = tmp_path / msmt_dir if msmt_dir else market
+    for use in (lambda: load_plugin("msmt_evaluate").check_data(NO_DATA, config), lambda: evaluate(config)):
+        with pytest.raises(DataError, match=rf"evaluation_params\.msmt_dir: {where}: no MSMT17 here; expected list_"):
+            use()
+
+
+def test_messages_name_the_folder_of_msmt17(msmt_folder: Path) -> None:
+    (msmt_folder / "list_query.txt").unlink()
+    config = params("synthetic", msmt_dir=str(msmt_folder))
+    with pytest.raises(DataError, match=f"^{msmt_folder}: no query images"):
+        load_plugin("msmt_evaluate").check_data(NO_DATA, config)
+
+
+def test_every_option_of_market_evaluate_is_one_here() -> None:
+    assert Options.model_fields.keys() == MarketOptions.model_fields.keys() | {"msmt_dir"}

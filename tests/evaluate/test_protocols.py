@@ -1,0 +1,49 @@
+"""The rules of retrieval against the rules written out as comparisons of every query with every gallery image."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evaluate.core.protocols import GroundTruth
+
+
+def labels(draw, number):
+    pids = draw(st.lists(st.sampled_from([-1, 0, 1, 2, 900]), min_size=number, max_size=number))
+    camids = draw(st.lists(st.integers(1, 3), min_size=number, max_size=number))
+    return torch.tensor(pids, dtype=torch.int64), torch.tensor(camids, dtype=torch.int64)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), cross_camera=st.booleans())
+def test_agrees_with_comparing_every_pair(data, cross_camera):
+    query_pids, query_camids = labels(data.draw, data.draw(st.integers(0, 6)))
+    gallery_pids, gallery_camids = labels(data.draw, data.draw(st.integers(1, 15)))
+    truth = GroundTruth(query_pids, query_camids, gallery_pids, gallery_camids, cross_camera=cross_camera)
+    same_pid = query_pids[:, None] == gallery_pids
+    same_camera = (query_camids[:, None] == gallery_camids) & cross_camera
+    is_match = same_pid & ~same_camera & (gallery_pids > 0)
+    is_ignored = (gallery_pids == -1) | (same_pid & same_camera)
+    assert truth.shape == (len(query_pids), len(gallery_pids))
+    assert truth.num_matches.equal(is_match.sum(dim=1))
+    start = data.draw(st.integers(0, len(query_pids)))
+    stop = data.draw(st.integers(start, len(query_pids)))
+    index, valid = truth.matches(start, stop)
+    assert [row[is_there].tolist() for row, is_there in zip(index, valid, strict=True)] == [
+        row.nonzero().flatten().tolist() for row in is_match[start:stop]
+    ]
+    # Matches first, filling after them, and no wider than the longest row.
+    assert (valid.int().diff(dim=1) <= 0).all()
+    assert index.shape[1] == (int(is_match[start:stop].sum(dim=1).max()) if stop > start else 0)
+    rows, columns = truth.ignored(start, stop)
+    marked = torch.zeros(stop - start, len(gallery_pids), dtype=torch.bool)
+    marked[rows, columns] = True
+    assert marked.equal(is_ignored[start:stop])
+
+
+def test_labels_that_do_not_fit_are_refused():
+    two, three = torch.ones(2, dtype=torch.int64), torch.ones(3, dtype=torch.int64)
+    with pytest.raises(ValueError, match="query: as many pids as camids"):
+        GroundTruth(two, three, two, two)
+    with pytest.raises(ValueError, match="gallery: as many pids as camids"):
+        GroundTruth(two, two, three, two)

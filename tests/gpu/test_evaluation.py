@@ -1,0 +1,65 @@
+"""Ranking, re-ranking and verification give on a GPU what they give on the CPU."""
+
+import pytest
+import torch
+
+from benchmarks.planted import SIZES, planted_features
+from evaluate.core.distances import Distances, FeatureDistances, Metric
+from evaluate.core.k_reciprocal import KReciprocalDistances
+from evaluate.core.post_processing import expanded_queries
+from evaluate.core.protocols import GroundTruth
+from evaluate.core.ranking import nearest, rank
+from evaluate.core.spectral import SpectralDistances
+from evaluate.core.verification import retrieval_roc
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+METRICS: list[Metric] = ["cosine", "euclidean"]
+DEVICES = ("cpu", "cuda")
+
+
+def problem(device: str) -> tuple[torch.Tensor, torch.Tensor, GroundTruth]:
+    query, gallery = planted_features(SIZES["small"], seed=0)
+    labels = [part.to(device) for part in (query.pids, query.camids, gallery.pids, gallery.camids)]
+    return query.features.to(device), gallery.features.to(device), GroundTruth(*labels)
+
+
+def distances_of(kind: str, query: torch.Tensor, gallery: torch.Tensor, metric: Metric) -> Distances:
+    if kind == "k_reciprocal":
+        return KReciprocalDistances(query, gallery, metric)
+    plain = FeatureDistances(query, gallery, metric)
+    return SpectralDistances(plain, query, gallery) if kind == "spectral" else plain
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", ["plain", "spectral", "k_reciprocal"])
+def test_metrics_are_those_of_the_cpu(kind: str, metric: Metric) -> None:
+    found = []
+    for device in DEVICES:
+        query, gallery, truth = problem(device)
+        distances = distances_of(kind, query, gallery, metric)
+        result, roc = rank(distances, truth, memory=2**22), retrieval_roc(distances, truth, memory=2**22).roc
+        scores = [result.cmc(1), result.cmc(5), result.mean_ap, result.mean_ap_trapezoid, result.mean_inp]
+        found.append([*scores, roc.auc, roc.eer, roc.tar_at(0.01)])
+    assert found[0] == pytest.approx(found[1], abs=1e-6)
+
+
+def test_ties_are_ordered_alike() -> None:
+    rng = torch.Generator().manual_seed(0)
+    # Whole numbers: products are exact, so that equal distances are equal on both devices.
+    query, gallery = (torch.randint(1, 4, (number, 4), generator=rng).float() for number in (40, 500))
+    pids = [torch.randint(0, 9, (number,), generator=rng) for number in (40, 500)]
+    camids = [torch.randint(1, 4, (number,), generator=rng) for number in (40, 500)]
+    positions, orders = [], []
+    for device in DEVICES:
+        labels = [part.to(device) for part in (pids[0], camids[0], pids[1], camids[1])]
+        truth, distances = GroundTruth(*labels), FeatureDistances(query.to(device), gallery.to(device), "euclidean")
+        positions.append(rank(distances, truth).ap)
+        orders.append(nearest(distances, truth, 50).order)
+    torch.testing.assert_close(positions[0], positions[1], rtol=0, atol=1e-12)
+    assert orders[0].equal(orders[1])
+
+
+def test_expanded_queries_are_those_of_the_cpu() -> None:
+    first, second = (expanded_queries(query, gallery, "cosine", 3).cpu() for query, gallery, _ in map(problem, DEVICES))
+    torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-5)
