@@ -9,7 +9,7 @@ from config.params import Params
 from evaluate.core.random_gallery import DEVIATION
 from evaluate.core.ranking import MEMORY
 from evaluate.core.report.activation import activation_section
-from evaluate.core.report.blocks import Facts, Figure, Figures, Report, Section
+from evaluate.core.report.blocks import Block, Facts, Figure, Figures, Note, Report, Section
 from evaluate.core.report.cameras import camera_section
 from evaluate.core.report.charts import ap_chart, cmc_chart
 from evaluate.core.report.embedding import embedding_section
@@ -79,9 +79,7 @@ def retrieval_report(
         activation_section(retrieval, chosen["worst"], config, missing),
         embedding_section(retrieval, options.metric, rng),
     )
-    num_query, num_gallery = retrieval.truth.shape
-    subtitle = f"{num_query:,} queries against {num_gallery:,} gallery images, {_model(config)}."
-    return Report(_name(config), subtitle, sections)
+    return Report(_name(config), _subtitle(retrieval, config), sections)
 
 
 def _summary(
@@ -109,7 +107,11 @@ def _summary(
         *((COUNTS.get(key, key), f"{value:,}") for key, value in counts.items()),
         *others,
     ]
-    return Section("Summary", "", (Figures(tuple(headlines)), Facts(tuple(facts))))
+    blocks: list[Block] = [Figures(tuple(headlines)), Facts(tuple(facts))]
+    if options.protocol == "random_gallery":
+        means = f"These numbers are means over {options.gallery_repeats} random galleries, ± their standard deviation."
+        blocks.append(Note(f"{means} All that follows shows the first of these galleries."))
+    return Section("Summary", "", tuple(blocks))
 
 
 def _ranks(retrieval: Retrieval) -> Section:
@@ -124,6 +126,11 @@ def _name(config: Params) -> str:
     if config.batches_dir == "synthetic":
         return "Synthetic pedestrians"
     return Path(config.batches_dir).expanduser().resolve().name or config.batches_dir
+
+
+def _subtitle(retrieval: Retrieval, config: Params) -> str:
+    num_query, num_gallery = retrieval.truth.shape
+    return f"{num_query:,} queries against {num_gallery:,} gallery images, {_model(config)}."
 
 
 def _model(config: Params) -> str:

@@ -74,6 +74,14 @@ def test_the_summary_says_what_was_measured_and_how(retrieval, config):
     assert "mAP_std" not in known
 
 
+def test_of_random_galleries_it_says_which_one_is_shown(retrieval, config):
+    options = config.evaluation_params.model_copy(update={"protocol": "random_gallery", "gallery_repeats": 7})
+    blocks = section(make(retrieval, config.model_copy(update={"evaluation_params": options})), "Summary").blocks
+    assert isinstance(blocks[-1], Note)
+    assert "means over 7 random galleries" in blocks[-1].text
+    assert not isinstance(section(make(retrieval, config), "Summary").blocks[-1], Note)
+
+
 def test_rank_lists_hold_ten_images_that_count_and_the_ignored_ones_between(retrieval, config):
     worst, best, random = section(make(retrieval, config), "Rank lists").blocks
     lists = [each for block in (worst, best, random) if isinstance(block, RankLists) for each in block.lists]
