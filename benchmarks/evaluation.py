@@ -30,11 +30,11 @@ from benchmarks.planted import SIZES, planted_features
 from benchmarks.product import bare_products
 from benchmarks.textbook import RANKS, textbook_metrics
 from data.features import TestFeatures
-from evaluate.core.distances import Distances, FeatureDistances
-from evaluate.core.k_reciprocal import KReciprocalDistances
-from evaluate.core.protocols import GroundTruth
-from evaluate.core.ranking import rank
-from evaluate.core.verification import retrieval_roc
+from evaluate.core.retrieval.distances import Distances, FeatureDistances
+from evaluate.core.retrieval.k_reciprocal import KReciprocalDistances
+from evaluate.core.retrieval.protocols import GroundTruth
+from evaluate.core.retrieval.ranking import rank
+from evaluate.core.verification.roc import retrieval_roc
 from utils.cli import exit_code_of
 from utils.cpus import num_cpus
 from utils.errors import ParamsError

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluate.core.distances import full_precision
+from evaluate.core.retrieval.distances import full_precision
 
 PRODUCT_ROWS = 512
 """Queries in a block; more are no faster."""

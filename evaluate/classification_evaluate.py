@@ -14,8 +14,8 @@ from config.evaluation import EvaluationParams
 from config.params import Params
 from data.dataset import read_dataset
 from data.samples import Dataset, Sample
-from evaluate.core.classification import Classified
-from evaluate.core.confusion import confusion_counts, confusion_picture, most_confused
+from evaluate.core.classification.classified import Classified
+from evaluate.core.classification.confusion import confusion_counts, confusion_picture, most_confused
 from evaluate.core.extract import Reading, read_images
 from evaluate.core.report.blocks import Report
 from evaluate.core.report.classification import classification_report

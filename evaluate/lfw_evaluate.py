@@ -12,13 +12,13 @@ from config.evaluation import EvaluationParams
 from config.params import Params
 from data.dataset import read_dataset
 from data.samples import Dataset
-from evaluate.core.distances import Metric
-from evaluate.core.drawn_pairs import draw_pairs
 from evaluate.core.extract import extract
-from evaluate.core.folds import best_threshold, fold_accuracies
-from evaluate.core.pairs import Pairs, pair_distances, read_pairs, without_images
 from evaluate.core.report.blocks import Report
-from evaluate.core.verification import Roc, roc
+from evaluate.core.retrieval.distances import Metric
+from evaluate.core.verification.drawn_pairs import draw_pairs
+from evaluate.core.verification.folds import best_threshold, fold_accuracies
+from evaluate.core.verification.pairs import Pairs, pair_distances, read_pairs, without_images
+from evaluate.core.verification.roc import Roc, roc
 from utils.errors import DataError, ParamsError
 
 logger = logging.getLogger(__name__)

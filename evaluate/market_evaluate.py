@@ -11,14 +11,14 @@ from data.dataset import read_dataset
 from data.features import Features, TestFeatures
 from data.samples import Dataset, Sample
 from evaluate.core.extract import extract
-from evaluate.core.matchless import check_matches
 from evaluate.core.pictures import CROP_HEIGHT, rank_list_picture
-from evaluate.core.protocols import GroundTruth
-from evaluate.core.random_gallery import mean_and_deviation, random_gallery_trials
-from evaluate.core.rank_lists import rank_lists
 from evaluate.core.report.blocks import Report
-from evaluate.core.retrieval import Retrieval, RetrievalOptions, retrieve
-from evaluate.core.verification import retrieval_roc
+from evaluate.core.retrieval.matchless import check_matches
+from evaluate.core.retrieval.protocols import GroundTruth
+from evaluate.core.retrieval.random_gallery import mean_and_deviation, random_gallery_trials
+from evaluate.core.retrieval.rank_lists import rank_lists
+from evaluate.core.retrieval.retrieve import Retrieval, RetrievalOptions, retrieve
+from evaluate.core.verification.roc import retrieval_roc
 from utils.device import choose_device
 from utils.errors import DataError
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from benchmarks.planted import SIZES, planted_features
-from evaluate.core.distances import Distances, FeatureDistances, Metric
-from evaluate.core.k_reciprocal import KReciprocalDistances
-from evaluate.core.post_processing import expanded_queries
-from evaluate.core.protocols import GroundTruth
-from evaluate.core.ranking import nearest, rank
-from evaluate.core.spectral import SpectralDistances
-from evaluate.core.verification import retrieval_roc
+from evaluate.core.retrieval.distances import Distances, FeatureDistances, Metric
+from evaluate.core.retrieval.k_reciprocal import KReciprocalDistances
+from evaluate.core.retrieval.post_processing import expanded_queries
+from evaluate.core.retrieval.protocols import GroundTruth
+from evaluate.core.retrieval.ranking import nearest, rank
+from evaluate.core.retrieval.spectral import SpectralDistances
+from evaluate.core.verification.roc import retrieval_roc
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 

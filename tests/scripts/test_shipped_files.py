@@ -71,7 +71,8 @@ def test_the_readme_has_commands() -> None:
 
 def test_the_commands_of_the_readme_run_in_their_order(script: Script, make_market: Callable[[Path], Path]) -> None:
     """With a tiny data set in place of the shipped one, everything else as the README says."""
-    make_market(script.folder / "datasets" / "Market-1501")
+    market = make_market(script.folder / "datasets" / "Market-1501")
+    make_classes(script.folder / "datasets" / "classes", market / "bounding_box_train")
     small = {"train_identities": 6, "test_identities": 2, "distractors": 0, "junk": 0, "cameras": 2}
     script.write_params(batches_dir="datasets/Market-1501", synthetic=small)
     shutil.copytree(ROOT / "recipes", script.folder / "recipes")
@@ -92,7 +93,16 @@ def test_the_commands_of_the_readme_run_in_their_order(script: Script, make_mark
         if "--detach" in arguments:
             wait_for(script.folder / "runs" / "second" / "train_log", "finished")
     assert len(commands) >= 8
-    assert (script.folder / "pictures" / "rank_list.png").is_file()
+    for written in ("pictures/rank_list.png", "features.npz", "report.html", "classes.html"):
+        assert (script.folder / written).is_file()
+
+
+def make_classes(folder: Path, images: Path) -> None:
+    """Two classes with a few images each, for the commands that classify."""
+    for place, image in enumerate(sorted(images.iterdir())):
+        split = folder / ("val" if place % 5 == 0 else "train") / ("odd" if place % 2 else "even")
+        split.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, split)
 
 
 def wait_for(log: Path, text: str) -> None:

@@ -16,7 +16,7 @@ from data.samples import Sample
 from evaluate.core.report.blocks import ImageGroup, ImageGroups, Note, Section, Shown, Verdict
 from evaluate.core.report.images import as_source, describe, number, person
 from evaluate.core.report.ordering import Found, walk
-from evaluate.core.retrieval import Retrieval
+from evaluate.core.retrieval.retrieve import Retrieval
 
 COLOURS = "inferno"
 OPACITY = 0.55

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from evaluate.core.distances import Distances, blocks
-from evaluate.core.protocols import GroundTruth
-from evaluate.core.ranking import BYTES_PER_PAIR, MEMORY, match_positions, per_query_metrics
 from evaluate.core.report.blocks import Block, Cell, Note, Section, Table
-from evaluate.core.retrieval import Retrieval
+from evaluate.core.retrieval.distances import Distances, blocks
+from evaluate.core.retrieval.protocols import GroundTruth
+from evaluate.core.retrieval.ranking import BYTES_PER_PAIR, MEMORY, match_positions, per_query_metrics
+from evaluate.core.retrieval.retrieve import Retrieval
 
 MAX_CAMERAS = 30
 """Rows and columns of the table; those with most images are shown."""

@@ -8,7 +8,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNL
 
 from evaluate.core.report.blocks import Chart
 from evaluate.core.report.svg import DOT, FIRST, INK, LINE, MUTED, SECOND, SURFACE, draw, hint, percent
-from evaluate.core.verification import Roc
+from evaluate.core.verification.roc import Roc
 
 CMC_TICKS = (1, 2, 3, 5, 10, 20, 50, 100)
 CMC_LABELLED = (1, 5, 10, 20)

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 
 from data.images import decode
-from evaluate.core.classification import Classified
-from evaluate.core.confusion import confusion_counts, most_confused
+from evaluate.core.classification.classified import Classified
+from evaluate.core.classification.confusion import confusion_counts, most_confused
 from evaluate.core.report.blocks import (
     Block,
     Cell,

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data.samples import DISTRACTOR_PID, JUNK_PID
-from evaluate.core.distances import Metric
 from evaluate.core.report.blocks import Chart, Note, Section
 from evaluate.core.report.images import person
 from evaluate.core.report.svg import DOT, FIRST, INK, MUTED, draw, hint, percent
-from evaluate.core.retrieval import Retrieval
+from evaluate.core.retrieval.distances import Metric
+from evaluate.core.retrieval.retrieve import Retrieval
 
 MAX_POINTS = 3000
 MAX_PERSONS = 20

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from evaluate.core.distances import Distances
-from evaluate.core.protocols import GroundTruth
-from evaluate.core.ranking import nearest
 from evaluate.core.report.blocks import Verdict
-from evaluate.core.retrieval import Retrieval
+from evaluate.core.retrieval.distances import Distances
+from evaluate.core.retrieval.protocols import GroundTruth
+from evaluate.core.retrieval.ranking import nearest
+from evaluate.core.retrieval.retrieve import Retrieval
 
 
 class Found(NamedTuple):

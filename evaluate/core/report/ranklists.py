@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from evaluate.core.report.blocks import Cell, ImageGroup, ImageGroups, Note, RankList, RankLists, Section, Shown, Table
 from evaluate.core.report.images import Crops, number, person
 from evaluate.core.report.ordering import Confusion, Found, walk
-from evaluate.core.retrieval import Retrieval
+from evaluate.core.retrieval.retrieve import Retrieval
 
 LENGTH = 10
 MAX_IGNORED = 12

@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from config.params import Params
-from evaluate.core.random_gallery import DEVIATION
-from evaluate.core.ranking import MEMORY
 from evaluate.core.report.activation import activation_section
 from evaluate.core.report.blocks import Block, Facts, Figure, Figures, Note, Report, Section
 from evaluate.core.report.cameras import camera_section
@@ -17,7 +15,9 @@ from evaluate.core.report.images import Crops, why_no_pictures
 from evaluate.core.report.ordering import chosen_queries, confused_pairs
 from evaluate.core.report.pairs import retrieval_pair_section
 from evaluate.core.report.ranklists import confusion_section, rank_list_section
-from evaluate.core.retrieval import Retrieval, RetrievalOptions
+from evaluate.core.retrieval.random_gallery import DEVIATION
+from evaluate.core.retrieval.ranking import MEMORY
+from evaluate.core.retrieval.retrieve import Retrieval, RetrievalOptions
 
 SEED = 0
 MAX_RANK = 50

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from data.features import Features
-from evaluate.core.pairs import Pairs
 from evaluate.core.report.blocks import Block, Facts, Figure, Figures, ImageGroup, ImageGroups, Note, Report, Section
 from evaluate.core.report.images import Crops, number
 from evaluate.core.report.pairs import pair_section
-from evaluate.core.verification import pair_statistics
+from evaluate.core.verification.pairs import Pairs
+from evaluate.core.verification.roc import pair_statistics
 
 NUM_BINS = 60
 MISTAKES_OF_A_KIND = 12

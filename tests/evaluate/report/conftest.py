@@ -11,7 +11,7 @@ from PIL import Image
 from config.params import Params
 from data.features import Features, TestFeatures
 from data.samples import Sample
-from evaluate.core.retrieval import Retrieval, RetrievalOptions, retrieve
+from evaluate.core.retrieval.retrieve import Retrieval, RetrievalOptions, retrieve
 
 
 @pytest.fixture

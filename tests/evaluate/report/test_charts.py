@@ -10,7 +10,7 @@ import torch
 
 from evaluate.core.report.charts import ap_chart, cmc_chart, distance_chart, roc_chart
 from evaluate.core.report.svg import FIRST, INK, draw, hint
-from evaluate.core.verification import Roc, roc
+from evaluate.core.verification.roc import Roc, roc
 
 
 def titles(svg):

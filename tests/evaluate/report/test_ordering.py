@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.features import Features
-from evaluate.core.distances import MatrixDistances
-from evaluate.core.protocols import GroundTruth
-from evaluate.core.ranking import rank
 from evaluate.core.report.ordering import chosen_queries, confused_pairs, walk
-from evaluate.core.retrieval import Retrieval
+from evaluate.core.retrieval.distances import MatrixDistances
+from evaluate.core.retrieval.protocols import GroundTruth
+from evaluate.core.retrieval.ranking import rank
+from evaluate.core.retrieval.retrieve import Retrieval
 
 
 @st.composite

@@ -14,7 +14,7 @@ from evaluate.core.report.images import Crops, as_source, number
 from evaluate.core.report.ordering import confused_pairs
 from evaluate.core.report.page import render
 from evaluate.core.report.retrieval import retrieval_report
-from evaluate.core.retrieval import retrieve
+from evaluate.core.retrieval.retrieve import retrieve
 from models.network import Embedder, build_network
 from models.options import ModelParams
 

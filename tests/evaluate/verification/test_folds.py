@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluate.core.folds import accuracy, best_threshold, fold_accuracies
+from evaluate.core.verification.folds import accuracy, best_threshold, fold_accuracies
 
 
 def tensor(values):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from data.samples import Sample
-from evaluate.core.distances import Metric
-from evaluate.core.pairs import PAIRS_AT_ONCE, Pairs, pair_distances, read_pairs, without_images
+from evaluate.core.retrieval.distances import Metric
+from evaluate.core.verification.pairs import PAIRS_AT_ONCE, Pairs, pair_distances, read_pairs, without_images
 from utils.errors import DataError
 
 TWO_FOLDS = """2 1

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluate.core.distances import FeatureDistances, MatrixDistances
-from evaluate.core.protocols import GroundTruth
-from evaluate.core.ranking import RankResult, nearest, rank
+from evaluate.core.retrieval.distances import FeatureDistances, MatrixDistances
+from evaluate.core.retrieval.protocols import GroundTruth
+from evaluate.core.retrieval.ranking import RankResult, nearest, rank
 from utils.errors import DataError
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluate.core.protocols import GroundTruth
+from evaluate.core.retrieval.protocols import GroundTruth
 
 
 def labels(draw, number):

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
-from evaluate.core.distances import FeatureDistances, MatrixDistances
-from evaluate.core.protocols import GroundTruth
-from evaluate.core.verification import pair_statistics, retrieval_roc, roc
+from evaluate.core.retrieval.distances import FeatureDistances, MatrixDistances
+from evaluate.core.retrieval.protocols import GroundTruth
+from evaluate.core.verification.roc import pair_statistics, retrieval_roc, roc
 from utils.errors import DataError
 
 FARS = (0.0, 1e-4, 1e-3, 1e-2, 0.1, 0.25, 1 / 3, 0.5, 0.9, 1.0)

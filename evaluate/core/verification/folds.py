@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from evaluate.core.verification import check_pairs
+from evaluate.core.verification.roc import check_pairs
 
 
 def fold_accuracies(distances: Tensor, is_genuine: Tensor, folds: Tensor) -> list[float]:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluate.core.counting import SEGMENT, EdgeCounter, counts_by_comparison
+from evaluate.core.verification.counting import SEGMENT, EdgeCounter, counts_by_comparison
 
 
 def reference(numbers, edges):

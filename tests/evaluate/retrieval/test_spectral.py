@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluate.core import spectral
-from evaluate.core.distances import FeatureDistances, MatrixDistances
-from evaluate.core.spectral import SpectralDistances, share_out_, spectral_scores
+from evaluate.core.retrieval import spectral
+from evaluate.core.retrieval.distances import FeatureDistances, MatrixDistances
+from evaluate.core.retrieval.spectral import SpectralDistances, share_out_, spectral_scores
 from utils.errors import DataError
 
 

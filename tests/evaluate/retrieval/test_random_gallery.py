@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.features import Features
-from evaluate.core.distances import FeatureDistances
-from evaluate.core.protocols import GroundTruth
-from evaluate.core.random_gallery import mean_and_deviation, random_gallery_trials
-from evaluate.core.ranking import rank
+from evaluate.core.retrieval.distances import FeatureDistances
+from evaluate.core.retrieval.protocols import GroundTruth
+from evaluate.core.retrieval.random_gallery import mean_and_deviation, random_gallery_trials
+from evaluate.core.retrieval.ranking import rank
 from utils.errors import DataError
 
 

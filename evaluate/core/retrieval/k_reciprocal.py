@@ -16,7 +16,7 @@ from scipy.sparse import csr_array, vstack
 from torch import Tensor
 from tqdm import tqdm
 
-from evaluate.core.distances import FeatureDistances, Metric
+from evaluate.core.retrieval.distances import FeatureDistances, Metric
 
 TILE = 2048  # images on a side of the largest tile; larger ones are no faster
 TILE_BYTES_PER_PAIR = 32  # a distance, and where distances tie two int64 keys and what selecting among them takes

@@ -5,7 +5,7 @@ import logging
 from torch import Tensor
 
 from data.samples import DISTRACTOR_PID, JUNK_PID
-from evaluate.core.protocols import GroundTruth
+from evaluate.core.retrieval.protocols import GroundTruth
 from utils.errors import DataError
 
 logger = logging.getLogger(__name__)

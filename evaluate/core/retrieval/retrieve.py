@@ -7,12 +7,12 @@ from pydantic import Field
 
 from config.evaluation import EvaluationParams
 from data.features import Features, TestFeatures
-from evaluate.core.distances import Distances, FeatureDistances, Metric
-from evaluate.core.k_reciprocal import KReciprocalDistances
-from evaluate.core.post_processing import averaged_queries, expanded_queries, normalised
-from evaluate.core.protocols import GroundTruth
-from evaluate.core.ranking import RankResult, rank
-from evaluate.core.spectral import SpectralDistances
+from evaluate.core.retrieval.distances import Distances, FeatureDistances, Metric
+from evaluate.core.retrieval.k_reciprocal import KReciprocalDistances
+from evaluate.core.retrieval.post_processing import averaged_queries, expanded_queries, normalised
+from evaluate.core.retrieval.protocols import GroundTruth
+from evaluate.core.retrieval.ranking import RankResult, rank
+from evaluate.core.retrieval.spectral import SpectralDistances
 from utils.options import Options
 
 

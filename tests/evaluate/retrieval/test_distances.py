@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from evaluate.core.distances import BLOCK_BYTES, FeatureDistances, MatrixDistances, blocks, full_precision
+from evaluate.core.retrieval.distances import BLOCK_BYTES, FeatureDistances, MatrixDistances, blocks, full_precision
 from utils.errors import DataError
 
 

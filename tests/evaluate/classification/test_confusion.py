@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from evaluate.core.confusion import EMPTY, confusion_picture
+from evaluate.core.classification.confusion import EMPTY, confusion_picture
 from evaluate.core.pictures import RIGHT, WHITE, WRONG
 
 

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from evaluate.core.distances import Distances, blocks
-from evaluate.core.protocols import GroundTruth
-from evaluate.core.rows import first_columns, sort_rows_
+from evaluate.core.retrieval.distances import Distances, blocks
+from evaluate.core.retrieval.protocols import GroundTruth
+from evaluate.core.retrieval.rows import first_columns, sort_rows_
 from utils.errors import DataError
 
 MEMORY = 2**30

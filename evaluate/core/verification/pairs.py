@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from data.samples import Sample
-from evaluate.core.distances import Metric
+from evaluate.core.retrieval.distances import Metric
 from utils.errors import DataError
 
 NUM_SHOWN = 10

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluate.core.counting import EdgeCounter
-from evaluate.core.distances import Distances, blocks
-from evaluate.core.protocols import GroundTruth
+from evaluate.core.retrieval.distances import Distances, blocks
+from evaluate.core.retrieval.protocols import GroundTruth
+from evaluate.core.verification.counting import EdgeCounter
 from utils.errors import DataError
 
 MEMORY = 2**30

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from data.samples import DISTRACTOR_PID, JUNK_PID, Sample
-from evaluate.core.pairs import Pairs
+from evaluate.core.verification.pairs import Pairs
 from utils.errors import DataError, ParamsError
 
 logger = logging.getLogger(__name__)

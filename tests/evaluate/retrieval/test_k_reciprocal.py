@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluate.core import k_reciprocal
-from evaluate.core.distances import FeatureDistances, MatrixDistances
-from evaluate.core.k_reciprocal import KReciprocalDistances, neighbours, smallest
-from evaluate.core.protocols import GroundTruth
-from evaluate.core.ranking import rank
+from evaluate.core.retrieval import k_reciprocal
+from evaluate.core.retrieval.distances import FeatureDistances, MatrixDistances
+from evaluate.core.retrieval.k_reciprocal import KReciprocalDistances, neighbours, smallest
+from evaluate.core.retrieval.protocols import GroundTruth
+from evaluate.core.retrieval.ranking import rank
 from utils.errors import DataError
 
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from data.features import Features
 from data.samples import Sample
-from evaluate.core import post_processing
-from evaluate.core.distances import FeatureDistances
-from evaluate.core.post_processing import averaged_queries, expanded_queries, normalised
+from evaluate.core.retrieval import post_processing
+from evaluate.core.retrieval.distances import FeatureDistances
+from evaluate.core.retrieval.post_processing import averaged_queries, expanded_queries, normalised
 from utils.errors import DataError
 
 

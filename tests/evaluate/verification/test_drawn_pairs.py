@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.samples import Sample
-from evaluate.core.drawn_pairs import draw_pairs
+from evaluate.core.verification.drawn_pairs import draw_pairs
 from utils.errors import DataError, ParamsError
 
 

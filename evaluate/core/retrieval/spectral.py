@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from evaluate.core.distances import BLOCK_BYTES, Distances, full_precision
-from evaluate.core.rows import first_columns
+from evaluate.core.retrieval.distances import BLOCK_BYTES, Distances, full_precision
+from evaluate.core.retrieval.rows import first_columns
 from utils.errors import DataError
 
 SMALLEST = 2.0**-149

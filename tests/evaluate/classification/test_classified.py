@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.samples import Sample
-from evaluate.core.classification import Classified
-from evaluate.core.confusion import confusion_counts, most_confused
+from evaluate.core.classification.classified import Classified
+from evaluate.core.classification.confusion import confusion_counts, most_confused
 
 
 def classified(truth: Sequence[int], scores: Sequence[Sequence[float]]) -> Classified:

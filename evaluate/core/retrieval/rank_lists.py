@@ -8,8 +8,8 @@ import torch
 from data.images import decode
 from data.samples import Sample
 from evaluate.core.pictures import CROP_HEIGHT, RankedImage, RankList, spread_by_ap
-from evaluate.core.ranking import nearest
-from evaluate.core.retrieval import Retrieval
+from evaluate.core.retrieval.ranking import nearest
+from evaluate.core.retrieval.retrieve import Retrieval
 
 
 def rank_lists(retrieval: Retrieval, num_queries: int, length: int, width: int) -> list[RankList]:
