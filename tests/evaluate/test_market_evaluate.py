@@ -115,10 +115,9 @@ def test_impossible_options_are_refused(options):
 
 def features(query_pids, query_camids, gallery_pids, gallery_camids, gallery):
     """Embeddings on a line: all queries at 1, the gallery where it is said."""
-    labels = [torch.tensor(part) for part in (query_pids, query_camids, gallery_pids, gallery_camids)]
     return TestFeatures(
-        Features(torch.ones(len(query_pids), 1), *labels[:2], []),
-        Features(torch.tensor(gallery).float()[:, None], *labels[2:], []),
+        Features(torch.ones(len(query_pids), 1), torch.tensor(query_pids), torch.tensor(query_camids), []),
+        Features(torch.tensor(gallery).float()[:, None], torch.tensor(gallery_pids), torch.tensor(gallery_camids), []),
     )
 
 
@@ -187,9 +186,11 @@ def test_each_step_of_the_post_processing_changes_the_metrics_as_it_should():
 
 
 def test_multi_query_averages_what_one_camera_saw():
-    labels = [torch.tensor(part) for part in ([7, 7, 7, 8], [1, 1, 2, 1], [7, 7, 8, 8], [3, 3, 3, 3])]
     query, gallery = torch.tensor([[0.0], [2.0], [5.0], [9.0]]), torch.tensor([[1.0], [1.0], [2.0], [9.0]])
-    given = TestFeatures(Features(query, *labels[:2], []), Features(gallery, *labels[2:], []))
+    given = TestFeatures(
+        Features(query, torch.tensor([7, 7, 7, 8]), torch.tensor([1, 1, 2, 1]), []),
+        Features(gallery, torch.tensor([7, 7, 8, 8]), torch.tensor([3, 3, 3, 3]), []),
+    )
     assert run_on(given).counts["num_query"] == 4
     evaluation = run_on(given, multi_query=True)
     assert evaluation.counts["num_query"] == 3

@@ -14,8 +14,8 @@ Metric = Literal["cosine", "euclidean"]
 
 ROWS = 4096  # embeddings squared at once: their squares take as much memory as they
 
-BLOCK_BYTES = 2**28
-"""Working set of one block of queries on the CPU, at most: larger blocks make the matrix product no faster."""
+BLOCK_QUERIES = 512
+"""Queries in a block on the CPU, at most: with fewer the matrix product is slower, with more no faster."""
 
 
 class Distances(Protocol):
@@ -108,8 +108,9 @@ def blocks(distances: Distances, memory: int, bytes_per_pair: int) -> Iterator[t
         bytes_per_pair: bytes the work takes for each query and gallery image, its distance included.
     """
     num_query, num_gallery = distances.shape
-    limit = memory if distances.device.type != "cpu" else min(memory, BLOCK_BYTES)
-    size = max(1, limit // (bytes_per_pair * max(1, num_gallery)))
+    size = max(1, memory // (bytes_per_pair * max(1, num_gallery)))
+    if distances.device.type == "cpu":
+        size = min(size, BLOCK_QUERIES)
     for start in range(0, num_query, size):
         yield start, min(start + size, num_query)
 

@@ -32,8 +32,8 @@ class Spectral(Options):
 
     top: int = Field(default=50, ge=2)
     """Nearest gallery images that are transformed and put in a new order."""
-    temperature: float = Field(default=0.5, gt=0.0)
-    """Temperature of the softmax over their similarities; the smaller, the more each keeps its own embedding."""
+    temperature: float = Field(default=0.1, gt=0.0)
+    """Temperature of the softmax over their cosines; the smaller, the more each keeps its own embedding."""
 
 
 class RetrievalOptions(EvaluationParams):

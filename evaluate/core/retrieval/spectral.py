@@ -4,10 +4,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from evaluate.core.retrieval.distances import BLOCK_BYTES, Distances, full_precision
+from evaluate.core.retrieval.distances import Distances, full_precision
 from evaluate.core.retrieval.rows import first_columns
 from utils.errors import DataError
 
+NEAR_BYTES = 2**28
+"""Embeddings of nearest images, and what they become, in hand at once."""
 SMALLEST = 2.0**-149
 """The float32 next to zero."""
 
@@ -39,7 +41,7 @@ class SpectralDistances:
     """
 
     def __init__(
-        self, base: Distances, query: Tensor, gallery: Tensor, top: int = 50, temperature: float = 0.5
+        self, base: Distances, query: Tensor, gallery: Tensor, top: int = 50, temperature: float = 0.1
     ) -> None:
         if base.shape != (len(query), len(gallery)) or query.shape[1:] != gallery.shape[1:] or query.ndim != 2:
             raise ValueError(
@@ -66,7 +68,7 @@ class SpectralDistances:
         distance = self._base.rows(start, stop)
         order = first_columns(distance, min(self._top + 1, self.shape[1]))
         # The embeddings of the nearest, what they become, and a product of both, of a few queries at a time.
-        size = max(1, BLOCK_BYTES // (3 * 4 * self._top * self._gallery.shape[1]))
+        size = max(1, NEAR_BYTES // (3 * 4 * self._top * self._gallery.shape[1]))
         parts = zip(self._query[start:stop].split(size), order[:, : self._top].split(size), strict=True)
         scores = [spectral_scores(query, self._gallery[columns], self._temperature) for query, columns in parts]
         share_out_(distance, order, torch.cat(scores))

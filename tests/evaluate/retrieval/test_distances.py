@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from evaluate.core.retrieval.distances import BLOCK_BYTES, FeatureDistances, MatrixDistances, blocks, full_precision
+from evaluate.core.retrieval.distances import BLOCK_QUERIES, FeatureDistances, MatrixDistances, blocks, full_precision
 from utils.errors import DataError
 
 
@@ -76,7 +76,7 @@ def test_an_embedding_of_length_zero_has_no_cosine():
 @pytest.mark.parametrize("shapes", [((2, 3), (2, 4)), ((3,), (2, 3)), ((2, 0), (2, 0))])
 def test_shapes_that_do_not_fit_are_refused(shapes):
     with pytest.raises(ValueError, match="embeddings"):
-        FeatureDistances(*(torch.ones(shape) for shape in shapes), "cosine")
+        FeatureDistances(torch.ones(shapes[0]), torch.ones(shapes[1]), "cosine")
 
 
 def test_an_unknown_metric_is_refused():
@@ -88,9 +88,9 @@ def test_blocks_cover_all_queries_within_the_memory():
     distances = MatrixDistances(torch.zeros(10, 100))
     assert list(blocks(distances, memory=1, bytes_per_pair=4)) == [(row, row + 1) for row in range(10)]
     assert list(blocks(distances, memory=1200, bytes_per_pair=4)) == [(0, 3), (3, 6), (6, 9), (9, 10)]
-    assert list(blocks(distances, memory=2**40, bytes_per_pair=BLOCK_BYTES // 200)) == [
-        (start, start + 2) for start in range(0, 10, 2)
-    ]
+    many = MatrixDistances(torch.zeros(2 * BLOCK_QUERIES + 1, 2))
+    sizes = [stop - start for start, stop in blocks(many, memory=2**40, bytes_per_pair=4)]
+    assert sizes == [BLOCK_QUERIES, BLOCK_QUERIES, 1]
     assert list(blocks(MatrixDistances(torch.zeros(0, 100)), memory=1, bytes_per_pair=4)) == []
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluate.core.retrieval.distances import FeatureDistances, MatrixDistances
+from evaluate.core.retrieval.distances import FeatureDistances, MatrixDistances, Metric
 from evaluate.core.retrieval.protocols import GroundTruth
 from evaluate.core.retrieval.ranking import RankResult, nearest, rank
 from utils.errors import DataError
@@ -37,7 +37,7 @@ def reference_query(distance, query_pid, query_camid, gallery_pids, gallery_cami
     return first, math.fsum(precisions) / hits, math.fsum(trapezoids) / hits, hits / (last + 1)
 
 
-def rank_features(query, gallery, *labels, metric="cosine", memory=2**30, cross_camera=True) -> RankResult:
+def rank_features(query, gallery, *labels, metric: Metric = "cosine", memory=2**30, cross_camera=True) -> RankResult:
     """`rank` for embeddings (Q, D), (G, D) and the pids and camids of both."""
     return rank(
         FeatureDistances(query, gallery, metric), GroundTruth(*labels, cross_camera=cross_camera), memory=memory
