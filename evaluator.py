@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import sys
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ from evaluate.core.offline import (
 from evaluate.core.plugins import evaluate, plugin_options
 from evaluate.core.table import comparison_table, metrics_table
 from utils.cli import exit_code_of
+from utils.errors import ParamsError
 from utils.logs import log_to_screen
 
 logger = logging.getLogger(__name__)
@@ -36,7 +38,7 @@ def main(argv: list[str]) -> None:
     # Found out before the evaluation, not after it, whether its results can be written.
     make_folders(options)
     subject = load_subject(options)
-    outcomes = [measure(name, params) for name, params in subject.evaluations.items()]
+    outcomes = [measure(name, params, options) for name, params in subject.evaluations.items()]
     if len(outcomes) > 1:
         rows = zip(subject.evaluations, outcomes, strict=True)
         print(comparison_table({name: outcome.evaluation.metrics for name, outcome in rows}))
@@ -56,7 +58,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 def read_options(args: argparse.Namespace) -> EvalParams:
     """The params file, or the defaults for a model or features named in its place."""
     path, overrides = args.path, args.set
-    if path.suffix in (".pth", ".npz"):
+    if path.suffix.lower() in (".pth", ".npz") or path.is_dir():
         path, overrides = None, [f"model_path={json.dumps(str(path))}", *overrides]
     options, notes = load_eval_params(path, overrides, plugin_options=plugin_options)
     for note in notes:
@@ -66,21 +68,28 @@ def read_options(args: argparse.Namespace) -> EvalParams:
 
 def make_folders(options: EvalParams) -> None:
     """The folders of all files asked for."""
-    for path in (options.result_log_file, options.report_path, options.features_path):
-        if path:
-            Path(path).expanduser().parent.mkdir(parents=True, exist_ok=True)
+    for key in ("result_log_file", "report_path", "features_path"):
+        if getattr(options, key):
+            path = Path(getattr(options, key)).expanduser()
+            if path.is_dir():
+                raise ParamsError(f"{key}: {path} is a folder; name a file")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not os.access(path.parent, os.W_OK):
+                raise ParamsError(f"{key}: {path.parent} may not be written to")
     if options.pictures_dir:
         Path(options.pictures_dir).expanduser().mkdir(parents=True, exist_ok=True)
 
 
-def measure(name: str, params: Params) -> Outcome:
-    """One evaluation, shown on the screen."""
+def measure(name: str, params: Params, options: EvalParams) -> Outcome:
+    """One evaluation, shown on the screen; what `options` do not ask for is let go at once."""
     logger.info("data set %s", name)
     start = time.monotonic()
     evaluation = evaluate(params)
     elapsed = time.monotonic() - start
     print(metrics_table(evaluation.metrics, decimals=4), flush=True)
-    return Outcome(params, evaluation, elapsed)
+    report = evaluation.report() if options.report_path and evaluation.report else None
+    features = evaluation.features if options.features_path else None
+    return Outcome(params, evaluation._replace(features=features, report=report and (lambda: report)), elapsed)
 
 
 def write_outcomes(options: EvalParams, subject: Subject, outcomes: list[Outcome]) -> None:

@@ -28,7 +28,7 @@ class EvalParams(Options):
     parallels: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """GPU to evaluate on, by index; empty: the first GPU, or the CPU where there is none."""
     evaluation_params: SerializeAsAny[EvaluationParams] | None = None
-    """The evaluation; null = as trained; keys given here change the trained one's, unless they name another type."""
+    """The evaluation; null = as trained; with the trained type, keys given beside it change the trained ones."""
     result_log_file: str = ""
     """JSON file for the metrics; "" = none."""
     pictures_dir: str = ""

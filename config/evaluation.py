@@ -16,3 +16,7 @@ class EvaluationParams(Options):
     """Evaluate once before training as well: a mistake in the test set is found before the first epoch."""
     batch_size: int = Field(default=128, ge=1)
     """Images the network embeds at once."""
+
+    def data_set(self, batches_dir: str) -> str:
+        """Name of what is measured; a plug-in with data of its own names these instead of `batches_dir`."""
+        return batches_dir

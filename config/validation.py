@@ -97,7 +97,7 @@ def _record(key: Key, mistake: Mistake, tree: Section, findings: Findings) -> No
     source, written = spelt(tree, key)
     text = mistake.text
     if text == "unknown key" and key[0] == EVALUATION and plain(tree)[EVALUATION].get("type") is None:
-        text = f"unknown key; only a plug-in has further keys, and {EVALUATION}.type names none"
+        text = f"unknown key; only a plug-in has further keys; name it, too, as {EVALUATION}.type"
     findings.problem(source or findings.sources[0], written, text)
     # A misspelt key leaves the one that was meant at its default, which nobody asked for.
     findings.doubtful |= {key, mistake.meant or key}

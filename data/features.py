@@ -51,7 +51,8 @@ class TestFeatures(NamedTuple):
 def write_features(path: Path, features: TestFeatures) -> None:
     """Write a feature file: for query and gallery `_features` (N, D) float32, `_pids`, `_camids` (N,) int64.
 
-    Where the images are known it also holds `_paths` (N,) text, and `branch_dims` where an embedding has parts.
+    Where the images are known it also holds their absolute `_paths` (N,) text, and `branch_dims` where an embedding has
+    parts.
     """
     arrays: dict[str, np.ndarray] = {}
     for split, part in zip(SPLITS, features, strict=True):
@@ -59,7 +60,7 @@ def write_features(path: Path, features: TestFeatures) -> None:
         arrays[f"{split}_pids"] = part.pids.numpy()
         arrays[f"{split}_camids"] = part.camids.numpy()
         if part.samples:
-            arrays[f"{split}_paths"] = np.array([str(sample.path) for sample in part.samples])
+            arrays[f"{split}_paths"] = np.array([str(sample.path.absolute()) for sample in part.samples])
     if features.gallery.branch_dims:
         arrays[BRANCH_DIMS] = np.array(features.gallery.branch_dims)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -121,6 +122,8 @@ def _part(arrays: Mapping[str, np.ndarray], split: str, problems: list[str]) -> 
         if numbers.shape != features.shape[:1] or numbers.dtype.kind not in "iu":
             expected = f"whole numbers of shape ({len(features) if features.ndim else 'N'},)"
             problems.append(f"{name}: expected {expected}, got {numbers.dtype} {numbers.shape}")
+        elif len(numbers) and int(numbers.max()) > np.iinfo(np.int64).max:
+            problems.append(f"{name}: {numbers.max()} is too large for a signed number of 64 bits")
     paths = arrays.get(f"{split}_paths")
     if paths is not None and (paths.shape != features.shape[:1] or paths.dtype.kind != "U"):
         problems.append(f"{split}_paths: expected texts, as many as features, got {paths.dtype} {paths.shape}")

@@ -46,6 +46,10 @@ def run_eval(config: Params) -> dict[str, Any]:
     """
     options = config.evaluation_params
     assert isinstance(options, Options)
+    if not config.has_net:
+        raise ParamsError(
+            "evaluation_params.type: classification_evaluate needs a network, and a feature file has none"
+        )
     dataset = read_dataset(config)
     found = classify(config, dataset)
     topk = _informative(options.topk, found.num_classes)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from config.evaluation import EvaluationParams
@@ -46,6 +46,19 @@ class Options(EvaluationParams):
     far: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], ...] = (1e-1, 1e-2, 1e-3, 1e-4)
     """False accept rates at which the true accept rate is reported."""
 
+    def data_set(self, batches_dir: str) -> str:
+        """Name of what is measured."""
+        return self.pairs_file or batches_dir
+
+    @field_validator("far")
+    @classmethod
+    def _told_apart(cls, far: tuple[float, ...]) -> tuple[float, ...]:
+        """Metrics are named by the rate, so that of two alike one would be lost."""
+        names = [f"{rate:g}" for rate in far]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"more than one rate is {' or '.join(twice)} in six digits; leave all but one out")
+        return far
+
 
 def run_eval(config: Params) -> dict[str, Any]:
     """Verify the pairs of `pairs_file`, or pairs drawn from the data set in `config.batches_dir`.
@@ -84,7 +97,7 @@ def run_eval(config: Params) -> dict[str, Any]:
         # Brings matplotlib along, which only a report needs.
         from evaluate.core.report.verification import verification_report
 
-        return verification_report(found, pairs, distances, metrics, _facts(config, options))
+        return verification_report(found, pairs, distances, metrics, _title(config, options), _facts(config, options))
 
     return {**metrics, **counts, "score": "accuracy", "report": report}
 
@@ -155,6 +168,15 @@ def _warn_of_unresolved(curve: Roc, options: Options) -> None:
             curve.num_impostor,
             " or ".join(f"{far:g}" for far in too_small),
         )
+
+
+def _title(config: Params, options: Options) -> str:
+    """Name of the data set, or of the folder of images and the list of pairs of these."""
+    if not options.pairs_file and config.batches_dir == "synthetic":
+        return "Synthetic pedestrians"
+    folder = (options.pairs_file and options.pairs_dir) or config.batches_dir
+    name = Path(folder).expanduser().resolve().name or folder
+    return f"{name}, {Path(options.pairs_file).name}" if options.pairs_file else name
 
 
 def _facts(config: Params, options: Options) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """Person re-identification as Market-1501 measures it: rank-k (CMC), mAP and mINP of queries against a gallery."""
 
+import logging
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -18,11 +19,11 @@ from evaluate.core.retrieval.protocols import GroundTruth
 from evaluate.core.retrieval.random_gallery import mean_and_deviation, random_gallery_trials
 from evaluate.core.retrieval.rank_lists import rank_lists
 from evaluate.core.retrieval.retrieve import Retrieval, RetrievalOptions, retrieve
-from evaluate.core.verification.roc import retrieval_roc
+from evaluate.core.verification.roc import FALSE_ACCEPT_RATES, retrieval_roc
 from utils.device import choose_device
-from utils.errors import DataError
+from utils.errors import DataError, ParamsError
 
-FALSE_ACCEPT_RATES = (1e-1, 1e-2, 1e-3, 1e-4)
+logger = logging.getLogger(__name__)
 
 
 class Options(RetrievalOptions):
@@ -59,16 +60,20 @@ def measure(config: Params, dataset: Dataset | None) -> dict[str, Any]:
         features = embed(config, dataset)
     elif config.features is not None:
         features = config.features
-        _check(options, features, "the features")
+        _check(options, features, config.batches_dir)
     else:
         raise ValueError("neither a data set nor features to evaluate")
     means, retrieval = _ranked(features, options, choose_device(config.parallels))
     counts = _counts(retrieval)
     outcome = {**means, "score": "mAP", **counts, "features": features}
-    if options.rank_list_queries and retrieval.query.samples:
+    if options.rank_list_queries and retrieval.query.samples and retrieval.gallery.samples:
         width = round(CROP_HEIGHT * config.img_w / config.img_h)
-        lists = rank_lists(retrieval, options.rank_list_queries, options.rank_list_length, width)
-        outcome["rank_list"] = rank_list_picture(lists)
+        try:
+            lists = rank_lists(retrieval, options.rank_list_queries, options.rank_list_length, width)
+            outcome["rank_list"] = rank_list_picture(lists)
+        except DataError as error:
+            # Features of images that are no longer there can be measured all the same.
+            logger.warning("no picture of rank lists: %s", error)
 
     def report() -> Report:
         # Brings matplotlib along, which only a report needs.
@@ -117,6 +122,7 @@ def check_data(dataset: Dataset, config: Params) -> None:
 
     Raises:
         DataError: there is not; the message names the folder.
+        ParamsError: options that do not go together.
     """
     _check(options_of(config), TestFeatures(_labels(dataset.query), _labels(dataset.gallery)), config.batches_dir)
 
@@ -124,6 +130,11 @@ def check_data(dataset: Dataset, config: Params) -> None:
 def _check(options: Options, features: TestFeatures, where: str) -> None:
     """As `check_data`; of the features only the labels are looked at."""
     query, gallery = features
+    settings = options.k_reciprocal
+    if options.re_ranking == "k_reciprocal" and settings.k2 > settings.k1 + 1:
+        raise ParamsError(
+            f"evaluation_params.k_reciprocal.k2: {settings.k2} is more than k1 + 1 = {settings.k1 + 1} neighbours"
+        )
     if options.protocol == "random_gallery":
         # Drawing one gallery finds out whether there is anything to draw.
         next(random_gallery_trials(_pool(features), repeats=1, seed=0))
@@ -131,7 +142,7 @@ def _check(options: Options, features: TestFeatures, where: str) -> None:
     for name, part in features._asdict().items():
         if not len(part.pids):
             raise DataError(
-                f"{where}: no {name} images to evaluate on; add them, or set evaluation_params.type to null"
+                f"{where}: no {name} images to evaluate on; add them, or train with evaluation_params.type null"
             )
     cross_camera = options.protocol == "cross_camera"
     truth = GroundTruth(query.pids, query.camids, gallery.pids, gallery.camids, cross_camera=cross_camera)

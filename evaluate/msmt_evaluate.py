@@ -21,6 +21,10 @@ class Options(market_evaluate.Options):
     msmt_dir: str = ""
     """Folder of MSMT17, V2 or V1; "" = batches_dir."""
 
+    def data_set(self, batches_dir: str) -> str:
+        """Name of what is measured."""
+        return self.msmt_dir or batches_dir
+
 
 def run_eval(config: Params) -> dict[str, Any]:
     """As market_evaluate.run_eval, with MSMT17's query and gallery, or with the features that config carries.

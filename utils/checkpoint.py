@@ -46,14 +46,26 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        DataError: the file is missing, damaged, unsafe to load or not of our format.
+        DataError: the file is missing, damaged, unsafe to load or not of our format; of an entry of another type than
+            ours, with the key.
     """
     content = load_tensors(path)
     expected = {"format", *Checkpoint._fields}
     if not isinstance(content, Mapping) or not expected <= content.keys():
         raise DataError(f"{path}: not a checkpoint of this framework; expected the keys {', '.join(sorted(expected))}")
+    # The type first: True equals 1, and a tensor compares to a tensor.
+    if type(content["format"]) is not int:
+        raise _other_shape(path, "format", "a whole number", content["format"])
     if content["format"] != FORMAT:
         raise DataError(f"{path}: checkpoint format {content['format']}, this version reads format {FORMAT}")
+    if not _maps_names(content["model"], Tensor):
+        raise _other_shape(path, "model", "a mapping of names to tensors", content["model"])
+    for key in ("params", "metrics"):
+        if not _maps_names(content[key], object):
+            raise _other_shape(path, key, "a mapping of names to values", content[key])
+    labels = content["labels"]
+    if not isinstance(labels, list) or not all(type(label) is int for label in labels):
+        raise _other_shape(path, "labels", "a list of whole numbers", labels)
     return Checkpoint(**{name: content[name] for name in Checkpoint._fields})
 
 
@@ -98,3 +110,21 @@ def load_tensors(path: Path) -> Any:
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"{path}: not a checkpoint that can be loaded safely ({reason})") from error
+
+
+def _maps_names(value: Any, kind: type) -> bool:
+    """Whether it is a mapping of strings to values of the kind."""
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and isinstance(entry, kind) for name, entry in value.items()
+    )
+
+
+def _other_shape(path: Path, key: str, expected: str, value: Any) -> DataError:
+    """What is wrong with an entry, its types and those of what it holds in words."""
+    got = type(value).__name__
+    if isinstance(value, Mapping):
+        kinds = {f"{type(name).__name__} to {type(entry).__name__}" for name, entry in value.items()}
+        got = f"{got} of {', '.join(sorted(kinds))}"
+    elif isinstance(value, list):
+        got = f"{got} of {', '.join(sorted({type(entry).__name__ for entry in value}))}"
+    return DataError(f"{path}: not a checkpoint of this framework; {key}: expected {expected}, got {got}")

@@ -12,6 +12,7 @@ from PIL import Image
 from config.eval_params import EvalParams
 from config.load import params_from_dict
 from config.params import Params
+from data.dataset import read_dataset
 from data.features import read_features
 from evaluate.core.plugins import Evaluation, plugin_options
 from evaluate.core.report.page import write_report
@@ -51,7 +52,7 @@ def load_subject(options: EvalParams) -> Subject:
         ParamsError: the params in a checkpoint, or their combination with `options`, are not valid.
     """
     path = Path(options.model_path).expanduser()
-    return load_features(path, options) if path.suffix == FEATURES else load_trained(find_model(path), options)
+    return load_features(path, options) if path.suffix.lower() == FEATURES else load_trained(find_model(path), options)
 
 
 def find_model(path: Path) -> Path:
@@ -79,12 +80,15 @@ def load_features(path: Path, options: EvalParams) -> Subject:
         DataError: the file is missing or damaged.
         ParamsError: `options` name a data set, of which there is no use.
     """
-    for key in ("batches_dir", "data_layout", "data_dirs"):
+    for key in ("batches_dir", "data_layout", "data_dirs", "test_list"):
         if getattr(options, key):
             raise ParamsError(f"{key}: {path} already holds the embeddings of a data set; leave {key} out")
     evaluation = options.evaluation_params
     if evaluation is None or evaluation.type is None:
         evaluation = plugin_options(DEFAULT_PLUGIN)(type=DEFAULT_PLUGIN)
+    for key in ("flip", "msmt_dir"):
+        if getattr(evaluation, key, None):
+            raise ParamsError(f"evaluation_params.{key}: {path} holds features, and no images; leave {key} out")
     params = Params(batches_dir=str(path), parallels=options.parallels, evaluation_params=evaluation)
     # Put in afterwards: validation as a part of the params would turn it into the base class.
     params = params.model_copy(update={"evaluation_params": evaluation})
@@ -113,7 +117,16 @@ def load_trained(path: Path, options: EvalParams) -> Subject:
         raise DataError(f"{path}: the weights do not fit the params beside them ({error})") from error
     network = network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     embedder = Embedder(network, checkpoint.labels).eval()
-    return Subject(path, {params.batches_dir: params.with_net(embedder) for params in options.as_trained(trained)})
+    evaluations: dict[str, Params] = {}
+    for params in options.as_trained(trained):
+        name = params.evaluation_params.data_set(params.batches_dir)
+        if name in evaluations:
+            raise ParamsError(f"data_dirs: {name} is measured whatever they say; leave data_dirs out")
+        if options.data_dirs:
+            # Before any is measured, lest the last turn out to be missing after hours.
+            read_dataset(params)
+        evaluations[name] = params.with_net(embedder)
+    return Subject(path, evaluations)
 
 
 def write_result(path: Path, subject: Subject, outcomes: Sequence[Outcome]) -> None:
@@ -127,7 +140,13 @@ def write_result(path: Path, subject: Subject, outcomes: Sequence[Outcome]) -> N
 
 
 def write_pictures(folder: Path, outcomes: Sequence[Outcome]) -> None:
-    """Each picture (H, W, 3) uint8 as folder/NAME.png, those of several data sets in a folder for each."""
+    """Each picture (H, W, 3) uint8 as folder/NAME.png, those of several data sets in a folder for each.
+
+    Raises:
+        ParamsError: there is none.
+    """
+    if not any(outcome.evaluation.pictures for outcome in outcomes):
+        raise ParamsError("pictures_dir: this evaluation made no pictures; leave pictures_dir out")
     for number, outcome in enumerate(outcomes, start=1):
         inner = folder if len(outcomes) == 1 else folder / f"{number}_{Path(outcome.params.batches_dir).name}"
         inner.mkdir(parents=True, exist_ok=True)
@@ -164,7 +183,7 @@ def _offered(value: Any, what: str, key: str, outcomes: Sequence[Outcome]) -> An
 def _result(outcome: Outcome) -> dict[str, Any]:
     options = outcome.params.evaluation_params
     return {
-        "data_set": outcome.params.batches_dir,
+        "data_set": options.data_set(outcome.params.batches_dir),
         "protocol": getattr(options, "protocol", options.type),
         "evaluation_params": options.model_dump(mode="json"),
         "score": outcome.evaluation.score_name,

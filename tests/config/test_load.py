@@ -57,7 +57,7 @@ MODELS = '"resnet_18", "resnet_34", "resnet_50", "resnet_101", "resnet_152"'
         ({"evaluation_params": {"type": "market"}},
          "evaluation_params.type: no plug-in 'market'; did you mean 'market_evaluate'?"),
         ({"evaluation_params": {"rerank": True}}, "evaluation_params.rerank: unknown key; only a plug-in has further "
-         "keys, and evaluation_params.type names none"),
+         "keys; name it, too, as evaluation_params.type"),
         ({"evaluation_params": {"type": "market_evaluate", "rerun": True}},
          "evaluation_params.rerun: unknown key; did you mean 'rerank'?"),
         ({"evaluation_params": {"type": "market_evaluate", "ranks": [1, "2"]}},

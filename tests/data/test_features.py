@@ -15,7 +15,7 @@ from utils.errors import DataError
 def features(number: int, dim: int = 4, *, named: bool = False, branch_dims: tuple[int, ...] = ()) -> Features:
     rng = torch.Generator().manual_seed(number)
     pids, camids = torch.randint(-1, 9, (number,), generator=rng), torch.randint(1, 4, (number,), generator=rng)
-    names = [Path(f"images/Jos\u00e9 {row}.png") for row in range(number)] if named else []
+    names = [Path(f"/images/Jos\u00e9 {row}.png") for row in range(number)] if named else []
     samples = [Sample(*row) for row in zip(names, pids.tolist(), camids.tolist(), strict=False)]
     return Features(torch.randn(number, dim, generator=rng), pids, camids, samples, branch_dims)
 
@@ -57,6 +57,14 @@ def test_what_is_written_is_read_again(tmp_path: Path, named: bool, branch_dims:
         assert after.camids.equal(before.camids)
         assert after.samples == before.samples
         assert after.branch_dims == before.branch_dims
+
+
+def test_images_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = features(3)._replace(samples=[Sample(Path(f"{row}.png"), 1, 1) for row in range(3)])
+    monkeypatch.chdir(tmp_path)
+    write_features(Path("features.npz"), TestFeatures(part, part))
+    monkeypatch.chdir("/")
+    assert read_features(tmp_path / "features.npz").query.samples[2].path == tmp_path / "2.png"
 
 
 def test_the_file_has_the_documented_arrays(tmp_path: Path) -> None:
@@ -111,6 +119,7 @@ def test_rows_are_taken_with_all_that_belongs_to_them() -> None:
         ({"gallery_features": np.full((5, 4), np.nan)}, "gallery_features: 5 of 5 rows hold NaN or infinity"),
         ({"query_features": np.eye(3, 4) * 1e300}, "query_features: 3 of 3 rows hold NaN or infinity, the first: 0"),
         ({"query_pids": np.ones(4, np.int64)}, "query_pids: expected whole numbers of shape (3,), got int64 (4,)"),
+        ({"query_pids": np.full(3, 2**63, np.uint64)}, "query_pids: 9223372036854775808 is too large"),
         ({"query_camids": np.ones(3)}, "query_camids: expected whole numbers of shape (3,), got float64 (3,)"),
         ({"gallery_features": np.ones((5, 9))}, "query_features (3, 4) and gallery_features (5, 9): embeddings of"),
         ({"query_paths": np.array(["a"])}, "query_paths: expected texts, as many as features, got <U1 (1,)"),

@@ -254,6 +254,27 @@ def test_the_report_shows_the_mistakes(faces):
         assert all(image.source.startswith("data:image/jpeg") for image in group.images)
 
 
+def test_the_report_is_named_after_what_was_measured(faces, tmp_path, crowd):
+    def report(folder, **options):
+        return run_eval(params_for(folder, **options).with_net(colour_net()))["report"]()
+
+    options = faces()
+    named = report("nowhere", **options)
+    assert (named.title, named.subtitle) == (f"{tmp_path.name}, pairs.txt", "Verification of 8 pairs of 9 images.")
+    assert report(tmp_path, **options | {"pairs_dir": ""}).title == f"{tmp_path.name}, pairs.txt"
+    drawn = {"num_pairs": 24, "num_folds": 3}
+    assert report(crowd, **drawn).title == crowd.name
+    # A folder without pairs_file has no say.
+    assert report(crowd / ".", **drawn, pairs_dir="elsewhere").title == crowd.name
+
+
+@pytest.mark.parametrize("far", [(0.1, 0.10000001), (0.01, 0.1, 0.1), (1e-7, 0.1, 1e-7)])
+def test_rates_whose_metrics_would_share_a_name_are_refused(far):
+    with pytest.raises(ValueError, match=r"far\n.*more than one rate is (0\.1|1e-07) in six digits; leave all but one"):
+        Options(far=far)
+    assert Options(far=(0.1, 0.100001)).far == (0.1, 0.100001)
+
+
 @pytest.mark.parametrize(
     "options",
     [{"metric": "manhattan"}, {"num_pairs": 7}, {"num_pairs": 0}, {"num_folds": 0}, {"far": (1.0,)}, {"seed": -1}],

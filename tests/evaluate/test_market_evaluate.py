@@ -1,6 +1,7 @@
 """The Market-1501 plug-in from a folder of images to metrics."""
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ from torch import nn
 
 from config.params import Params
 from data.features import Features, TestFeatures
+from data.samples import Sample
 from evaluate.core.pictures import RIGHT, WRONG
 from evaluate.core.plugins import evaluate
 from evaluate.market_evaluate import Options
-from utils.errors import DataError
+from utils.errors import DataError, ParamsError
 
 RED, DARK_RED, GREEN, DARK_GREEN, BLUE = (250, 0, 0), (180, 0, 0), (0, 250, 0), (0, 170, 0), (0, 0, 250)
 
@@ -212,6 +214,23 @@ def test_the_mirror_image_is_added(market_folder):
     assert plain is not None
     assert flipped is not None
     torch.testing.assert_close(flipped.query.features, 2 * plain.query.features)
+
+
+def test_features_whose_images_are_gone_are_measured_all_the_same(caplog):
+    query, gallery = features([7], [1], [7, 8, 7], [1, 2, 2], [1, 2, 3])
+    named = [[Sample(Path(f"/nowhere/{row}.png"), 7, 1) for row in range(number)] for number in (1, 3)]
+    given = TestFeatures(query._replace(samples=named[0]), gallery._replace(samples=named[1]))
+    evaluation = run_on(given)
+    assert evaluation.metrics["mAP"] == pytest.approx(1 / 2)
+    assert evaluation.pictures == {}
+    assert "no picture of rank lists: /nowhere/" in caplog.text
+    assert run_on(given._replace(gallery=gallery)).pictures == {}
+
+
+def test_more_averaged_neighbours_than_there_are_is_refused():
+    given = features([7], [1], [7, 8, 7], [1, 2, 2], [1, 2, 3])
+    with pytest.raises(ParamsError, match=r"k_reciprocal\.k2: 6 is more than k1 \+ 1 = 3 neighbours"):
+        run_on(given, re_ranking="k_reciprocal", k_reciprocal={"k1": 2})
 
 
 @pytest.mark.parametrize("options", [{"spectral": {"top": 1}}, {"k_reciprocal": {"k1": 0}}, {"memory_mb": 0}])

@@ -227,13 +227,32 @@ def test_persons_that_the_gallery_lacks_are_named_and_left_out(
         (["evaluation_params.type=classification_evaluate"], "classification_evaluate"),
         ([PROTOCOL, "evaluation_params.re_rank=true"], "evaluation_params.re_rank: unknown key"),
         ([PROTOCOL, "evaluation_params.k_reciprocal.k3=1"], "evaluation_params.k_reciprocal.k3: unknown key"),
+        ([PROTOCOL, "evaluation_params.flip=true"], "evaluation_params.flip: features.npz holds features, and no"),
+        (["pictures_dir=pictures"], "pictures_dir: this evaluation made no pictures"),
+        (["test_list=test_list_800.txt"], "test_list: features.npz already holds the embeddings"),
         (["report_path=features.npz/report.html"], "features.npz"),
+        (["result_log_file=."], "result_log_file: . is a folder; name a file"),
     ],
 )
 def test_what_cannot_be_done_with_features(
     mistake: Callable[..., str], features: Path, settings: list[str], message: str
 ) -> None:
     assert message in mistake("features.npz", "--set", *settings)
+
+
+def test_a_missing_data_set_is_told_before_any_is_measured(
+    mistake: Callable[..., str], model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "nowhere: no such folder" in mistake("model.pth", "--set", 'data_dirs=["market", "nowhere"]')
+    assert "mAP" not in capsys.readouterr().out
+
+
+def test_a_folder_of_runs_in_place_of_the_params(
+    script: Script, model: Path, result: Callable[..., dict[str, Any]]
+) -> None:
+    (script.folder / "runs" / "first").mkdir(parents=True)
+    shutil.copy(model, script.folder / "runs" / "first" / "model_best.pth")
+    assert result("runs")["model"] == "runs/first/model_best.pth"
 
 
 def test_files_of_other_programs_are_no_models(mistake: Callable[..., str], script: Script, model: Path) -> None:

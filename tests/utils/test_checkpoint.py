@@ -64,6 +64,38 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("format", True, "a whole number, got bool"),
+        ("format", 1.0, "a whole number, got float"),
+        ("format", torch.ones(2), "a whole number, got Tensor"),
+        ("model", [torch.ones(1)], "a mapping of names to tensors, got list of Tensor"),
+        ("model", {"a": torch.ones(1), "b": 1}, "a mapping of names to tensors, got dict of str to Tensor, str to int"),
+        ("model", {3: torch.ones(1)}, "a mapping of names to tensors, got dict of int to Tensor"),
+        ("params", None, "a mapping of names to values, got NoneType"),
+        ("params", {1: 2}, "a mapping of names to values, got dict of int to int"),
+        ("metrics", 0.5, "a mapping of names to values, got float"),
+        ("labels", 3, "a list of whole numbers, got int"),
+        ("labels", torch.arange(3), "a list of whole numbers, got Tensor"),
+        ("labels", (4, 9), "a list of whole numbers, got tuple"),
+        ("labels", [4, 9.0, "x"], "a list of whole numbers, got list of float, int, str"),
+        ("labels", [True], "a list of whole numbers, got list of bool"),
+    ],
+)
+def test_an_entry_of_another_type_is_named(tmp_path: Path, key: str, value: object, message: str) -> None:
+    path = tmp_path / "other.pth"
+    torch.save({"format": 1, **CHECKPOINT._asdict(), key: value}, path)
+    with pytest.raises(DataError) as error:
+        load_checkpoint(path)
+    assert str(error.value) == f"{path}: not a checkpoint of this framework; {key}: expected {message}"
+
+
+def test_a_checkpoint_may_be_empty(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "empty.pth", Checkpoint({}, {}, [], {}))
+    assert load_checkpoint(tmp_path / "empty.pth") == Checkpoint({}, {}, [], {})
+
+
+@pytest.mark.parametrize(
     "wrap", [dict, lambda state: {"state_dict": state}, lambda state: {"model": state, "epoch": 3}]
 )
 def test_weights_are_found_in_common_wrappings(tmp_path: Path, wrap: object) -> None:

@@ -4,10 +4,9 @@ from evaluate.core.report.blocks import Cell, Facts, Note, Section, Table
 from evaluate.core.report.charts import distance_chart, roc_chart
 from evaluate.core.report.images import number
 from evaluate.core.retrieval.retrieve import Retrieval
-from evaluate.core.verification.roc import PairStatistics, Roc, retrieval_roc
+from evaluate.core.verification.roc import FALSE_ACCEPT_RATES, PairStatistics, Roc, retrieval_roc
 from utils.errors import DataError
 
-FALSE_ACCEPT_RATES = (1e-1, 1e-2, 1e-3, 1e-4)
 NUM_BINS = 80
 TITLE = "Distances"
 

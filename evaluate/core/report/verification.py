@@ -16,7 +16,12 @@ MISTAKES_OF_A_KIND = 12
 
 
 def verification_report(
-    found: Features, pairs: Pairs, distances: Tensor, metrics: Mapping[str, float], facts: Sequence[tuple[str, str]]
+    found: Features,
+    pairs: Pairs,
+    distances: Tensor,
+    metrics: Mapping[str, float],
+    title: str,
+    facts: Sequence[tuple[str, str]],
 ) -> Report:
     """All there is to see of a verification.
 
@@ -25,6 +30,7 @@ def verification_report(
         pairs: the pairs.
         distances: (N,) float32, theirs.
         metrics: as the plug-in returns them.
+        title: of the report, such as the data set's name.
         facts: names and values: what was measured and how.
     """
     genuine, impostor = distances[pairs.is_genuine], distances[~pairs.is_genuine]
@@ -33,13 +39,13 @@ def verification_report(
         "Genuine pairs show one person, impostors two. A pair is accepted if its distance is at most a threshold. The "
         "curve and the histograms are of all pairs, without folds."
     )
-    subtitle = f"{len(distances):,} pairs of {len(pairs.samples):,} images."
+    subtitle = f"Verification of {len(distances):,} pairs of {len(pairs.samples):,} images."
     sections = (
         Section("Summary", "", (_figures(metrics, pairs), Facts((*facts, *_others(metrics))))),
         pair_section(statistics, text),
         _mistakes(found, pairs, distances, metrics["threshold"]),
     )
-    return Report("Verification", subtitle, sections)
+    return Report(title, subtitle, sections)
 
 
 def _figures(metrics: Mapping[str, float], pairs: Pairs) -> Figures:

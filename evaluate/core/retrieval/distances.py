@@ -14,6 +14,8 @@ Metric = Literal["cosine", "euclidean"]
 
 ROWS = 4096  # embeddings squared at once: their squares take as much memory as they
 
+LEAST_ROWS = 16
+"""Rows that are multiplied at once, at least; missing ones are filled up."""
 BLOCK_QUERIES = 512
 """Queries in a block on the CPU, at most: with fewer the matrix product is slower, with more no faster."""
 
@@ -43,7 +45,7 @@ class FeatureDistances:
         metric: "cosine": 1 - cosine of the angle, 0..2; "euclidean": length of the difference.
 
     Raises:
-        DataError: for "cosine", an embedding of length zero, which has no direction.
+        DataError: an embedding too long for single precision; for "cosine" one of length zero, without direction.
         ValueError: shapes do not fit, an embedding is not finite, or the metric is unknown.
     """
 
@@ -56,6 +58,8 @@ class FeatureDistances:
         self.device = gallery.device
         self._query, self._gallery = query.float(), gallery.float()
         self._cosine = metric == "cosine"
+        if not self._cosine:
+            self._query, self._gallery = _without_offset(self._query, self._gallery)
         # Lengths are applied to the products: unit-length copies of the embeddings would double their memory.
         self._query_square = _squared_lengths(self._query, "query")
         self._gallery_square = _squared_lengths(self._gallery, "gallery")
@@ -75,15 +79,19 @@ class FeatureDistances:
 
     def _product(self, query: Tensor) -> Tensor:
         """Inner products (R, G), in a buffer that the next block overwrites."""
+        num_rows = len(query)
+        if num_rows < LEAST_ROWS:
+            # Products of a few rows take another path through the library, on which even equal images may differ.
+            query = torch.cat([query, query.new_zeros(LEAST_ROWS - num_rows, query.shape[1])])
         if self.device.type != "cpu":
             with full_precision():
-                return query @ self._gallery.T
+                return (query @ self._gallery.T)[:num_rows]
         if len(self._buffer) < len(query):
             self._buffer = torch.empty((len(query), self.shape[1]))
         product = self._buffer[: len(query)]
         # NumPy's BLAS is as fast as torch's on Intel's processors and half as slow again on others.
         np.matmul(query.numpy(), self._gallery.numpy().T, out=product.numpy())
-        return product
+        return product[:num_rows]
 
 
 class MatrixDistances:
@@ -132,6 +140,17 @@ def full_precision() -> Iterator[None]:
             backend.fp32_precision = precision
 
 
+def _without_offset(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
+    """Both less the gallery's mean where that dwarfs what differs: |q|^2 + |g|^2 - 2 q g would lose the difference."""
+    if not len(gallery):
+        return query, gallery
+    offset = gallery.mean(dim=0)
+    spread = sum(float((part - offset).square().sum()) for part in gallery.split(ROWS)) / len(gallery)
+    if not float(offset.square().sum()) > 10 * spread:
+        return query, gallery
+    return query - offset, gallery - offset
+
+
 def _squared_lengths(features: Tensor, name: str) -> Tensor:
     """(N,) squared lengths of embeddings; exact where whole numbers are squared, as in a test of ties."""
     parts = [part.square().sum(dim=1) for part in features.split(ROWS)]
@@ -139,8 +158,10 @@ def _squared_lengths(features: Tensor, name: str) -> Tensor:
     # A quarter of the largest number: then not even the square of a sum of two lengths overflows.
     bad = (~(squares < torch.finfo(torch.float32).max / 4)).nonzero().flatten().tolist()
     if bad:
-        what = "hold NaN or infinity" if not features[bad[0]].isfinite().all() else "are too long for single precision"
-        raise ValueError(f"{name}: {len(bad)} of {len(squares)} embeddings {what}, the first in row {bad[0]}")
+        where = f"{name}: {len(bad)} of {len(squares)} embeddings"
+        if not features[bad[0]].isfinite().all():
+            raise ValueError(f"{where} hold NaN or infinity, the first in row {bad[0]}")
+        raise DataError(f"{where} are too long for single precision, the first in row {bad[0]}; scale them all down")
     return squares
 
 

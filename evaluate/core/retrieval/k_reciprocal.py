@@ -17,10 +17,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from evaluate.core.retrieval.distances import FeatureDistances, Metric
+from utils.errors import DataError
 
 TILE = 2048  # images on a side of the largest tile; larger ones are no faster
 TILE_BYTES_PER_PAIR = 32  # a distance, and where distances tie two int64 keys and what selecting among them takes
 ENTRY_BYTES = 32  # an entry of a sparse matrix, and what is made of it before it is summed
+NUM_LISTED = 2**31 - 1  # neighbours of all images together: what int32, the index of sparse matrices, can count
 PAIR_BYTES = 2**22  # embeddings of pairs in hand at a time: what the processor's cache holds
 
 
@@ -53,7 +55,7 @@ class KReciprocalDistances:
         memory: bytes that temporary results may take.
 
     Raises:
-        DataError: as `FeatureDistances` says.
+        DataError: as `FeatureDistances` says; or N images have 2**31 neighbours or more, k1 + 1 each.
         ValueError: likewise; or no images, k1 < 1, k2 outside 1..k1 + 1, lambda_value outside 0..1.
     """
 
@@ -247,3 +249,9 @@ def _check(shape: tuple[int, int], k1: int, k2: int, lambda_value: float) -> Non
         raise ValueError(f"k2: must be 1 to k1 + 1 = {k1 + 1}, got {k2}")
     if not 0 <= lambda_value <= 1:
         raise ValueError(f"lambda_value: must be 0 to 1, got {lambda_value}")
+    number = sum(shape)
+    if number * min(k1 + 1, number) > NUM_LISTED:
+        raise DataError(
+            f"k_reciprocal.k1: {k1} neighbours of each of {number} images are too many to list, "
+            f"at most {NUM_LISTED // number - 1} are possible; lower k_reciprocal.k1"
+        )

@@ -28,8 +28,9 @@ def check_matches(where: str, truth: GroundTruth, query_pids: Tensor, gallery_pi
     num_query = truth.shape[0]
     without = truth.num_matches == 0
     persons = set(gallery_pids.tolist()) - {JUNK_PID, DISTRACTOR_PID}
-    absent = sorted(set(query_pids.tolist()) - persons)
-    if without.all() and len(absent) == len(set(query_pids.tolist())):
+    shown = set(query_pids.tolist()) - {JUNK_PID, DISTRACTOR_PID}
+    absent = sorted(shown - persons)
+    if without.all() and len(absent) == len(shown):
         raise DataError(f"{where}: the gallery shows none of the persons of the {num_query} query images")
     if without.all():
         raise DataError(

@@ -5,18 +5,26 @@ from torch import Tensor
 
 from data.samples import DISTRACTOR_PID, JUNK_PID
 
+NUM_PLACES = 2**22
+"""Gallery images of queries' persons looked at together when matches are counted; one takes some 30 bytes."""
+
 
 class GroundTruth:
     """The true matches of each query and the gallery images it does not see, found through sorted pids.
 
     A true match shows the query's person, from another camera. Ignored, as if they were not there, are junk (pid -1)
     and images of the query's person from the query's own camera. All others, distractors (pid 0) among them, are wrong.
-    Without the camera rule every image of the person is a true match. Nothing here is ever of size Q x G.
+    Without the camera rule every image of the person is a true match. Queries of pid 0 or -1 show nobody: they have no
+    matches and ignore junk only. Nothing here is ever of size Q x G.
 
     Args:
         query_pids, query_camids: (Q,) int64.
         gallery_pids, gallery_camids: (G,) int64.
         cross_camera: whether the camera rule holds; without, cameras are not looked at.
+
+    Attributes:
+        num_matches: (Q,) int64, true matches of each query.
+        is_person: (Q,) bool, queries that show somebody.
 
     Raises:
         ValueError: shapes do not fit.
@@ -44,11 +52,10 @@ class GroundTruth:
         self._query_camids, self._gallery_camids = query_camids, gallery_camids
         # Gallery indices by pid, ascending within each: a query's own are one stretch of them.
         sorted_pids, self._by_pid = gallery_pids.sort(stable=True)
-        is_person = (query_pids != JUNK_PID) & (query_pids != DISTRACTOR_PID)
+        self.is_person = (query_pids != JUNK_PID) & (query_pids != DISTRACTOR_PID)
         self._first = torch.searchsorted(sorted_pids, query_pids)
         found = torch.searchsorted(sorted_pids, query_pids, right=True) - self._first
-        self._num_same = torch.where(query_pids != JUNK_PID, found, 0)
-        self._is_person = is_person
+        self._num_same = torch.where(self.is_person, found, 0)
         self._junk = (gallery_pids == JUNK_PID).nonzero().flatten()
         self.num_matches = self._count_matches()
 
@@ -72,20 +79,22 @@ class GroundTruth:
         return torch.cat([rows, all_rows]), torch.cat([index[rows, places], self._junk.repeat(stop - start)])
 
     def _same_person(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Gallery indices (R, S) of each query's pid, and which are true matches and which ignored, (R, S) bool."""
+        """Gallery indices (R, S) of each query's person, and which are matches and which ignored, (R, S) bool."""
         num_same = self._num_same[start:stop]
         places = torch.arange(int(num_same.max()) if len(num_same) else 0, device=num_same.device)
         exists = places < num_same[:, None]
         index = self._by_pid[torch.where(exists, self._first[start:stop, None] + places, 0)]
         if not self.cross_camera:
-            return index, exists & self._is_person[start:stop, None], torch.zeros_like(exists)
+            return index, exists, torch.zeros_like(exists)
         same_camera = self._gallery_camids[index] == self._query_camids[start:stop, None]
-        return index, exists & ~same_camera & self._is_person[start:stop, None], exists & same_camera
+        return index, exists & ~same_camera, exists & same_camera
 
     def _count_matches(self) -> Tensor:
         """(Q,) int64, in blocks: a pid may have very many images."""
-        counts = [
-            self._same_person(start, min(start + 1024, self.shape[0]))[1].sum(dim=1)
-            for start in range(0, self.shape[0], 1024)
-        ]
-        return torch.cat(counts) if counts else torch.zeros(0, dtype=torch.int64)
+        counts = torch.zeros_like(self._num_same)
+        most = int(self._num_same.max()) if self.shape[0] else 0
+        size = max(1, NUM_PLACES // max(1, most))
+        for start in range(0, self.shape[0], size):
+            stop = min(start + size, self.shape[0])
+            counts[start:stop] = self._same_person(start, stop)[1].sum(dim=1)
+        return counts

@@ -160,14 +160,12 @@ def match_positions(distance: Tensor, index: Tensor, is_match: Tensor, ignored: 
     own = distance.gather(1, index)
     in_order = sort_rows_(distance.clone())
     positions = torch.searchsorted(in_order, own)
-    # Where its distance occurs only once, a match stands where that begins; else those of smaller index come first.
+    # Where its distance occurs only once, a match stands where that begins; else the order of the row decides.
     is_tied = is_match & (torch.searchsorted(in_order, own, right=True) > positions + 1)
     for row in is_tied.any(dim=1).nonzero().flatten().tolist():
-        places = is_tied[row].nonzero().flatten()
-        columns = index[row, places]
-        as_near = distance[row] == distance[row, columns, None]
-        is_before = torch.arange(distance.shape[1], device=distance.device) < columns[:, None]
-        positions[row, places] += (as_near & is_before).sum(dim=1)
+        place_of = torch.empty_like(order := distance[row].argsort(stable=True))
+        place_of[order] = torch.arange(len(order), device=order.device)
+        positions[row] = place_of[index[row]]
     return positions.masked_fill_(~is_match, distance.shape[1]).sort(dim=1).values
 
 

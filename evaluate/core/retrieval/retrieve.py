@@ -62,7 +62,7 @@ class RetrievalOptions(EvaluationParams):
     spectral: Spectral = Spectral()
     """Settings of re_ranking "spectral"."""
     memory_mb: int = Field(default=1024, ge=1)
-    """Mebibytes that ranking may take beside the embeddings."""
+    """Mebibytes that blocks of distances may take; k-reciprocal neighbours and genuine pairs come on top."""
 
     @property
     def memory(self) -> int:
@@ -113,5 +113,7 @@ def _distances(query: torch.Tensor, gallery: torch.Tensor, options: RetrievalOpt
         )
     distances = FeatureDistances(query, gallery, options.metric)
     if options.re_ranking == "spectral":
-        return SpectralDistances(distances, query, gallery, options.spectral.top, options.spectral.temperature)
+        return SpectralDistances(
+            distances, query, gallery, options.spectral.top, options.spectral.temperature, options.memory
+        )
     return distances

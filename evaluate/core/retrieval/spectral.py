@@ -1,5 +1,7 @@
 """Spectral re-ranking: each query's nearest gallery images are smoothed among themselves and ordered anew."""
 
+from math import ceil
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -9,7 +11,7 @@ from evaluate.core.retrieval.rows import first_columns
 from utils.errors import DataError
 
 NEAR_BYTES = 2**28
-"""Embeddings of nearest images, and what they become, in hand at once."""
+"""Embeddings of nearest images, what they become and their weights, in hand at once; one query is the least."""
 SMALLEST = 2.0**-149
 """The float32 next to zero."""
 
@@ -32,16 +34,23 @@ class SpectralDistances:
         gallery: (G, D) likewise.
         top: n; a gallery of fewer images is re-ranked as a whole.
         temperature: the lower, the less an image is moved by those unlike it.
+        memory: bytes that temporary results may take.
 
     Raises:
-        DataError: an embedding has length zero.
+        DataError: an embedding has length zero, or a single query takes more than `memory`.
         ValueError: shapes do not fit, or `top` or `temperature` is not positive.
 
     Source: Luo, Chen, Wang, Zhang 2018, Spectral Feature Transformation for Person Re-identification.
     """
 
     def __init__(
-        self, base: Distances, query: Tensor, gallery: Tensor, top: int = 50, temperature: float = 0.1
+        self,
+        base: Distances,
+        query: Tensor,
+        gallery: Tensor,
+        top: int = 50,
+        temperature: float = 0.1,
+        memory: int = 2**30,
     ) -> None:
         if base.shape != (len(query), len(gallery)) or query.shape[1:] != gallery.shape[1:] or query.ndim != 2:
             raise ValueError(
@@ -50,6 +59,15 @@ class SpectralDistances:
             )
         if top < 1 or not temperature > 0.0:
             raise ValueError(f"top and temperature: expected to be positive, got {top} and {temperature}")
+        top = min(top, len(gallery))
+        # Per query: three times its n nearest embeddings (n, D), twice their products (n, n).
+        self._bytes_per_query = max(1, 4 * (3 * top * gallery.shape[1] + 2 * top * top))
+        if self._bytes_per_query > memory:
+            raise DataError(
+                f"spectral re-ranking: the {top} nearest images of one query take "
+                f"{ceil(self._bytes_per_query / 2**20)} MiB, got {memory // 2**20} MiB; "
+                "lower spectral.top or raise memory_mb"
+            )
         for name, part in (("query", query), ("gallery", gallery)):
             lengths = torch.linalg.vector_norm(part, dim=1)
             zero = (lengths < torch.finfo(torch.float32).tiny).nonzero().flatten().tolist()
@@ -61,14 +79,13 @@ class SpectralDistances:
         self.shape = base.shape
         self.device = base.device
         self._base, self._query, self._gallery = base, query, gallery
-        self._top, self._temperature = min(top, len(gallery)), temperature
+        self._top, self._temperature, self._memory = top, temperature, memory
 
     def rows(self, start: int, stop: int) -> Tensor:
         """(stop - start, G) float32, as `Distances` says."""
         distance = self._base.rows(start, stop)
         order = first_columns(distance, min(self._top + 1, self.shape[1]))
-        # The embeddings of the nearest, what they become, and a product of both, of a few queries at a time.
-        size = max(1, NEAR_BYTES // (3 * 4 * self._top * self._gallery.shape[1]))
+        size = max(1, min(self._memory, NEAR_BYTES) // self._bytes_per_query)
         parts = zip(self._query[start:stop].split(size), order[:, : self._top].split(size), strict=True)
         scores = [spectral_scores(query, self._gallery[columns], self._temperature) for query, columns in parts]
         share_out_(distance, order, torch.cat(scores))

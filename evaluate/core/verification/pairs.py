@@ -1,5 +1,6 @@
 """Pairs of images to verify: LFW's file format, and the distances of pairs."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,9 @@ from utils.errors import DataError
 
 NUM_SHOWN = 10
 PAIRS_AT_ONCE = 4096
+LONGEST_LINE = 100
+NUMBER = re.compile("[0-9]{1,9}")
+"""No more digits: int() refuses thousands of them."""
 
 Image = tuple[str, int]
 """Name of a person and number of an image of theirs, from 1."""
@@ -60,8 +64,9 @@ def read_pairs(path: Path, folder: Path, suffix: str) -> Pairs:
     if problems:
         shown = "".join(f"\n  {problem}" for problem in problems[:NUM_SHOWN])
         rest = f"\n  and {len(problems) - NUM_SHOWN} more" if len(problems) > NUM_SHOWN else ""
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         raise DataError(
-            f"evaluation_params.pairs_file: {path}: {len(problems)} problems; images are looked for in {folder}, "
+            f"evaluation_params.pairs_file: {path}: {count}; images are looked for in {folder}, "
             f"unless pairs_dir names another folder:{shown}{rest}"
         )
     first, second = torch.tensor([[index_of[image] for image in pair] for pair in pairs]).T
@@ -111,7 +116,7 @@ def pair_distances(features: Tensor, first: Tensor, second: Tensor, metric: Metr
 def _lines(path: Path) -> list[tuple[int, list[str]]]:
     """Number and fields of each line that is not blank."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error
         raise DataError(f"evaluation_params.pairs_file: {path}: {reason}") from error
@@ -122,11 +127,11 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
 
 def _header(path: Path, fields: list[str]) -> tuple[int, int]:
     """Number of folds, and of pairs of each kind in each."""
-    numbers = [int(field) for field in fields if field.strip().isdecimal()]
+    numbers = [int(field) for field in fields if NUMBER.fullmatch(field.strip())]
     if len(numbers) != len(fields) or len(fields) not in (1, 2) or min(numbers) < 1:
         raise DataError(
             f"evaluation_params.pairs_file: {path}: the first line should hold the number of folds and of pairs of "
-            f"each kind in a fold, such as '10 300', or the latter alone; got {' '.join(fields)!r}"
+            f"each kind in a fold, such as '10 300', or the latter alone; got {_shown(fields)!r}"
         )
     return (numbers[0], numbers[1]) if len(numbers) == 2 else (1, numbers[0])
 
@@ -146,7 +151,7 @@ def _parse(
         pair = _pair(fields, is_genuine)
         if pair is None:
             form = "a genuine pair, NAME 1 2" if is_genuine else "an impostor, NAME 1 OTHER_NAME 2"
-            problems.append(f"line {number}: expected {form}, got {' '.join(fields)}")
+            problems.append(f"line {number}: expected {form}, got {_shown(fields)}")
         else:
             pairs.append(pair)
     return pairs
@@ -157,12 +162,18 @@ def _pair(fields: Sequence[str], is_genuine: bool) -> tuple[Image, Image] | None
     if len(fields) != (3 if is_genuine else 4):
         return None
     name, number, other_name, other_number = (*fields[:2], fields[0] if is_genuine else fields[2], fields[-1])
-    if not (name and other_name and number.isdecimal() and other_number.isdecimal()):
+    if not (name and other_name and NUMBER.fullmatch(number) and NUMBER.fullmatch(other_number)):
         return None
     one, other = (name, int(number)), (other_name, int(other_number))
     # An image is no genuine pair with itself, and two images of one person are no impostor.
     is_contradiction = one == other if is_genuine else name == other_name
     return None if is_contradiction else (one, other)
+
+
+def _shown(fields: Sequence[str]) -> str:
+    """A line as messages show it: cut where it is too long to read."""
+    text = " ".join(fields)
+    return text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}..."
 
 
 def _samples(images: Iterable[Image], folder: Path, suffix: str) -> list[Sample]:

@@ -18,6 +18,8 @@ from evaluate.core.retrieval.protocols import GroundTruth
 from evaluate.core.verification.counting import EdgeCounter
 from utils.errors import DataError
 
+FALSE_ACCEPT_RATES = (1e-1, 1e-2, 1e-3, 1e-4)
+"""Those at which true accepts are reported."""
 MEMORY = 2**30
 """Bytes the work may take beside the embeddings, unless told otherwise."""
 BYTES_PER_PAIR = 24
@@ -168,8 +170,9 @@ def retrieval_roc(
 ) -> PairStatistics:
     """The ROC of all pairs of a query and a gallery image that is not ignored: true matches against all others.
 
-    Queries without a true match contribute impostors. The distances are computed twice, a block of queries at a time:
-    once for those of the genuine pairs, once to count the impostors between them.
+    Queries without a true match contribute impostors, unless they are no person (pid 0 or -1): nobody knows whom these
+    show, and a distractor may show the same person. Pairs with them do not count. The distances are computed twice, a
+    block of queries at a time: once for those of the genuine pairs, once to count the impostors between them.
 
     Args:
         distances: of every query to every gallery image.
@@ -194,10 +197,12 @@ def retrieval_roc(
     num_impostor = 0
     for start, stop in blocks(distances, memory, BYTES_PER_PAIR):
         block = distances.rows(start, stop)
-        num_impostor += block.numel()
+        is_person = truth.is_person[start:stop]
+        block[~is_person] = torch.inf
+        num_impostor += int(is_person.sum()) * block.shape[1]
         for rows, columns in (truth.ignored(start, stop), _matches(truth, start, stop)):
             block[rows, columns] = torch.inf
-            num_impostor -= len(rows)
+            num_impostor -= int(is_person[rows].sum())
         counter.add(block)
     if not num_impostor:
         raise DataError("every pair of a query and a gallery image shows one person: there is no impostor to reject")
@@ -223,12 +228,13 @@ def check_pairs(genuine: Tensor, impostor: Tensor) -> None:
 
 
 def _genuine(distances: Distances, truth: GroundTruth, memory: int) -> tuple[Tensor, float]:
-    """The distances of all genuine pairs, ascending (T,), and the largest distance of any pair not ignored."""
+    """The distances of all genuine pairs, ascending (T,), and the largest distance of any pair that counts."""
     found, largest = [], 0.0
     for start, stop in blocks(distances, memory, BYTES_PER_PAIR):
         block = distances.rows(start, stop)
         found.append(block[_matches(truth, start, stop)])
         block[truth.ignored(start, stop)] = 0.0
+        block[~truth.is_person[start:stop]] = 0.0
         largest = max(largest, float(block.max()))
     return torch.cat(found).sort().values, largest
 

@@ -36,7 +36,7 @@ def retrievals(draw):
 def verdict(retrieval, row, column):
     pid, other = int(retrieval.query.pids[row]), int(retrieval.gallery.pids[column])
     same_camera = retrieval.query.camids[row] == retrieval.gallery.camids[column]
-    if other == -1 or (pid == other and same_camera and retrieval.truth.cross_camera):
+    if other == -1 or (pid == other != 0 and same_camera and retrieval.truth.cross_camera):
         return "ignored"
     return "right" if pid == other != 0 else "wrong"
 

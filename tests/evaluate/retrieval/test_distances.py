@@ -55,13 +55,53 @@ def test_the_caller_may_write_into_rows():
         assert distances.rows(0, 2).equal(before)
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e30])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_embeddings_that_are_no_numbers_are_refused(metric, bad):
     gallery = torch.ones(3, 2)
     gallery[1, 0] = bad
     with pytest.raises(ValueError, match=r"gallery: 1 of 3 embeddings .* the first in row 1"):
         FeatureDistances(torch.ones(1, 2), gallery, metric)
+
+
+def test_finite_embeddings_of_any_length_have_distances_or_a_reason():
+    query, gallery = torch.ones(1, 2), torch.full((3, 2), 1e18)
+    assert FeatureDistances(query, gallery, "cosine").rows(0, 1).tolist() == [pytest.approx([0.0] * 3, abs=1e-6)]
+    gallery[1, 0] = 1e30
+    for metric in ("cosine", "euclidean"):
+        with pytest.raises(DataError, match=r"gallery: 1 of 3 embeddings are too long.* the first in row 1"):
+            FeatureDistances(query, gallery, metric)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("num_gallery", [3, 515, 1000])
+def test_equal_images_are_equally_far_in_blocks_of_any_size(metric, num_gallery):
+    rng = torch.Generator().manual_seed(0)
+    query, one = torch.randn(40, 33, generator=rng), torch.randn(1, 33, generator=rng)
+    distances = FeatureDistances(query, one.repeat(num_gallery, 1), metric)
+    whole = distances.rows(0, 40).clone()
+    assert (whole == whole[:, :1]).all()
+    for start, stop in ((0, 1), (3, 4), (5, 7), (39, 40), (10, 30)):
+        rows = distances.rows(start, stop)
+        assert rows.shape == (stop - start, num_gallery)
+        assert (rows == rows[:, :1]).all()
+
+
+def test_rows_are_the_same_in_blocks_of_any_size():
+    rng = torch.Generator().manual_seed(0)
+    query, gallery = torch.randn(64, 128, generator=rng), torch.randn(700, 128, generator=rng)
+    distances = FeatureDistances(query, gallery, "cosine")
+    whole = distances.rows(0, 64).clone()
+    for row in (0, 1, 17, 63):
+        torch.testing.assert_close(distances.rows(row, row + 1)[0], whole[row], rtol=0, atol=2e-7)
+
+
+def test_what_all_embeddings_have_in_common_costs_no_digits():
+    rng = torch.Generator().manual_seed(0)
+    query, gallery = (torch.randn(number, 64, generator=rng) + 1000 for number in (5, 90))
+    expected = (query.double()[:, None] - gallery.double()).square().sum(2).sqrt()
+    rows = FeatureDistances(query, gallery, "euclidean").rows(0, 5)
+    torch.testing.assert_close(rows.double(), expected, rtol=1e-5, atol=1e-4)
 
 
 def test_an_embedding_of_length_zero_has_no_cosine():

@@ -234,6 +234,18 @@ def test_options_out_of_range_are_refused(options, message):
         KReciprocalDistances(torch.ones(2, 3), torch.ones(3, 3), "cosine", **options)
 
 
+def test_more_neighbours_than_can_be_listed_are_refused(monkeypatch):
+    query, gallery = random_features(1, seed=1), random_features(49_999, seed=2)
+    with pytest.raises(DataError, match=r"k1: 42949 neighbours of each of 50000 images .* at most 42948 are possible"):
+        KReciprocalDistances(query, gallery, "euclidean", k1=42_949)
+    # k1 counts no farther than there are images.
+    monkeypatch.setattr(k_reciprocal, "NUM_LISTED", 100)
+    KReciprocalDistances(query, gallery[:9], "euclidean", k1=2**40)
+    KReciprocalDistances(query, gallery[:19], "euclidean", k1=4, k2=2)
+    with pytest.raises(DataError, match=r"at most 4 are possible; lower k_reciprocal\.k1"):
+        KReciprocalDistances(query, gallery[:19], "euclidean", k1=5, k2=2)
+
+
 def test_embeddings_that_have_no_distance_are_refused():
     ones, zeros = torch.ones(2, 3), torch.zeros(2, 3)
     with pytest.raises(DataError, match="gallery: 2 of 2 embeddings have length zero"):

@@ -21,7 +21,7 @@ def reference_query(distance, query_pid, query_camid, gallery_pids, gallery_cami
     precisions, trapezoids = [], []
     for index in order:
         pid, camid = gallery_pids[index], gallery_camids[index]
-        if pid == -1 or (cross_camera and pid == query_pid and camid == query_camid):
+        if pid == -1 or (cross_camera and pid == query_pid != 0 and camid == query_camid):
             continue
         if pid == query_pid and pid != 0:
             first = position if first is None else first
@@ -120,7 +120,7 @@ def test_the_nearest_are_those_of_a_sorted_gallery(problem, length, memory, data
             index
             for index in sorted(range(len(gallery)), key=lambda index: (distance[index], index))
             if gallery_pids[index] != -1
-            and (gallery_pids[index] != query_pids[row] or gallery_camids[index] != query_camids[row])
+            and not (gallery_pids[index] == query_pids[row] != 0 and gallery_camids[index] == query_camids[row])
         ][:length]
         rest = found.order.shape[1] - len(seen)
         assert found.order[place].tolist() == seen + [-1] * rest

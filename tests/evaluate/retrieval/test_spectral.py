@@ -55,7 +55,7 @@ def test_scores_agree_with_loops_over_the_definition(temperature):
 @pytest.mark.parametrize("top", [1, 7, 39, 40, 99])
 @pytest.mark.parametrize("block_bytes", [1, 2**25])
 def test_the_nearest_are_put_in_the_order_of_their_scores(metric, top, block_bytes, monkeypatch):
-    monkeypatch.setattr(spectral, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(spectral, "NEAR_BYTES", block_bytes)
     query, gallery = make()
     base = FeatureDistances(query, gallery, metric)
     before = base.rows(0, 9).tolist()
@@ -75,6 +75,29 @@ def test_the_nearest_are_put_in_the_order_of_their_scores(metric, top, block_byt
         assert sorted(after[row]) == sorted(before[row])
         num_moved += new != near
     assert num_moved > 3 or top == 1
+
+
+@pytest.mark.parametrize("top", [2, 30])
+def test_no_block_takes_more_memory_than_allowed(top, monkeypatch):
+    shapes = []
+
+    def recorded(query, near, temperature):
+        shapes.append(tuple(near.shape))
+        return spectral_scores(query, near, temperature)
+
+    monkeypatch.setattr(spectral, "spectral_scores", recorded)
+    query, gallery = make()
+    base = FeatureDistances(query, gallery, "cosine")
+    whole = SpectralDistances(base, query, gallery, top).rows(0, 9).clone()
+    assert shapes == [(9, top, 6)]
+    # Embeddings, what they become, that of unit length; products before and after the softmax.
+    needed = 4 * (3 * top * 6 + 2 * top * top)
+    parts = SpectralDistances(base, query, gallery, top, memory=4 * needed + needed // 2).rows(0, 9)
+    assert shapes[1:] == [(4, top, 6), (4, top, 6), (1, top, 6)]
+    torch.testing.assert_close(parts, whole, rtol=0, atol=0)
+    SpectralDistances(base, query, gallery, top, memory=needed)
+    with pytest.raises(DataError, match=rf"the {top} nearest .* take 1 MiB, got 0 MiB; lower spectral\.top or raise"):
+        SpectralDistances(base, query, gallery, top, memory=needed - 1)
 
 
 DISTANCES = [0.0, -0.0, 1e-40, 0.25, 0.5, float(np.nextafter(np.float32(0.5), np.float32(1))), 1.0]
@@ -126,7 +149,7 @@ def test_misuse_is_refused():
     base = FeatureDistances(query, gallery, "euclidean")
     with pytest.raises(ValueError, match=r"distances' \(9, 40\) expected, got \(40, 6\), \(9, 6\)"):
         SpectralDistances(base, gallery, query)
-    with pytest.raises(ValueError, match=r"expected to be positive, got 0 and 0\.5"):
+    with pytest.raises(ValueError, match=r"expected to be positive, got 0 and 0\.1"):
         SpectralDistances(base, query, gallery, top=0)
     with pytest.raises(ValueError, match="expected to be positive, got 50 and nan"):
         SpectralDistances(base, query, gallery, temperature=math.nan)

@@ -70,6 +70,10 @@ def test_names_may_hold_spaces_where_tabs_part_the_fields(read):
     assert named(pairs)[1][:2] == ("Ann_0001.jpg", "Eve Mae_0002.jpg")
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line(read):
+    assert named(read("\ufeff" + TWO_FOLDS))[0] == ("Ann_0001.jpg", "Ann_0002.jpg", True, 0)
+
+
 @pytest.mark.parametrize(
     ("line", "replacement", "message"),
     [
@@ -80,16 +84,30 @@ def test_names_may_hold_spaces_where_tabs_part_the_fields(read):
         ("Cy 4 Dee 1", "Cy 4 1", "line 5: expected an impostor, NAME 1 OTHER_NAME 2"),
         ("Cy 4 Dee 1", "Cy 4 Cy 1", "line 5: expected an impostor"),
         ("Cy 4 Dee 1", "Cy -4 Dee 1", "line 5: expected an impostor"),
+        ("Cy 4 Dee 1", "Cy 4 Dee 1234567890", "line 5: expected an impostor"),
+        pytest.param("Ann 1 2", "Ann 1 " + 5000 * "2", r"line 2: .* got Ann 1 2{94}\.\.\.$", id="thousands of digits"),
         ("Cy 4 Dee 1\n", "", "expected 4 lines after the first, 2 x 1 genuine pairs and as many impostors, got 3$"),
         ("Cy 1 4", "Cy 1 99", r"no such image: .*Cy_0099\.jpg"),
     ],
 )
 def test_a_mistake_is_named(read, line, replacement, message):
-    with pytest.raises(DataError, match=rf"(?m)pairs\.txt: 1 problems; .*\n  {message}"):
+    with pytest.raises(DataError, match=rf"(?m)pairs\.txt: 1 problem; .*\n  {message}"):
         read(TWO_FOLDS.replace(line, replacement))
 
 
-@pytest.mark.parametrize("first", ["", "10 300 5", "ten 300", "0 300", "Ann 1 2", "2 -1", "1.5"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        "",
+        "10 300 5",
+        "ten 300",
+        "0 300",
+        "Ann 1 2",
+        "2 -1",
+        "1.5",
+        pytest.param("10 " + 5000 * "3", id="thousands of digits"),
+    ],
+)
 def test_a_first_line_without_numbers_is_named(read, first):
     with pytest.raises(DataError, match=r"pairs\.txt: the first line should hold the number of folds"):
         read(f"{first}\n" + ("Ann 1 2\n" if first else ""))
@@ -109,7 +127,7 @@ def test_all_mistakes_are_told_at_once_ten_of_them_by_name(read):
 
 
 def test_a_missing_line_does_not_make_the_others_mistakes(read):
-    with pytest.raises(DataError, match=r": 1 problems; .*\n  expected 4 lines"):
+    with pytest.raises(DataError, match=r": 1 problem; .*\n  expected 4 lines"):
         read(TWO_FOLDS.replace("Ann 1 2\n", ""))
 
 

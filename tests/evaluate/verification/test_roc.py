@@ -170,9 +170,9 @@ def split_pairs(matrix, query_pids, query_camids, gallery_pids, gallery_camids, 
     for row, (query_pid, query_camid) in enumerate(zip(query_pids.tolist(), query_camids.tolist(), strict=True)):
         for column, (pid, camid) in enumerate(zip(gallery_pids.tolist(), gallery_camids.tolist(), strict=True)):
             own_camera = cross_camera and query_pid == pid and query_camid == camid
-            if pid == -1 or own_camera:
+            if pid == -1 or own_camera or query_pid < 1:
                 continue
-            side = genuine if pid == query_pid and pid > 0 else impostor
+            side = genuine if pid == query_pid else impostor
             side.append(matrix[row, column].item())
     return genuine, impostor
 
@@ -226,6 +226,15 @@ def test_distances_that_are_all_zero_have_a_histogram():
     assert found.bin_edges.tolist() == [0, 0.25, 0.5, 0.75, 1]
     assert (found.genuine.tolist(), found.impostor.tolist()) == ([1, 0, 0, 0], [1, 0, 0, 0])
     assert found.roc.auc == 0.5
+
+
+def test_queries_that_are_nobody_tell_nothing():
+    labels = [torch.tensor(part) for part in ([1, 0, -1], [1, 1, 1], [1, 2, 0, -1], [2, 2, 2, 2])]
+    matrix = tensor([[1, 2, 3, 7], [9, 9, 0, 9], [0, 9, 0, 9]])
+    found = retrieval_roc(MatrixDistances(matrix), GroundTruth(*labels), num_bins=3)
+    assert (found.roc.num_genuine, found.roc.num_impostor, found.roc.auc) == (1, 2, 1.0)
+    assert found.bin_edges.tolist() == [0, 1, 2, 3]
+    assert (found.genuine.tolist(), found.impostor.tolist()) == ([1, 0, 0], [0, 1, 1])
 
 
 def test_distances_and_labels_of_different_sizes_are_refused():
