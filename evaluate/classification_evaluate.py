@@ -46,10 +46,7 @@ def run_eval(config: Params) -> dict[str, Any]:
     """
     options = config.evaluation_params
     assert isinstance(options, Options)
-    if not config.has_net:
-        raise ParamsError(
-            "evaluation_params.type: classification_evaluate needs a network, and a feature file has none"
-        )
+    _class_scores(config)  # before the data set, which a feature file is not
     dataset = read_dataset(config)
     found = classify(config, dataset)
     topk = _informative(options.topk, found.num_classes)
@@ -98,6 +95,19 @@ def classify(config: Params, dataset: Dataset) -> Classified:
         ValueError: the network gives another number of scores than it has labels.
     """
     _check(dataset, config)
+    reading, labels = _class_scores(config)
+    _check_same_classes(dataset, labels, config)
+    samples, scores = read_images(config, dataset.val, "val", reading)
+    if scores.shape[1] != len(labels):
+        raise ValueError(f"online_net: {scores.shape[1]} class scores for {len(labels)} labels")
+    index_of = {pid: index for index, pid in enumerate(labels)}
+    truth = torch.tensor([index_of[sample.pid] for sample in samples])
+    names = class_names([*dataset.train, *dataset.val])
+    return Classified(samples, truth, scores, [names[pid] for pid in labels])
+
+
+def _class_scores(config: Params) -> tuple[Reading, Sequence[int]]:
+    """The network's method that gives class scores, and the pid of each class; a ParamsError where it has none."""
     net = config.online_net if config.has_net else None
     reading: Reading | None = getattr(net, "logits", None)
     labels: Sequence[int] = getattr(net, "labels", ())
@@ -107,14 +117,7 @@ def classify(config: Params, dataset: Dataset) -> Classified:
             f"evaluation_params.type: classification_evaluate needs class scores, and {what} embeddings only; "
             f"use an evaluation of embeddings such as market_evaluate"
         )
-    _check_same_classes(dataset, labels, config)
-    samples, scores = read_images(config, dataset.val, "val", reading)
-    if scores.shape[1] != len(labels):
-        raise ValueError(f"online_net: {scores.shape[1]} class scores for {len(labels)} labels")
-    index_of = {pid: index for index, pid in enumerate(labels)}
-    truth = torch.tensor([index_of[sample.pid] for sample in samples])
-    names = class_names([*dataset.train, *dataset.val])
-    return Classified(samples, truth, scores, [names[pid] for pid in labels])
+    return reading, labels
 
 
 def confusion_matrix(found: Classified, num_shown: int) -> np.ndarray:
