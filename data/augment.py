@@ -70,8 +70,13 @@ def normalise_unit(pixels: Tensor, normalisation: Literal["imagenet", "half"]) -
 
 def denormalise(pixels: Tensor, normalisation: Literal["imagenet", "half"]) -> Tensor:
     """The inverse of `normalise`, for looking at a batch: float32 -> uint8, clipped."""
+    return unit_again(pixels, normalisation).clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+def unit_again(pixels: Tensor, normalisation: Literal["imagenet", "half"]) -> Tensor:
+    """The inverse of `normalise_unit`; noise may lie outside 0..1."""
     mean, deviation = _statistics(normalisation, pixels.device)
-    return (pixels * deviation + mean).clamp(0, 1).mul(255).round().to(torch.uint8)
+    return pixels * deviation + mean
 
 
 def crop_and_mirror(images: Tensor, tops: Tensor, lefts: Tensor, mirrored: Tensor, height: int, width: int) -> Tensor:

@@ -84,7 +84,7 @@ class DataOptions(Options):
     img_w: int = Field(default=128, ge=16)
     """Width of the image the network sees, pixels."""
     batch_size: int | None = Field(default=None, ge=2)
-    """Images per step and device; left out: P x K, or 64 with random sampling."""
+    """Images per step and device; left out: P x K."""
     data_augmentation: DataAugmentation = DataAugmentation()
     """Augmentation and normalisation."""
     batch_sampling_params: BatchSampling = BatchSampling()
@@ -94,9 +94,7 @@ class DataOptions(Options):
     def images_per_step(self) -> int:
         """Images that one step on one device sees."""
         sampling = self.batch_sampling_params
-        if sampling.class_balanced:
-            return sampling.P * sampling.K
-        return 64 if self.batch_size is None else self.batch_size
+        return sampling.P * sampling.K if self.batch_size is None else self.batch_size
 
     @property
     def resize_to(self) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from engine.schedule import lr_factor
 from engine.training import Training
 from evaluate.core.plugins import Evaluation, evaluate
 from evaluate.core.table import metrics_table
+from losses.criterion import Losses
 from models.network import Embedder
 from utils.checkpoint import Checkpoint, save_checkpoint
 from utils.errors import UserError
@@ -29,7 +30,8 @@ class EpochResult(NamedTuple):
     """Means over one epoch."""
 
     losses: dict[str, float]
-    accuracy: float
+    measures: dict[str, float]
+    """What is not trained on and yet tells how training goes; "accuracy" is always among them."""
     lr: dict[str, float]
     """Learning rates of the epoch's last step."""
     examples_per_second: float
@@ -43,6 +45,7 @@ def fit(training: Training, folder: RunFolder, recorder: Recorder) -> None:
         start = time.monotonic()
         result = train_epoch(training, recorder)
         training.epoch += 1
+        training.best_accuracy = max(training.best_accuracy, result.measures["accuracy"])
         is_due = training.epoch % params.evaluation_params.every_epochs == 0 or training.epoch == params.epoch
         evaluation = evaluate_network(training) if evaluating and is_due else None
         keep_best(training, folder, evaluation)
@@ -59,6 +62,7 @@ def train_epoch(training: Training, recorder: Recorder) -> EpochResult:
     set_train_mode(training.network, fine_tune=params.fine_tune)
     total = sum(map(len, batches))
     progress = Progress(f"epoch {training.epoch + 1}/{params.epoch}", total)
+    spectral = training.spectral_acts()
     meter, lr, done = Meter(), {}, 0
     start = time.monotonic()
     for batch, images in zip(batches, read_ahead(training.store.read, batches), strict=True):
@@ -71,66 +75,78 @@ def train_epoch(training: Training, recorder: Recorder) -> EpochResult:
         )
         if training.step == 0:
             recorder.batch(pixels, params.data_augmentation.normalisation, 0)
-        meter.add(train_step(training, pixels, training.labels[batch].to(training.device)))
+        meter.add(train_step(training, pixels, training.labels[batch].to(training.device), spectral))
         training.step += 1
         done += len(batch)
         if training.step % params.log_every == 0 or done == total:
             recent = meter.read()
-            recorder.scalars("train", {**recent, **lr}, training.step)
-            progress.update(done, {"loss": sum(meter.losses_of(recent).values()), "accuracy": recent["accuracy"]})
+            recorder.scalars("train", {**recent.losses, **recent.measures, **lr}, training.step)
+            accuracy = recent.measures["accuracy"]
+            progress.update(done, {"loss": sum(recent.losses.values()), "accuracy": accuracy})
     progress.close()
     means = meter.means()
-    return EpochResult(meter.losses_of(means), means["accuracy"], lr, total / (time.monotonic() - start))
+    return EpochResult(means.losses, means.measures, lr, total / (time.monotonic() - start))
 
 
-def train_step(training: Training, pixels: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """One update. Returns each loss and the accuracy as scalars that still lie on the device."""
-    output = training.network(pixels)
-    terms = training.criterion(output, labels)
+def train_step(training: Training, pixels: Tensor, labels: Tensor, spectral: bool) -> Losses:
+    """One update. Returns its losses and measures, scalars that still lie on the device."""
+    output = training.network(pixels, spectral)
+    teacher = training.teacher
+    taught = None if teacher is None else teacher(pixels, training.params.data_augmentation.normalisation)
+    terms, measures = training.criterion(output, labels, training.step, taught)
     training.optimizer.zero_grad(set_to_none=True)
     torch.stack(list(terms.values())).sum().backward()
     training.optimizer.step()
-    logits = torch.cat([branch.logits.detach() for branch in output.values()])
-    terms = {name: term.detach() for name, term in terms.items()}
-    return {**terms, "accuracy": (logits.argmax(-1) == labels).float().mean()}
+    logits = torch.cat([branch.scores.logits.detach() for branch in output.values()])
+    accuracy = (logits.argmax(-1) == labels).float().mean()
+    return Losses({name: term.detach() for name, term in terms.items()}, {"accuracy": accuracy, **measures})
+
+
+class Means(NamedTuple):
+    """Means of a number of steps."""
+
+    losses: dict[str, float]
+    measures: dict[str, float]
 
 
 class Meter:
-    """Sums values on the device; only `read` and `means` wait for it."""
+    """Sums the values of steps on the device; only `read` and `means` wait for it."""
 
     def __init__(self) -> None:
-        self.recent: list[dict[str, Tensor]] = []
+        self.recent: list[Losses] = []
         self.sums: dict[str, float] = {}
+        self.losses: tuple[str, ...] = ()
         self.count = 0
 
-    def add(self, values: dict[str, Tensor]) -> None:
-        """Take in the scalars of one step."""
+    def add(self, values: Losses) -> None:
+        """Take in the scalars of one step; their names are the same at every step."""
         self.recent.append(values)
 
-    def read(self) -> dict[str, float]:
+    def read(self) -> Means:
         """Means of the steps since the last reading.
 
         Raises:
             UserError: one of them is not a finite number.
         """
-        names = list(self.recent[0])
-        table = torch.stack([torch.stack([step[name] for name in names]) for step in self.recent]).double().sum(0)
-        sums = dict(zip(names, table.tolist(), strict=True))
+        self.losses = tuple(self.recent[0].terms)
+        names = [*self.losses, *self.recent[0].measures]
+        rows = [torch.stack([*step.terms.values(), *step.measures.values()]) for step in self.recent]
+        sums = dict(zip(names, torch.stack(rows).double().sum(0).tolist(), strict=True))
         if bad := [name for name, value in sums.items() if not math.isfinite(value)]:
             raise UserError(f"training has diverged: {', '.join(bad)} is not finite; lower lr or warm up longer")
         count, self.recent = len(self.recent), []
         self.sums = {name: self.sums.get(name, 0.0) + value for name, value in sums.items()}
         self.count += count
-        return {name: value / count for name, value in sums.items()}
+        return self._parted(sums, count)
 
-    def means(self) -> dict[str, float]:
+    def means(self) -> Means:
         """Means of all steps read."""
-        return {name: value / self.count for name, value in self.sums.items()}
+        return self._parted(self.sums, self.count)
 
-    @staticmethod
-    def losses_of(values: dict[str, float]) -> dict[str, float]:
-        """The losses among the values, without the accuracy."""
-        return {name: value for name, value in values.items() if name != "accuracy"}
+    def _parted(self, sums: dict[str, float], count: int) -> Means:
+        means = {name: value / count for name, value in sums.items()}
+        losses = {name: means.pop(name) for name in self.losses}
+        return Means(losses, means)
 
 
 def evaluate_network(training: Training) -> Evaluation:
@@ -167,12 +183,12 @@ def record_epoch(
         "examples_per_second": round(result.examples_per_second, 1),
         "lr": result.lr,
         "losses": result.losses,
-        "accuracy": result.accuracy,
+        "measures": result.measures,
     }
     if evaluation is not None:
         record["metrics"] = evaluation.metrics
         recorder.evaluation(evaluation, training.step)
-    of_epoch = {"accuracy": result.accuracy, "examples_per_second": result.examples_per_second}
+    of_epoch = {**result.measures, "examples_per_second": result.examples_per_second}
     recorder.scalars("epoch", of_epoch, training.step)
     recorder.epoch(record)
     logger.info(
@@ -180,7 +196,7 @@ def record_epoch(
         training.epoch,
         training.params.epoch,
         sum(result.losses.values()),
-        result.accuracy,
+        result.measures["accuracy"],
         result.examples_per_second,
         seconds,
         "" if evaluation is None else f"\n{metrics_table(evaluation.metrics)}",

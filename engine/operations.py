@@ -21,6 +21,7 @@ from data.synthetic import make_synthetic
 from engine.fit import evaluate_network, fit
 from engine.recorder import Recorder
 from engine.run_folder import RunFolder, create_run_folder, discard, open_run_folder
+from engine.teacher import load_teacher
 from engine.training import build_training, describe_training, read_training_data, start_network
 from evaluate.core.plugins import plugin_options
 from evaluate.core.table import metrics_table
@@ -85,7 +86,9 @@ def check_config(params: Params, notes: Sequence[str]) -> None:
     print(params.model_dump_json(indent=2))
     device = choose_device(params.parallels)
     dataset = read_training_data(params)
-    start_network(params, len(sorted_pids(dataset.train)))  # the files it starts from are there and fit
+    pids = sorted_pids(dataset.train)
+    start_network(params, len(pids))  # the files it starts from are there and fit
+    load_teacher(params, pids, device)
     logger.info("%s\n%s", describe_device(device), describe_training(params, dataset.train))
 
 

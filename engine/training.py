@@ -16,6 +16,7 @@ from data.samples import Dataset, Sample, sorted_pids
 from data.store import ImageStore, build_store
 from engine.optim import build_optimizer, freeze_all_but_classifiers
 from engine.schedule import lr_factor
+from engine.teacher import Teacher, load_teacher
 from evaluate.core.plugins import load_plugin
 from losses.criterion import Criterion, build_criterion
 from models.network import ReidNetwork, build_network
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Training:
-    """A run under way. Only `epoch`, `step` and `best_score` change by assignment; the rest is built once."""
+    """A run under way. Counters and best values change by assignment; the rest is built once."""
 
     params: Params
     device: torch.device
@@ -42,16 +43,29 @@ class Training:
     optimizer: torch.optim.Optimizer
     generator: torch.Generator
     """Draws the augmentation, on the device."""
+    teacher: Teacher | None
+    """Shows the network how similar classes and images are; None without distillation."""
     epoch: int = field(default=0)
     """Epochs done."""
     step: int = field(default=0)
     """Steps done."""
     best_score: float | None = field(default=None)
     """Score of model_best.pth; None while no evaluation has chosen one."""
+    best_accuracy: float = field(default=0.0)
+    """Highest training accuracy of an epoch."""
 
     def batches(self) -> list[list[int]]:
         """The coming epoch's batches, as indices of training images."""
         return epoch_batches(self.params, self.labels.tolist(), self.params.seed, self.epoch)
+
+    def spectral_acts(self) -> bool:
+        """Whether the coming epoch's batches go through the spectral transform as well."""
+        model = self.params.model_params
+        return (
+            model.spectral_trans > 0
+            and self.epoch >= model.spectral_start_epoch
+            and self.best_accuracy >= model.spectral_start_accuracy
+        )
 
     def state(self) -> dict[str, Any]:
         """Everything that decides how the run goes on."""
@@ -63,6 +77,7 @@ class Training:
             "epoch": self.epoch,
             "step": self.step,
             "best_score": self.best_score,
+            "best_accuracy": self.best_accuracy,
             "augmentation": self.generator.get_state(),
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
@@ -90,7 +105,8 @@ class Training:
         self.network.load_state_dict(state["network"])
         self.criterion.load_state_dict(state["criterion"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.step, self.best_score = state["epoch"], state["step"], state["best_score"]
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.best_score, self.best_accuracy = state["best_score"], state["best_accuracy"]
         self.generator.set_state(state["augmentation"])
         torch.set_rng_state(state["torch"])
         if state["cuda"] is not None:
@@ -104,6 +120,7 @@ class Training:
             "training images": len(self.labels),
             "identities": self.pids,
             "order of identities": labels,
+            "teacher": None if self.teacher is None else self.teacher.digest(),
         }
 
 
@@ -154,6 +171,7 @@ def build_training(params: Params, dataset: Dataset, device: torch.device, *, re
     """
     pids = sorted_pids(dataset.train)
     label_of = {pid: label for label, pid in enumerate(pids)}
+    teacher = load_teacher(params, pids, device)
     torch.manual_seed(params.seed)
     network = build_network(params.model_params, len(pids)) if resume else start_network(params, len(pids))
     if params.fine_tune:
@@ -161,7 +179,13 @@ def build_training(params: Params, dataset: Dataset, device: torch.device, *, re
     network = network.to(device)
     # Channels last is the layout in which convolutions are fastest, on the CPU as on a GPU.
     network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    criterion = build_criterion(params).to(device)
+    criterion = build_criterion(
+        params,
+        random_drop_branches=params.model_params.random_drop_branches,
+        update_max_loss_branch=params.model_params.update_max_loss_branch,
+        embedding_dim=network.embedding_dim,
+        teacher_dim=0 if teacher is None else teacher.embedding_dim,
+    ).to(device)
     generator = torch.Generator(device)
     generator.manual_seed(params.seed)
     return Training(
@@ -174,6 +198,7 @@ def build_training(params: Params, dataset: Dataset, device: torch.device, *, re
         criterion=criterion,
         optimizer=build_optimizer(params, network, criterion),
         generator=generator,
+        teacher=teacher,
     )
 
 

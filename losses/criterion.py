@@ -1,72 +1,149 @@
 """All losses of a training step, each a scalar under its own name."""
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
+from losses.branch_updates import draw_updated_parts, hardest_part, leave_out
+from losses.distillation import DistillationLoss, TeacherOutput
 from losses.options import LossOptions, TripletFeature
-from losses.softmax import softmax_loss
-from losses.triplet import batch_hard, triplet_loss
-from utils.branches import GLOBAL, PARTS, BranchOutput
+from losses.softmax import SoftmaxLoss
+from losses.triplet import TripletLoss
+from utils.branches import GLOBAL, PARTS, BranchOutput, ClassScores
+
+
+class Losses(NamedTuple):
+    """Scalars of a step, by name."""
+
+    terms: dict[str, Tensor]
+    """Weighted; their sum is what training lowers."""
+    measures: dict[str, Tensor]
+    """For the log only, without gradient."""
 
 
 class Criterion(nn.Module):
-    """Classification on every part of every branch, and triplet losses on the features chosen.
+    """Classification on every part of every branch, triplet losses on the features chosen, and what a teacher teaches.
 
     Args:
-        lambda_cls, lambda_tri: weights; 0 leaves a loss out.
-        margin: of the triplet loss, or "soft_margin"; 0 leaves it out.
+        classification, triplet, distillation: the losses; None leaves one out.
         triplet_on: "global", "parts" (each part on its own) and "concat" (the parts end to end).
-        label_smoothing: of the classification.
+        random_drop_branches: draws of stripes that a step does not update; 0 updates all.
+        update_max_loss_branch: whether a step updates only the stripe with the highest classification loss.
+
+    Raises:
+        ValueError: the stripe to update is chosen in two ways, or by a classification loss that is left out.
     """
 
     def __init__(
         self,
-        lambda_cls: float = 1.0,
-        lambda_tri: float = 1.0,
-        margin: float | Literal["soft_margin"] = 0.0,
+        classification: SoftmaxLoss | None,
+        triplet: TripletLoss | None = None,
+        distillation: DistillationLoss | None = None,
         triplet_on: Sequence[TripletFeature] = ("global",),
-        label_smoothing: float = 0.0,
+        random_drop_branches: int = 0,
+        update_max_loss_branch: bool = False,
     ) -> None:
         super().__init__()
-        self.lambda_cls = lambda_cls
-        self.lambda_tri = lambda_tri
-        self.margin: float | Literal["soft_margin"] = margin
-        self.triplet_on = tuple(triplet_on) if margin != 0 and lambda_tri else ()
-        self.label_smoothing = label_smoothing
+        if update_max_loss_branch and (random_drop_branches or classification is None):
+            raise ValueError("update_max_loss_branch needs a classification loss and no random_drop_branches")
+        self.classification = classification
+        self.triplet = triplet
+        self.distillation = distillation
+        self.triplet_on = tuple(triplet_on)
+        self.random_drop_branches = random_drop_branches
+        self.update_max_loss_branch = update_max_loss_branch
 
-    def forward(self, output: Mapping[str, BranchOutput], labels: Tensor) -> dict[str, Tensor]:
-        """Outputs of the branches and labels (B,) -> weighted scalars by name; their sum is what training lowers.
+    def forward(
+        self,
+        output: Mapping[str, BranchOutput],
+        labels: Tensor,
+        step: int = 0,
+        teacher: TeacherOutput | None = None,
+    ) -> Losses:
+        """Outputs of the branches, labels (B,) and, for distillation, the teacher's output -> losses of the step.
 
         Within a branch the parts are summed for classification, as each trains a classifier of its own (Sun et al.
         2018, equation 2), and averaged for the triplet loss, whose margin is meant for one feature.
+
+        Raises:
+            ValueError: there is a distillation, but no teacher's output.
         """
+        output = self._leave_stripes_out(output, labels, step)
         terms: dict[str, Tensor] = {}
-        if self.lambda_cls:
-            for name, branch in output.items():
-                per_part = softmax_loss(branch.logits, labels, self.label_smoothing).mean(1)
-                terms[f"softmax_{name}"] = self.lambda_cls * per_part.sum()
-        for feature in self.triplet_on:
-            triplets = batch_hard(_triplet_features(output, feature), labels)
-            terms[f"triplet_{feature}"] = self.lambda_tri * triplet_loss(triplets, self.margin).mean()
-        return terms
+        measures: dict[str, Tensor] = {}
+        if self.classification is not None:
+            for name, scores in _supervised(output):
+                terms[f"softmax_{name}"] = self.classification(scores, labels, step).sum()
+        for name, branch in output.items():
+            if branch.spectral is not None:
+                measures[f"spectral_{name}_diagonal"] = branch.spectral.diagonal.detach()
+        if self.triplet is not None:
+            for on in self.triplet_on:
+                terms[f"triplet_{on}"], found = self.triplet(_triplet_features(output, on), labels)
+                measures |= {f"triplet_{on}_{name}": value for name, value in found.items()}
+        if self.distillation is not None:
+            if teacher is None:
+                raise ValueError("distillation is on, but there is no teacher's output")
+            terms |= self.distillation(output, teacher)
+        return Losses(terms, measures)
+
+    def _leave_stripes_out(
+        self, output: Mapping[str, BranchOutput], labels: Tensor, step: int
+    ) -> Mapping[str, BranchOutput]:
+        """The output with the gradient cut off from the stripes that this step does not update."""
+        if self.random_drop_branches:
+            num_parts = len(output[PARTS].features)
+            keep = draw_updated_parts(num_parts, self.random_drop_branches, labels.device)
+        elif self.update_max_loss_branch and self.classification is not None:
+            with torch.no_grad():
+                keep = hardest_part(self.classification(output[PARTS].scores, labels, step))
+        else:
+            return output
+        return {name: leave_out(branch, keep) if name == PARTS else branch for name, branch in output.items()}
 
 
-def build_criterion(options: LossOptions) -> Criterion:
-    """The losses that the params describe."""
+def build_criterion(
+    options: LossOptions,
+    *,
+    random_drop_branches: int = 0,
+    update_max_loss_branch: bool = False,
+    embedding_dim: int = 0,
+    teacher_dim: int = 0,
+) -> Criterion:
+    """The losses that the params describe; the sizes are those of the network's and the teacher's embeddings."""
+    classification = triplet = distillation = None
+    if options.tri_loss_lambda_cls:
+        classification = SoftmaxLoss(
+            options.tri_loss_lambda_cls,
+            options.softmax_margin,
+            options.softmax_margin_step,
+            options.focal_gamma,
+            options.label_smoothing,
+        )
+    if options.tri_loss_margin != 0 and options.tri_loss_lambda_tri:
+        triplet = TripletLoss(options.tri_loss_lambda_tri, options.tri_loss_margin, options.tri_loss_adaptive_weight)
+    taught = options.distillation
+    if taught.lambda_logits or taught.lambda_embedding:
+        weights = taught.lambda_logits, taught.lambda_embedding
+        distillation = DistillationLoss(*weights, taught.temperature, embedding_dim, teacher_dim)
     return Criterion(
-        options.tri_loss_lambda_cls,
-        options.tri_loss_lambda_tri,
-        options.tri_loss_margin,
-        options.tri_loss_on,
-        options.label_smoothing,
+        classification, triplet, distillation, options.tri_loss_on, random_drop_branches, update_max_loss_branch
     )
 
 
-def _triplet_features(output: Mapping[str, BranchOutput], feature: TripletFeature) -> Tensor:
+def _supervised(output: Mapping[str, BranchOutput]) -> Iterator[tuple[str, ClassScores]]:
+    """The scores of every branch, by name, and those of its spectral transform."""
+    for name, branch in output.items():
+        yield name, branch.scores
+        if branch.spectral is not None:
+            yield f"{name}_spectral", branch.spectral.scores
+
+
+def _triplet_features(output: Mapping[str, BranchOutput], on: TripletFeature) -> Tensor:
     """(P, B, D) features that a triplet loss compares; one part of size P * D for "concat"."""
-    if feature == "global":
+    if on == "global":
         return output[GLOBAL].features
     parts = output[PARTS].features
-    return parts if feature == "parts" else parts.transpose(0, 1).flatten(1)[None]
+    return parts if on == "parts" else parts.transpose(0, 1).flatten(1)[None]

@@ -1,22 +1,22 @@
-"""Triplet loss with batch-hard mining, for any number of parts at once."""
+"""Triplet loss for any number of parts at once: hardest or softly weighted positives and negatives of a batch."""
 
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utils.distances import euclidean
 
 
-class HardTriplets(NamedTuple):
-    """Distances of each anchor to its hardest positive and negative, (P, B) each."""
+class Triplets(NamedTuple):
+    """Distances of each anchor to its identity and to the others, (P, B) each."""
 
     positive: Tensor
     negative: Tensor
 
 
-def batch_hard(features: Tensor, labels: Tensor) -> HardTriplets:
+def batch_hard(features: Tensor, labels: Tensor) -> Triplets:
     """For each anchor the farthest image of its identity and the nearest of another, within the batch.
 
     The anchor itself counts as a positive at distance zero, so an identity with one image in the batch asks only
@@ -30,12 +30,88 @@ def batch_hard(features: Tensor, labels: Tensor) -> HardTriplets:
     """
     distances = euclidean(features.float(), features.float())
     same = labels[:, None] == labels
-    positive = distances.masked_fill(~same, 0.0).amax(-1)
+    # The zero of the anchor itself is exact this way; computed, it has the rounding error of the features' squares.
+    positive = distances.masked_fill(~_same_but_not_itself(same), 0.0).amax(-1)
     negative = distances.masked_fill(same, torch.inf).amin(-1)
-    return HardTriplets(positive, negative)
+    return Triplets(positive, negative)
 
 
-def triplet_loss(triplets: HardTriplets, margin: float | Literal["soft_margin"]) -> Tensor:
+def batch_weighted(features: Tensor, labels: Tensor) -> Triplets:
+    """For each anchor a mean over its identity, far images counting most, and one over the others, near ones most.
+
+    The weights are a softmax of the distances to the other images of the identity, and a softmin of those to other
+    identities. Lone images and anchors without negatives get what `batch_hard` gives them: zero and infinity.
+
+    Args:
+        features: (P, B, D); each part weighs on its own.
+        labels: (B,) int64.
+
+    Source: Ristani and Tomasi 2018, arXiv 1803.10859, the adaptive weights of the triplet loss.
+    """
+    distances = euclidean(features.float(), features.float())
+    same = labels[:, None] == labels
+    positive = _weighted_mean(distances, distances, _same_but_not_itself(same))
+    negative = _weighted_mean(distances, -distances, ~same)
+    return Triplets(positive, negative.masked_fill(same.all(-1), torch.inf))
+
+
+def triplet_loss(triplets: Triplets, margin: float | Literal["soft_margin"]) -> Tensor:
     """max(0, margin + d_ap - d_an) of each anchor, or log(1 + exp(d_ap - d_an)) for "soft_margin": (P, B)."""
     difference = triplets.positive - triplets.negative
     return F.softplus(difference) if margin == "soft_margin" else F.relu(difference + margin)
+
+
+def triplet_measures(triplets: Triplets, margin: float | Literal["soft_margin"]) -> dict[str, Tensor]:
+    """How training stands, as scalars without gradient.
+
+    Returns:
+        "correct": share of anchors nearer to their identity than to others; "active": share with a loss above zero
+        (with the soft margin all have one, and it is left out); "positive", "negative": mean distances, the latter of
+        the anchors that have negatives, 0 if none has.
+    """
+    positive, negative = triplets.positive.detach(), triplets.negative.detach()
+    finite = negative.isfinite()
+    measures = {
+        "correct": (negative > positive).float().mean(),
+        "positive": positive.mean(),
+        "negative": negative.masked_fill(~finite, 0.0).sum() / finite.sum().clamp_min(1),
+    }
+    if margin != "soft_margin":
+        measures["active"] = (positive - negative + margin > 0).float().mean()
+    return measures
+
+
+def _same_but_not_itself(same: Tensor) -> Tensor:
+    """(B, B) bool, without its diagonal."""
+    return same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
+
+
+def _weighted_mean(distances: Tensor, hardness: Tensor, counted: Tensor) -> Tensor:
+    """Mean of the distances (P, B, B) over the last dimension, weighted by softmax(hardness) of those counted; or 0.
+
+    The gradient flows through the weights, as in the implementations in common use: it is that of the loss's value.
+    """
+    # The lowest finite number, not -inf: where nothing is counted the softmax is even instead of not a number.
+    weights = hardness.masked_fill(~counted, torch.finfo(hardness.dtype).min).softmax(-1)
+    return (weights * distances).masked_fill(~counted, 0.0).sum(-1)
+
+
+class TripletLoss(nn.Module):
+    """The triplet loss of any number of parts.
+
+    Args:
+        weight: lambda.
+        margin: a number, or "soft_margin".
+        adaptive_weight: whether all images of a batch are weighed instead of taking the hardest.
+    """
+
+    def __init__(self, weight: float, margin: float | Literal["soft_margin"], adaptive_weight: bool = False) -> None:
+        super().__init__()
+        self.weight = weight
+        self.margin: float | Literal["soft_margin"] = margin
+        self.find = batch_weighted if adaptive_weight else batch_hard
+
+    def forward(self, features: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Features (P, B, D) and labels (B,) -> weighted mean over parts and anchors, and `triplet_measures`."""
+        triplets = self.find(features, labels)
+        return self.weight * triplet_loss(triplets, self.margin).mean(), triplet_measures(triplets, self.margin)

@@ -1,4 +1,4 @@
-"""Sizes that follow from the network's strides."""
+"""Sizes that follow from the network's strides and shares."""
 
 
 def feature_map_size(img_h: int, img_w: int, last_conv_stride: int) -> tuple[int, int]:
@@ -14,3 +14,16 @@ def feature_map_size(img_h: int, img_w: int, last_conv_stride: int) -> tuple[int
     """
     stride = 16 * last_conv_stride
     return -(-img_h // stride), -(-img_w // stride)
+
+
+def band_rows(rows: int, share: float) -> int:
+    """Rows of a band that feature erasing sets to zero: `share` of `rows`, to the nearest whole number.
+
+    Args:
+        rows: of the stripe or map that the band lies in.
+        share: 0 to 1.
+
+    Returns:
+        0 and `rows` are possible; with them nothing or everything would be erased, so params with them are refused.
+    """
+    return round(share * rows)

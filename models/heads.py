@@ -1,12 +1,13 @@
-"""Heads: a feature map becomes embeddings and logits. Parts are a dimension of the tensors, never a list."""
-
-from typing import Literal
+"""Heads: a feature map becomes embeddings and class scores. Parts are a dimension of the tensors, never a list."""
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from utils.branches import BranchOutput
+from models.classifiers import CosineClassifier, LinearClassifier
+from models.erasing import BandErasing
+from models.pooling import Pooling, StripePooling
+from models.spectral import spectral_transform
+from utils.branches import BranchOutput, SpectralOutput
 
 
 class BranchHead(nn.Module):
@@ -17,12 +18,14 @@ class BranchHead(nn.Module):
     Args:
         in_channels: C of the feature map.
         num_parts: P; the map's height must be a multiple of it.
-        dim: D, size of each part's embedding.
-        num_classes: N.
+        dim: D, size of each part's embedding; 0 = the pooled vector itself, D = C.
+        classifier: (P, B, D) -> scores.
         pooling: how a stripe becomes one vector.
-        bn: whether an embedding is batch-normalised; without, `features` and `embeddings` are the same.
+        bn: whether an embedding is batch-normalised.
         bn_bias: whether that normalisation has a trained offset.
-        classifier_bias: whether the classifiers have a bias.
+        relu: whether embeddings are cut off below zero.
+        mask: whether a sigmoid gate computed from the pooled vector is laid on the feature.
+        erasing: share of each stripe's rows that are set to zero in training.
         map_dropout: dropout rate on the feature map.
         feature_dropout: dropout rate between embedding and classifier.
 
@@ -34,67 +37,74 @@ class BranchHead(nn.Module):
         in_channels: int,
         num_parts: int,
         dim: int,
-        num_classes: int,
-        pooling: Literal["avg", "max"] = "avg",
+        classifier: LinearClassifier | CosineClassifier,
+        pooling: Pooling = "avg",
         bn: bool = True,
         bn_bias: bool = True,
-        classifier_bias: bool = False,
+        relu: bool = False,
+        mask: bool = False,
+        erasing: float = 0.0,
         map_dropout: float = 0.0,
         feature_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.num_parts = num_parts
-        self.dim = dim
-        self.pooling: Literal["avg", "max"] = pooling
+        self.dim = dim or in_channels
         self.map_dropout = nn.Dropout(map_dropout)
-        self.feature_dropout = nn.Dropout(feature_dropout)
-        self.reduction = nn.Parameter(torch.empty(num_parts, in_channels, dim))
+        self.erasing = BandErasing(num_parts, erasing)
+        self.pooling = StripePooling(num_parts, pooling)
+        self.reduction = nn.Parameter(torch.empty(num_parts, in_channels, dim)) if dim else None
+        self.mask = FeatureMask(num_parts, in_channels, self.dim) if mask else None
         # One normalisation over P * D channels is the same as one per part: its channels never mix.
-        self.bn = nn.BatchNorm1d(num_parts * dim) if bn else None
+        self.bn = nn.BatchNorm1d(num_parts * self.dim) if bn else None
         if self.bn is not None and not bn_bias:
             self.bn.bias.requires_grad_(False)
-        self.classifier = PartClassifier(num_parts, dim, num_classes, classifier_bias)
-        # Kaiming's fan-out initialisation, as the backbone's convolutions have it; the fan of each part is its own.
-        nn.init.normal_(self.reduction, std=(2.0 / dim) ** 0.5)
+        self.relu = relu
+        self.feature_dropout = nn.Dropout(feature_dropout)
+        self.classifier = classifier
+        if self.reduction is not None:
+            # Kaiming's fan-out initialisation, as the backbone's convolutions have it; each part has a fan of its own.
+            nn.init.normal_(self.reduction, std=(2.0 / dim) ** 0.5)
 
     def embed(self, feature_map: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, h, w) -> features and embeddings, (P, B, D) each."""
-        stripes = pool_stripes(self.map_dropout(feature_map), self.num_parts, self.pooling)
-        features = stripes @ self.reduction
-        if self.bn is None:
-            return features, features
-        normalised = self.bn(features.transpose(0, 1).flatten(1))
-        return features, normalised.unflatten(1, (self.num_parts, self.dim)).transpose(0, 1)
+        pooled = self.pooling(self.erasing(self.map_dropout(feature_map)))
+        features = pooled if self.reduction is None else pooled @ self.reduction
+        if self.mask is not None:
+            features = features * self.mask(pooled)
+        embeddings = features if self.bn is None else self._normalise(self.bn, features)
+        return features, embeddings.relu() if self.relu else embeddings
 
-    def forward(self, feature_map: Tensor) -> BranchOutput:
-        """(B, C, h, w) -> features, embeddings and logits of every part."""
+    def forward(self, feature_map: Tensor, spectral: float = 0.0) -> BranchOutput:
+        """(B, C, h, w) -> features, embeddings and scores of every part.
+
+        Args:
+            feature_map: of the images of one batch.
+            spectral: temperature of the spectral transform of the batch; 0 = none.
+        """
         features, embeddings = self.embed(feature_map)
-        return BranchOutput(features, embeddings, self.classifier(self.feature_dropout(embeddings)))
+        scores = self.classifier(self.feature_dropout(embeddings))
+        if not spectral:
+            return BranchOutput(features, embeddings, scores)
+        transformed, share = spectral_transform(embeddings, spectral)
+        spectral_scores = self.classifier(self.feature_dropout(transformed))
+        return BranchOutput(features, embeddings, scores, SpectralOutput(spectral_scores, share))
+
+    def _normalise(self, bn: nn.BatchNorm1d, features: Tensor) -> Tensor:
+        normalised = bn(features.transpose(0, 1).flatten(1))
+        return normalised.unflatten(1, (self.num_parts, self.dim)).transpose(0, 1)
 
 
-class PartClassifier(nn.Module):
-    """P linear classifiers side by side: (P, B, D) -> logits (P, B, N)."""
+class FeatureMask(nn.Module):
+    """P sigmoid gates side by side, each a linear function of the pooled vector: (P, B, C) -> (P, B, D) in 0..1."""
 
-    def __init__(self, num_parts: int, dim: int, num_classes: int, bias: bool) -> None:
+    def __init__(self, num_parts: int, in_channels: int, dim: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_parts, dim, num_classes))
-        self.bias = nn.Parameter(torch.zeros(num_parts, 1, num_classes)) if bias else None
-        # Small, so that training starts from nearly equal probabilities for all identities.
+        self.weight = nn.Parameter(torch.empty(num_parts, in_channels, dim))
+        self.bias = nn.Parameter(torch.zeros(num_parts, 1, dim))
+        # Small, so that all gates start half open and alike.
         nn.init.normal_(self.weight, std=0.001)
 
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """(P, B, D) -> (P, B, N)."""
-        logits = embeddings @ self.weight
-        return logits if self.bias is None else logits + self.bias
-
-
-def pool_stripes(feature_map: Tensor, num_parts: int, pooling: Literal["avg", "max"]) -> Tensor:
-    """Pool P equal horizontal stripes of a feature map, top to bottom: (B, C, h, w) -> (P, B, C).
-
-    Raises:
-        ValueError: P does not divide h.
-    """
-    if feature_map.shape[2] % num_parts:
-        raise ValueError(f"{num_parts} parts do not divide a feature map of height {feature_map.shape[2]}")
-    pool = F.adaptive_avg_pool2d if pooling == "avg" else F.adaptive_max_pool2d
-    return pool(feature_map, (num_parts, 1)).squeeze(3).permute(2, 0, 1)
+    def forward(self, pooled: Tensor) -> Tensor:
+        """(P, B, C) -> (P, B, D)."""
+        return torch.sigmoid(pooled @ self.weight + self.bias)

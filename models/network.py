@@ -1,14 +1,15 @@
 """The re-ID network: one backbone, one or two branches on its feature map."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from models.backbones import ResNet, build_backbone
+from models.classifiers import CosineClassifier, LinearClassifier
 from models.heads import BranchHead
 from models.options import ModelParams
-from utils.branches import GLOBAL, PARTS, BranchOutput
+from utils.branches import GLOBAL, PARTS, BranchOutput, whole_logits
 
 
 class ReidNetwork(nn.Module):
@@ -17,31 +18,47 @@ class ReidNetwork(nn.Module):
     Args:
         backbone: (B, 3, H, W) -> (B, C, h, w).
         branches: heads by name; their order is that of the embedding.
+        spectral_sigma: temperature of the spectral transform in training; 0 = the network has none.
     """
 
-    def __init__(self, backbone: ResNet, branches: dict[str, BranchHead]) -> None:
+    def __init__(self, backbone: ResNet, branches: dict[str, BranchHead], spectral_sigma: float = 0.0) -> None:
         super().__init__()
+        self.spectral_sigma = spectral_sigma
         self.backbone: ResNet = backbone
         self.branches = nn.ModuleDict(branches)
         self.embedding_dim = sum(branch.num_parts * branch.dim for branch in branches.values())
 
-    def forward(self, images: Tensor) -> dict[str, BranchOutput]:
-        """Normalised images (B, 3, H, W) -> output of every branch, by name; for training."""
-        feature_map = self.backbone(images)
-        return {name: branch(feature_map) for name, branch in self.branches.items()}
+    def forward(self, images: Tensor, spectral: bool = False) -> dict[str, BranchOutput]:
+        """Normalised images (B, 3, H, W) -> output of every branch, by name; for training.
+
+        Args:
+            images: one batch.
+            spectral: whether the spectral transform acts, if the network has one.
+        """
+        sigma = self.spectral_sigma if spectral else 0.0
+        return {name: head(feature_map, sigma) for name, head, feature_map in self._heads_and_maps(images)}
 
     def embed(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) -> embeddings (B, D), all parts of all branches end to end; for retrieval."""
-        feature_map = self.backbone(images)
-        per_branch = [branch.embed(feature_map)[1].transpose(0, 1).flatten(1) for branch in self._heads()]
+        per_branch = [
+            head.embed(feature_map)[1].transpose(0, 1).flatten(1)
+            for _, head, feature_map in self._heads_and_maps(images)
+        ]
         return per_branch[0] if len(per_branch) == 1 else torch.cat(per_branch, dim=1)
 
     def classifiers(self) -> list[nn.Module]:
         """The classification layer of each branch."""
-        return [branch.classifier for branch in self._heads()]
+        return [head.classifier for head in self.heads()]
 
-    def _heads(self) -> list[BranchHead]:
+    def heads(self) -> list[BranchHead]:
+        """The branches in the order of the embedding."""
         return list(self.branches.values())  # pyright: ignore[reportReturnType]
+
+    def _heads_and_maps(self, images: Tensor) -> Iterator[tuple[str, BranchHead, Tensor]]:
+        """Each branch, and the feature map it looks at."""
+        shared, own = self.backbone.both_maps(images)
+        for name, head in zip(self.branches, self.heads(), strict=True):
+            yield name, head, own if name == GLOBAL else shared
 
 
 class Embedder(nn.Module):
@@ -61,24 +78,15 @@ class Embedder(nn.Module):
     @property
     def branch_dims(self) -> tuple[int, ...]:
         """Size of each part of each branch, in the order of the embedding; they add up to D."""
-        heads: list[BranchHead] = list(self.network.branches.values())  # pyright: ignore[reportAssignmentType]
-        return tuple(head.dim for head in heads for _ in range(head.num_parts))
+        return tuple(head.dim for head in self.network.heads() for _ in range(head.num_parts))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) -> embeddings (B, D), not yet of unit length."""
         return self.network.embed(images)
 
     def logits(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) -> class scores of the whole network (B, N): the mean of all parts' logits.
-
-        Their softmax is the normalised geometric mean of the parts' probabilities, the logarithmic opinion pool. Every
-        part of every branch has the same weight, as in the classification loss; and since log-sum-exp is convex, the
-        cross entropy of the pool is at most the mean of theirs, which is what training lowers.
-
-        Source: Heskes 1998, "Selecting weighting factors in logarithmic opinion pools", NIPS 10.
-        """
-        outputs: dict[str, BranchOutput] = self.network(images)
-        return torch.cat([branch.logits.float() for branch in outputs.values()]).mean(dim=0)
+        """Normalised images (B, 3, H, W) -> class scores of the whole network (B, N)."""
+        return whole_logits(self.network(images))
 
 
 def build_network(options: ModelParams, num_classes: int) -> ReidNetwork:
@@ -90,22 +98,40 @@ def build_network(options: ModelParams, num_classes: int) -> ReidNetwork:
     backbone = build_backbone(options)
 
     def head(num_parts: int, dim: int, *, is_global: bool) -> BranchHead:
-        return BranchHead(
-            backbone.out_channels,
-            num_parts,
-            dim,
-            num_classes,
-            pooling=options.global_pooling if is_global else options.part_pooling,
-            bn=options.global_bn if is_global else options.part_bn,
-            bn_bias=options.bn_bias,
-            classifier_bias=options.classifier_bias,
-            map_dropout=0.0 if is_global else options.pcb_dropout,
-            feature_dropout=options.feature_dropout,
-        )
+        return build_head(options, backbone.out_channels, num_parts, dim, num_classes, is_global=is_global)
 
     if options.pcb_n_parts == 0:
-        return ReidNetwork(backbone, {GLOBAL: head(1, options.feature_dim, is_global=False)})
+        return ReidNetwork(backbone, {GLOBAL: head(1, options.feature_dim, is_global=False)}, options.spectral_trans)
     branches = {PARTS: head(options.pcb_n_parts, options.feature_dim // options.pcb_n_parts, is_global=False)}
     if options.feature_global_dim:
         branches[GLOBAL] = head(1, options.feature_global_dim, is_global=True)
-    return ReidNetwork(backbone, branches)
+    return ReidNetwork(backbone, branches, options.spectral_trans)
+
+
+def build_head(
+    options: ModelParams, in_channels: int, num_parts: int, dim: int, num_classes: int, *, is_global: bool
+) -> BranchHead:
+    """One branch; `is_global` tells the branch beside stripes from stripes and from the single feature.
+
+    The single feature has the stripes' settings of pooling, normalisation and dropout, as it takes their place, and
+    the global ones of mask and erasing, as it sees the whole map.
+    """
+    of_whole_map = is_global or options.pcb_n_parts == 0
+    if options.classifier == "cosine":
+        classifier = CosineClassifier(num_parts, dim or in_channels, num_classes, options.cosine_scale)
+    else:
+        classifier = LinearClassifier(num_parts, dim or in_channels, num_classes, options.classifier_bias)
+    return BranchHead(
+        in_channels,
+        num_parts,
+        dim,
+        classifier,
+        pooling=options.global_pooling if is_global else options.part_pooling,
+        bn=options.global_bn if is_global else options.part_bn,
+        bn_bias=options.bn_bias,
+        relu=options.embedding_relu,
+        mask=options.feature_mask in ("all", "global" if of_whole_map else "parts"),
+        erasing=options.global_feature_erasing if of_whole_map else options.part_feature_erasing,
+        map_dropout=0.0 if is_global else options.pcb_dropout,
+        feature_dropout=options.feature_dropout,
+    )

@@ -4,9 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from models.pooling import Pooling
 from utils.options import Options
-
-Pooling = Literal["avg", "max"]
 
 
 class ModelParams(Options):
@@ -18,14 +17,16 @@ class ModelParams(Options):
     """Stride of the last stage: 1 keeps twice the height and width of the feature map."""
     zero_init_residual: bool = False
     """Start each residual block as its shortcut: the last normalisation's weight is zero (Goyal et al. 2017)."""
-    feature_dim: int = Field(default=256, ge=1)
-    """Size of the embedding: of all stripes together, or of the single feature when pcb_n_parts is 0."""
+    feature_dim: int = Field(default=256, ge=0)
+    """Size of the embedding: all stripes together, or the single feature; 0 = each pooled feature itself."""
     pcb_n_parts: int = Field(default=0, ge=0)
     """Horizontal stripes of the PCB head (Sun et al. 2018); 0 = one feature from the whole map."""
     feature_global_dim: int = Field(default=0, ge=0)
     """Size of the global branch's embedding beside the stripes; 0 = no global branch."""
+    global_own_stage4: bool = False
+    """Give the global branch a last stage of its own, which starts as a copy of the shared one."""
     part_pooling: Pooling = "avg"
-    """Pooling inside each stripe, and of the single feature."""
+    """Pooling inside each stripe, and of the single feature; "gem": generalised mean, its power trained."""
     global_pooling: Pooling = "max"
     """Pooling of the global branch."""
     part_bn: bool = True
@@ -34,12 +35,34 @@ class ModelParams(Options):
     """Batch normalisation of the global branch's embedding."""
     bn_bias: bool = True
     """Whether that batch normalisation has a trained offset."""
+    embedding_relu: bool = False
+    """Cut embeddings off below zero, after their normalisation."""
+    feature_mask: Literal["none", "parts", "global", "all"] = "none"
+    """Branches whose features are multiplied by a sigmoid gate computed from the pooled feature."""
+    classifier: Literal["linear", "cosine"] = "linear"
+    """"cosine": class weights have unit length, as margin softmax needs them."""
+    cosine_scale: float = Field(default=0.0, ge=0.0)
+    """Length s that embeddings have before a cosine classifier; 0 = each keeps its own."""
     classifier_bias: bool = False
     """Whether the classifiers have a bias."""
     pcb_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout rate on the feature map before the stripes (or the single feature)."""
     feature_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout rate between an embedding and its classifier."""
+    part_feature_erasing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of each stripe's rows of the feature map set to zero in training, a random band; 0 = off."""
+    global_feature_erasing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """The same for the map that the global branch or the single feature sees."""
+    random_drop_branches: int = Field(default=0, ge=0)
+    """Draws (with replacement) of stripes that a step does not update; one always is; 0 = update all."""
+    update_max_loss_branch: bool = False
+    """Update only the stripe with the highest classification loss of the batch."""
+    spectral_trans: float = Field(default=0.0, ge=0.0)
+    """Temperature sigma of the spectral feature transform (Luo et al. 2018) within a batch; 0 = off."""
+    spectral_start_epoch: int = Field(default=0, ge=0)
+    """Epochs without the spectral transform at the start."""
+    spectral_start_accuracy: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Training accuracy of an epoch from which on the spectral transform acts."""
 
 
 class ModelOptions(Options):

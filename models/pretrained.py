@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
-from models.backbones import ResNet
+from models.backbones import ResNet, with_second_stage4
 from models.network import ReidNetwork
 from utils.checkpoint import read_weights
 from utils.errors import DataError
@@ -36,7 +36,8 @@ def load_imagenet(backbone: ResNet, name: str) -> None:
             f"and put it at {target}, or set imagenet_pretrain to false"
         ) from error
     # The ImageNet classifier is the one part a re-ID network has no use for.
-    backbone.load_state_dict({key: value for key, value in state.items() if not key.startswith("fc.")})
+    state = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    backbone.load_state_dict(state if backbone.layer4_global is None else with_second_stage4(state))
     logger.info("backbone starts from torchvision's %s", target.name)
 
 
@@ -50,6 +51,8 @@ def load_snapshot(network: ReidNetwork, path: Path) -> None:
         DataError: the file is unreadable, or no tensor of it fits.
     """
     state = _with_our_names(read_weights(path), network)
+    if network.backbone.layer4_global is not None:
+        state = with_second_stage4(state, BACKBONE)
     own = network.state_dict()
     fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
     if not any(key.endswith("weight") for key in fitting):

@@ -1,13 +1,33 @@
 """The language models and losses share: what each branch of a network gives in training."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 PARTS = "parts"
 """Name of the branch of horizontal stripes."""
 GLOBAL = "global"
 """Name of the branch that sees the whole feature map."""
+
+
+class ClassScores(NamedTuple):
+    """What a classifier says of P parts of B images."""
+
+    logits: Tensor
+    """(P, B, N)."""
+    lengths: Tensor | None
+    """(P, B), what a cosine classifier multiplied the cosines with; None: the classifier is linear."""
+
+
+class SpectralOutput(NamedTuple):
+    """What the spectral transform of a batch gives: each image seen together with those like it."""
+
+    scores: ClassScores
+    """Of the transformed embeddings, by the same classifier."""
+    diagonal: Tensor
+    """Scalar: the mean share that an embedding has in its own transform; 1 = nothing is mixed."""
 
 
 class BranchOutput(NamedTuple):
@@ -17,5 +37,24 @@ class BranchOutput(NamedTuple):
     """(P, B, D) before normalisation; what a metric loss sees."""
     embeddings: Tensor
     """(P, B, D) after normalisation; what retrieval uses."""
-    logits: Tensor
-    """(P, B, N)."""
+    scores: ClassScores
+    """Of the embeddings."""
+    spectral: SpectralOutput | None = None
+    """None where the spectral transform does not act."""
+
+
+def whole_embedding(output: Mapping[str, BranchOutput]) -> Tensor:
+    """Embeddings of all parts of all branches end to end: (B, D), as retrieval compares them."""
+    return torch.cat([branch.embeddings.transpose(0, 1).flatten(1) for branch in output.values()], dim=1)
+
+
+def whole_logits(output: Mapping[str, BranchOutput]) -> Tensor:
+    """Class scores of the whole network (B, N): the mean of all parts' logits.
+
+    Their softmax is the normalised geometric mean of the parts' probabilities, the logarithmic opinion pool. Every
+    part of every branch has the same weight, as in the classification loss; and since log-sum-exp is convex, the
+    cross entropy of the pool is at most the mean of theirs, which is what training lowers.
+
+    Source: Heskes 1998, "Selecting weighting factors in logarithmic opinion pools", NIPS 10.
+    """
+    return torch.cat([branch.scores.logits.float() for branch in output.values()]).mean(dim=0)

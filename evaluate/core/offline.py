@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 
 from config.eval_params import EvalParams
-from config.load import params_from_dict
 from config.params import Params
 from data.dataset import read_dataset
 from data.features import read_features
 from evaluate.core.plugins import Evaluation, plugin_options
 from evaluate.core.report.page import write_report
-from models.network import Embedder, build_network
-from utils.checkpoint import MODEL_BEST, is_finished, load_checkpoint
+from evaluate.core.trained import load_trained_network
+from models.network import Embedder
+from utils.checkpoint import MODEL_BEST, is_finished
 from utils.device import choose_device, describe_device
 from utils.errors import DataError, ParamsError
 from utils.files import write_json
@@ -104,19 +104,13 @@ def load_trained(path: Path, options: EvalParams) -> Subject:
         DataError: the file is no checkpoint, or its weights do not fit its params.
         ParamsError: the params in it, or their combination with `options`, are not valid.
     """
-    checkpoint = load_checkpoint(path)
-    trained, _ = params_from_dict(checkpoint.params, str(path), plugin_options)
+    trained, labels, network = load_trained_network(path)
     device = choose_device(options.parallels)
     logger.info("model %s; %s", path, describe_device(device))
     if device.type == "cpu" and trained.keep_freed_memory:
         keep_freed_memory()
-    network = build_network(trained.model_params, len(checkpoint.labels))
-    try:
-        network.load_state_dict(checkpoint.model)
-    except RuntimeError as error:
-        raise DataError(f"{path}: the weights do not fit the params beside them ({error})") from error
     network = network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    embedder = Embedder(network, checkpoint.labels).eval()
+    embedder = Embedder(network, labels).eval()
     evaluations: dict[str, Params] = {}
     for params in options.as_trained(trained):
         name = params.evaluation_params.data_set(params.batches_dir)

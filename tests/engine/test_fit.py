@@ -6,28 +6,28 @@ import pytest
 import torch
 
 from config.params import Params
-from engine.fit import Meter, keep_best
+from engine.fit import Means, Meter, keep_best
 from engine.run_folder import RunFolder
 from engine.training import Training, build_training, describe_training, read_training_data
 from evaluate.core.plugins import Evaluation
+from losses.criterion import Losses
 from tests.conftest import TINY_PARAMS
 from utils.checkpoint import load_checkpoint
 from utils.errors import DataError, UserError
 
 
-def values(loss: float) -> dict[str, torch.Tensor]:
-    return {"softmax": torch.tensor(loss), "accuracy": torch.tensor(0.5)}
+def values(loss: float) -> Losses:
+    return Losses({"softmax": torch.tensor(loss)}, {"accuracy": torch.tensor(0.5)})
 
 
 def test_the_meter_averages_since_the_last_reading_and_over_all() -> None:
     meter = Meter()
     for loss in (1.0, 3.0):
         meter.add(values(loss))
-    assert meter.read() == {"softmax": 2.0, "accuracy": 0.5}
+    assert meter.read() == Means({"softmax": 2.0}, {"accuracy": 0.5})
     meter.add(values(8.0))
-    assert meter.read()["softmax"] == 8.0
-    assert meter.means() == {"softmax": 4.0, "accuracy": 0.5}
-    assert meter.losses_of(meter.means()) == {"softmax": 4.0}
+    assert meter.read().losses == {"softmax": 8.0}
+    assert meter.means() == Means({"softmax": 4.0}, {"accuracy": 0.5})
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
@@ -77,14 +77,37 @@ def test_a_state_of_something_else_is_refused(training: Training, tmp_path: Path
 
 
 def test_a_state_brings_back_every_draw_and_every_number(training: Training, tmp_path: Path) -> None:
-    training.epoch, training.step, training.best_score = 2, 8, 0.25
+    training.epoch, training.step, training.best_score, training.best_accuracy = 2, 8, 0.25, 0.5
     training.save(tmp_path / "last.pth")
     drawn = torch.rand(3, generator=training.generator), torch.rand(3)
-    training.epoch, training.step, training.best_score = 0, 0, None
+    training.epoch, training.step, training.best_score, training.best_accuracy = 0, 0, None, 0.0
     training.restore(tmp_path / "last.pth")
-    assert (training.epoch, training.step, training.best_score) == (2, 8, 0.25)
+    assert (training.epoch, training.step, training.best_score, training.best_accuracy) == (2, 8, 0.25, 0.5)
     assert torch.equal(torch.rand(3, generator=training.generator), drawn[0])
     assert torch.equal(torch.rand(3), drawn[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "acts_at"),
+    [
+        ({}, []),
+        ({"spectral_trans": 0.3}, [0, 1, 2, 3]),
+        ({"spectral_trans": 0.3, "spectral_start_epoch": 2}, [2, 3]),
+        ({"spectral_trans": 0.3, "spectral_start_accuracy": 0.6}, [3]),
+        ({"spectral_trans": 0.3, "spectral_start_epoch": 1, "spectral_start_accuracy": 0.2}, [1, 2, 3]),
+    ],
+)
+def test_the_spectral_transform_waits_for_its_epoch_and_accuracy(
+    training: Training, options: dict[str, float], acts_at: list[int]
+) -> None:
+    model = training.params.model_params.model_copy(update=options)
+    training.params = training.params.model_copy(update={"model_params": model})
+    acts = []
+    for epoch, accuracy in enumerate((0.0, 0.3, 0.5, 0.7)):
+        training.epoch, training.best_accuracy = epoch, accuracy
+        if training.spectral_acts():
+            acts.append(epoch)
+    assert acts == acts_at
 
 
 def test_a_schedule_that_leaves_nothing_to_learn_with_is_warned_of(training: Training, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_fine_tuning_changes_the_classifiers_and_nothing_else(network: ReidNetwo
     set_train_mode(network, fine_tune=True)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     for branch in network(torch.randn(4, 3, 64, 32)).values():
-        branch.logits.square().sum().backward()
+        branch.scores.logits.square().sum().backward()
     optimizer.step()
     changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
     # Running averages are part of the state: frozen layers must not move them either.

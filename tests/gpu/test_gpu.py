@@ -9,10 +9,11 @@ import torch
 
 from data.augment import augment, crop_and_mirror
 from data.options import DataAugmentation, RandomErasing
-from losses.criterion import Criterion
+from losses.distillation import TeacherOutput
 from models.network import build_network
 from models.options import ModelParams
 from tests.conftest import Script
+from tests.losses.conftest import make_criterion
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -35,11 +36,33 @@ def test_a_training_step_gives_the_losses_of_the_cpu() -> None:
     torch.manual_seed(0)
     network = build_network(ModelParams(model="resnet_18", feature_dim=16, pcb_n_parts=2, feature_global_dim=8), 4)
     images, labels = torch.randn(8, 3, 64, 32), torch.arange(4).repeat_interleave(2)
-    criterion = Criterion(margin=0.3, triplet_on=("global", "parts", "concat"))
+    criterion = make_criterion(tri_loss_margin=0.3, tri_loss_on=("global", "parts", "concat"))
     on_cpu = criterion(network(images), labels)
     on_gpu = criterion(network.cuda()(images.cuda()), labels.cuda())
-    for name, loss in on_cpu.items():
-        assert on_gpu[name].item() == pytest.approx(loss.item(), rel=2e-2), name
+    for name, loss in on_cpu.terms.items():
+        assert on_gpu.terms[name].item() == pytest.approx(loss.item(), rel=2e-2), name
+
+
+def test_no_loss_and_no_head_waits_for_the_device() -> None:
+    options = ModelParams(
+        model="resnet_18", feature_dim=16, pcb_n_parts=2, feature_global_dim=8, feature_mask="all",
+        part_feature_erasing=0.5, global_feature_erasing=0.5, spectral_trans=0.3, part_pooling="gem",
+        classifier="cosine", cosine_scale=15.0,
+    )  # fmt: skip
+    network = build_network(options, 4).cuda()
+    criterion = make_criterion(
+        tri_loss_margin=0.3, tri_loss_on=("global", "parts", "concat"), tri_loss_adaptive_weight=True,
+        softmax_margin=0.3, focal_gamma=2.0, lambda_logits=1.0, lambda_embedding=1.0, embedding_dim=24, teacher_dim=8,
+        random_drop_branches=2,
+    ).cuda()  # fmt: skip
+    images, labels = torch.randn(8, 3, 64, 32).cuda(), torch.arange(4).repeat_interleave(2).cuda()
+    teacher = TeacherOutput(torch.randn(8, 8).cuda(), torch.randn(8, 4).cuda())
+    losses = []
+    for step in range(2):  # the first one sets up libraries, which may wait
+        torch.cuda.set_sync_debug_mode("error" if step else "default")
+        losses.append(criterion(network(images, spectral=True), labels, step, teacher))
+    torch.cuda.set_sync_debug_mode("default")
+    assert all(torch.stack(list(each.terms.values())).isfinite().all() for each in losses)
 
 
 def test_the_scripts_train_and_evaluate_on_the_gpu(

@@ -1,59 +1,220 @@
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from losses.criterion import Criterion, build_criterion
-from losses.options import LossOptions
-from losses.triplet import batch_hard, triplet_loss
-from utils.branches import GLOBAL, PARTS, BranchOutput
+from losses.criterion import Losses, build_criterion
+from losses.distillation import TeacherOutput, embedding_distillation, logits_distillation
+from losses.options import Distillation, LossOptions
+from losses.softmax import softmax_loss, subtract_margin
+from losses.triplet import batch_hard, batch_weighted, triplet_loss, triplet_measures
+from tests.losses.conftest import make_criterion
+from utils.branches import GLOBAL, PARTS, BranchOutput, ClassScores, SpectralOutput
 
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
+EVERYTHING: dict[str, Any] = {
+    "tri_loss_margin": 0.3,
+    "tri_loss_on": ("global", "parts", "concat"),
+    "softmax_margin": 0.2,
+    "focal_gamma": 2.0,
+    "label_smoothing": 0.1,
+    "lambda_logits": 0.5,
+    "lambda_embedding": 0.25,
+    "embedding_dim": 20,
+    "teacher_dim": 7,
+}
+
+
+def draw_output(*, spectral: bool = True, dtype: torch.dtype = torch.float32) -> dict[str, BranchOutput]:
+    """Three parts of size 4 and a global branch of size 8."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(dtype).requires_grad_()
+
+    def scores(parts: int) -> ClassScores:
+        return ClassScores(draw(parts, 6, 5), draw(parts, 6))
+
+    def branch(parts: int, dim: int, share: float) -> BranchOutput:
+        mixed = SpectralOutput(scores(parts), torch.tensor(share, requires_grad=True)) if spectral else None
+        return BranchOutput(draw(parts, 6, dim), draw(parts, 6, dim), scores(parts), mixed)
+
+    return {PARTS: branch(3, 4, 0.6), GLOBAL: branch(1, 8, 0.7)}
+
+
+def draw_teacher(dim: int = 7) -> TeacherOutput:
+    generator = torch.Generator().manual_seed(1)
+    return TeacherOutput(torch.randn(6, dim, generator=generator), torch.randn(6, 5, generator=generator))
 
 
 @pytest.fixture
 def output() -> dict[str, BranchOutput]:
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator).requires_grad_()
-
-    return {
-        PARTS: BranchOutput(draw(3, 6, 4), draw(3, 6, 4), draw(3, 6, 5)),
-        GLOBAL: BranchOutput(draw(1, 6, 8), draw(1, 6, 8), draw(1, 6, 5)),
-    }
+    return draw_output(spectral=False)
 
 
 def test_parts_are_summed_and_weighted(output: dict[str, BranchOutput]) -> None:
-    terms = Criterion(lambda_cls=0.5)(output, LABELS)
-    expected = 0.5 * sum(F.cross_entropy(logits, LABELS).item() for logits in output[PARTS].logits)
+    terms, measures = make_criterion(tri_loss_lambda_cls=0.5)(output, LABELS)
+    expected = 0.5 * sum(F.cross_entropy(logits, LABELS).item() for logits in output[PARTS].scores.logits)
     assert set(terms) == {"softmax_parts", "softmax_global"}
+    assert measures == {}
     assert terms["softmax_parts"].item() == pytest.approx(expected, rel=1e-6)
     assert all(term.shape == () for term in terms.values())
 
 
-def test_each_choice_of_triplet_compares_its_own_features(output: dict[str, BranchOutput]) -> None:
-    criterion = Criterion(lambda_tri=2.0, margin=0.3, triplet_on=("global", "parts", "concat"))
-    terms = criterion(output, LABELS)
+def test_the_spectral_transform_is_supervised_like_the_embeddings() -> None:
+    output = draw_output()
+    criterion = make_criterion(
+        tri_loss_lambda_cls=0.5, label_smoothing=0.1, softmax_margin=(0.1, 0.3), softmax_margin_step=10, focal_gamma=2.0
+    )
+    terms, measures = criterion(output, LABELS, step=10)
+    assert set(terms) == {"softmax_parts", "softmax_parts_spectral", "softmax_global", "softmax_global_spectral"}
+    for name, branch in output.items():
+        assert branch.spectral is not None
+        for term, scores in ((name, branch.scores), (f"{name}_spectral", branch.spectral.scores)):
+            losses = softmax_loss(subtract_margin(scores, LABELS, 0.3), LABELS, 0.1, 2.0)
+            expected = 0.5 * sum(part.mean().item() for part in losses)
+            assert terms[f"softmax_{term}"].item() == pytest.approx(expected, rel=1e-6)
+    assert {name: value.item() for name, value in measures.items()} == pytest.approx(
+        {"spectral_parts_diagonal": 0.6, "spectral_global_diagonal": 0.7}
+    )
+    assert not any(value.requires_grad for value in measures.values())
+
+
+def test_the_margin_follows_the_step(output: dict[str, BranchOutput]) -> None:
+    criterion = make_criterion(softmax_margin=(0.0, 0.4), softmax_margin_step=3)
+    losses = [criterion(output, LABELS, step).terms["softmax_parts"].item() for step in (0, 2, 3, 99)]
+    lowered = softmax_loss(subtract_margin(output[PARTS].scores, LABELS, 0.4), LABELS).mean(1).sum().item()
+    plain = softmax_loss(output[PARTS].scores.logits, LABELS).mean(1).sum().item()
+    assert losses == pytest.approx([plain, plain, lowered, lowered], rel=1e-6)
+    assert lowered != pytest.approx(plain, rel=1e-3)
+
+
+@pytest.mark.parametrize("adaptive_weight", [False, True])
+def test_each_choice_of_triplet_compares_its_own_features(
+    output: dict[str, BranchOutput], adaptive_weight: bool
+) -> None:
+    criterion = make_criterion(
+        tri_loss_lambda_tri=2.0,
+        tri_loss_margin=0.3,
+        tri_loss_on=("global", "parts", "concat"),
+        tri_loss_adaptive_weight=adaptive_weight,
+    )
+    terms, measures = criterion(output, LABELS)
+    find = batch_weighted if adaptive_weight else batch_hard
     parts = output[PARTS].features
     concat = torch.cat(list(parts), dim=1)[None]
+    expected = {}
     for name, features in (("global", output[GLOBAL].features), ("parts", parts), ("concat", concat)):
-        expected = 2.0 * triplet_loss(batch_hard(features, LABELS), 0.3).mean().item()
-        assert terms[f"triplet_{name}"].item() == pytest.approx(expected, rel=1e-5)
+        triplets = find(features, LABELS)
+        assert terms[f"triplet_{name}"].item() == pytest.approx(2.0 * triplet_loss(triplets, 0.3).mean().item())
+        expected |= {f"triplet_{name}_{what}": value.item() for what, value in triplet_measures(triplets, 0.3).items()}
+    assert {name: value.item() for name, value in measures.items()} == pytest.approx(expected, rel=1e-5)
+    assert {"triplet_parts_correct", "triplet_parts_active", "triplet_parts_positive", "triplet_parts_negative"} < set(
+        measures
+    )
 
 
 @pytest.mark.parametrize("name", ["global", "parts", "concat"])
 def test_a_triplet_reaches_only_the_branch_it_is_on(output: dict[str, BranchOutput], name: str) -> None:
-    terms = Criterion(lambda_cls=0.0, margin=0.3, triplet_on=(name,))(output, LABELS)  # pyright: ignore[reportArgumentType]
+    terms, _ = make_criterion(tri_loss_lambda_cls=0.0, tri_loss_margin=0.3, tri_loss_on=(name,))(output, LABELS)  # pyright: ignore[reportArgumentType]
     assert set(terms) == {f"triplet_{name}"}
     terms[f"triplet_{name}"].backward()
     reached = {branch for branch, values in output.items() if values.features.grad is not None}
     assert reached == {GLOBAL if name == "global" else PARTS}
-    assert all(values.logits.grad is None for values in output.values())
+    assert all(values.scores.logits.grad is None for values in output.values())
+
+
+def test_every_part_of_every_branch_learns_the_teachers_classes(output: dict[str, BranchOutput]) -> None:
+    terms, _ = make_criterion(lambda_logits=0.5, temperature=3.0)(output, LABELS, teacher=draw_teacher())
+    assert set(terms) == {"softmax_parts", "softmax_global", "distillation_logits"}
+    expected = 0.0
+    for branch in output.values():
+        for part in branch.scores.logits:
+            expected += 0.5 * logits_distillation(part[None], draw_teacher().logits, 3.0).mean().item()
+    assert terms["distillation_logits"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_whole_embedding_learns_the_teachers(output: dict[str, BranchOutput]) -> None:
+    teacher = draw_teacher(20)
+    criterion = make_criterion(lambda_embedding=0.25, embedding_dim=20, teacher_dim=20)
+    assert list(criterion.parameters()) == []
+    whole = torch.cat([*output[PARTS].embeddings, *output[GLOBAL].embeddings], dim=1)
+    expected = 0.25 * embedding_distillation(whole, teacher.embeddings).mean().item()
+    terms, _ = criterion(output, LABELS, teacher=teacher)
+    assert terms["distillation_embedding"].item() == pytest.approx(expected, rel=1e-5)
+    same = TeacherOutput(whole.detach(), teacher.logits)
+    assert criterion(output, LABELS, teacher=same).terms["distillation_embedding"].item() == 0.0
+
+
+def test_embeddings_of_another_size_are_compared_through_a_projection_that_trains(
+    output: dict[str, BranchOutput],
+) -> None:
+    torch.manual_seed(0)
+    criterion = make_criterion(tri_loss_lambda_cls=0.0, lambda_embedding=1.0, embedding_dim=20, teacher_dim=7)
+    assert [(name, tuple(weight.shape)) for name, weight in criterion.named_parameters()] == [
+        ("distillation.projection.weight", (7, 20))
+    ]
+    assert criterion.distillation is not None
+    projection = criterion.distillation.projection
+    assert projection is not None
+    whole = torch.cat([*output[PARTS].embeddings, *output[GLOBAL].embeddings], dim=1)
+    expected = embedding_distillation(whole @ projection.weight.T, draw_teacher().embeddings).mean().item()
+    optimizer = torch.optim.SGD(criterion.parameters(), lr=1.0)
+    losses = []
+    for _ in range(50):
+        optimizer.zero_grad()
+        loss = criterion(output, LABELS, teacher=draw_teacher()).terms["distillation_embedding"]
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(expected, rel=1e-5)
+    assert losses[-1] < 0.2 * losses[0]
+    assert all(branch.embeddings.grad is not None for branch in output.values())
+
+
+@pytest.mark.parametrize("settings", [{"lambda_logits": 1.0}, {"lambda_embedding": 1.0}])
+def test_distillation_without_a_teacher_is_refused(output: dict[str, BranchOutput], settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="teacher"):
+        make_criterion(**settings)(output, LABELS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("adaptive_weight", [False, True])
+def test_half_precision_gives_the_single_precision_losses(dtype: torch.dtype, adaptive_weight: bool) -> None:
+    torch.manual_seed(0)
+    criterion = make_criterion(**EVERYTHING, tri_loss_adaptive_weight=adaptive_weight)
+    teacher = TeacherOutput(*(values.to(dtype) for values in draw_teacher()))
+    half: Losses = criterion(draw_output(dtype=dtype), LABELS, teacher=teacher)
+    for name, value in {**half.terms, **half.measures}.items():
+        assert value.dtype == torch.float32, name
+        assert value.isfinite(), name
+    single = criterion(draw_output(), LABELS, teacher=draw_teacher())
+    for name, value in single.terms.items():
+        assert half.terms[name].item() == pytest.approx(value.item(), rel=0.05), name
+
+
+def test_every_gradient_is_finite_where_all_images_are_alike() -> None:
+    ones = {
+        name: BranchOutput(
+            torch.ones(parts, 6, 4, requires_grad=True),
+            torch.ones(parts, 6, 4, requires_grad=True),
+            ClassScores(torch.ones(parts, 6, 5, requires_grad=True), torch.ones(parts, 6)),
+        )
+        for name, parts in ((PARTS, 3), (GLOBAL, 1))
+    }
+    criterion = make_criterion(**{**EVERYTHING, "embedding_dim": 16}, tri_loss_adaptive_weight=True)
+    torch.stack([*criterion(ones, LABELS, teacher=draw_teacher()).terms.values()]).sum().backward()
+    for branch in ones.values():
+        for values in (branch.features, branch.embeddings, branch.scores.logits):
+            assert values.grad is not None
+            assert values.grad.isfinite().all()
 
 
 def test_margin_zero_means_no_triplet() -> None:
-    assert build_criterion(LossOptions()).triplet_on == ()
-    assert build_criterion(LossOptions(tri_loss_margin=0.3, tri_loss_lambda_tri=0.0)).triplet_on == ()
+    assert make_criterion().triplet is None
+    assert make_criterion(tri_loss_margin=0.3, tri_loss_lambda_tri=0.0).triplet is None
 
 
 def test_options_reach_the_losses() -> None:
@@ -62,8 +223,23 @@ def test_options_reach_the_losses() -> None:
         tri_loss_lambda_tri=2.0,
         tri_loss_lambda_cls=3.0,
         tri_loss_on=("parts",),
+        tri_loss_adaptive_weight=True,
+        softmax_margin=(0.1, 0.2),
+        softmax_margin_step=7,
+        focal_gamma=1.5,
         label_smoothing=0.1,
+        distillation=Distillation(teacher="t.pth", lambda_logits=0.3, lambda_embedding=0.4, temperature=5.0),
     )
-    built = build_criterion(options)
-    assert (built.margin, built.lambda_tri, built.lambda_cls) == ("soft_margin", 2.0, 3.0)
-    assert (built.triplet_on, built.label_smoothing) == (("parts",), 0.1)
+    built = build_criterion(options, random_drop_branches=6, embedding_dim=20, teacher_dim=7)
+    softmax, triplet, distillation = built.classification, built.triplet, built.distillation
+    assert softmax is not None
+    assert (softmax.weight, softmax.margin, softmax.margin_step) == (3.0, (0.1, 0.2), 7)
+    assert (softmax.focal_gamma, softmax.label_smoothing) == (1.5, 0.1)
+    assert triplet is not None
+    assert (triplet.weight, triplet.margin, triplet.find) == (2.0, "soft_margin", batch_weighted)
+    assert distillation is not None
+    assert (distillation.lambda_logits, distillation.lambda_embedding, distillation.temperature) == (0.3, 0.4, 5.0)
+    assert distillation.projection is not None
+    assert distillation.projection.weight.shape == (7, 20)
+    assert (built.triplet_on, built.random_drop_branches, built.update_max_loss_branch) == (("parts",), 6, False)
+    assert build_criterion(options, update_max_loss_branch=True).update_max_loss_branch

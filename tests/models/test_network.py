@@ -1,110 +1,14 @@
-"""One contract over every backbone, and every head against a plain loop over its parts."""
-
-from typing import get_args
+"""What model_params make of backbone and heads."""
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.backbones import DEPTHS, build_backbone
-from models.geometry import feature_map_size
-from models.heads import BranchHead, pool_stripes
+from models.classifiers import CosineClassifier, LinearClassifier
 from models.network import Embedder, build_network
 from models.options import ModelParams
 from utils.branches import GLOBAL, PARTS
-
-NAMES = get_args(ModelParams.model_fields["model"].annotation)
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("name", NAMES)
-def test_a_backbone_gives_the_map_that_geometry_foretells(name: str, stride: int) -> None:
-    options = ModelParams.model_validate({"model": name, "last_conv_stride": stride})
-    with torch.device("meta"):
-        backbone = build_backbone(options)
-        for height, width in ((256, 128), (384, 128), (100, 50), (33, 17)):
-            feature_map = backbone(torch.empty(2, 3, height, width))
-            assert feature_map.shape == (2, backbone.out_channels, *feature_map_size(height, width, stride))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_backbone_weights_are_named_as_torchvision_names_them(name: str) -> None:
-    from torchvision.models import get_model
-
-    with torch.device("meta"):
-        expected = get_model(name.replace("_", "")).state_dict()
-        own = build_backbone(ModelParams.model_validate({"model": name})).state_dict()
-    shapes = {key: value.shape for key, value in expected.items() if not key.startswith("fc.")}
-    assert {key: value.shape for key, value in own.items()} == shapes
-
-
-def test_every_documented_backbone_can_be_built() -> None:
-    assert set(NAMES) == DEPTHS.keys()
-
-
-def test_zero_init_makes_each_block_its_shortcut() -> None:
-    for module in build_backbone(ModelParams(model="resnet_18", zero_init_residual=True)).modules():
-        if hasattr(module, "bn2"):
-            assert module.bn2.weight.abs().sum() == 0  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
-
-
-@pytest.mark.parametrize("pooling", ["avg", "max"])
-@pytest.mark.parametrize("num_parts", [1, 2, 3, 6])
-def test_stripes_are_pooled_one_by_one(num_parts: int, pooling: str) -> None:
-    feature_map = torch.randn(2, 5, 6, 4, generator=torch.Generator().manual_seed(0))
-    pooled = pool_stripes(feature_map, num_parts, pooling)  # pyright: ignore[reportArgumentType]
-    rows = 6 // num_parts
-    for part in range(num_parts):
-        stripe = feature_map[:, :, part * rows : (part + 1) * rows].flatten(2)
-        expected = stripe.mean(2) if pooling == "avg" else stripe.amax(2)
-        torch.testing.assert_close(pooled[part], expected)
-
-
-def test_parts_that_do_not_divide_the_map_are_an_error() -> None:
-    with pytest.raises(ValueError, match="4 parts do not divide a feature map of height 6"):
-        pool_stripes(torch.zeros(1, 1, 6, 2), 4, "avg")
-
-
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("bn", [True, False])
-def test_a_head_equals_a_list_of_separate_part_heads(bn: bool, bias: bool) -> None:
-    torch.manual_seed(0)
-    head = BranchHead(5, num_parts=3, dim=4, num_classes=7, bn=bn, classifier_bias=bias)
-    nn.init.normal_(head.classifier.weight)
-    if head.classifier.bias is not None:
-        nn.init.normal_(head.classifier.bias)
-    feature_map = torch.randn(8, 5, 6, 2)
-    output = head(feature_map)
-    assert output.logits.shape == (3, 8, 7)
-    for part in range(3):
-        pooled = feature_map[:, :, 2 * part : 2 * part + 2].mean((2, 3))
-        features = F.linear(pooled, head.reduction[part].T)
-        embedding = nn.BatchNorm1d(4)(features) if bn else features
-        classifier_bias = None if head.classifier.bias is None else head.classifier.bias[part, 0]
-        logits = F.linear(embedding, head.classifier.weight[part].T, classifier_bias)
-        torch.testing.assert_close(output.features[part], features)
-        torch.testing.assert_close(output.embeddings[part], embedding)
-        torch.testing.assert_close(output.logits[part], logits)
-
-
-def test_a_part_trains_its_own_weights_only() -> None:
-    head = BranchHead(5, num_parts=3, dim=4, num_classes=7)
-    head(torch.randn(8, 5, 6, 2)).logits[1].square().sum().backward()
-    for weight in (head.reduction, head.classifier.weight):
-        assert weight.grad is not None
-        assert weight.grad.flatten(1).abs().sum(1).gt(0).tolist() == [False, True, False]
-
-
-def test_dropout_acts_in_training_only_and_where_it_is_set() -> None:
-    feature_map = torch.ones(64, 5, 6, 2)
-    on_map = BranchHead(5, 1, 4, 7, bn=False, map_dropout=0.5)
-    on_feature = BranchHead(5, 1, 4, 7, bn=False, feature_dropout=0.5)
-    assert len(on_map(feature_map).features[0].unique(dim=0)) > 1
-    assert len(on_feature(feature_map).features[0].unique(dim=0)) == 1
-    assert len(on_feature(feature_map).logits[0].unique(dim=0)) > 1
-    for head in (on_map.eval(), on_feature.eval()):
-        assert len(head(feature_map).logits[0].unique(dim=0)) == 1
 
 
 def small(**options: object) -> ModelParams:
@@ -128,7 +32,7 @@ def test_model_params_decide_the_branches(
     assert {
         name: (branch.embeddings.shape[0], branch.embeddings.shape[2]) for name, branch in output.items()
     } == branches
-    assert all(branch.logits.shape[1:] == (2, 5) for branch in output.values())
+    assert all(branch.scores.logits.shape[1:] == (2, 5) for branch in output.values())
     embeddings = Embedder(network)(images)
     assert embeddings.shape == (2, dim) == (2, network.embedding_dim)
 
@@ -143,17 +47,92 @@ def test_the_embedding_is_what_training_saw_put_end_to_end() -> None:
 
 def test_switches_of_normalisation_and_bias_reach_the_heads() -> None:
     options = small(
-        pcb_n_parts=2, feature_global_dim=16, part_bn=False, bn_bias=False, classifier_bias=True, part_pooling="max"
+        pcb_n_parts=2, feature_global_dim=16, part_bn=False, bn_bias=False, classifier_bias=True, part_pooling="gem"
     )
-    network = build_network(options, num_classes=5)
-    parts, whole = network.branches[PARTS], network.branches[GLOBAL]
-    assert isinstance(parts, BranchHead)
-    assert isinstance(whole, BranchHead)
+    parts, whole = build_network(options, num_classes=5).heads()
     assert parts.bn is None
-    assert parts.pooling == whole.pooling == "max"
+    assert (parts.pooling.kind, whole.pooling.kind) == ("gem", "max")
     assert whole.bn is not None
     assert not whole.bn.bias.requires_grad
+    assert isinstance(parts.classifier, LinearClassifier)
     assert parts.classifier.bias is not None
+
+
+def test_a_cosine_classifier_has_the_scale_asked_for() -> None:
+    parts, whole = build_network(
+        small(pcb_n_parts=2, feature_global_dim=16, classifier="cosine", cosine_scale=15.0), num_classes=5
+    ).heads()
+    for head in (parts, whole):
+        assert isinstance(head.classifier, CosineClassifier)
+        assert head.classifier.scale == 15.0
+
+
+STRIPES = {"pcb_n_parts": 2, "feature_global_dim": 16}
+
+
+@pytest.mark.parametrize(
+    ("options", "masked"),
+    [
+        ({**STRIPES}, (False, False)),
+        ({**STRIPES, "feature_mask": "all"}, (True, True)),
+        ({**STRIPES, "feature_mask": "parts"}, (True, False)),
+        ({**STRIPES, "feature_mask": "global"}, (False, True)),
+        ({"feature_mask": "global"}, (True,)),
+        ({"feature_mask": "all"}, (True,)),
+    ],
+)
+def test_the_mask_is_on_the_branches_named(options: dict[str, object], masked: tuple[bool, ...]) -> None:
+    assert tuple(head.mask is not None for head in build_network(small(**options), 5).heads()) == masked
+
+
+@pytest.mark.parametrize(
+    ("options", "shares"),
+    [
+        ({**STRIPES, "part_feature_erasing": 0.5}, (0.5, 0.0)),
+        ({**STRIPES, "global_feature_erasing": 0.3}, (0.0, 0.3)),
+        ({"global_feature_erasing": 0.3}, (0.3,)),
+    ],
+)
+def test_erasing_is_on_the_branches_named(options: dict[str, object], shares: tuple[float, ...]) -> None:
+    assert tuple(head.erasing.share for head in build_network(small(**options), 5).heads()) == shares
+
+
+def test_the_pooled_feature_itself_can_be_the_embedding() -> None:
+    network = build_network(small(feature_dim=0), num_classes=5)
+    assert Embedder(network)(torch.randn(2, 3, 64, 32)).shape == (2, 512) == (2, network.embedding_dim)
+    stripes = build_network(small(feature_dim=0, pcb_n_parts=2), num_classes=5)
+    assert Embedder(stripes).branch_dims == (512, 512)
+
+
+def reached(network: nn.Module) -> set[str]:
+    """Parts of a network that a backward pass has reached."""
+    names = {name for name, weight in network.named_parameters() if weight.grad is not None and weight.grad.any()}
+    return {name.rpartition(".")[0] for name in names}
+
+
+def test_a_global_branch_with_its_own_stage_4_leaves_the_shared_one_alone() -> None:
+    torch.manual_seed(0)
+    network = build_network(small(**STRIPES, global_own_stage4=True), num_classes=5)
+    output = network(torch.randn(4, 3, 64, 32))
+    output[GLOBAL].features.square().sum().backward()
+    touched = reached(network)
+    assert any(name.startswith("backbone.layer4_global") for name in touched)
+    assert "backbone.conv1" in touched
+    assert not any(name.startswith(("backbone.layer4.", "branches.parts")) for name in touched)
+    network.zero_grad()
+    network(torch.randn(4, 3, 64, 32))[PARTS].features.square().sum().backward()
+    assert not any(name.startswith(("backbone.layer4_global", "branches.global")) for name in reached(network))
+
+
+def test_the_spectral_transform_acts_only_when_asked_and_never_in_retrieval() -> None:
+    network = build_network(small(**STRIPES, spectral_trans=0.3), num_classes=5)
+    images = torch.randn(4, 3, 64, 32)
+    assert all(branch.spectral is None for branch in network(images).values())
+    assert all(branch.spectral is not None for branch in network(images, spectral=True).values())
+    without = build_network(small(**STRIPES), num_classes=5)
+    assert all(branch.spectral is None for branch in without(images, spectral=True).values())
+    without.load_state_dict(network.state_dict())
+    torch.testing.assert_close(network.eval().embed(images), without.eval().embed(images))
 
 
 BRANCHES = [
@@ -189,7 +168,7 @@ def test_class_scores_pool_the_opinions_of_all_parts(options: dict[str, int], di
     images = torch.randn(6, 3, 64, 32)
     scores = embedder.logits(images)
     assert scores.shape == (6, 5)
-    opinions = [part.softmax(1) for branch in embedder.network(images).values() for part in branch.logits]
+    opinions = [part.softmax(1) for branch in embedder.network(images).values() for part in branch.scores.logits]
     assert len(opinions) == len(dims)
     pooled = torch.ones(6, 5)
     for opinion in opinions:
@@ -212,3 +191,15 @@ def test_an_embedder_carries_the_labels_it_is_given() -> None:
     assert Embedder(network).labels == ()
     assert Embedder(network, [2, 5, 9]).labels == (2, 5, 9)
     assert not [name for name in Embedder(network, [2, 5, 9]).state_dict() if "label" in name]
+
+
+def test_every_trained_weight_is_reached_by_the_losses_of_all_branches() -> None:
+    torch.manual_seed(0)
+    options = small(
+        **STRIPES, global_own_stage4=True, feature_mask="all", part_pooling="gem", global_pooling="gem", bn_bias=True
+    )
+    network = build_network(options, num_classes=5)
+    for classifier in network.classifiers():
+        nn.init.normal_(classifier.weight)  # pyright: ignore[reportArgumentType]
+    sum(branch.scores.logits.square().sum() for branch in network(torch.randn(4, 3, 64, 32)).values()).backward()  # pyright: ignore[reportAttributeAccessIssue]
+    assert [name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()] == []

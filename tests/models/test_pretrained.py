@@ -78,3 +78,18 @@ def test_imagenet_weights_fill_the_whole_backbone(tmp_path: Path, monkeypatch: p
     load_imagenet(backbone, "resnet_18")
     for key, value in backbone.state_dict().items():
         assert torch.equal(value, state[key]), key
+    with_second = network(0, pcb_n_parts=2, feature_global_dim=8, global_own_stage4=True).backbone
+    load_imagenet(with_second, "resnet_18")
+    for key, value in with_second.state_dict().items():
+        assert torch.equal(value, state[key.replace("layer4_global", "layer4")]), key
+
+
+def test_a_snapshot_without_second_stage_fills_it_with_the_first(tmp_path: Path) -> None:
+    source = network(0, pcb_n_parts=2, feature_global_dim=8)
+    target = network(1, pcb_n_parts=2, feature_global_dim=8, global_own_stage4=True)
+    save_checkpoint(tmp_path / "model.pth", Checkpoint(source.state_dict(), {}, [1, 2, 3], {}))
+    load_snapshot(target, tmp_path / "model.pth")
+    name = "backbone.layer4.0.conv1.weight"
+    loaded = target.state_dict()
+    assert torch.equal(loaded[name], source.state_dict()[name])
+    assert torch.equal(loaded["backbone.layer4_global.0.conv1.weight"], source.state_dict()[name])

@@ -1,0 +1,96 @@
+"""The teacher of a distillation: a network trained before, frozen, that looks at the same augmented batch."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from config.params import Params
+from data.augment import normalise_unit, unit_again
+from evaluate.core.trained import Trained, load_trained_network
+from losses.distillation import TeacherOutput
+from utils.branches import whole_embedding, whole_logits
+from utils.checkpoint import MODEL_BEST
+from utils.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+
+class Teacher:
+    """A frozen network in evaluation mode.
+
+    Args:
+        trained: the network, and its params, which say what images it expects.
+        device: where it computes.
+    """
+
+    def __init__(self, trained: Trained, device: torch.device) -> None:
+        self.params = trained.params
+        network = trained.network.requires_grad_(False).eval()
+        self.network = network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.embedding_dim = trained.network.embedding_dim
+
+    def __call__(self, pixels: Tensor, normalisation: Literal["imagenet", "half"]) -> TeacherOutput:
+        """What the teacher makes of a student's batch.
+
+        Args:
+            pixels: (B, 3, H, W) augmented images, normalised for the student.
+            normalisation: the student's; the teacher's own, and its own size of image, are brought about here.
+        """
+        with torch.inference_mode():
+            pixels = self._as_trained(pixels, normalisation)
+            output = self.network(pixels)
+            embeddings, logits = whole_embedding(output), whole_logits(output)
+        # Tensors made in inference mode cannot take part in a backward pass; their copies can.
+        return TeacherOutput(embeddings.clone(), logits.clone())
+
+    def digest(self) -> str:
+        """Tells one teacher from another: a run goes on with the teacher it began with."""
+        digest = hashlib.sha256()
+        for tensor in self.network.state_dict().values():
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _as_trained(self, pixels: Tensor, normalisation: Literal["imagenet", "half"]) -> Tensor:
+        own = self.params.data_augmentation.normalisation
+        if own != normalisation:
+            pixels = normalise_unit(unit_again(pixels, normalisation), own)
+        size = self.params.img_h, self.params.img_w
+        if pixels.shape[2:] == size:
+            return pixels
+        return F.interpolate(pixels, size, mode="bilinear", antialias=True)
+
+
+def load_teacher(params: Params, pids: Sequence[int], device: torch.device) -> Teacher | None:
+    """The teacher that `distillation.teacher` names; None where there is none.
+
+    Args:
+        params: of the student.
+        pids: sorted pids the student is trained on.
+        device: where the teacher computes.
+
+    Raises:
+        DataError: there is no such checkpoint, or it knows other identities than its logits are to teach.
+    """
+    named = params.distillation.teacher
+    if not named:
+        return None
+    path = Path(named).expanduser()
+    path = path / MODEL_BEST if path.is_dir() else path
+    if not path.is_file():
+        raise DataError(f"distillation.teacher: {path}: no such file; train the teacher first")
+    trained = load_trained_network(path)
+    if params.distillation.lambda_logits and list(trained.labels) != list(pids):
+        raise DataError(
+            f"distillation.teacher: {path} was trained on other identities ({len(trained.labels)}, here {len(pids)}), "
+            "so its classes are not those of the student; set distillation.lambda_logits to 0 and teach embeddings only"
+        )
+    teacher = Teacher(trained, device)
+    model = trained.params.model_params.model
+    logger.info("teacher %s: %s with an embedding of %d", path, model, teacher.embedding_dim)
+    return teacher

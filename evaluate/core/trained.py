@@ -1,0 +1,43 @@
+"""A trained network as it lies on disk."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from config.load import params_from_dict
+from config.params import Params
+from evaluate.core.plugins import plugin_options
+from models.network import ReidNetwork, build_network
+from utils.checkpoint import load_checkpoint
+from utils.errors import DataError
+
+
+class Trained(NamedTuple):
+    """A network and what it was trained with and on."""
+
+    params: Params
+    labels: Sequence[int]
+    """Sorted pids of its training set; the position is the class index."""
+    network: ReidNetwork
+    """On the CPU."""
+
+
+def load_trained_network(path: Path) -> Trained:
+    """The network in a checkpoint.
+
+    Raises:
+        DataError: the file is no checkpoint, or its weights do not fit its params.
+        ParamsError: the params in it are not valid.
+    """
+    checkpoint = load_checkpoint(path)
+    params, _ = params_from_dict(checkpoint.params, str(path), plugin_options)
+    # Without memory of its own: no initial weights are drawn only to be replaced.
+    with torch.device("meta"):
+        network = build_network(params.model_params, len(checkpoint.labels))
+    try:
+        network.load_state_dict(checkpoint.model, assign=True)
+    except RuntimeError as error:
+        raise DataError(f"{path}: the weights do not fit the params beside them ({error})") from error
+    return Trained(params, checkpoint.labels, network)

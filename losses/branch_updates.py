@@ -1,0 +1,49 @@
+"""Updating only some stripes in a step: the others add to the losses' values, but get no gradient."""
+
+import torch
+from torch import Tensor
+
+from utils.branches import BranchOutput, ClassScores, SpectralOutput
+
+
+def draw_updated_parts(
+    num_parts: int, draws: int, device: torch.device, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draw the parts that a step updates: (P,) bool, at least one True.
+
+    Each draw names a part to leave out, with replacement. If that names all, the last drawn is updated after all;
+    by symmetry each part is that one equally often.
+
+    Args:
+        num_parts: P.
+        draws: at least 1.
+        device: of the result.
+        generator: on that device; None: its default one.
+    """
+    drawn = torch.randint(num_parts, (draws,), generator=generator, device=device)
+    parts = torch.arange(num_parts, device=device)
+    left_out = (drawn[:, None] == parts).any(0)
+    return ~left_out | (left_out.all() & (parts == drawn[-1]))
+
+
+def hardest_part(losses: Tensor) -> Tensor:
+    """The part with the highest loss, the first of equals: losses (P,) -> (P,) bool, one True."""
+    return torch.arange(len(losses), device=losses.device) == losses.argmax()
+
+
+def leave_out(branch: BranchOutput, keep: Tensor) -> BranchOutput:
+    """The same values, the gradient reaching only the parts to keep, (P,) bool, from whatever loss is computed."""
+
+    def kept(values: Tensor) -> Tensor:
+        return torch.where(keep.view(-1, *[1] * (values.dim() - 1)), values, values.detach())
+
+    def kept_scores(scores: ClassScores) -> ClassScores:
+        return ClassScores(kept(scores.logits), None if scores.lengths is None else kept(scores.lengths))
+
+    spectral = branch.spectral
+    return BranchOutput(
+        kept(branch.features),
+        kept(branch.embeddings),
+        kept_scores(branch.scores),
+        None if spectral is None else SpectralOutput(kept_scores(spectral.scores), spectral.diagonal),
+    )

@@ -1,0 +1,51 @@
+"""Classification layers of all parts at once."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from utils.branches import ClassScores
+
+
+class LinearClassifier(nn.Module):
+    """P linear classifiers side by side: (P, B, D) -> logits (P, B, N)."""
+
+    def __init__(self, num_parts: int, dim: int, num_classes: int, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_parts, dim, num_classes))
+        self.bias = nn.Parameter(torch.zeros(num_parts, 1, num_classes)) if bias else None
+        # Small, so that training starts from nearly equal probabilities for all identities.
+        nn.init.normal_(self.weight, std=0.001)
+
+    def forward(self, embeddings: Tensor) -> ClassScores:
+        """(P, B, D) -> scores of (P, B, N)."""
+        logits = embeddings @ self.weight
+        return ClassScores(logits if self.bias is None else logits + self.bias, None)
+
+
+class CosineClassifier(nn.Module):
+    """P classifiers whose class weights have unit length: a logit is the embedding's length times a cosine.
+
+    Args:
+        num_parts: P.
+        dim: D.
+        num_classes: N.
+        scale: length that every embedding is brought to; 0 = each keeps its own.
+
+    Source: Wang et al. 2018, arXiv 1801.05599, section 3.2 (scale); Liu et al. 2017, arXiv 1704.08063 (own length).
+    """
+
+    def __init__(self, num_parts: int, dim: int, num_classes: int, scale: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_parts, dim, num_classes))
+        self.scale = scale
+        # The logits do not depend on the weights' length, but the step an optimizer takes does: about 1 as they start.
+        nn.init.normal_(self.weight, std=dim**-0.5)
+
+    def forward(self, embeddings: Tensor) -> ClassScores:
+        """(P, B, D) -> scores of (P, B, N), with the lengths the cosines were multiplied with."""
+        weight = F.normalize(self.weight, dim=1)
+        if self.scale:
+            logits = self.scale * (F.normalize(embeddings, dim=-1) @ weight)
+            return ClassScores(logits, torch.full_like(logits[..., 0], self.scale))
+        return ClassScores(embeddings @ weight, embeddings.norm(dim=-1))

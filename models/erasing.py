@@ -1,0 +1,53 @@
+"""Feature erasing: a random band of rows of a feature map becomes zero, so that no row is relied on alone."""
+
+import torch
+from torch import Tensor, nn
+
+from models.geometry import band_rows
+
+
+class BandErasing(nn.Module):
+    """Sets a band of rows to zero in each of P stripes of each image, in training only.
+
+    Args:
+        num_parts: P; with 1 the band lies anywhere in the map.
+        share: of a stripe's rows that are erased, rounded to whole rows; 0 = none.
+    """
+
+    def __init__(self, num_parts: int, share: float) -> None:
+        super().__init__()
+        self.num_parts = num_parts
+        self.share = share
+
+    def forward(self, feature_map: Tensor) -> Tensor:
+        """(B, C, h, w) -> the same shape."""
+        if not self.training or self.share == 0:
+            return feature_map
+        batch, _, rows, _ = feature_map.shape
+        band = band_rows(rows // self.num_parts, self.share)
+        erased = draw_bands(batch, self.num_parts, rows, band, feature_map.device)
+        return feature_map.masked_fill(erased[:, None, :, None], 0.0)
+
+
+def draw_bands(
+    batch: int,
+    num_parts: int,
+    rows: int,
+    band: int,
+    device: torch.device,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Which rows of a map are erased: (B, h) bool, in each of P stripes `band` neighbouring ones.
+
+    Args:
+        batch: B.
+        num_parts: P, a divisor of `rows`.
+        rows: h.
+        band: rows of a band; every place inside its stripe is equally likely, for each stripe on its own.
+        device: where the result lies.
+        generator: source of the random numbers; None: torch's default one, as for dropout.
+    """
+    height = rows // num_parts
+    tops = torch.randint(height - band + 1, (batch, num_parts, 1), device=device, generator=generator)
+    row = torch.arange(height, device=device)
+    return ((row >= tops) & (row < tops + band)).flatten(1)

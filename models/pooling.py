@@ -1,0 +1,49 @@
+"""From a feature map to one vector for each horizontal stripe."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Pooling = Literal["avg", "max", "gem"]
+
+EPSILON = 1e-6
+"""Least value before a power is taken: at zero the gradient of a root is infinite."""
+
+
+class StripePooling(nn.Module):
+    """Pools P equal horizontal stripes of a feature map, top to bottom: (B, C, h, w) -> (P, B, C).
+
+    Args:
+        num_parts: P; the map's height must be a multiple of it.
+        kind: mean, largest value, or generalised mean (mean of x^p)^(1/p) of the positive values, whose power p is
+            trained from 3 on; 1 is the mean, infinity the largest value.
+
+    Source: Radenovic et al. 2018, arXiv 1711.02512, equation 3 (generalised mean).
+    """
+
+    def __init__(self, num_parts: int, kind: Pooling) -> None:
+        super().__init__()
+        self.num_parts = num_parts
+        self.kind: Pooling = kind
+        self.power = nn.Parameter(torch.tensor(3.0)) if kind == "gem" else None
+
+    def forward(self, feature_map: Tensor) -> Tensor:
+        """(B, C, h, w) -> (P, B, C)."""
+        if self.power is None:
+            return pool_stripes(feature_map, self.num_parts, "max" if self.kind == "max" else "avg")
+        powers = feature_map.clamp_min(EPSILON).pow(self.power)
+        return pool_stripes(powers, self.num_parts, "avg").pow(1 / self.power)
+
+
+def pool_stripes(feature_map: Tensor, num_parts: int, pooling: Literal["avg", "max"]) -> Tensor:
+    """Pool P equal horizontal stripes of a feature map, top to bottom: (B, C, h, w) -> (P, B, C).
+
+    Raises:
+        ValueError: P does not divide h.
+    """
+    if feature_map.shape[2] % num_parts:
+        raise ValueError(f"{num_parts} parts do not divide a feature map of height {feature_map.shape[2]}")
+    pool = F.adaptive_avg_pool2d if pooling == "avg" else F.adaptive_max_pool2d
+    return pool(feature_map, (num_parts, 1)).squeeze(3).permute(2, 0, 1)

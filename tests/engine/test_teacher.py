@@ -1,0 +1,111 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from config.params import Params
+from data.augment import normalise
+from engine.fit import train_step
+from engine.teacher import load_teacher
+from engine.training import Training, build_training, read_training_data
+from models.network import Embedder, build_network
+from tests.conftest import TINY_PARAMS
+from utils.checkpoint import MODEL_BEST, Checkpoint, save_checkpoint
+from utils.errors import DataError
+
+PIDS = [3, 4, 5]
+CPU = torch.device("cpu")
+
+
+def params_with(**changes: Any) -> Params:
+    raw = {**TINY_PARAMS, "evaluation_params": {}, **changes}
+    return Params.model_validate_json(json.dumps(raw))
+
+
+def save_model(path: Path, labels: list[int], **changes: Any) -> Embedder:
+    """Write a randomly initialised network as a trained one."""
+    params = params_with(**changes)
+    torch.manual_seed(3)
+    network = build_network(params.model_params, len(labels)).eval()
+    save_checkpoint(path, Checkpoint(network.state_dict(), params.model_dump(mode="json"), labels, {}))
+    return Embedder(network, labels)
+
+
+def distilled(path: Path, **weights: float) -> Params:
+    return params_with(distillation={"teacher": str(path), "lambda_logits": 1.0, **weights})
+
+
+def test_a_teacher_gives_the_embeddings_and_scores_of_its_network(tmp_path: Path) -> None:
+    embedder = save_model(tmp_path / "teacher.pth", PIDS)
+    teacher = load_teacher(distilled(tmp_path / "teacher.pth"), PIDS, CPU)
+    assert teacher is not None
+    pixels = torch.randn(4, 3, 64, 32)
+    embeddings, logits = teacher(pixels, "imagenet")
+    torch.testing.assert_close(embeddings, embedder(pixels), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(logits, embedder.logits(pixels), rtol=1e-4, atol=1e-5)
+    assert not embeddings.is_inference()
+    assert not any(weight.requires_grad for weight in teacher.network.parameters())
+
+
+def test_a_teacher_sees_images_as_it_was_trained_on_them(tmp_path: Path) -> None:
+    changes = {"img_h": 96, "img_w": 48, "data_augmentation": {"normalisation": "half"}}
+    changes["model_params"] = {**TINY_PARAMS["model_params"], "pcb_n_parts": 3, "feature_dim": 12}
+    embedder = save_model(tmp_path / "teacher.pth", PIDS, **changes)
+    teacher = load_teacher(distilled(tmp_path / "teacher.pth"), PIDS, CPU)
+    assert teacher is not None
+    images = torch.randint(256, (4, 3, 64, 32), dtype=torch.uint8)
+    embeddings, _ = teacher(normalise(images, "imagenet"), "imagenet")
+    larger = F.interpolate(normalise(images, "half"), (96, 48), mode="bilinear", antialias=True)
+    torch.testing.assert_close(embeddings, embedder(larger), rtol=1e-4, atol=1e-4)
+
+
+def test_a_teacher_of_other_identities_can_teach_embeddings_only(tmp_path: Path) -> None:
+    save_model(tmp_path / MODEL_BEST, [3, 4, 6])
+    with pytest.raises(DataError, match="was trained on other identities"):
+        load_teacher(distilled(tmp_path), PIDS, CPU)
+    assert load_teacher(distilled(tmp_path, lambda_logits=0.0, lambda_embedding=1.0), PIDS, CPU) is not None
+
+
+def test_a_missing_teacher_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"distillation.teacher: .*nowhere: no such file; train the teacher first"):
+        load_teacher(distilled(tmp_path / "nowhere"), PIDS, CPU)
+    assert load_teacher(params_with(), PIDS, CPU) is None
+
+
+@pytest.fixture
+def student(tmp_path: Path, make_market: Callable[[Path], Path]) -> Training:
+    """Distils a teacher whose embedding has another size; its set has 11 identities."""
+    market = make_market(tmp_path / "market")
+    model = {**TINY_PARAMS["model_params"], "feature_dim": 32}
+    save_model(tmp_path / "teacher.pth", [*range(3, 13), 20], model_params=model)
+    weights = {"teacher": str(tmp_path / "teacher.pth"), "lambda_logits": 1.0, "lambda_embedding": 1.0}
+    params = params_with(batches_dir=str(market), distillation=weights)
+    return build_training(params, read_training_data(params), CPU)
+
+
+def test_a_step_learns_from_the_teacher_and_leaves_it_alone(student: Training) -> None:
+    assert student.teacher is not None
+    assert student.criterion.distillation is not None
+    projection = student.criterion.distillation.projection
+    assert projection is not None
+    before = student.teacher.digest()
+    weight = projection.weight.detach().clone()
+    for group in student.optimizer.param_groups:
+        group["lr"] = 0.01
+    step = train_step(student, torch.randn(8, 3, 64, 32), torch.arange(8), spectral=False)
+    assert {"distillation_logits", "distillation_embedding"} < set(step.terms)
+    assert student.teacher.digest() == before
+    assert not torch.equal(projection.weight, weight)
+
+
+def test_a_run_goes_on_only_with_the_teacher_it_began_with(student: Training, tmp_path: Path) -> None:
+    student.save(tmp_path / "last.pth")
+    student.restore(tmp_path / "last.pth")
+    assert student.teacher is not None
+    next(student.teacher.network.parameters()).data.add_(1)
+    with pytest.raises(DataError, match="teacher: the run began with"):
+        student.restore(tmp_path / "last.pth")

@@ -1,0 +1,198 @@
+import itertools
+from collections import Counter, defaultdict
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from losses.branch_updates import draw_updated_parts, hardest_part, leave_out
+from losses.distillation import TeacherOutput
+from tests.losses.conftest import make_criterion
+from utils.branches import GLOBAL, PARTS, BranchOutput, ClassScores, SpectralOutput
+
+CPU = torch.device("cpu")
+LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
+NUM_PARTS = 4
+
+
+def exact_shares(num_parts: int, draws: int) -> dict[frozenset[int], float]:
+    """Probability of each set of updated parts, by counting all sequences of draws."""
+    shares: defaultdict[frozenset[int], float] = defaultdict(float)
+    for sequence in itertools.product(range(num_parts), repeat=draws):
+        kept = frozenset(range(num_parts)) - set(sequence)
+        for outcome in [kept] if kept else [frozenset([part]) for part in range(num_parts)]:
+            shares[outcome] += num_parts**-draws / (1 if kept else num_parts)
+    return shares
+
+
+@pytest.mark.parametrize(("num_parts", "draws"), [(1, 1), (2, 1), (2, 3), (3, 2), (3, 5), (4, 4), (6, 1), (6, 6)])
+def test_parts_are_left_out_with_the_exact_probabilities(num_parts: int, draws: int) -> None:
+    generator = torch.Generator().manual_seed(10 * num_parts + draws)
+    counts: Counter[frozenset[int]] = Counter()
+    for _ in range(10_000):
+        keep = draw_updated_parts(num_parts, draws, CPU, generator)
+        counts[frozenset(keep.nonzero().flatten().tolist())] += 1
+    shares = exact_shares(num_parts, draws)
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert counts.keys() <= shares.keys()
+    assert frozenset() not in counts
+    for kept, share in shares.items():
+        spread = (10_000 * share * (1 - share)) ** 0.5
+        assert abs(counts[kept] - 10_000 * share) <= 4.5 * spread + 1, kept
+
+
+def test_draws_follow_from_the_generator() -> None:
+    first, second = (
+        [draw_updated_parts(6, 3, CPU, generator).tolist() for _ in range(20)]
+        for generator in (torch.Generator().manual_seed(3), torch.Generator().manual_seed(3))
+    )
+    assert first == second
+    assert len(set(map(tuple, first))) > 1
+
+
+@pytest.mark.parametrize("hardest", range(3))
+def test_the_hardest_part_has_the_highest_loss(hardest: int) -> None:
+    losses = torch.ones(3)
+    losses[hardest] = 2.0
+    assert hardest_part(losses).tolist() == [part == hardest for part in range(3)]
+
+
+def test_of_equally_hard_parts_one_is_updated() -> None:
+    assert hardest_part(torch.ones(3)).tolist() == [True, False, False]
+
+
+class Stripes:
+    """Leaf tensors of a parts branch and a global one, so that gradients can be read off."""
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+
+        def draw(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator).requires_grad_()
+
+        def scores(parts: int) -> ClassScores:
+            return ClassScores(draw(parts, 6, 5), draw(parts, 6))
+
+        self.output = {
+            name: BranchOutput(
+                draw(parts, 6, 3), draw(parts, 6, 3), scores(parts), SpectralOutput(scores(parts), torch.tensor(0.5))
+            )
+            for name, parts in ((PARTS, NUM_PARTS), (GLOBAL, 1))
+        }
+        self.teacher = TeacherOutput(torch.randn(6, 15, generator=generator), torch.randn(6, 5, generator=generator))
+
+    def leaves(self, name: str) -> dict[str, Tensor]:
+        branch = self.output[name]
+        assert branch.spectral is not None
+        assert branch.scores.lengths is not None
+        assert branch.spectral.scores.lengths is not None
+        return {
+            "features": branch.features,
+            "embeddings": branch.embeddings,
+            "logits": branch.scores.logits,
+            "lengths": branch.scores.lengths,
+            "spectral logits": branch.spectral.scores.logits,
+            "spectral lengths": branch.spectral.scores.lengths,
+        }
+
+    def alone(self, part: int) -> BranchOutput:
+        """One stripe, as its classifier sees it."""
+        leaves = {what: leaf.detach()[part, None] for what, leaf in self.leaves(PARTS).items()}
+        scores = ClassScores(leaves["logits"], leaves["lengths"])
+        return BranchOutput(leaves["features"], leaves["embeddings"], scores)
+
+    def reached(self, name: str) -> dict[str, list[bool]]:
+        """Which parts of which tensor have a gradient."""
+        grads = {what: leaf.grad for what, leaf in self.leaves(name).items()}
+        return {what: grad.flatten(1).any(1).tolist() for what, grad in grads.items() if grad is not None}
+
+
+# For every term of the criterion: settings that have it, and the tensors its gradient reaches.
+TERMS: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "softmax_parts": ({"softmax_margin": 0.2}, {"logits", "lengths"}),
+    "softmax_parts_spectral": ({"softmax_margin": 0.2}, {"spectral logits", "spectral lengths"}),
+    "triplet_parts": ({"tri_loss_margin": "soft_margin", "tri_loss_on": ("parts",)}, {"features"}),
+    "triplet_concat": (
+        {"tri_loss_margin": "soft_margin", "tri_loss_on": ("concat",), "tri_loss_adaptive_weight": True},
+        {"features"},
+    ),
+    "distillation_logits": ({"lambda_logits": 1.0}, {"logits"}),
+    "distillation_embedding": ({"lambda_embedding": 1.0, "embedding_dim": 15, "teacher_dim": 15}, {"embeddings"}),
+}
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_no_loss_reaches_a_stripe_left_out_and_every_loss_keeps_its_value(
+    term: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, reaches = TERMS[term]
+    keep = [False, True, False, True]
+    monkeypatch.setattr("losses.criterion.draw_updated_parts", lambda *_: torch.tensor(keep))
+    all_updated, some_updated = Stripes(), Stripes()
+    complete = make_criterion(**settings)(all_updated.output, LABELS, teacher=all_updated.teacher).terms[term]
+    criterion = make_criterion(**settings, random_drop_branches=2)
+    partial = criterion(some_updated.output, LABELS, teacher=some_updated.teacher).terms[term]
+    assert torch.equal(partial, complete)
+    complete.backward()
+    partial.backward()
+    assert all_updated.reached(PARTS) == {what: [True] * NUM_PARTS for what in reaches}
+    assert some_updated.reached(PARTS) == dict.fromkeys(reaches, keep)
+    # What is kept gets the gradient it would have had anyway.
+    for what in reaches:
+        expected, actual = all_updated.leaves(PARTS)[what].grad, some_updated.leaves(PARTS)[what].grad
+        assert expected is not None
+        assert actual is not None
+        assert torch.equal(actual[keep], expected[keep])
+    if term.startswith("distillation"):
+        assert some_updated.reached(GLOBAL) == {what: [True] for what in reaches}
+
+
+@pytest.mark.parametrize("draws", [0, 1, 4, 50])
+def test_each_step_draws_anew_and_updates_the_global_branch_always(draws: int) -> None:
+    torch.manual_seed(0)
+    criterion = make_criterion(random_drop_branches=draws)
+    seen = set()
+    for _ in range(20):
+        stripes = Stripes()
+        torch.stack([*criterion(stripes.output, LABELS).terms.values()]).sum().backward()
+        kept = stripes.reached(PARTS)["logits"]
+        assert stripes.reached(PARTS)["spectral logits"] == kept
+        assert stripes.reached(GLOBAL) == {"logits": [True], "spectral logits": [True]}
+        assert max(1, NUM_PARTS - draws) <= sum(kept) <= (NUM_PARTS - 1 if draws else NUM_PARTS)
+        seen.add(tuple(kept))
+    assert len(seen) == 1 if draws == 0 else len(seen) > 1
+
+
+@pytest.mark.parametrize("settings", [{}, {"softmax_margin": 0.9}, {"focal_gamma": 4.0}, {"label_smoothing": 0.9}])
+def test_the_stripe_with_the_highest_classification_loss_is_the_one_updated(settings: dict[str, Any]) -> None:
+    updated = set()
+    for scale in torch.linspace(0.1, 20, 30).tolist():
+        stripes = Stripes()
+        with torch.no_grad():
+            stripes.leaves(PARTS)["logits"][1] *= scale
+        make_criterion(update_max_loss_branch=True, **settings)(stripes.output, LABELS).terms[
+            "softmax_parts"
+        ].backward()
+        losses = [
+            make_criterion(**settings)({PARTS: stripes.alone(part)}, LABELS).terms["softmax_parts"].item()
+            for part in range(NUM_PARTS)
+        ]
+        kept = [loss == max(losses) for loss in losses]
+        assert stripes.reached(PARTS)["logits"] == kept
+        updated.add(tuple(kept))
+    assert len(updated) > 1
+
+
+def test_a_branch_without_lengths_or_spectral_transform_stays_without() -> None:
+    branch = BranchOutput(torch.ones(2, 1, 1), torch.ones(2, 1, 1), ClassScores(torch.ones(2, 1, 1), None))
+    kept = leave_out(branch, torch.tensor([True, False]))
+    assert kept.scores.lengths is None
+    assert kept.spectral is None
+
+
+def test_two_ways_to_choose_the_stripe_are_refused() -> None:
+    with pytest.raises(ValueError, match="no random_drop_branches"):
+        make_criterion(random_drop_branches=1, update_max_loss_branch=True)
+    with pytest.raises(ValueError, match="needs a classification loss"):
+        make_criterion(tri_loss_lambda_cls=0.0, update_max_loss_branch=True)

@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from models.pooling import EPSILON, StripePooling, pool_stripes
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max"])
+@pytest.mark.parametrize("num_parts", [1, 2, 3, 6])
+def test_stripes_are_pooled_one_by_one(num_parts: int, pooling: str) -> None:
+    feature_map = torch.randn(2, 5, 6, 4, generator=torch.Generator().manual_seed(0))
+    pooled = pool_stripes(feature_map, num_parts, pooling)  # pyright: ignore[reportArgumentType]
+    rows = 6 // num_parts
+    for part in range(num_parts):
+        stripe = feature_map[:, :, part * rows : (part + 1) * rows].flatten(2)
+        expected = stripe.mean(2) if pooling == "avg" else stripe.amax(2)
+        torch.testing.assert_close(pooled[part], expected)
+
+
+def test_parts_that_do_not_divide_the_map_are_an_error() -> None:
+    with pytest.raises(ValueError, match="4 parts do not divide a feature map of height 6"):
+        pool_stripes(torch.zeros(1, 1, 6, 2), 4, "avg")
+
+
+@pytest.mark.parametrize("power", [1.0, 3.0, 4.5])
+def test_gem_is_the_generalised_mean_of_the_positive_values(power: float) -> None:
+    pooling = StripePooling(2, "gem")
+    assert pooling.power is not None
+    pooling.power.data.fill_(power)
+    feature_map = torch.randn(3, 5, 4, 2, generator=torch.Generator().manual_seed(0)).double()
+    pooled = pooling.double()(feature_map)
+    for part in range(2):
+        for image in range(3):
+            for channel in range(5):
+                values = feature_map[image, channel, 2 * part : 2 * part + 2].flatten().tolist()
+                mean = sum(max(value, EPSILON) ** power for value in values) / len(values)
+                assert pooled[part, image, channel].item() == pytest.approx(mean ** (1 / power), rel=1e-6)
+
+
+def test_gem_lies_between_mean_and_maximum_and_its_power_is_trained() -> None:
+    pooling = StripePooling(1, "gem")
+    feature_map = torch.rand(3, 5, 4, 2, generator=torch.Generator().manual_seed(0))
+    pooled = pooling(feature_map)
+    assert (pooled >= pool_stripes(feature_map, 1, "avg")).all()
+    assert (pooled <= pool_stripes(feature_map, 1, "max")).all()
+    pooled.sum().backward()
+    assert pooling.power is not None
+    assert pooling.power.grad is not None
+    assert pooling.power.grad > 0
+
+
+def test_a_dead_channel_has_a_finite_gem_and_gradient() -> None:
+    feature_map = torch.zeros(2, 3, 4, 2, requires_grad=True)
+    pooling = StripePooling(2, "gem")
+    pooling(feature_map).sum().backward()
+    assert feature_map.grad is not None
+    assert pooling.power is not None
+    assert pooling.power.grad is not None
+    assert feature_map.grad.isfinite().all()
+    assert pooling.power.grad.isfinite()
