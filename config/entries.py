@@ -1,7 +1,7 @@
 """Values of a params file that remember where they were written, and the mistakes found in them."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from utils.errors import ParamsError
@@ -16,11 +16,13 @@ class Entry:
 
     `value` is a `Section` for a JSON object and plain data for everything else (objects inside a list too).
     `source` is the file, or "--set"; `key` is the key as its author spelt it, before old spellings are translated.
+    `replaces` is true for a section that takes the place of an earlier one instead of being merged into it.
     """
 
     value: Any
     source: str
     key: Key
+    replaces: bool = False
 
 
 Section = dict[str, Entry]
@@ -118,8 +120,10 @@ def merge(earlier: Section, later: Section) -> Section:
     merged = dict(earlier)
     for key, entry in later.items():
         old = earlier.get(key)
-        if old is not None and isinstance(old.value, dict) and isinstance(entry.value, dict):
-            entry = Entry(merge(old.value, entry.value), entry.source, entry.key)
+        both = old is not None and isinstance(old.value, dict) and isinstance(entry.value, dict)
+        if old is not None and both and not entry.replaces:
+            # What the later section adds to a replacement is a replacement still.
+            entry = Entry(merge(old.value, entry.value), entry.source, entry.key, old.replaces)
         merged[key] = entry
     return merged
 
@@ -158,7 +162,7 @@ def without(section: Section, key: Key) -> Section:
     head, rest = names[0], tuple(names[1:])
     entry = section[head]
     if rest and isinstance(entry.value, dict):
-        return section | {head: Entry(without(entry.value, rest), entry.source, entry.key)}
+        return section | {head: replace(entry, value=without(entry.value, rest))}
     return {name: other for name, other in section.items() if name != head}
 
 
@@ -167,5 +171,5 @@ def replaced(section: Section, key: Key, entry: Entry) -> Section:
     head = str(key[0])
     if len(key) > 1:
         old = section.get(head, Entry({}, entry.source, key[:1]))
-        entry = Entry(replaced(old.value, key[1:], entry), old.source, old.key)
+        entry = replace(old, value=replaced(old.value, key[1:], entry))
     return section | {head: entry}

@@ -1,12 +1,13 @@
-"""Files written for the predecessor: its spellings, what they are called here, and what is not available yet."""
+"""Files written for the predecessor: its spellings and what they are called here."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple, get_args
 
-from config.entries import Entry, Findings, Section, dotted, find, plain, replaced, shown, without
+from config import old_values
+from config.entries import Entry, Findings, Key, Section, dotted, find, plain, replaced, shown, without
 from config.params import Params
-from config.sections import Sections, allowed_values, fields_of, nearest
+from config.sections import Sections, fields_of, nearest
 
 Translation = Callable[[Any], dict[str, Any]]
 """Old value -> the new keys and their values, none where the old key says what is so anyway. Raises ValueError."""
@@ -52,14 +53,15 @@ def _apply(spelling: Spelling, entry: Entry, section: Section, findings: Finding
         findings.problem(entry.source, entry.key, str(error))
         findings.doubtful.add(old)
         return without(section, old)
-    if new == {spelling.old: value}:
+    if list(new) == [spelling.old] and _same(new[spelling.old], value):
         return section
     findings.note(entry.source, _note(spelling.old, value, new))
     section = without(section, old)
     for name, item in new.items():
         key = tuple(name.split("."))
+        section = _with_room(section, key, findings)
         other = find(section, key)
-        if other is not None and not spelling.overrules:
+        if other is not None and not spelling.overrules and other.value != item:
             text = f"'{dotted(other.key)}' is given as well, which is the same setting; keep one of the two"
             findings.problem(entry.source, entry.key, text)
             findings.doubtful.add(key)
@@ -69,15 +71,31 @@ def _apply(spelling: Spelling, entry: Entry, section: Section, findings: Finding
     return section
 
 
+def _with_room(section: Section, key: Key, findings: Findings) -> Section:
+    """The section, less a value that stands where `key` needs a section; it is recorded."""
+    above = section.get(str(key[0]))
+    if len(key) == 1 or above is None or isinstance(above.value, dict):
+        return section
+    findings.problem(above.source, above.key, f"expected an object, got {shown(above.value)}")
+    findings.doubtful.add(key[:1])
+    return without(section, key[:1])
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equality as JSON has it: false is not 0."""
+    return type(one) is type(other) and one == other
+
+
 def _note(old: str, value: Any, new: dict[str, Any]) -> str:
     if not new:
         return f"'{old}' is the predecessor's; it is switched off there and left out here"
     if list(new) == [old]:
         return f"'{old}' {shown(value)} is the predecessor's spelling of {shown(new[old])}"
-    if list(new.values()) == [value]:
+    if len(new) == 1 and _same(next(iter(new.values())), value):
         return f"'{old}' is the predecessor's name of '{next(iter(new))}'"
     meaning = ", ".join(f"'{key}' {shown(item)}" for key, item in new.items())
-    return f"'{old}' {shown(value)} is the predecessor's way to set {meaning}"
+    written = "" if isinstance(value, dict) else f" {shown(value)}"
+    return f"'{old}'{written} is the predecessor's way to set {meaning}"
 
 
 def _without_old_sections(section: Section, findings: Findings) -> Section:
@@ -94,105 +112,33 @@ def _without_old_sections(section: Section, findings: Findings) -> Section:
     return section
 
 
-def _flag(value: Any) -> bool:
-    if value in ("true", "false"):
-        return value == "true"
-    if isinstance(value, bool):
-        return value
-    raise ValueError(f"expected true or false, got {shown(value)}")
-
-
 def _renamed(new: str) -> Translation:
     return lambda value: {new: value}
 
 
-def _not_yet(value: Any) -> dict[str, Any]:
-    """A switch, probability or count of something this framework cannot do: only "off" can be translated."""
-    if value not in (None, 0, "", "false"):
-        raise ValueError(f"not available yet, got {shown(value)}; switch it off or remove it")
-    return {}
-
-
-def _margin_softmax(value: Any) -> dict[str, Any]:
-    settings = _object(value)
-    unknown = sorted(settings.keys() - {"margin", "scale", "step"})
-    if unknown:
-        raise ValueError(f"unknown key {shown(unknown[0])}; the predecessor has margin, scale and step")
-    margins = settings.get("margin")
-    for margin in margins if isinstance(margins, list) else [margins]:
-        if margin not in (None, 0):
-            raise ValueError(f"a margin is not available yet, got {shown(margin)}; set it to 0 or remove the section")
-    return {}
-
-
-def _generator(value: Any) -> dict[str, Any]:
-    if _flag(_object(value).get("adv_train", False)):
-        raise ValueError("adv_train is not available yet; switch it off or remove the section")
-    return {}
-
-
-def _object(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"expected an object, got {shown(value)}")
-    return value
-
-
-def _softmax_only(value: Any) -> dict[str, Any]:
-    return {"tri_loss_margin": 0} if _flag(value) else {}
-
-
-def _colour_jitter(value: Any) -> dict[str, Any]:
-    strength = 0.2 if _flag(value) else 0.0
-    return {f"data_augmentation.{change}": strength for change in ("brightness", "contrast", "saturation")}
-
-
-def _normalisation(value: Any) -> dict[str, Any]:
-    return {"data_augmentation.normalisation": "imagenet" if _flag(value) else "half"}
-
-
-def _devices(value: Any) -> dict[str, Any]:
-    if isinstance(value, str):
-        try:
-            return {"parallels": [int(part) for part in value.split(",")] if value.strip() else []}
-        except ValueError:
-            raise ValueError(f'expected GPU numbers such as "0,1", got {shown(value)}') from None
-    return {"parallels": [value] if type(value) is int else value}
-
-
-def _optimizer(value: Any) -> dict[str, Any]:
-    lower = value.lower() if isinstance(value, str) else value
-    return {"optimizer": lower if lower in allowed_values(Params.model_fields["optimizer"].annotation) else value}
-
-
-def _plugin_name(value: Any) -> dict[str, Any]:
-    names = {"None": None, "market_evalute": "market_evaluate", "classificaton_evaluate": "classification_evaluate"}
-    return {"evaluation_params.type": names.get(value, value) if isinstance(value, str) else value}
-
-
 SPELLINGS = (
     Spelling("epochs", _renamed("epoch")),
-    Spelling("gpus", _devices),
-    Spelling("optimizer", _optimizer),
+    Spelling("gpus", old_values.devices),
+    Spelling("optimizer", old_values.optimizer),
     Spelling("tri_loss_params.margin", _renamed("tri_loss_margin")),
     Spelling("tri_loss_params.lambda_tri", _renamed("tri_loss_lambda_tri")),
     Spelling("tri_loss_params.lambda_cls", _renamed("tri_loss_lambda_cls")),
-    Spelling("tri_loss_params.use_adaptive_weight", _not_yet),
-    Spelling("softmax_only", _softmax_only, overrules=True),
-    Spelling("focal_loss", _not_yet),
-    Spelling("asoftmax_params", _margin_softmax),
+    Spelling("tri_loss_params.use_adaptive_weight", _renamed("tri_loss_adaptive_weight")),
+    Spelling("softmax_only", old_values.softmax_only, overrules=True),
+    Spelling("focal_loss", old_values.focal_loss),
+    Spelling("asoftmax_params", old_values.margin_softmax),
     Spelling("batch_sampling_params.batch_size", _renamed("batch_size")),
-    Spelling("data_augmentation.colour_jitering", _colour_jitter),
-    Spelling("data_augmentation.colour_jittering", _colour_jitter),
+    Spelling("data_augmentation.colour_jitering", old_values.colour_jitter),
+    Spelling("data_augmentation.colour_jittering", old_values.colour_jitter),
     Spelling("data_augmentation.crop_h", _renamed("data_augmentation.resize_h")),
     Spelling("data_augmentation.crop_w", _renamed("data_augmentation.resize_w")),
-    Spelling("data_augmentation.imagenet_static", _normalisation),
+    Spelling("data_augmentation.imagenet_static", old_values.normalisation),
     Spelling("model_params.feature_gobal_dim", _renamed("model_params.feature_global_dim")),
-    Spelling("model_params.random_drop_branchs", _not_yet),
-    Spelling("model_params.random_drop_branches", _not_yet),
-    Spelling("model_params.spectral_trans", _not_yet),
-    Spelling("model_params.feature_mask", _not_yet),
-    Spelling("gan_params", _generator),
-    Spelling("evaluation_params.type", _plugin_name),
+    Spelling("model_params.random_drop_branchs", old_values.dropped_branches),
+    Spelling("model_params.spectral_trans", old_values.temperature),
+    Spelling("model_params.feature_mask", old_values.feature_mask),
+    Spelling("gan_params", old_values.generator),
+    Spelling("evaluation_params.type", old_values.plugin_name),
     Spelling("evaluation_params.step", _renamed("evaluation_params.every_epochs")),
 )
-"""Every key of the predecessor that differs from ours; a name that follows in time replaces its `_not_yet` here."""
+"""Every key of the predecessor that differs from ours, by name or by what may stand there."""

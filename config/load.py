@@ -13,6 +13,7 @@ from config.evaluation import EvaluationParams
 from config.legacy import translated
 from config.params import Params
 from config.reading import as_entry, parse, read_file, read_text
+from config.sampling import with_sampling, without_replaced
 from config.validation import EVALUATION, PluginOptions, validate
 from utils.errors import ParamsError
 from utils.options import Options
@@ -85,8 +86,8 @@ def _finished(
     """Merges layers, the later ones winning, and validates what comes out."""
     tree: Section = {}
     for layer in layers:
-        layer = translated(_without_schema(layer, findings), findings)
-        tree = merge(_without_other_plugin(tree, layer, findings), layer)
+        layer = translated(with_sampling(_without_schema(layer, findings), findings), findings)
+        tree = merge(_without_other_plugin(without_replaced(tree, layer, findings), layer, findings), layer)
     params = validate(model, tree, plugin_options, findings)
     if params is not None and not findings.incomplete:
         _check(params, checks, tree, findings)
@@ -148,7 +149,7 @@ def _overrides(overrides: Sequence[str], findings: Findings) -> Section:
             continue
         entry = as_entry(value, OVERRIDE, key, findings)
         if entry is not None:
-            section = merge(section, replaced({}, key, entry))
+            section = merge(section, with_sampling(replaced({}, key, entry), findings))
     return section
 
 

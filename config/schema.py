@@ -9,6 +9,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from config.eval_params import EvalParams
 from config.evaluation import EvaluationParams
 from config.params import Params
+from config.sampling import NOTATION, SAMPLING
 from utils.options import Options
 
 SCHEMAS: dict[str, type[Options]] = {"params.schema.json": Params, "eval_params.schema.json": EvalParams}
@@ -33,6 +34,9 @@ def schema_text(model: type[Options]) -> str:
     definitions[EvaluationParams.__name__]["additionalProperties"] = True
     for section in (schema, *definitions.values()):
         section.pop("title", None)
+    if SAMPLING in schema["properties"]:
+        sampling = schema["properties"][SAMPLING]
+        sampling["anyOf"] = [{"$ref": sampling.pop("$ref")}, {"type": "string", "pattern": f"^{NOTATION}$"}]
     schema["properties"] = _FILE_KEYS | schema["properties"]
     whole = {"$schema": GenerateJsonSchema.schema_dialect, **schema, "$defs": definitions}
     return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"

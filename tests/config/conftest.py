@@ -57,6 +57,12 @@ class Desk:
             self.load(content, *overrides, loader=loader)
         return str(caught.value).splitlines()
 
+    def conflicts(self, content: Any) -> list[str]:
+        """The mistakes of params.json, without its name and the line that counts them."""
+        first, *others = self.mistakes(content)
+        assert not others or first == f"params.json: {len(others)} mistakes"
+        return [line.removeprefix("params.json: ") for line in others or [first]]
+
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:

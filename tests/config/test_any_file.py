@@ -14,7 +14,7 @@ from utils.errors import ParamsError
 
 
 def json_values(keys: st.SearchStrategy[str]) -> st.SearchStrategy:
-    leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["true", "global"])
+    leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["true", "32*2"])
     return st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4))
 
 

@@ -40,6 +40,11 @@ PARAMS_MISTAKES = {
     "unknown model": (model(model="resnet_51"), 'params.json: model_params.model: unknown value "resnet_51"'),
     "height": (model(pcb_n_parts=4), "params.json: model_params.pcb_n_parts: 4 stripes do not divide the 2 rows"),
     "dim": (model(feature_dim=15), "params.json: model_params.feature_dim: 15 does not divide"),
+    "notation": ({"batch_sampling_params": "32x2"}, "params.json: batch_sampling_params: expected an object, or"),
+    "branches": (
+        model(random_drop_branches=2, pcb_n_parts=1),
+        "params.json: model_params.random_drop_branches: chooses among stripes",
+    ),
     "unknown key": ({"lr": {"bas_lr": 1}}, "params.json: lr.bas_lr: unknown key; did you mean 'base_lr'?"),
     "unknown plug-in": ({"evaluation_params": {"type": "marker_evaluate"}}, "market_evaluate"),
     "P": ({"batch_sampling_params": {"class_balanced": True, "P": 12, "K": 2}}, "the training set has 11; lower P"),

@@ -78,7 +78,7 @@ def test_metrics_jsonl_has_one_object_per_epoch(finished: FinishedRun) -> None:
     assert [record["step"] for record in records] == [4, 8]
     for record in records:
         assert set(record["losses"]) == {"softmax_parts", "softmax_global", "triplet_global"}
-        assert {"seconds", "examples_per_second", "lr", "accuracy"} < set(record)
+        assert {"seconds", "examples_per_second", "lr", "measures"} < set(record)
         assert {"rank1", "rank5", "rank10", "mAP", "mAP_trapezoid", "mINP"} <= set(record["metrics"])
         assert all(0 <= value <= 1 for value in record["metrics"].values())
     assert records[0]["lr"]["base_lr"] > records[1]["lr"]["base_lr"]

@@ -1,0 +1,29 @@
+"""What a check finds."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
+
+from config.params import Params
+from utils.options import Options
+
+
+class Conflict(NamedTuple):
+    """Keys that do not go together; the message is shown at the first of them and names the others."""
+
+    keys: tuple[str, ...]
+    text: str
+
+
+T = TypeVar("T", bound=Options)
+Check = Callable[[T], Iterator[Conflict]]
+
+
+def triplet_is_on(params: Params) -> bool:
+    """Whether there is a triplet loss to train with."""
+    return params.tri_loss_margin != 0 and params.tri_loss_lambda_tri > 0
+
+
+def multiples(number: int, factor: int) -> str:
+    """The multiples of `factor` nearest to `number`, in words."""
+    below = number // factor * factor
+    return f"use {below} or {below + factor}" if below else f"use {factor}"

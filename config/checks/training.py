@@ -1,0 +1,55 @@
+"""The schedule, the optimizer, the device, and what is trained at all."""
+
+from collections.abc import Iterator
+
+from config.checks.conflict import Check, Conflict
+from config.params import Params
+
+
+def one_training_device(params: Params) -> Iterator[Conflict]:
+    """Until several devices can train together, more than one index would leave all but one idle."""
+    if len(params.parallels) > 1:
+        yield Conflict(("parallels",), "training on several devices is not available yet; give one index")
+
+
+def schedule_is_ordered(params: Params) -> Iterator[Conflict]:
+    """The warm-up ends within the training, and decays follow one another."""
+    lr = params.lr
+    if lr.warmup_epoch > params.epoch:
+        yield Conflict(
+            ("lr.warmup_epoch", "epoch"), f"{lr.warmup_epoch:g} is longer than the training, epoch {params.epoch}"
+        )
+    if isinstance(lr.decay_step, tuple) and list(lr.decay_step) != sorted(set(lr.decay_step)):
+        yield Conflict(("lr.decay_step",), "the steps of the list must rise")
+
+
+def fine_tuning_has_effect(params: Params) -> Iterator[Conflict]:
+    """Fine tuning trains the classifiers of a network that exists."""
+    if not params.fine_tune:
+        return
+    distillation = params.distillation
+    if not params.pretrain_snapshot:
+        text = "needs pretrain_snapshot: the frozen layers would keep their initial weights"
+        yield Conflict(("fine_tune", "pretrain_snapshot"), text)
+    if params.tri_loss_lambda_cls == 0 and distillation.lambda_logits == 0:
+        keys = ("fine_tune", "tri_loss_lambda_cls", "distillation.lambda_logits")
+        yield Conflict(keys, "trains classifiers, but tri_loss_lambda_cls is 0 and distillation.lambda_logits too")
+    if distillation.lambda_embedding > 0:
+        text = "trains classifiers only, so distillation.lambda_embedding has nothing to train; set that to 0"
+        yield Conflict(("fine_tune", "distillation.lambda_embedding"), text)
+    if params.lr.fc_lr == 0:
+        yield Conflict(("fine_tune", "lr.fc_lr"), "trains with lr.fc_lr only, and that is 0")
+
+
+def nesterov_has_momentum(params: Params) -> Iterator[Conflict]:
+    """Nesterov's correction is one of the momentum."""
+    if params.optimizer == "nesterov" and params.momentum == 0:
+        yield Conflict(("optimizer", "momentum"), '"nesterov" needs momentum above 0')
+
+
+CHECKS: tuple[Check[Params], ...] = (
+    one_training_device,
+    schedule_is_ordered,
+    fine_tuning_has_effect,
+    nesterov_has_momentum,
+)

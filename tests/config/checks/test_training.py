@@ -1,0 +1,42 @@
+"""Schedule, optimizer, device, fine tuning: settings that do not go together, and neighbours of theirs that do."""
+
+import pytest
+
+TUNED = {"fine_tune": True, "pretrain_snapshot": "a.pth"}
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        ({"parallels": [0, 1]}, ["parallels: training on several devices is not available yet; give one index"]),
+        ({"epoch": 3, "lr": {"warmup_epoch": 3.5}},
+         ["lr.warmup_epoch: 3.5 is longer than the training, epoch 3"]),
+        ({"lr": {"decay_step": [3, 3]}}, ["lr.decay_step: the steps of the list must rise"]),
+        ({"optimizer": "nesterov", "momentum": 0}, ['optimizer: "nesterov" needs momentum above 0']),
+        ({"fine_tune": True},
+         ["fine_tune: needs pretrain_snapshot: the frozen layers would keep their initial weights"]),
+        (TUNED | {"lr": {"fc_lr": 0}}, ["fine_tune: trains with lr.fc_lr only, and that is 0"]),
+        (TUNED | {"tri_loss_lambda_cls": 0, "tri_loss_margin": 1, "batch_sampling_params": "4*2"},
+         ["fine_tune: trains classifiers, but tri_loss_lambda_cls is 0 and distillation.lambda_logits too"]),
+        (TUNED | {"distillation": {"teacher": "t.pth", "lambda_embedding": 1}}, ["fine_tune: trains classifiers only, "
+         "so distillation.lambda_embedding has nothing to train; set that to 0"]),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together(desk, content, lines):
+    assert desk.conflicts(content) == lines
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"parallels": [3]},
+        {"epoch": 3, "lr": {"warmup_epoch": 3, "decay_step": [1, 2]}},
+        {"lr": {"decay_step": 0}},
+        {"optimizer": "nesterov", "momentum": 0.1},
+        TUNED,
+        TUNED | {"distillation": {"teacher": "t.pth", "lambda_logits": 1}, "tri_loss_lambda_cls": 0},
+        TUNED | {"model_params": {"spectral_trans": 0.3}, "batch_sampling_params": "8*4"},
+    ],
+)
+def test_what_goes_together(desk, content):
+    assert desk.load(content).params
