@@ -113,10 +113,8 @@ def outcome(job: Job) -> dict[str, Any]:
     Raises:
         DataError: it was not evaluated, or by a plug-in with other metrics.
     """
-    lines = (job.run / "metrics.jsonl").read_text().splitlines()
-    # An epoch that a stop made the run repeat is there twice.
-    epochs = {record["epoch"]: record for record in map(json.loads, lines)}
-    last = epochs[max(epochs)]
+    epochs = [json.loads(line) for line in (job.run / "metrics.jsonl").read_text().splitlines()]
+    last = epochs[-1]
     metrics = last.get("metrics", {})
     if missing := METRICS.keys() - metrics.keys():
         raise DataError(
@@ -125,8 +123,8 @@ def outcome(job: Job) -> dict[str, Any]:
     return {
         "metrics": metrics,
         "epochs": last["epoch"],
-        "examples_per_second": statistics.median(record["examples_per_second"] for record in epochs.values()),
-        "seconds": sum(record["seconds"] for record in epochs.values()),
+        "examples_per_second": statistics.median(record["examples_per_second"] for record in epochs),
+        "seconds": sum(record["seconds"] for record in epochs),
     }
 
 
@@ -188,6 +186,8 @@ def hardware(at_once: int) -> str:
 
 if __name__ == "__main__":
     log_to_screen()
-    # What `kill` and `timeout` send is to stop the trainings as well, as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # What `kill` and `timeout` send is to stop the trainings as well, as Ctrl-C does. A shell that starts a command in
+    # the background lets it ignore Ctrl-C, and its trainings would inherit that.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     sys.exit(exit_code_of(lambda: main(sys.argv[1:])))

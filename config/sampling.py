@@ -36,9 +36,10 @@ def without_replaced(earlier: Section, later: Section, findings: Findings) -> Se
     entry, beside = later.get(SAMPLING), later.get("batch_size")
     if entry is None or not entry.replaces:
         return earlier
-    images = entry.value["P"].value * entry.value["K"].value
-    # With P x K sampling the params' own check says so.
-    if beside is not None and beside.value not in (images, None) and not entry.value["class_balanced"].value:
+    identities, each, balanced = (entry.value[key].value for key in ("P", "K", "class_balanced"))
+    # Later overrides may have put anything there; validation says so, as the params' own check does of P x K sampling.
+    images = identities * each if type(identities) is type(each) is int and balanced is False else None
+    if beside is not None and images is not None and beside.value not in (images, None):
         text = f"is {shown(beside.value)}, but batch_sampling_params says {images} images; leave one of the two out"
         findings.problem(beside.source, beside.key, text)
         findings.doubtful.add(("batch_size",))

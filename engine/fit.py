@@ -41,8 +41,12 @@ def fit(training: Training, folder: RunFolder, recorder: Recorder) -> None:
     """Train from where `training` stands to the last epoch; afterwards only the best model is left."""
     params = training.params
     evaluating = params.evaluation_params.type is not None
+    spectral_acted = False
     while training.epoch < params.epoch:
         start = time.monotonic()
+        if training.spectral_acts() and not spectral_acted:
+            spectral_acted = True
+            logger.info("the spectral transform acts from epoch %d on", training.epoch + 1)
         result = train_epoch(training, recorder)
         training.epoch += 1
         training.best_accuracy = max(training.best_accuracy, result.measures["accuracy"])
@@ -53,6 +57,9 @@ def fit(training: Training, folder: RunFolder, recorder: Recorder) -> None:
         record_epoch(training, recorder, result, evaluation, time.monotonic() - start)
         training.save(folder.last)
     folder.last.unlink()
+    if params.model_params.spectral_trans and not spectral_acted:
+        wanted, reached = params.model_params.spectral_start_accuracy, training.best_accuracy
+        logger.warning("the spectral transform never acted: training accuracy reached %.3f, not %g", reached, wanted)
     logger.info("finished: %s", folder.best)
 
 
@@ -90,9 +97,10 @@ def train_epoch(training: Training, recorder: Recorder) -> EpochResult:
 
 def train_step(training: Training, pixels: Tensor, labels: Tensor, spectral: bool) -> Losses:
     """One update. Returns its losses and measures, scalars that still lie on the device."""
-    output = training.network(pixels, spectral)
     teacher = training.teacher
+    # Before the network: what a teacher holds in memory while it computes is free again by then.
     taught = None if teacher is None else teacher(pixels, training.params.data_augmentation.normalisation)
+    output = training.network(pixels, spectral)
     terms, measures = training.criterion(output, labels, training.step, taught)
     training.optimizer.zero_grad(set_to_none=True)
     torch.stack(list(terms.values())).sum().backward()

@@ -50,5 +50,7 @@ def freeze_all_but_classifiers(network: ReidNetwork) -> None:
 def set_train_mode(network: ReidNetwork, *, fine_tune: bool) -> None:
     """Training mode; when fine-tuning, frozen layers stay in evaluation mode so that their averages do not drift."""
     network.train(not fine_tune)
-    for classifier in network.classifiers():
-        classifier.train()
+    for head in network.heads():
+        # The dropout before a classifier is part of how that is trained.
+        head.feature_dropout.train()
+        head.classifier.train()

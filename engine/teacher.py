@@ -34,6 +34,8 @@ class Teacher:
         network = trained.network.requires_grad_(False).eval()
         self.network = network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.embedding_dim = trained.network.embedding_dim
+        self.digest = _digest(trained)
+        """Tells one teacher from another: a run goes on with the teacher it began with."""
 
     def __call__(self, pixels: Tensor, normalisation: Literal["imagenet", "half"]) -> TeacherOutput:
         """What the teacher makes of a student's batch.
@@ -48,13 +50,6 @@ class Teacher:
             embeddings, logits = whole_embedding(output), whole_logits(output)
         # Tensors made in inference mode cannot take part in a backward pass; their copies can.
         return TeacherOutput(embeddings.clone(), logits.clone())
-
-    def digest(self) -> str:
-        """Tells one teacher from another: a run goes on with the teacher it began with."""
-        digest = hashlib.sha256()
-        for tensor in self.network.state_dict().values():
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
 
     def _as_trained(self, pixels: Tensor, normalisation: Literal["imagenet", "half"]) -> Tensor:
         own = self.params.data_augmentation.normalisation
@@ -83,7 +78,9 @@ def load_teacher(params: Params, pids: Sequence[int], device: torch.device) -> T
     path = Path(named).expanduser()
     path = path / MODEL_BEST if path.is_dir() else path
     if not path.is_file():
-        raise DataError(f"distillation.teacher: {path}: no such file; train the teacher first")
+        raise DataError(
+            f"distillation.teacher: {path}: no such file; train the teacher first, or start where the path leads to it"
+        )
     trained = load_trained_network(path)
     if params.distillation.lambda_logits and list(trained.labels) != list(pids):
         raise DataError(
@@ -94,3 +91,12 @@ def load_teacher(params: Params, pids: Sequence[int], device: torch.device) -> T
     model = trained.params.model_params.model
     logger.info("teacher %s: %s with an embedding of %d", path, model, teacher.embedding_dim)
     return teacher
+
+
+def _digest(trained: Trained) -> str:
+    """Of the weights, and of how images are shown to them."""
+    params = trained.params
+    digest = hashlib.sha256(f"{params.img_h} {params.img_w} {params.data_augmentation.normalisation}".encode())
+    for tensor in trained.network.state_dict().values():
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

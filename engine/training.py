@@ -120,7 +120,7 @@ class Training:
             "training images": len(self.labels),
             "identities": self.pids,
             "order of identities": labels,
-            "teacher": None if self.teacher is None else self.teacher.digest(),
+            "teacher": None if self.teacher is None else self.teacher.digest,
         }
 
 

@@ -29,8 +29,8 @@ class Criterion(nn.Module):
     Args:
         classification, triplet, distillation: the losses; None leaves one out.
         triplet_on: "global", "parts" (each part on its own) and "concat" (the parts end to end).
-        random_drop_branches: draws of stripes that a step does not update; 0 updates all.
-        update_max_loss_branch: whether a step updates only the stripe with the highest classification loss.
+        random_drop_branches: draws of stripes that get no gradient from a step; 0: all get one.
+        update_max_loss_branch: whether of all stripes only that with the highest classification loss gets a gradient.
 
     Raises:
         ValueError: the stripe to update is chosen in two ways, or by a classification loss that is left out.

@@ -53,10 +53,10 @@ class ModelParams(Options):
     """Share of each stripe's rows of the feature map set to zero in training, a random band; 0 = off."""
     global_feature_erasing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """The same for the map that the global branch or the single feature sees."""
-    random_drop_branches: int = Field(default=0, ge=0)
-    """Draws (with replacement) of stripes that a step does not update; one always is; 0 = update all."""
+    random_drop_branches: int = Field(default=0, ge=0, le=1000)
+    """Draws (with replacement) of stripes that get no gradient from a step; one always does; 0 = all do."""
     update_max_loss_branch: bool = False
-    """Update only the stripe with the highest classification loss of the batch."""
+    """Of all stripes only the one with the highest classification loss of the batch gets a gradient."""
     spectral_trans: float = Field(default=0.0, ge=0.0)
     """Temperature sigma of the spectral feature transform (Luo et al. 2018) within a batch; 0 = off."""
     spectral_start_epoch: int = Field(default=0, ge=0)

@@ -1,5 +1,6 @@
 """From a feature map to one vector for each horizontal stripe."""
 
+import math
 from typing import Literal
 
 import torch
@@ -33,8 +34,10 @@ class StripePooling(nn.Module):
         """(B, C, h, w) -> (P, B, C)."""
         if self.power is None:
             return pool_stripes(feature_map, self.num_parts, "max" if self.kind == "max" else "avg")
-        powers = feature_map.clamp_min(EPSILON).pow(self.power)
-        return pool_stripes(powers, self.num_parts, "avg").pow(1 / self.power)
+        # By logarithms, as a high power of a small value is zero in single precision, and its gradient not a number.
+        stripes = _stripes_of(feature_map.clamp_min(EPSILON), self.num_parts).flatten(3)
+        logarithms = (self.power * stripes.log()).logsumexp(-1) - math.log(stripes.shape[-1])
+        return (logarithms / self.power).exp().permute(2, 0, 1)
 
 
 def pool_stripes(feature_map: Tensor, num_parts: int, pooling: Literal["avg", "max"]) -> Tensor:
@@ -43,7 +46,13 @@ def pool_stripes(feature_map: Tensor, num_parts: int, pooling: Literal["avg", "m
     Raises:
         ValueError: P does not divide h.
     """
-    if feature_map.shape[2] % num_parts:
-        raise ValueError(f"{num_parts} parts do not divide a feature map of height {feature_map.shape[2]}")
+    _stripes_of(feature_map, num_parts)
     pool = F.adaptive_avg_pool2d if pooling == "avg" else F.adaptive_max_pool2d
     return pool(feature_map, (num_parts, 1)).squeeze(3).permute(2, 0, 1)
+
+
+def _stripes_of(feature_map: Tensor, num_parts: int) -> Tensor:
+    """(B, C, h, w) -> (B, C, P, h / P, w)."""
+    if feature_map.shape[2] % num_parts:
+        raise ValueError(f"{num_parts} parts do not divide a feature map of height {feature_map.shape[2]}")
+    return feature_map.unflatten(2, (num_parts, -1))

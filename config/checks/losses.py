@@ -86,7 +86,12 @@ def classifier_fits(params: Params) -> Iterator[Conflict]:
         text = "a cosine classifier has no bias; set model_params.classifier_bias to false"
         yield Conflict((CLASSIFIER, "model_params.classifier_bias"), text)
     if params.tri_loss_lambda_cls == 0:
-        for key, on in (("softmax_margin", any(margins)), ("focal_gamma", params.focal_gamma > 0)):
+        changes = {
+            "softmax_margin": any(margins),
+            "focal_gamma": params.focal_gamma,
+            "label_smoothing": params.label_smoothing,
+        }
+        for key, on in changes.items():
             if on:
                 text = "changes the classification loss, but tri_loss_lambda_cls is 0; set one of them"
                 yield Conflict((key, "tri_loss_lambda_cls"), text)

@@ -43,6 +43,20 @@ def global_branch_has_stripes(params: Params) -> Iterator[Conflict]:
         yield Conflict(("model_params.global_own_stage4", GLOBAL_DIM), text)
 
 
+def global_settings_have_a_branch(params: Params) -> Iterator[Conflict]:
+    """The global branch's own pooling and normalisation need one beside stripes; the single feature has the parts'."""
+    model = params.model_params
+    if model.feature_global_dim:
+        return
+    for name, of_parts in (("global_pooling", "part_pooling"), ("global_bn", "part_bn")):
+        if getattr(model, name) != type(model).model_fields[name].default:
+            text = f"needs a global branch beside stripes; give {GLOBAL_DIM}, or use model_params.{of_parts}"
+            yield Conflict((f"model_params.{name}", GLOBAL_DIM), text)
+    if not model.bn_bias and not model.part_bn:
+        text = "leaves a bias out of a normalisation that model_params.part_bn false leaves out whole"
+        yield Conflict(("model_params.bn_bias", "model_params.part_bn"), text)
+
+
 def masked_branches_exist(params: Params) -> Iterator[Conflict]:
     """A feature mask gates a branch that the network has."""
     model, key = params.model_params, "model_params.feature_mask"
@@ -110,6 +124,7 @@ CHECKS: tuple[Check[Params], ...] = (
     stripes_share_embedding,
     stripes_share_rows,
     global_branch_has_stripes,
+    global_settings_have_a_branch,
     masked_branches_exist,
     erased_branches_exist,
     erased_bands_have_rows,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from config.checks.conflict import Check, Conflict
+from config.checks.conflict import Check, Conflict, triplet_is_on
 from config.params import Params
 
 
@@ -37,6 +37,15 @@ def fine_tuning_has_effect(params: Params) -> Iterator[Conflict]:
     if distillation.lambda_embedding > 0:
         text = "trains classifiers only, so distillation.lambda_embedding has nothing to train; set that to 0"
         yield Conflict(("fine_tune", "distillation.lambda_embedding"), text)
+    if triplet_is_on(params):
+        text = "trains classifiers only, so the triplet loss has nothing to train; set tri_loss_margin to 0"
+        yield Conflict(("fine_tune", "tri_loss_margin"), text)
+    for name in ("part_feature_erasing", "global_feature_erasing", "pcb_dropout"):
+        if getattr(params.model_params, name) > 0:
+            text = (
+                f"keeps all before the classifiers as in evaluation, so model_params.{name} does nothing; set that to 0"
+            )
+            yield Conflict(("fine_tune", f"model_params.{name}"), text)
     if params.lr.fc_lr == 0:
         yield Conflict(("fine_tune", "lr.fc_lr"), "trains with lr.fc_lr only, and that is 0")
 

@@ -84,6 +84,15 @@ def test_a_text_says_how_many_images_a_batch_has_whatever_an_earlier_layer_says(
     assert desk.mistakes({"batch_size": 9, "batch_sampling_params": "64*1"}) == [f"params.json: {expected}"]
 
 
+@pytest.mark.parametrize("change", ["P=null", "K={}", "class_balanced=null", "P=3.5"])
+def test_a_wrong_override_of_a_text_is_one_mistake(desk, change):
+    text = "batch_sampling_params=32*2"
+    (line,) = desk.mistakes({}, text, f"batch_sampling_params.{change}")
+    assert line.startswith(f"--set: batch_sampling_params.{change.partition('=')[0]}: ")
+    (line,) = desk.mistakes({}, text, f"batch_sampling_params.{change}", "batch_size=7")
+    assert "batch_sampling_params" in line
+
+
 @pytest.mark.parametrize("value", [3, None, [32, 2]])
 def test_what_is_neither_text_nor_object(desk, value):
     (line,) = desk.mistakes({"batch_sampling_params": value})

@@ -58,10 +58,13 @@ def test_no_loss_and_no_head_waits_for_the_device() -> None:
     images, labels = torch.randn(8, 3, 64, 32).cuda(), torch.arange(4).repeat_interleave(2).cuda()
     teacher = TeacherOutput(torch.randn(8, 8).cuda(), torch.randn(8, 4).cuda())
     losses = []
-    for step in range(2):  # the first one sets up libraries, which may wait
-        torch.cuda.set_sync_debug_mode("error" if step else "default")
-        losses.append(criterion(network(images, spectral=True), labels, step, teacher))
-    torch.cuda.set_sync_debug_mode("default")
+    try:
+        for step in range(2):  # the first one sets up libraries, which may wait
+            torch.cuda.set_sync_debug_mode("error" if step else "default")
+            losses.append(criterion(network(images, spectral=True), labels, step, teacher))
+            torch.stack([*losses[-1].terms.values()]).sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
     assert all(torch.stack(list(each.terms.values())).isfinite().all() for each in losses)
 
 

@@ -48,9 +48,14 @@ def test_gem_lies_between_mean_and_maximum_and_its_power_is_trained() -> None:
     assert pooling.power.grad > 0
 
 
-def test_a_dead_channel_has_a_finite_gem_and_gradient() -> None:
-    feature_map = torch.zeros(2, 3, 4, 2, requires_grad=True)
+@pytest.mark.parametrize("power", [0.5, 3.0, 10.0, 50.0])
+def test_a_dead_channel_has_a_finite_gem_and_gradient_at_any_power(power: float) -> None:
+    feature_map = torch.zeros(2, 3, 4, 2)
+    feature_map[0, 0] = 1000.0
+    feature_map.requires_grad_()
     pooling = StripePooling(2, "gem")
+    assert pooling.power is not None
+    pooling.power.data.fill_(power)
     pooling(feature_map).sum().backward()
     assert feature_map.grad is not None
     assert pooling.power is not None

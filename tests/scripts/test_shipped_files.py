@@ -19,10 +19,13 @@ from config.params_table import params_table
 from engine.training import describe_training
 from evaluate.core.plugins import plugin_options
 from losses.criterion import build_criterion
+from losses.distillation import TeacherOutput
 from models.network import build_network
 from tests.conftest import ROOT, Script
 
-PARAMS_FILES = sorted([ROOT / "params.json", *ROOT.glob("recipes/**/*.json")])
+# The rows of the seed's tables have a test of their own, at a small size.
+RECIPES = {*ROOT.glob("recipes/**/*.json")} - {*ROOT.glob("recipes/seed/*.json")}
+PARAMS_FILES = sorted([ROOT / "params.json", *RECIPES])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
     line.strip()
@@ -36,9 +39,12 @@ COMMANDS = [
 def test_shipped_params_load_and_their_network_takes_a_step(path: Path) -> None:
     params, notes = load_params(path, plugin_options=plugin_options)
     assert notes == ()
-    network, criterion = build_network(params.model_params, num_classes=4), build_criterion(params)
+    network = build_network(params.model_params, num_classes=4)
+    criterion = build_criterion(params, embedding_dim=network.embedding_dim, teacher_dim=network.embedding_dim)
     labels = torch.tensor([0, 0, 1, 1])
-    terms = criterion(network(torch.randn(4, 3, params.img_h, params.img_w)), labels)
+    output = network(torch.randn(4, 3, params.img_h, params.img_w), spectral=True)
+    teacher = TeacherOutput(torch.randn(4, network.embedding_dim), torch.randn(4, 4))
+    terms, _ = criterion(output, labels, teacher=teacher)
     torch.stack(list(terms.values())).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
@@ -77,9 +83,11 @@ def test_the_commands_of_the_readme_run_in_their_order(script: Script, make_mark
     script.write_params(batches_dir="datasets/Market-1501", synthetic=small)
     shutil.copytree(ROOT / "recipes", script.folder / "recipes")
     shutil.copy(ROOT / "eval_params.json", script.folder)
-    single = json.loads((script.folder / "recipes" / "single_feature.json").read_text())
-    single["model_params"]["feature_dim"] = 16
-    (script.folder / "recipes" / "single_feature.json").write_text(json.dumps(single))
+    recipes = script.folder / "recipes"
+    change(recipes / "single_feature.json", {"model_params": {"pcb_n_parts": 0, "feature_dim": 16}})
+    change(recipes / "seed/_market1501.json", {"imagenet_pretrain": False, "model_params": {}, "epoch": 1})
+    smaller = {"model_params": {"model": "resnet_18"}, "batch_sampling_params": "4*2", "lr": {"warmup_epoch": 0}}
+    change(recipes / "seed/pcb6_global_gtri016_rb6.json", smaller)
     commands = [command for command in COMMANDS if re.match(r"python \w+\.py", command)]
     for command in commands:
         _, name, *arguments = shlex.split(command)
@@ -95,6 +103,11 @@ def test_the_commands_of_the_readme_run_in_their_order(script: Script, make_mark
     assert len(commands) >= 8
     for written in ("pictures/rank_list.png", "features.npz", "report.html", "classes.html"):
         assert (script.folder / written).is_file()
+
+
+def change(recipe: Path, settings: dict[str, object]) -> None:
+    """Give a copy of a recipe other settings, so that it trains in seconds."""
+    recipe.write_text(json.dumps({**json.loads(recipe.read_text()), **settings}))
 
 
 def make_classes(folder: Path, images: Path) -> None:

@@ -136,7 +136,9 @@ def test_a_finished_run_has_nothing_to_resume(finished: FinishedRun) -> None:
 
 def test_fine_tuning_trains_the_classifiers_of_a_snapshot(finished: FinishedRun) -> None:
     source = finished.path / "model_best.pth"
-    params = finished.script.write_params("fine_tune.json", pretrain_snapshot=str(source), fine_tune=True, epoch=1)
+    params = finished.script.write_params(
+        "fine_tune.json", pretrain_snapshot=str(source), fine_tune=True, tri_loss_margin=0, epoch=1
+    )
     arguments = ("--config_path", str(params), "--sub_working_dir", "tuned")
     process = finished.script.run("train.py", "--operation", "start_train", *arguments)
     assert process.returncode == 0, process.stderr

@@ -50,8 +50,9 @@ NO_TRIPLET = (
          'model_params.classifier is not "cosine"']),
         ({"model_params": COSINE | {"classifier_bias": True}}, ["model_params.classifier: a cosine classifier has no "
          "bias; set model_params.classifier_bias to false"]),
-        (TRIPLET | {"softmax_margin": 0.1, "focal_gamma": 2, "tri_loss_lambda_cls": 0, "model_params": COSINE},
-         [f"softmax_margin: {NO_EFFECT}", f"focal_gamma: {NO_EFFECT}"]),
+        (TRIPLET | {"softmax_margin": 0.1, "focal_gamma": 2, "label_smoothing": 0.1, "tri_loss_lambda_cls": 0,
+                    "model_params": COSINE},
+         [f"softmax_margin: {NO_EFFECT}", f"focal_gamma: {NO_EFFECT}", f"label_smoothing: {NO_EFFECT}"]),
         ({"distillation": {"lambda_logits": 1, "lambda_embedding": 1}},
          [f"distillation.lambda_logits: {NO_TEACHER}", f"distillation.lambda_embedding: {NO_TEACHER}"]),
         ({"distillation": {"teacher": "t.pth"}}, ["distillation.teacher: teaches nothing: distillation.lambda_logits "
@@ -77,7 +78,7 @@ def test_what_does_not_go_together(desk, content, lines):
         {"softmax_margin": [0, 0], "softmax_margin_step": 9},
         {"model_params": COSINE},
         {"model_params": {"classifier_bias": True}},
-        TRIPLET | {"label_smoothing": 0.1, "tri_loss_lambda_cls": 0},
+        TRIPLET | {"tri_loss_lambda_cls": 0},
         {"focal_gamma": 2},
         {"distillation": {"teacher": "t.pth", "lambda_logits": 1}, "tri_loss_lambda_cls": 0},
         {"distillation": {"teacher": "t.pth", "lambda_embedding": 1}, "tri_loss_lambda_cls": 0},

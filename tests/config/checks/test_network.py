@@ -47,6 +47,12 @@ def test_no_other_band_is_nearer_to_its_share(rows, share):
          [f"model_params.feature_global_dim: {NEEDS_STRIPES} model_params.feature_dim"]),
         ({"model_params": PARTS | {"global_own_stage4": True}}, ["model_params.global_own_stage4: needs a global "
          "branch beside stripes; give model_params.feature_global_dim"]),
+        ({"model_params": {"global_pooling": "gem"}}, ["model_params.global_pooling: needs a global branch beside "
+         "stripes; give model_params.feature_global_dim, or use model_params.part_pooling"]),
+        ({"model_params": PARTS | {"global_bn": False}}, ["model_params.global_bn: needs a global branch beside "
+         "stripes; give model_params.feature_global_dim, or use model_params.part_bn"]),
+        ({"model_params": {"bn_bias": False, "part_bn": False}}, ["model_params.bn_bias: leaves a bias out of a "
+         "normalisation that model_params.part_bn false leaves out whole"]),
         ({"model_params": {"feature_mask": "parts"}},
          [f'model_params.feature_mask: "parts" {NEEDS_STRIPES} "global" or "all"']),
         ({"model_params": PARTS | {"feature_mask": "global"}}, ['model_params.feature_mask: "global" needs a global '

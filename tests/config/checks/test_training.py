@@ -17,7 +17,11 @@ TUNED = {"fine_tune": True, "pretrain_snapshot": "a.pth"}
          ["fine_tune: needs pretrain_snapshot: the frozen layers would keep their initial weights"]),
         (TUNED | {"lr": {"fc_lr": 0}}, ["fine_tune: trains with lr.fc_lr only, and that is 0"]),
         (TUNED | {"tri_loss_lambda_cls": 0, "tri_loss_margin": 1, "batch_sampling_params": "4*2"},
-         ["fine_tune: trains classifiers, but tri_loss_lambda_cls is 0 and distillation.lambda_logits too"]),
+         ["fine_tune: trains classifiers, but tri_loss_lambda_cls is 0 and distillation.lambda_logits too",
+          "fine_tune: trains classifiers only, so the triplet loss has nothing to train; set tri_loss_margin to 0"]),
+        *((TUNED | {"model_params": {name: 0.3}}, ["fine_tune: keeps all before the classifiers as in evaluation, "
+           f"so model_params.{name} does nothing; set that to 0"])
+          for name in ("global_feature_erasing", "pcb_dropout")),
         (TUNED | {"distillation": {"teacher": "t.pth", "lambda_embedding": 1}}, ["fine_tune: trains classifiers only, "
          "so distillation.lambda_embedding has nothing to train; set that to 0"]),
     ],
@@ -34,6 +38,7 @@ def test_what_does_not_go_together(desk, content, lines):
         {"lr": {"decay_step": 0}},
         {"optimizer": "nesterov", "momentum": 0.1},
         TUNED,
+        TUNED | {"model_params": {"feature_dropout": 0.3}},
         TUNED | {"distillation": {"teacher": "t.pth", "lambda_logits": 1}, "tri_loss_lambda_cls": 0},
         TUNED | {"model_params": {"spectral_trans": 0.3}, "batch_sampling_params": "8*4"},
     ],
