@@ -91,7 +91,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def save_tensors(path: Path, content: Mapping[str, Any]) -> None:
     """torch.save through a temporary file beside the target."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        torch.save(dict(content), file)
+        try:
+            torch.save(dict(content), file)
+        except RuntimeError as error:
+            # Stopped amid writing, torch still tries to end its archive, and complains that it cannot; what stopped it,
+            # an interrupt or a full disk, must not be hidden by that.
+            if isinstance(error.__context__, KeyboardInterrupt | OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load_tensors(path: Path) -> Any:

@@ -1,6 +1,7 @@
 """A params file in the predecessor's own words trains once its paths are edited."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,13 +57,15 @@ def test_it_trains_and_every_old_word_is_noted(script: Script, make_market: Call
     assert process.returncode == 0, process.stderr
     for word in ("epochs", "gpus", "focal_loss", "asoftmax_params", "feature_gobal_dim", "random_drop_branchs"):
         assert f"'{word}'" in process.stderr.replace("model_params.", ""), word
-    record = json.loads((script.folder / "work/x/metrics.jsonl").read_text().splitlines()[-1])
+    (run,) = (script.folder / "work").iterdir()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", run.name)
+    record = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert {"softmax_parts", "softmax_parts_spectral", "softmax_global_spectral", "triplet_global"} == set(
         record["losses"]
     ) - {"softmax_global"}
     assert {"spectral_parts_diagonal", "triplet_global_correct", "triplet_global_active"} < set(record["measures"])
     assert record["metrics"]["mAP"] > 0
-    resolved = json.loads((script.folder / "work/x/params.json").read_text())
+    resolved = json.loads((run / "params.json").read_text())
     assert resolved["softmax_margin"] == [0.0, 0.1, 0.3]
     assert (resolved["model_params"]["classifier"], resolved["model_params"]["cosine_scale"]) == ("cosine", 15.0)
     assert (resolved["focal_gamma"], resolved["tri_loss_adaptive_weight"]) == (2.0, True)

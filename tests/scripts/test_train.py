@@ -77,7 +77,8 @@ def test_metrics_jsonl_has_one_object_per_epoch(finished: FinishedRun) -> None:
     assert [record["epoch"] for record in records] == [1, 2]
     assert [record["step"] for record in records] == [4, 8]
     for record in records:
-        assert set(record["losses"]) == {"softmax_parts", "softmax_global", "triplet_global"}
+        spectral = {"softmax_parts_spectral", "softmax_global_spectral"} if record["epoch"] == 2 else set()
+        assert set(record["losses"]) == {"softmax_parts", "softmax_global", "triplet_global"} | spectral
         assert {"seconds", "examples_per_second", "lr", "measures"} < set(record)
         assert {"rank1", "rank5", "rank10", "mAP", "mAP_trapezoid", "mINP"} <= set(record["metrics"])
         assert all(0 <= value <= 1 for value in record["metrics"].values())
@@ -136,8 +137,10 @@ def test_a_finished_run_has_nothing_to_resume(finished: FinishedRun) -> None:
 
 def test_fine_tuning_trains_the_classifiers_of_a_snapshot(finished: FinishedRun) -> None:
     source = finished.path / "model_best.pth"
+    # Frozen layers stay as in evaluation, so what acts on them in training is off.
+    model = {**TINY_PARAMS["model_params"], "global_feature_erasing": 0.0, "spectral_start_epoch": 0}
     params = finished.script.write_params(
-        "fine_tune.json", pretrain_snapshot=str(source), fine_tune=True, tri_loss_margin=0, epoch=1
+        "fine_tune.json", pretrain_snapshot=str(source), fine_tune=True, tri_loss_margin=0, epoch=1, model_params=model
     )
     arguments = ("--config_path", str(params), "--sub_working_dir", "tuned")
     process = finished.script.run("train.py", "--operation", "start_train", *arguments)
@@ -239,9 +242,15 @@ def test_without_evaluation_the_last_model_is_kept(tmp_path: Path) -> None:
         target = tmp_path / "folders" / f"person_{image.name[:4]}" / image.name
         target.parent.mkdir(parents=True, exist_ok=True)
         image.rename(target)
-    sampling = {"class_balanced": False}
+    # Random batches have neither triplets nor clusters to transform.
+    model = {**TINY_PARAMS["model_params"], "spectral_trans": 0.0, "spectral_start_epoch": 0}
     script.write_params(
-        batches_dir="folders", batch_sampling_params=sampling, batch_size=8, tri_loss_margin=0, evaluation_params={}
+        batches_dir="folders",
+        batch_sampling_params={"class_balanced": False},
+        batch_size=8,
+        model_params=model,
+        tri_loss_margin=0,
+        evaluation_params={},
     )
     process = script.run("train.py", "--operation", "start_train", "--sub_working_dir", "run")
     assert process.returncode == 0, process.stderr
@@ -281,28 +290,3 @@ def test_a_background_run_that_cannot_start_says_why(script: Script) -> None:
     assert process.returncode == 2
     assert "no such folder" in process.stderr
     assert not (script.folder / "runs" / "away").exists()
-
-
-def test_the_predecessors_params_train(script: Script, make_market: Market) -> None:
-    make_market(script.folder / "market")
-    model = {"feature_gobal_dim": 8, "random_drop_branchs": 0}
-    old = {
-        **{key: value for key, value in TINY_PARAMS.items() if key not in ("epoch", "tri_loss_margin")},
-        "batches_dir": "market",
-        "epochs": 1,
-        "gpus": "",
-        "imagenet_pretrain": "false",
-        "tri_loss_params": {"margin": 0.3, "lambda_tri": 1.0, "lambda_cls": 1.0, "use_adaptive_weight": "false"},
-        "model_params": {
-            **{k: v for k, v in TINY_PARAMS["model_params"].items() if k != "feature_global_dim"},
-            **model,
-        },
-        "evaluation_params": {"type": "market_evaluate", "step": 1},
-    }
-    (script.folder / "old.json").write_text(json.dumps(old))
-    process = script.run("train.py", "--operation", "start_train", "--config_path", "old.json")
-    assert process.returncode == 0, process.stderr
-    assert "'epochs' is the predecessor's name of 'epoch'" in process.stderr
-    runs = list((script.folder / "runs").iterdir())
-    assert len(runs) == 1
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", runs[0].name)

@@ -1,6 +1,7 @@
 import os
 import pickle
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -20,6 +21,48 @@ def test_a_checkpoint_comes_back_as_it_was_and_is_plain_torch(tmp_path: Path) ->
     plain = torch.load(path, weights_only=True)
     assert plain["format"] == 1
     assert set(plain) == {"format", "model", "params", "labels", "metrics"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.pth"]
+
+
+class Stopping:
+    """A file whose second write is stopped."""
+
+    def __init__(self, file: BinaryIO, stop: BaseException) -> None:
+        self.file = file
+        self.stop = stop
+        self.writes = 0
+
+    def write(self, content: bytes) -> int:
+        self.writes += 1
+        if self.writes == 2:
+            raise self.stop
+        return self.file.write(content)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+@pytest.mark.parametrize(
+    ("stop", "raised", "message"),
+    [
+        (KeyboardInterrupt(), KeyboardInterrupt, ""),
+        (OSError(28, "No space left on device"), DataError, "No space left on device"),
+    ],
+)
+def test_what_stops_the_writing_is_what_is_told_and_the_old_file_stays(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop: BaseException,
+    raised: type[BaseException],
+    message: str,
+) -> None:
+    path = tmp_path / "model.pth"
+    save_checkpoint(path, CHECKPOINT)
+    save: Any = torch.save
+    monkeypatch.setattr(torch, "save", lambda content, file: save(content, Stopping(file, stop)))
+    with pytest.raises(raised, match=message):
+        save_checkpoint(path, CHECKPOINT._replace(params={"epoch": 3}))
+    assert load_checkpoint(path).params == {"epoch": 2}
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.pth"]
 
 
