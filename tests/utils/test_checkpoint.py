@@ -45,7 +45,7 @@ class Stopping:
 @pytest.mark.parametrize(
     ("stop", "raised", "message"),
     [
-        (KeyboardInterrupt(), KeyboardInterrupt, ""),
+        (KeyboardInterrupt(), KeyboardInterrupt, "^$"),
         (OSError(28, "No space left on device"), DataError, "No space left on device"),
     ],
 )
