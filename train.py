@@ -54,7 +54,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         prog="train.py", epilog=OPERATIONS, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     operations = [line.split()[0] for line in OPERATIONS.splitlines()[1:]]
-    parser.add_argument("--operation", required=True, choices=operations, metavar="OPERATION", help="see below")
+    parser.add_argument(
+        "--operation", default="start_train", choices=operations, metavar="OPERATION", help="default: start_train"
+    )
     parser.add_argument("--config_path", type=Path, metavar="FILE", help="default: params.json")
     parser.add_argument("--sub_working_dir", default="", metavar="NAME", help="the run; default: its start time")
     parser.add_argument(

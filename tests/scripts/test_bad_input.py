@@ -148,7 +148,6 @@ def test_mistakes_of_the_evaluator(script: Script, content: str, message: str) -
 @pytest.mark.parametrize(
     "arguments",
     [
-        (),
         ("--operation", "strat_train"),
         ("--operation", "resume_train"),
         ("--operation", "make_synthetic"),
