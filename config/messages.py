@@ -105,6 +105,9 @@ def _mistake(errors: list[ErrorDetails], key: Key, value: Any, allowed: tuple[An
     choices = [shown(word) for word in allowed] or [str(first.get("ctx", {}).get("expected", "another value"))]
     near = nearest(value, [word for word in allowed if isinstance(word, str)]) if isinstance(value, str) else None
     hint = f"; did you mean {shown(near)}?" if near else ""
+    if near is not None and near == value:
+        # The right word where a list of such words belongs.
+        hint = f"; did you mean {shown([near])}?"
     if len(errors) == 1 and first["type"] == "literal_error" and isinstance(value, str):
         return Mistake(f"unknown value {shown(value)}{hint or '.'} Allowed: {', '.join(choices)}")
     expected = dict.fromkeys(" or ".join(choices) if e["type"] == "literal_error" else _expected(e) for e in errors)

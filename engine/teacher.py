@@ -79,7 +79,8 @@ def load_teacher(params: Params, pids: Sequence[int], device: torch.device) -> T
     path = path / MODEL_BEST if path.is_dir() else path
     if not path.is_file():
         raise DataError(
-            f"distillation.teacher: {path}: no such file; train the teacher first, or start where the path leads to it"
+            f"distillation.teacher: {path}: no such file; train the teacher first, or give its path as seen from "
+            f"{Path.cwd()}"
         )
     trained = load_trained_network(path)
     if params.distillation.lambda_logits and list(trained.labels) != list(pids):

@@ -42,7 +42,7 @@ class ModelParams(Options):
     classifier: Literal["linear", "cosine"] = "linear"
     """"cosine": class weights have unit length, as margin softmax needs them."""
     cosine_scale: float = Field(default=0.0, ge=0.0)
-    """Length s that embeddings have before a cosine classifier; 0 = each keeps its own."""
+    """Length s that embeddings have before a cosine classifier; 0 = their own, which a constant margin can collapse."""
     classifier_bias: bool = False
     """Whether the classifiers have a bias."""
     pcb_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
@@ -62,7 +62,7 @@ class ModelParams(Options):
     spectral_start_epoch: int = Field(default=0, ge=0)
     """Epochs without the spectral transform at the start."""
     spectral_start_accuracy: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Training accuracy of an epoch from which on the spectral transform acts."""
+    """Training accuracy of an epoch after which the spectral transform acts; spectral_start_epoch must be over too."""
 
 
 class ModelOptions(Options):

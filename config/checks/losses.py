@@ -78,7 +78,8 @@ def classifier_fits(params: Params) -> Iterator[Conflict]:
     model = params.model_params
     margins = params.softmax_margin if isinstance(params.softmax_margin, tuple) else (params.softmax_margin,)
     if model.classifier == "linear" and any(margins):
-        yield Conflict(("softmax_margin", CLASSIFIER), f'is taken off a cosine, but {CLASSIFIER} is not "cosine"')
+        text = f'is taken off a cosine, but {CLASSIFIER} is not "cosine"; set that, or 0 here'
+        yield Conflict(("softmax_margin", CLASSIFIER), text)
     if model.classifier == "linear" and model.cosine_scale > 0:
         text = f'is the scale of a cosine classifier, but {CLASSIFIER} is not "cosine"'
         yield Conflict(("model_params.cosine_scale", CLASSIFIER), text)

@@ -35,6 +35,7 @@ MODELS = '"resnet_18", "resnet_34", "resnet_50", "resnet_101", "resnet_152"'
         ({"parallels": [0, "a"]}, 'parallels[1]: expected a whole number, got "a"'),
         ({"lr": 3}, "lr: expected an object, got 3"),
         ({"img_h": {"a": 1}}, "img_h: expected a whole number, got an object"),
+        ({"tri_loss_on": "parts"}, 'tri_loss_on: expected a list, got "parts"; did you mean ["parts"]?'),
         ({"tri_loss_on": []}, "tri_loss_on: expected at least one entry, got []"),
         ({"tri_loss_on": ["part"]}, 'tri_loss_on[0]: unknown value "part"; did you mean "parts"? Allowed: "global", '
          '"parts", "concat"'),

@@ -167,7 +167,7 @@ def test_the_runs_that_a_recipe_builds_on_have_recipes(path: Path) -> None:
         run = re.fullmatch(r"runs/(\w+)/model_best\.pth", name)
         assert run is not None
         assert (FOLDER / f"{run[1]}.json") in RECIPES
-        assert f"{run[1]}.json --operation start_train --sub_working_dir {run[1]}\n" in README
+        assert f"{run[1]}.json --sub_working_dir {run[1]}\n" in README
 
 
 def test_the_readme_names_every_file_and_no_other() -> None:

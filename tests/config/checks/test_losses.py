@@ -43,9 +43,11 @@ NO_TRIPLET = (
         ({"softmax_margin_step": 9},
          ["softmax_margin_step: needs a list of margins, but softmax_margin is the single number 0"]),
         ({"softmax_margin": 0.3},
-         ['softmax_margin: is taken off a cosine, but model_params.classifier is not "cosine"']),
+         ['softmax_margin: is taken off a cosine, but model_params.classifier is not "cosine"; set that, '
+          "or 0 here"]),
         ({"softmax_margin": [0, 0.3], "softmax_margin_step": 9},
-         ['softmax_margin: is taken off a cosine, but model_params.classifier is not "cosine"']),
+         ['softmax_margin: is taken off a cosine, but model_params.classifier is not "cosine"; set that, '
+          "or 0 here"]),
         ({"model_params": {"cosine_scale": 15}}, ["model_params.cosine_scale: is the scale of a cosine classifier, but "
          'model_params.classifier is not "cosine"']),
         ({"model_params": COSINE | {"classifier_bias": True}}, ["model_params.classifier: a cosine classifier has no "
