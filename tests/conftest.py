@@ -30,7 +30,6 @@ TINY_PARAMS: dict[str, Any] = {
         "global_feature_erasing": 0.5,
         "random_drop_branches": 1,
         "spectral_trans": 0.3,
-        "spectral_start_epoch": 1,
     },
     "tri_loss_margin": 0.3,
     "lr": {"base_lr": 0.01, "fc_lr": 0.01, "warmup_epoch": 1, "decay_step": [1], "decay_unit": "epoch"},

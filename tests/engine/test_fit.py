@@ -100,8 +100,7 @@ def test_a_state_brings_back_every_draw_and_every_number(training: Training, tmp
 def test_the_spectral_transform_waits_for_its_epoch_and_accuracy(
     training: Training, options: dict[str, float], acts_at: list[int]
 ) -> None:
-    off = {"spectral_trans": 0.0, "spectral_start_epoch": 0}
-    model = training.params.model_params.model_copy(update=off | options)
+    model = training.params.model_params.model_copy(update={"spectral_trans": 0.0, **options})
     training.params = training.params.model_copy(update={"model_params": model})
     acts = []
     for epoch, accuracy in enumerate((0.0, 0.3, 0.5, 0.7)):

@@ -77,8 +77,8 @@ def test_metrics_jsonl_has_one_object_per_epoch(finished: FinishedRun) -> None:
     assert [record["epoch"] for record in records] == [1, 2]
     assert [record["step"] for record in records] == [4, 8]
     for record in records:
-        spectral = {"softmax_parts_spectral", "softmax_global_spectral"} if record["epoch"] == 2 else set()
-        assert set(record["losses"]) == {"softmax_parts", "softmax_global", "triplet_global"} | spectral
+        softmax = {"softmax_parts", "softmax_global", "softmax_parts_spectral", "softmax_global_spectral"}
+        assert set(record["losses"]) == softmax | {"triplet_global"}
         assert {"seconds", "examples_per_second", "lr", "measures"} < set(record)
         assert {"rank1", "rank5", "rank10", "mAP", "mAP_trapezoid", "mINP"} <= set(record["metrics"])
         assert all(0 <= value <= 1 for value in record["metrics"].values())
@@ -138,7 +138,7 @@ def test_a_finished_run_has_nothing_to_resume(finished: FinishedRun) -> None:
 def test_fine_tuning_trains_the_classifiers_of_a_snapshot(finished: FinishedRun) -> None:
     source = finished.path / "model_best.pth"
     # Frozen layers stay as in evaluation, so what acts on them in training is off.
-    model = {**TINY_PARAMS["model_params"], "global_feature_erasing": 0.0, "spectral_start_epoch": 0}
+    model = {**TINY_PARAMS["model_params"], "global_feature_erasing": 0.0}
     params = finished.script.write_params(
         "fine_tune.json", pretrain_snapshot=str(source), fine_tune=True, tri_loss_margin=0, epoch=1, model_params=model
     )
@@ -243,7 +243,7 @@ def test_without_evaluation_the_last_model_is_kept(tmp_path: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         image.rename(target)
     # Random batches have neither triplets nor clusters to transform.
-    model = {**TINY_PARAMS["model_params"], "spectral_trans": 0.0, "spectral_start_epoch": 0}
+    model = {**TINY_PARAMS["model_params"], "spectral_trans": 0.0}
     script.write_params(
         batches_dir="folders",
         batch_sampling_params={"class_balanced": False},
