@@ -145,12 +145,11 @@ def table_of(report: dict[str, Any]) -> str:
     ]
     rows = {row["name"]: row for row in report["rows"]}
     for row in rows.values():
-        spreads = [mean_and_spread(percents(row, metric)) for metric in METRICS]
         cells = [
             row["name"],
             row["extends"],
             row["in_words"],
-            *(f"{mean:.1f} ± {spread:.1f}" for mean, spread in spreads),
+            *(spread_in_words(percents(row, metric)) for metric in METRICS),
             gain_in_words(row, rows[row["extends"]]) if row["extends"] else "",
             f"{statistics.median(run['examples_per_second'] for run in row['runs']):.0f}",
             str(row["runs"][0]["epochs"]),
@@ -169,11 +168,18 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
+def spread_in_words(values: Sequence[float]) -> str:
+    """Mean ± standard deviation; a single value stands alone."""
+    mean, spread = mean_and_spread(values)
+    return f"{mean:.1f} ± {spread:.1f}" if len(values) > 1 else f"{mean:.1f}"
+
+
 def gain_in_words(row: dict[str, Any], parent: dict[str, Any]) -> str:
     """Difference of the mean mAP, with the pooled standard deviation of the two rows, which have equally many seeds."""
     mean, spread = mean_and_spread(percents(row, "mAP"))
     base, base_spread = mean_and_spread(percents(parent, "mAP"))
-    return f"{mean - base:+.1f} ± {math.sqrt((spread**2 + base_spread**2) / 2):.1f}"
+    gain = f"{mean - base:+.1f}"
+    return gain if len(row["runs"]) == 1 else f"{gain} ± {math.sqrt((spread**2 + base_spread**2) / 2):.1f}"
 
 
 def hardware(at_once: int) -> str:
