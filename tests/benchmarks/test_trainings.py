@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -90,6 +91,15 @@ def test_runs_that_need_each_other_are_named(tmp_path: Path) -> None:
     assert trainings.begun == ["c"]
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C works, even where a shell has started the tests in the background and switched it off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_stops_every_run_in_a_way_that_lets_it_go_on(tmp_path: Path) -> None:
     trainings = Trainings(tmp_path, a=WAIT_FOR_INTERRUPT, b=WAIT_FOR_INTERRUPT)
 
