@@ -57,7 +57,7 @@ def fit(training: Training, folder: RunFolder, recorder: Recorder) -> None:
         record_epoch(training, recorder, result, evaluation, time.monotonic() - start)
         training.save(folder.last)
     folder.last.unlink()
-    if params.model_params.spectral_trans and not spectral_acted:
+    if params.model_params.spectral_trans and not training.spectral_acts():
         wanted, reached = params.model_params.spectral_start_accuracy, training.best_accuracy
         logger.warning("the spectral transform never acted: training accuracy reached %.3f, not %g", reached, wanted)
     logger.info("finished: %s", folder.best)

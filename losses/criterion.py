@@ -11,7 +11,7 @@ from losses.distillation import DistillationLoss, TeacherOutput
 from losses.options import LossOptions, TripletFeature
 from losses.softmax import SoftmaxLoss
 from losses.triplet import TripletLoss
-from utils.branches import GLOBAL, PARTS, BranchOutput, ClassScores
+from utils.branches import GLOBAL, PARTS, BranchOutput, ClassScores, end_to_end
 
 
 class Losses(NamedTuple):
@@ -146,4 +146,4 @@ def _triplet_features(output: Mapping[str, BranchOutput], on: TripletFeature) ->
     if on == "global":
         return output[GLOBAL].features
     parts = output[PARTS].features
-    return parts if on == "parts" else parts.transpose(0, 1).flatten(1)[None]
+    return parts if on == "parts" else end_to_end([parts])[None]

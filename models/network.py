@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from models.backbones import ResNet, build_backbone
 from models.classifiers import CosineClassifier, LinearClassifier
 from models.heads import BranchHead
 from models.options import ModelParams
-from utils.branches import GLOBAL, PARTS, BranchOutput, whole_logits
+from utils.branches import GLOBAL, PARTS, BranchOutput, end_to_end, whole_logits
 
 
 class ReidNetwork(nn.Module):
@@ -40,11 +39,7 @@ class ReidNetwork(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) -> embeddings (B, D), all parts of all branches end to end; for retrieval."""
-        per_branch = [
-            head.embed(feature_map)[1].transpose(0, 1).flatten(1)
-            for _, head, feature_map in self._heads_and_maps(images)
-        ]
-        return per_branch[0] if len(per_branch) == 1 else torch.cat(per_branch, dim=1)
+        return end_to_end([head.embed(feature_map)[1] for _, head, feature_map in self._heads_and_maps(images)])
 
     def classifiers(self) -> list[nn.Module]:
         """The classification layer of each branch."""

@@ -1,6 +1,6 @@
 """The language models and losses share: what each branch of a network gives in training."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -45,7 +45,12 @@ class BranchOutput(NamedTuple):
 
 def whole_embedding(output: Mapping[str, BranchOutput]) -> Tensor:
     """Embeddings of all parts of all branches end to end: (B, D), as retrieval compares them."""
-    return torch.cat([branch.embeddings.transpose(0, 1).flatten(1) for branch in output.values()], dim=1)
+    return end_to_end([branch.embeddings for branch in output.values()])
+
+
+def end_to_end(branches: Sequence[Tensor]) -> Tensor:
+    """(P, B, D) of each branch, P and D its own, -> all their parts in one row: (B, sum of P * D)."""
+    return torch.cat([parts.transpose(0, 1).flatten(1) for parts in branches], dim=1)
 
 
 def whole_logits(output: Mapping[str, BranchOutput]) -> Tensor:
