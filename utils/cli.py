@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from utils.errors import UserError
+from utils.errors import ToldElsewhereError, UserError
 
 SUCCESS, FAILURE, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
@@ -16,6 +16,8 @@ def exit_code_of(main: Callable[[], None]) -> int:
     logger = logging.getLogger(__name__)
     try:
         main()
+    except ToldElsewhereError:
+        return USER_MISTAKE
     except UserError as error:
         logger.error("%s", error)
         return USER_MISTAKE

@@ -1,4 +1,4 @@
-"""Which device a run computes on."""
+"""Which device this process of a run computes on."""
 
 from collections.abc import Sequence
 
@@ -6,23 +6,34 @@ import torch
 
 from utils.cpus import num_cpus
 from utils.errors import ParamsError
+from utils.torchrun import launched_as
 
 
 def choose_device(parallels: Sequence[int]) -> torch.device:
-    """The GPU named in `parallels`, else the first GPU, else the CPU.
+    """The GPU that `parallels` has for this process, else the GPU of its own number, else the CPU.
 
     Raises:
-        ParamsError: the GPU named does not exist.
+        ParamsError: a GPU named does not exist, or there are more processes than GPUs to share out.
     """
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if not parallels:
-        return torch.device("cuda", 0) if available else torch.device("cpu")
-    if parallels[0] >= available:
+    local_rank, local_world_size = launched_as()
+    if missing := [str(index) for index in parallels if index >= available]:
         raise ParamsError(
-            f"parallels: there is no GPU {parallels[0]}; this machine has {available}; "
+            f"parallels: there is no GPU {', '.join(missing)}; this machine has {available}; "
             "an empty list takes the first GPU, or the CPU where there is none"
         )
-    return torch.device("cuda", parallels[0])
+    if not parallels and not available:
+        return torch.device("cpu")
+    indices = parallels or range(available)
+    if local_world_size > len(indices):
+        named = "parallels names" if parallels else "this machine has"
+        raise ParamsError(f"parallels: {local_world_size} processes, but {named} {len(indices)} GPUs")
+    return torch.device("cuda", indices[local_rank])
+
+
+def share_cpus() -> None:
+    """Give this process its part of the machine's processors for computing; torchrun would grant it one."""
+    torch.set_num_threads(max(1, num_cpus() // launched_as()[1]))
 
 
 def describe_device(device: torch.device) -> str:

@@ -11,3 +11,7 @@ class ParamsError(UserError):
 
 class DataError(UserError):
     """A data set, image, checkpoint or run folder that cannot be used as it is."""
+
+
+class ToldElsewhereError(UserError):
+    """Another process of the run tells the user; this one ends without a word."""

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from utils.torchrun import speaks
+
 
 class _ScreenHandler(logging.Handler):
     """Writes to stderr without tearing a progress bar apart."""
@@ -15,12 +17,20 @@ class _ScreenHandler(logging.Handler):
 
 
 def log_to_screen() -> None:
-    """Show what the program says of itself on stderr; called once, by an entry script."""
+    """Show what the program says of itself on stderr; called once, by an entry script.
+
+    Of several processes the first speaks; the others tell of errors only.
+    """
     root = logging.getLogger()
-    root.setLevel(logging.INFO)
+    root.setLevel(logging.INFO if speaks() else logging.ERROR)
     handler = _ScreenHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     root.addHandler(handler)
+
+
+def bars_hidden() -> bool | None:
+    """What tqdm's `disable` should be: None, hidden where there is no terminal; True where another process speaks."""
+    return None if speaks() else True
 
 
 def log_to_file(path: Path) -> None:

@@ -1,0 +1,58 @@
+"""Tensors of all processes as if one process had them all: for losses and statistics of the whole global batch.
+
+The gradients assume that the gradients of the processes are averaged, as DistributedDataParallel does.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+from torch.autograd.function import once_differentiable
+
+from utils.distributed import this_process
+
+
+def gathered(features: Tensor, dim: int) -> Tensor:
+    """The tensors of all processes end to end along `dim`, in the order of the ranks, with a gradient.
+
+    Every process must call this, and then compute the same loss of all the rows: so its gradient for its own rows is
+    complete, and no process needs another's. The gradient is multiplied by the number of processes, as averaging
+    divides it by that.
+
+    Args:
+        features: of the same shape and type in all processes.
+        dim: not negative.
+
+    Returns:
+        The argument itself where there is one process.
+    """
+    if this_process().world_size == 1:
+        return features
+    return _Gathered.apply(features, dim)  # pyright: ignore[reportReturnType]
+
+
+def stacked(values: Tensor) -> Tensor:
+    """The tensors of all processes, of the same shape (...), as (world_size, ...); every process must call this.
+
+    Without gradient. All processes get the same bits.
+    """
+    values = values.detach().contiguous()
+    world_size = this_process().world_size
+    if world_size == 1:
+        return values[None]
+    whole = values.new_empty((world_size, *values.shape))
+    distributed.all_gather(list(whole.unbind()), values)
+    return whole
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, dim: int) -> Tensor:
+        ctx.dim, ctx.size = dim, features.shape[dim]
+        return torch.cat(stacked(features).unbind(), dim)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        dist = this_process()
+        return dist.world_size * gradient.narrow(ctx.dim, dist.rank * ctx.size, ctx.size), None

@@ -1,0 +1,63 @@
+"""In which number format a network computes."""
+
+from contextlib import AbstractContextManager
+from typing import Literal, NamedTuple
+
+import torch
+
+from utils.errors import ParamsError
+
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+"""Values of the key `precision`."""
+
+
+class Precision(NamedTuple):
+    """The format of a network's activations; weights are float32 always.
+
+    name: "fp32", "bf16" or "fp16"; dtype: as torch calls it.
+    """
+
+    name: str
+    dtype: torch.dtype
+
+    @property
+    def scales_gradients(self) -> bool:
+        """float16 has so small a range that gradients must be scaled up, lest they vanish."""
+        return self.dtype == torch.float16
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        """A context in which a network computes in this format; float32 changes nothing."""
+        return torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+
+FP32 = Precision("fp32", torch.float32)
+BF16 = Precision("bf16", torch.bfloat16)
+FP16 = Precision("fp16", torch.float16)
+
+
+def evaluation_precision(name: PrecisionName, device: torch.device) -> Precision:
+    """The format in which a network trained with `precision` is evaluated: on a GPU the same, on a CPU float32."""
+    return choose_precision(name, device) if device.type == "cuda" else FP32
+
+
+def in_single(values: torch.Tensor) -> torch.Tensor:
+    """The values in at least float32, in which losses are computed: half precision is widened, float64 stays."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
+    """The format that `precision` asks for; "auto" is bfloat16 on a GPU that computes in it, else float32.
+
+    Raises:
+        ParamsError: the device does not compute in that format.
+    """
+    has_bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    match name:
+        case "auto":
+            return BF16 if has_bf16 else FP32
+        case "bf16" if device.type == "cuda" and not has_bf16:
+            raise ParamsError('precision: this GPU does not compute in bf16; set "fp16" or "fp32"')
+        case "fp16" if device.type != "cuda":
+            raise ParamsError('precision: "fp16" needs a GPU; set "auto" or "fp32"')
+        case _:
+            return {"fp32": FP32, "bf16": BF16, "fp16": FP16}[name]

@@ -1,0 +1,19 @@
+"""Seeds of everything random in a run: each follows from the run's seed and from where the run stands.
+
+Nothing is carried from one step to the next, so that a run which goes on draws what it would have drawn, and
+processes that are to draw alike do so without a word.
+"""
+
+import numpy as np
+
+# What a stream of random numbers is for; two purposes never share one.
+INITIAL_WEIGHTS, AUGMENTATION, PIXELS, MODEL, BRANCHES = range(5)
+
+
+def seed_for(purpose: int, seed: int, *where: int) -> int:
+    """A seed of 63 bits for `purpose`, from the run's seed and any number of counters such as step and rank.
+
+    Source: the hashing of NumPy's SeedSequence, in which neighbouring counters give unrelated seeds.
+    """
+    state = np.random.SeedSequence([purpose, seed, *where]).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
