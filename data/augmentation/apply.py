@@ -1,0 +1,101 @@
+"""Augmentation of whole batches on the device: draws and images in, what the network sees out."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from data.augmentation.colours import scale_brightness, scale_contrast, scale_saturation, turn_hue
+from data.augmentation.draws import Draws
+from data.augmentation.geometry import crop_and_mirror, erase_, rotate
+from data.augmentation.normalisation import normalise, normalise_unit
+from data.options import DataAugmentation
+
+CPU_PIXELS = 2**20
+"""Pixels that go through all steps together on a CPU: few enough to stay in its caches from one step to the next."""
+
+
+def augment(
+    images: Tensor,
+    draws: Draws,
+    options: DataAugmentation,
+    height: int,
+    width: int,
+    pixel_generator: torch.Generator,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Training images, changed as drawn and normalised.
+
+    Args:
+        images: (B, 3, H, W) uint8, of at least height x width once padded; channels-last ones are fastest.
+        draws: of these images, by `draw` with the same options and sizes.
+        height, width: size of the result, pixels.
+        pixel_generator: source of noise and of random fill, on the device of `images`; unused without these options.
+        dtype: of the result; the arithmetic is float32.
+
+    Returns:
+        (B, 3, height, width) in dtype, channels-last.
+    """
+    shape = len(images), 3, height, width
+    pixels = torch.empty(shape, dtype=dtype, device=images.device, memory_format=torch.channels_last)
+    for where in _chunks(len(images), CPU_PIXELS // (height * width) if images.device.type == "cpu" else len(images)):
+        noise = _normal(pixels[where], pixel_generator) if options.noise else None
+        erasing = options.random_erasing
+        filled = erasing.probability and erasing.fill == "random"
+        fill = _normal(pixels[where], pixel_generator) if filled else None
+        apply(images[where], draws.part(where), options, noise, fill, out=pixels[where])
+    return pixels
+
+
+def apply(
+    images: Tensor, draws: Draws, options: DataAugmentation, noise: Tensor | None, fill: Tensor | None, out: Tensor
+) -> None:
+    """Change images as drawn: tensor arithmetic only, without a branch on a value, so that it can be compiled.
+
+    Args:
+        images: (B, 3, H, W) uint8.
+        draws: of these images.
+        noise: (B, 3, height, width) standard normal, where options.noise is on.
+        fill: what random erasing leaves, of the same shape; None for the mean colour.
+        out: (B, 3, height, width) channels-last, is written.
+    """
+    height, width = out.shape[2:]
+    images = crop_and_mirror(images, draws.tops, draws.lefts, draws.mirrored, options.pad, height, width)
+    if noise is None and all(numbers is None for numbers in draws[3:8]):
+        normalise(images, options.normalisation, out)
+    else:
+        pixels = _jitter_colours(images.float().div_(255), draws)
+        if draws.angles is not None:
+            pixels = rotate(pixels, draws.angles)
+        if noise is not None:
+            pixels = (pixels + options.noise * noise).clamp_(0, 1)
+        normalise_unit(pixels, options.normalisation, out)
+    if draws.rectangles is not None:
+        # After normalisation the mean colour is zero, and random pixels are standard normal.
+        erase_(out, draws.rectangles, fill)
+
+
+def _jitter_colours(pixels: Tensor, draws: Draws) -> Tensor:
+    """Brightness, contrast, saturation and hue, in this order, each only where its option is on."""
+    if draws.brightness is not None:
+        pixels = scale_brightness(pixels, draws.brightness)
+    if draws.contrast is not None:
+        pixels = scale_contrast(pixels, draws.contrast)
+    if draws.saturation is not None:
+        pixels = scale_saturation(pixels, draws.saturation)
+    if draws.hue is not None:
+        pixels = turn_hue(pixels, draws.hue)
+    return pixels
+
+
+def _chunks(batch: int, most: int) -> Iterator[slice]:
+    """A batch in as few parts as possible of `most` images each, all of about the same size."""
+    size = math.ceil(batch / math.ceil(batch / max(most, 1)))
+    for start in range(0, batch, size):
+        yield slice(start, start + size)
+
+
+def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal float32 numbers in the shape of `like`."""
+    return torch.randn(like.shape, generator=generator, device=like.device)

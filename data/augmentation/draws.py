@@ -1,0 +1,107 @@
+"""What chance decides about every image of a batch, drawn before anything is done to it."""
+
+import math
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from data.options import DataAugmentation, RandomErasing
+
+ERASING_ATTEMPTS = 100
+"""Rectangles tried per image. Source: Zhong et al. 2017, reference code."""
+
+
+class Draws(NamedTuple):
+    """Numbers of B images, on the device of the images; None where the option is off."""
+
+    tops: Tensor
+    """(B,) int64, first row of the crop; negative in the padding."""
+    lefts: Tensor
+    """(B,) int64, first column of the crop."""
+    mirrored: Tensor | None
+    """(B,) bool."""
+    brightness: Tensor | None
+    """(B,) factors, as contrast and saturation."""
+    contrast: Tensor | None
+    saturation: Tensor | None
+    hue: Tensor | None
+    """(B,) shares of the colour circle."""
+    angles: Tensor | None
+    """(B,) radians."""
+    rectangles: Tensor | None
+    """(B, 4) int64: top, left, height and width of what is erased, in the crop; height 0 = nothing."""
+
+    def part(self, where: slice) -> Self:
+        """The numbers of some of the images."""
+        return self._make(None if numbers is None else numbers[where] for numbers in self)
+
+
+def draw(
+    options: DataAugmentation,
+    batch: int,
+    full_height: int,
+    full_width: int,
+    height: int,
+    width: int,
+    generator: torch.Generator,
+) -> Draws:
+    """Draw for a whole batch.
+
+    Several processes that share a batch draw for all of it, from the same seed, and take their `part`: together they
+    see what one process alone would see.
+
+    Args:
+        batch: number of images.
+        full_height, full_width: size of the images, pixels; with the padding at least height x width.
+        height, width: size of the crops.
+        generator: source of the numbers; they lie on its device.
+    """
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, device=generator.device)
+
+    def places(number: int) -> Tensor:
+        return torch.randint(number, (batch,), generator=generator, device=generator.device) - options.pad
+
+    def around(centre: float, spread: float) -> Tensor | None:
+        return centre + spread * (2 * uniform(batch) - 1) if spread else None
+
+    erasing = options.random_erasing
+    return Draws(
+        tops=places(full_height + 2 * options.pad - height + 1),
+        lefts=places(full_width + 2 * options.pad - width + 1),
+        mirrored=uniform(batch) < 0.5 if options.mirror else None,
+        brightness=around(1.0, options.brightness),
+        contrast=around(1.0, options.contrast),
+        saturation=around(1.0, options.saturation),
+        hue=around(0.0, options.hue),
+        angles=around(0.0, math.radians(options.rotation)),
+        rectangles=draw_rectangles(batch, height, width, erasing, generator) if erasing.probability else None,
+    )
+
+
+def draw_rectangles(batch: int, height: int, width: int, options: RandomErasing, generator: torch.Generator) -> Tensor:
+    """What random erasing hits: (B, 4) int64, top, left, height and width of one rectangle per image, or height 0.
+
+    As in the paper an image tries rectangles (area uniform, aspect uniform between min_aspect and its inverse) until
+    one is smaller than the image; here all attempts are drawn at once and the first that fits is taken.
+
+    Source: Zhong et al. 2017, arXiv 1708.04896, algorithm 1.
+    """
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, device=generator.device)
+
+    shape = (batch, ERASING_ATTEMPTS)
+    areas = height * width * (options.min_area + (options.max_area - options.min_area) * uniform(*shape))
+    aspects = options.min_aspect + (1 / options.min_aspect - options.min_aspect) * uniform(*shape)
+    heights, widths = (areas * aspects).sqrt().round(), (areas / aspects).sqrt().round()
+    fits = (heights < height) & (widths < width)
+    first = fits.int().argmax(1, keepdim=True)
+    heights, widths = heights.gather(1, first), widths.gather(1, first)
+    # A corner is drawn among the places that keep the rectangle inside.
+    tops = (uniform(batch, 1) * (height - heights + 1)).floor()
+    lefts = (uniform(batch, 1) * (width - widths + 1)).floor()
+    hit = fits.any(1, keepdim=True) & (uniform(batch, 1) < options.probability)
+    return torch.cat((tops, lefts, heights * hit, widths), dim=1).long()

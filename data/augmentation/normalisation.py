@@ -1,0 +1,78 @@
+"""Pixels to what a network expects and back: one multiply-add per pixel."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Normalisation = Literal["imagenet", "half"]
+
+STATISTICS = {
+    # Mean and standard deviation per channel (RGB) of pixels in 0..1; ImageNet's as torchvision's models expect them.
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+
+
+def normalise(images: Tensor, normalisation: Normalisation, out: Tensor | None = None) -> Tensor:
+    """What evaluation does to images: (pixel / 255 - mean) / standard deviation, per channel.
+
+    Args:
+        images: (B, 3, H, W) uint8; channels-last ones are read as they lie, others are copied to that first.
+        out: (B, 3, H, W) channels-last of any float dtype, written if given.
+
+    Returns:
+        `out`, or float32 (B, 3, H, W) in channels-last.
+    """
+    return _normalised(images, normalisation, 255, out)
+
+
+def normalise_unit(pixels: Tensor, normalisation: Normalisation, out: Tensor | None = None) -> Tensor:
+    """`normalise` for floating-point pixels in 0..1; without `out` the result keeps their dtype."""
+    return _normalised(pixels, normalisation, 1, out)
+
+
+def unit_again(pixels: Tensor, normalisation: Normalisation) -> Tensor:
+    """The inverse of `normalise_unit`; noise may lie outside 0..1."""
+    means, deviations = STATISTICS[normalisation]
+    return _multiply_add(pixels, deviations, means)
+
+
+def denormalise(pixels: Tensor, normalisation: Normalisation) -> Tensor:
+    """The inverse of `normalise`, for looking at a batch: (B, 3, H, W) float32 -> uint8, clipped."""
+    return unit_again(pixels, normalisation).clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+def _normalised(pixels: Tensor, normalisation: Normalisation, white: int, out: Tensor | None) -> Tensor:
+    """Pixels in 0..white, normalised."""
+    means, deviations = STATISTICS[normalisation]
+    scales = tuple(1 / (white * deviation) for deviation in deviations)
+    shifts = tuple(-mean / deviation for mean, deviation in zip(means, deviations, strict=True))
+    return _multiply_add(pixels, scales, shifts, out)
+
+
+def _multiply_add(
+    pixels: Tensor, scales: tuple[float, ...], shifts: tuple[float, ...], out: Tensor | None = None
+) -> Tensor:
+    """(B, 3, H, W) times a scale per channel plus a shift per channel, in channels-last."""
+    width = pixels.shape[3]
+    # Whole rows of W * 3 numbers against a row of constants: broadcasting over 3 channels is ten times slower on a CPU.
+    scale, shift = (_channels(values, pixels.device).repeat(width) for values in (scales, shifts))
+    rows = as_rows(pixels.contiguous(memory_format=torch.channels_last))
+    return as_images(torch.addcmul(shift, rows, scale, out=None if out is None else as_rows(out)))
+
+
+def as_rows(images: Tensor) -> Tensor:
+    """(B, 3, H, W) channels-last -> (B, H, W * 3), a view."""
+    batch, channels, height, width = images.shape
+    return images.permute(0, 2, 3, 1).view(batch, height, width * channels)
+
+
+def as_images(rows: Tensor) -> Tensor:
+    """The inverse of `as_rows`."""
+    return rows.unflatten(2, (-1, 3)).permute(0, 3, 1, 2)
+
+
+def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """(3,) float32, made on the device: a copy from the host would wait for all that the device has to do before."""
+    return torch.cat([torch.full((1,), value, device=device) for value in values])
