@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from data.layouts import LayoutChoice
+from data.store import DataCache
 from data.synthetic import SyntheticOptions
 from utils.options import Options
 
@@ -68,7 +69,7 @@ class DataOptions(Options):
     """The keys of params.json that `data/` reads."""
 
     batches_dir: str = "synthetic"
-    """Folder of the data set, or "synthetic" for the built-in pedestrians."""
+    """Folder of the data set, an .lmdb file packed by build_lmdb, or "synthetic" for the built-in pedestrians."""
     data_layout: LayoutChoice = "auto"
     """Layout of batches_dir: that of a public data set, or one folder per identity; "auto" looks."""
     test_list: str = ""
@@ -77,8 +78,8 @@ class DataOptions(Options):
     """The built-in pedestrians, used when batches_dir is "synthetic"."""
     bad_images: Literal["error", "skip"] = "error"
     """What an unreadable image means: stop before training with a list of all, or leave each out with a log line."""
-    data_cache: Literal["auto", "ram", "none"] = "auto"
-    """Keep decoded images in memory; "auto" does so where they fit a quarter of what is free."""
+    data_cache: DataCache = "auto"
+    """Where decoded images stay: on the "device", in "ram" or nowhere, "none"; "auto": where there is ample room."""
     img_h: int = Field(default=256, ge=16)
     """Height of the image the network sees, pixels."""
     img_w: int = Field(default=128, ge=16)

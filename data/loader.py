@@ -1,0 +1,48 @@
+"""Batches on the device, read ahead in threads while the device computes."""
+
+from collections.abc import Generator, Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from data.read_ahead import read_ahead
+from data.store.stores import ImageStore
+
+
+class Batch(NamedTuple):
+    """What one step learns from, on the device."""
+
+    images: Tensor
+    """(B, 3, H, W) uint8, channels last."""
+    labels: Tensor
+    """(B,) int64."""
+
+
+def load_batches(
+    store: ImageStore, labels: Tensor, batches: Iterable[Sequence[int]], device: torch.device
+) -> Generator[Batch, None, None]:
+    """The images and labels of each batch, in order.
+
+    The calling thread waits only for images that are not read yet, never for the device: copies are queued on its
+    current stream.
+
+    Args:
+        store: serves the images; one that keeps them on a device keeps them on this one.
+        labels: of all its images (N,) int64, on the CPU.
+        batches: the images of each batch by their index.
+        device: where the batches are wanted.
+
+    Raises:
+        DataError: an image is unreadable; when its batch is due.
+    """
+    pinned = device.type == "cuda"
+
+    def fetch(batch: Sequence[int]) -> tuple[Tensor, Tensor]:
+        chosen = labels[torch.tensor(batch, dtype=torch.int64)]
+        return store.fetch(batch, pinned=pinned), chosen.pin_memory() if pinned else chosen
+
+    for fetched, chosen in read_ahead(fetch, batches):
+        # Page-locked memory may be dropped here: torch gives it to nobody else before the copies out of it are done.
+        images = store.serve(fetched.to(device, non_blocking=True))
+        yield Batch(images, chosen.to(device, non_blocking=True))

@@ -1,0 +1,116 @@
+"""Chooses the store of a run by what memory there is, the same in all its processes."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+
+from data.store.fill import images_in_ram, images_on_device
+from data.store.shared import NoRoomError
+from data.store.stores import DeviceStore, FileStore, ImageStore, RamStore
+from utils.agreement import agreed
+from utils.distributed import gather_objects
+from utils.errors import ParamsError
+from utils.free_memory import free_memory
+
+logger = logging.getLogger(__name__)
+
+DataCache = Literal["auto", "device", "ram", "none"]
+
+CPU = torch.device("cpu")
+MIB = 2**20
+
+
+class Free(NamedTuple):
+    """Bytes of memory nobody uses."""
+
+    ram: int | None
+    """None: the system does not tell."""
+    device: int | None
+    """None: the run computes on the CPU."""
+
+
+def build_store(
+    paths: Sequence[Path], height: int, width: int, data_cache: DataCache, device: torch.device = CPU
+) -> ImageStore:
+    """The store that `data_cache` asks for; every process of the run must call this, and all get the same kind.
+
+    Args:
+        paths: the images, the same in all processes.
+        height, width: their size when served, pixels.
+        data_cache: where they are kept decoded. "auto": on the device if they take at most a third of what is free
+            there, else in memory if at most a quarter, else nowhere.
+        device: what the run computes on.
+
+    Raises:
+        ParamsError: `data_cache` names a place that is not there, or in which they find no room.
+        UserError: an image that is to be kept cannot be read.
+    """
+    size = len(paths) * height * width * 3
+    free = least(gather_objects(free_now(device)))
+    with agreed():
+        place = choose_place(data_cache, size, free)
+    what, why = f"{len(paths)} training images of {height}x{width}", _describe(data_cache, size, free)
+    if place == "device":
+        logger.info("%s are kept decoded on the device: %s", what, why)
+        return DeviceStore(images_on_device(paths, height, width, device))
+    if place == "ram":
+        try:
+            images = images_in_ram(paths, height, width)
+        except NoRoomError as error:
+            if data_cache == "ram":
+                with agreed():
+                    raise ParamsError(f'data_cache: "ram": {error}; make room, or set "none"') from error
+            why = f"they would be kept, but {error}"
+        else:
+            logger.info("%s are kept decoded in memory: %s", what, why)
+            return RamStore(images)
+    logger.info("%s are decoded anew each time: %s", what, why)
+    return FileStore(paths, height, width)
+
+
+def choose_place(data_cache: DataCache, size: int, free: Free) -> Literal["device", "ram", "none"]:
+    """Where `size` bytes of decoded images are kept.
+
+    Raises:
+        ParamsError: not where `data_cache` wants them.
+    """
+    if data_cache == "none":
+        return "none"
+    if data_cache == "auto":
+        if free.device is not None and size <= free.device // 3:
+            return "device"
+        return "ram" if free.ram is not None and size <= free.ram // 4 else "none"
+    if data_cache == "device" and free.device is None:
+        raise ParamsError('data_cache: "device" is the memory of a GPU, and this run computes on the CPU; set "auto"')
+    room = free.device if data_cache == "device" else free.ram
+    if room is not None and size > room:
+        raise ParamsError(
+            f'data_cache: "{data_cache}": the decoded training images take {size / MIB:.0f} MiB, and '
+            f'{room / MIB:.0f} MiB are free there; set "auto" or "none"'
+        )
+    return data_cache
+
+
+def free_now(device: torch.device) -> Free:
+    """What this process finds free."""
+    return Free(free_memory(), torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None)
+
+
+def least(readings: Sequence[Free]) -> Free:
+    """What every process has; not known where one does not know."""
+    return Free(*(None if None in column else min(column) for column in zip(*readings, strict=True)))
+
+
+def _describe(data_cache: DataCache, size: int, free: Free) -> str:
+    """The arithmetic behind the choice."""
+    if data_cache == "none":
+        return 'data_cache is "none"'
+    memory = (
+        "nobody knows how much memory is free" if free.ram is None else f"{free.ram / MIB:.0f} MiB of memory are free"
+    )
+    device = "" if free.device is None else f", {free.device / MIB:.0f} MiB on the device"
+    rule = '; "auto" takes a third of the device or a quarter of the memory' if data_cache == "auto" else ""
+    return f"they take {size / MIB:.0f} MiB; {memory}{device}{rule}"

@@ -1,0 +1,70 @@
+"""Decodes all images of a set into one tensor, on the CPU or on a device, alone or with the run's other processes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from data.read_ahead import read_ahead
+from data.store.shared import shared_bytes
+from data.store.stores import FileStore
+from utils.agreement import agreed
+from utils.distributed import Dist, gather_rows, this_process
+from utils.logs import bars_hidden
+
+# Large enough to make little of each thread's start, small enough for an even progress bar.
+IMAGES_AT_A_TIME = 16
+
+
+def images_in_ram(paths: Sequence[Path], height: int, width: int) -> Tensor:
+    """N files -> (N, H, W, 3) uint8 on the CPU; the processes of one machine decode a part each and share the whole.
+
+    Every process of the run must call this.
+
+    Raises:
+        NoRoomError: the memory cannot be shared; in every process.
+        UserError: some process cannot read an image; in every process.
+    """
+    dist = this_process()
+    shape = (len(paths), height, width, 3)
+    if dist.local_world_size == 1:
+        images = torch.empty(shape, dtype=torch.uint8)
+    else:
+        images = torch.frombuffer(shared_bytes(torch.Size(shape).numel()), dtype=torch.uint8).view(shape)
+    part = Dist(dist.local_rank, dist.local_world_size).share(len(paths))
+    with agreed():
+        decode_into(images[part], paths[part])
+    return images
+
+
+def images_on_device(paths: Sequence[Path], height: int, width: int, device: torch.device) -> Tensor:
+    """N files -> (N, H, W, 3) uint8 on the device; each process decodes a part, and the devices exchange them.
+
+    Every process of the run must call this.
+
+    Raises:
+        UserError: some process cannot read an image; in every process.
+    """
+    part = this_process().share(len(paths))
+    images = torch.empty((len(paths[part]), height, width, 3), dtype=torch.uint8, device=device)
+    with agreed():
+        decode_into(images, paths[part])
+    return gather_rows(images)
+
+
+def decode_into(images: Tensor, paths: Sequence[Path]) -> None:
+    """Decode N files in threads into `images` (N, H, W, 3) uint8 on any device, with a progress bar.
+
+    Raises:
+        DataError: an image is unreadable.
+    """
+    files = FileStore(paths, *images.shape[1:3])
+    pinned = images.device.type == "cuda"
+    numbers = torch.arange(len(paths)).split(IMAGES_AT_A_TIME)
+    with tqdm(desc="decoding images", total=len(paths), unit="img", leave=False, disable=bars_hidden()) as progress:
+        decoded = read_ahead(lambda chunk: files.fetch(chunk.tolist(), pinned=pinned), numbers)
+        for room, pixels in zip(images.split(IMAGES_AT_A_TIME), decoded, strict=True):
+            room.copy_(pixels, non_blocking=True)
+            progress.update(len(pixels))

@@ -1,0 +1,62 @@
+"""All images of a list in order, once: what an evaluation reads."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from torch import Tensor
+
+from data.images import decode
+from data.kept import KeptImages
+from data.read_ahead import read_ahead
+from data.store.stores import stack_images
+from utils.errors import DataError
+
+
+def stream_images(
+    paths: Sequence[Path],
+    height: int,
+    width: int,
+    batch_size: int,
+    bad_images: Literal["error", "skip"] = "error",
+    *,
+    kept: KeptImages | None = None,
+    pinned: bool = False,
+) -> Iterator[tuple[list[int], Tensor]]:
+    """All images in order, in batches, decoded ahead in threads.
+
+    Args:
+        paths: the images' files.
+        height, width: size wanted, pixels.
+        batch_size: images in a batch, fewer in the last.
+        bad_images: what an unreadable image means.
+        kept: where images of earlier passes are found, and those of this one left; None: all are decoded anew.
+        pinned: whether batches lie in page-locked memory.
+
+    Yields:
+        Positions in `paths` of the B images read, and the images (B, 3, H, W) uint8, channels last. With "skip" an
+        unreadable image is left out, so a batch may be smaller; a batch in which none is readable is not yielded.
+
+    Raises:
+        DataError: an image is unreadable and `bad_images` is "error".
+    """
+    read_one = decode if kept is None else kept.read
+
+    def read(positions: Sequence[int]) -> tuple[list[int], Tensor]:
+        readable: list[int] = []
+        images: list[np.ndarray] = []
+        for position in positions:
+            try:
+                images.append(read_one(paths[position], height, width))
+            except DataError:
+                if bad_images == "error":
+                    raise
+                continue
+            readable.append(position)
+        return readable, stack_images(images, len(images), height, width, pinned=pinned).permute(0, 3, 1, 2)
+
+    batches = (range(first, min(first + batch_size, len(paths))) for first in range(0, len(paths), batch_size))
+    for readable, images in read_ahead(read, batches):
+        if readable:
+            yield readable, images

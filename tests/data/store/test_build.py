@@ -1,0 +1,134 @@
+"""Which store a run gets, alone and in several processes."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import data.store.build as build
+from data.store import DataCache, DeviceStore, FileStore, ImageStore, RamStore, build_store
+from data.store.build import Free, choose_place, least
+from data.store.shared import NoRoomError
+from tests.processes import run_in_processes
+from utils.agreement import ToldElsewhereError
+from utils.distributed import this_process
+from utils.errors import ParamsError, UserError
+
+
+@pytest.fixture
+def paths(tmp_path: Path, draw_image: Callable[..., Path]) -> list[Path]:
+    return [draw_image(tmp_path / f"{index}.png", seed=index) for index in range(7)]
+
+
+@pytest.mark.parametrize(
+    ("free", "place"),
+    [
+        (Free(ram=10_000, device=3000), "device"),
+        (Free(ram=10_000, device=2999), "ram"),
+        (Free(ram=3999, device=2999), "none"),
+        (Free(ram=None, device=2999), "none"),
+        (Free(ram=None, device=3000), "device"),
+        (Free(ram=4000, device=None), "ram"),
+        (Free(ram=3999, device=None), "none"),
+        (Free(ram=None, device=None), "none"),
+    ],
+)
+def test_auto_takes_a_third_of_the_device_or_a_quarter_of_the_memory(free: Free, place: str) -> None:
+    assert choose_place("auto", 1000, free) == place
+
+
+@pytest.mark.parametrize(
+    ("asked", "free"),
+    [
+        ("none", Free(ram=0, device=0)),
+        ("ram", Free(ram=1000, device=None)),
+        ("ram", Free(ram=None, device=10**9)),
+        ("device", Free(ram=0, device=1000)),
+    ],
+)
+def test_a_place_that_is_asked_for_is_taken_if_there_is_room_at_all(asked: DataCache, free: Free) -> None:
+    assert choose_place(asked, 1000, free) == asked
+
+
+@pytest.mark.parametrize(
+    ("asked", "free", "message"),
+    [
+        ("ram", Free(ram=2**20, device=None), r'data_cache: "ram": .* take 2 MiB, and 1 MiB are free there'),
+        ("device", Free(ram=2**30, device=2**20), r'data_cache: "device": .* take 2 MiB, and 1 MiB are free there'),
+        ("device", Free(ram=2**30, device=None), r'data_cache: "device" .* this run computes on the CPU; set "auto"'),
+    ],
+)
+def test_a_place_without_room_is_refused(asked: DataCache, free: Free, message: str) -> None:
+    with pytest.raises(ParamsError, match=message):
+        choose_place(asked, 2**21, free)
+
+
+def test_processes_reckon_with_what_the_poorest_has() -> None:
+    assert least([Free(5, None), Free(3, None)]) == Free(3, None)
+    assert least([Free(5, 8), Free(7, 6)]) == Free(5, 6)
+    assert least([Free(5, 8), Free(None, 9)]) == Free(None, 8)
+
+
+def test_data_cache_decides_what_is_kept(paths: list[Path], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        assert isinstance(build_store(paths, 16, 8, "none"), FileStore)
+        assert isinstance(build_store(paths, 16, 8, "ram"), RamStore)
+        assert isinstance(build_store(paths, 16, 8, "auto"), RamStore)
+        # A million images of a million pixels each are more than a quarter of any memory.
+        assert isinstance(build_store(paths * 150_000, 1000, 1000, "auto"), FileStore)
+    none, _, auto, large = (record.getMessage() for record in caplog.records)
+    assert none == '7 training images of 16x8 are decoded anew each time: data_cache is "none"'
+    assert auto.startswith("7 training images of 16x8 are kept decoded in memory: they take 0 MiB; ")
+    assert "1050000 training images of 1000x1000 are decoded anew each time: they take 3004074 MiB; " in large
+
+
+def test_images_that_fit_a_third_of_the_device_go_there(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "free_now", lambda _: Free(ram=10**9, device=3 * 7 * 16 * 8 * 3))
+    store = build_store(paths, 16, 8, "auto")
+    assert isinstance(store, DeviceStore)
+    assert torch.equal(store.read([5, 2]), FileStore(paths, 16, 8).read([5, 2]))
+
+
+def test_the_device_of_a_run_on_the_cpu_is_refused(paths: list[Path]) -> None:
+    with pytest.raises(ParamsError, match="this run computes on the CPU"):
+        build_store(paths, 16, 8, "device")
+
+
+def stores_in_process(paths: list[Path], cases: list[list[int]]) -> list[tuple[str, torch.Tensor]]:
+    """For each case, free memory of each process: the kind of store, and some images from it."""
+    found = []
+    with pytest.raises(UserError if this_process().is_main else ToldElsewhereError):
+        build_store(paths, 16, 8, "device")
+    for rams in cases:
+        ram = rams[this_process().rank]
+        build.free_now = lambda _, ram=ram: Free(ram, None)
+        store = build_store(paths, 16, 8, "auto")
+        found.append((type(store).__name__, store.read([6, 0, 3])))
+    return found
+
+
+def test_all_processes_choose_alike(paths: list[Path]) -> None:
+    enough = 4 * 7 * 16 * 8 * 3
+    found = run_in_processes(stores_in_process, 2, paths, [[enough, enough], [enough, enough - 1]])
+    expected = FileStore(paths, 16, 8).read([6, 0, 3])
+    for of_process in found:
+        assert [kind for kind, _ in of_process] == ["RamStore", "FileStore"]
+        assert all(torch.equal(images, expected) for _, images in of_process)
+
+
+def no_room(paths: list[Path], height: int, width: int) -> torch.Tensor:
+    raise NoRoomError("9 MiB in /dev/shm for all processes of a machine: No space left on device")
+
+
+def test_auto_goes_on_without_memory_that_cannot_be_shared(
+    paths: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(build, "images_in_ram", no_room)
+    with caplog.at_level(logging.INFO):
+        store: ImageStore = build_store(paths, 16, 8, "auto")
+    assert isinstance(store, FileStore)
+    assert "decoded anew each time: they would be kept, but 9 MiB in /dev/shm" in caplog.text
+    with pytest.raises(ParamsError, match=r'data_cache: "ram": 9 MiB in /dev/shm .*: No space left'):
+        build_store(paths, 16, 8, "ram")

@@ -1,0 +1,62 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import data.kept
+import data.stream
+from data.images import decode
+from data.kept import KeptImages
+from data.stream import stream_images
+from utils.errors import DataError
+
+
+@pytest.fixture
+def paths(tmp_path: Path, draw_image: Callable[..., Path]) -> list[Path]:
+    return [draw_image(tmp_path / f"{index}.png", seed=index) for index in range(7)]
+
+
+def test_all_images_come_in_order(paths: list[Path]) -> None:
+    batches = list(stream_images(paths, 48, 24, batch_size=3))
+    assert [positions for positions, _ in batches] == [[0, 1, 2], [3, 4, 5], [6]]
+    images = torch.cat([images for _, images in batches])
+    assert images.dtype == torch.uint8
+    for image, path in zip(images, paths, strict=True):
+        assert torch.equal(image.permute(1, 2, 0), torch.tensor(decode(path, 48, 24)))
+
+
+def test_streaming_leaves_out_bad_images_only_if_told_to(paths: list[Path]) -> None:
+    paths[2].write_bytes(b"")
+    paths[6].write_bytes(b"")
+    with pytest.raises(DataError, match=r"2\.png"):
+        list(stream_images(paths, 128, 64, batch_size=3))
+    for kept in (None, KeptImages(10**9)):
+        for _ in range(2):
+            batches = list(stream_images(paths, 128, 64, batch_size=3, bad_images="skip", kept=kept))
+            # The last batch held nothing but a bad image.
+            assert [positions for positions, _ in batches] == [[0, 1], [3, 4, 5]]
+            assert [tuple(images.shape) for _, images in batches] == [(2, 3, 128, 64), (3, 3, 128, 64)]
+            assert torch.equal(batches[1][1][0].permute(1, 2, 0), torch.tensor(decode(paths[3])))
+
+
+def test_later_passes_take_what_was_kept_and_decode_the_rest(
+    paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[Path] = []
+
+    def counted(path: Path, height: int, width: int):
+        decoded.append(path)
+        return decode(path, height, width)
+
+    monkeypatch.setattr(data.kept, "decode", counted)
+    monkeypatch.setattr(data.stream, "decode", counted)
+    kept = KeptImages(4 * 48 * 24 * 3 + 1)
+    passes = []
+    for _ in range(3):
+        decoded.clear()
+        passes.append(torch.cat([images for _, images in stream_images(paths, 48, 24, batch_size=2, kept=kept)]))
+        # Which four are kept depends on which thread was first.
+        assert len(decoded) == (7 if len(passes) == 1 else 3)
+    expected = torch.cat([images for _, images in stream_images(paths, 48, 24, batch_size=2)])
+    assert all(torch.equal(images, expected) for images in passes)
