@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.images import find_bad_images
-from data.layouts import describe_layouts, read_layout
+from data.layouts import LayoutChoice, describe_layouts, detect_layout, read_layout
+from data.lmdb_format import is_lmdb
+from data.lmdb_reading import read_lmdb
 from data.options import DataOptions
 from data.samples import DISTRACTOR_PID, JUNK_PID, Dataset, Sample, sorted_pids
 from data.synthetic import cached_synthetic
+from utils.distributed import gather_objects, this_process
 from utils.errors import DataError, ParamsError
 
 SYNTHETIC = "synthetic"
@@ -22,16 +25,31 @@ def read_dataset(options: DataOptions) -> Dataset:
     """The data set in `batches_dir`; the synthetic pedestrians are made first if they are not there yet."""
     if options.batches_dir == SYNTHETIC:
         return read_layout(cached_synthetic(SYNTHETIC_ROOT, options.synthetic), "market", options.test_list)
-    return read_layout(Path(options.batches_dir).expanduser(), options.data_layout, options.test_list)
+    return read_root(Path(options.batches_dir).expanduser(), options.data_layout, options.test_list)
+
+
+def read_root(root: Path, layout: LayoutChoice = "auto", test_list: str = "") -> Dataset:
+    """The data set in a folder or in an LMDB file; raises as `read_layout` and `read_lmdb`."""
+    return read_lmdb(root, layout, test_list) if is_lmdb(root) else read_layout(root, layout, test_list)
+
+
+def find_root(options: DataOptions) -> tuple[Path, str]:
+    """Folder that `read_dataset` reads, and the layout it has; "auto" is what is found there."""
+    if options.batches_dir == SYNTHETIC:
+        return cached_synthetic(SYNTHETIC_ROOT, options.synthetic), "market"
+    root = Path(options.batches_dir).expanduser()
+    return root, detect_layout(root) if options.data_layout == "auto" else options.data_layout
 
 
 def without_bad_images(dataset: Dataset, options: DataOptions) -> Dataset:
-    """Check every image of the data set before anything is trained on it.
+    """Check every image of the data set before anything is trained on it; the processes of a run share the work.
 
     Raises:
         DataError: some are unreadable and `bad_images` is "error"; the message names them all.
     """
-    bad = find_bad_images([sample.path for split in dataset for sample in split])
+    paths = [sample.path for split in dataset for sample in split]
+    mine = this_process().share(len(paths))
+    bad = [image for share in gather_objects(find_bad_images(paths[mine])) for image in share]
     if not bad:
         return dataset
     if options.bad_images == "error":
@@ -43,8 +61,11 @@ def without_bad_images(dataset: Dataset, options: DataOptions) -> Dataset:
     return Dataset(*([sample for sample in split if sample.path not in bad_paths] for split in dataset))
 
 
-def check_training_set(train: Sequence[Sample], options: DataOptions) -> None:
+def check_training_set(train: Sequence[Sample], options: DataOptions, world_size: int = 1) -> None:
     """Refuse a training set the sampler cannot use, and say in one line each what is odd but legal.
+
+    Args:
+        world_size: processes that train together, each on images of its own.
 
     Raises:
         DataError: no images, or fewer than two identities.
@@ -57,14 +78,15 @@ def check_training_set(train: Sequence[Sample], options: DataOptions) -> None:
         raise DataError(f"{options.batches_dir}: no training images found; expected {expected}")
     if len(images_of) < 2:
         raise DataError(f"{options.batches_dir}: the training set has {len(images_of)} identity; at least 2 are needed")
-    if sampling.class_balanced and len(images_of) < sampling.P:
+    spread = f" on each of {world_size} devices" if world_size > 1 else ""
+    if sampling.class_balanced and len(images_of) < world_size * sampling.P:
         raise ParamsError(
-            f"batch_sampling_params.P: {sampling.P} identities a batch, but the training set has {len(images_of)}; "
-            f"lower P"
+            f"batch_sampling_params.P: {sampling.P} identities a batch{spread}, but the training set has "
+            f"{len(images_of)}; lower P"
         )
-    if not sampling.class_balanced and options.images_per_step > len(train):
+    if not sampling.class_balanced and world_size * options.images_per_step > len(train):
         raise ParamsError(
-            f"batch_size: {options.images_per_step} is more than the {len(train)} training images; lower it"
+            f"batch_size: {options.images_per_step}{spread} is more than the {len(train)} training images; lower it"
         )
     if sampling.class_balanced and (few := sum(number < sampling.K for number in images_of.values())):
         logger.info("%d identities have fewer than K = %d images; theirs are repeated in a batch", few, sampling.K)

@@ -30,7 +30,7 @@ class Options(EvaluationParams):
     pairs_file: str = ""
     """List of pairs in the format of LFW's pairs.txt; "" = draw them from query and gallery of the data set."""
     pairs_dir: str = ""
-    """Folder of the images that pairs_file names, NAME/NAME_0001.jpg; "" = batches_dir."""
+    """Folder or .lmdb file of the images that pairs_file names, NAME/NAME_0001.jpg; "" = batches_dir."""
     image_suffix: str = ".jpg"
     """Ending of the images that pairs_file names."""
     num_pairs: int = Field(default=6000, ge=2, multiple_of=2)

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from config.params import Params
-from data.layouts import read_layout
+from data.dataset import read_root
 from data.layouts.msmt import MSMT
+from data.lmdb_format import is_lmdb
+from data.lmdb_reading import read_about
 from data.samples import Dataset
 from evaluate import market_evaluate
 from utils.errors import DataError
@@ -19,7 +21,7 @@ class Options(market_evaluate.Options):
     """The keys of evaluation_params when its type is "msmt_evaluate": those of market_evaluate and one more."""
 
     msmt_dir: str = ""
-    """Folder of MSMT17, V2 or V1; "" = batches_dir."""
+    """Folder of MSMT17, V2 or V1, or an .lmdb file packed from it; "" = batches_dir."""
 
     def data_set(self, batches_dir: str) -> str:
         """Name of what is measured."""
@@ -55,6 +57,7 @@ def _on_msmt(config: Params) -> Params:
 
 def _read_msmt(config: Params) -> Dataset:
     root = Path(_folder(config)).expanduser()
-    if not MSMT.is_in(root):
+    is_msmt = read_about(root).layout == "msmt" if is_lmdb(root) else MSMT.is_in(root)
+    if not is_msmt:
         raise DataError(f"evaluation_params.msmt_dir: {root}: no MSMT17 here; expected {MSMT.description}")
-    return read_layout(root, "msmt")
+    return read_root(root, "msmt")

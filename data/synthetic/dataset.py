@@ -17,6 +17,7 @@ from data.synthetic.plan import GALLERY, QUERY, TRAIN, plan_shots
 from data.synthetic.worker import render_share
 from utils.cpus import num_cpus
 from utils.errors import DataError
+from utils.logs import bars_hidden
 
 RENDERER_VERSION = 3
 """Raised with every change that gives other images, so that no cached set of an older renderer is taken."""
@@ -92,7 +93,7 @@ def _render(folder: Path, options: SyntheticOptions, workers: int) -> None:
     workers = min(workers, max(1, total // _ENOUGH_FOR_PROCESSES))
     written = render_share(options, folder, 0, 1) if workers == 1 else _processes(options, folder, workers)
     # Closing ends the processes even when the interruption comes from here, before the folder is removed.
-    with closing(written), tqdm(total=total, desc="synthetic pedestrians", unit="image", disable=None) as bar:
+    with closing(written), tqdm(total=total, desc="synthetic pedestrians", unit="image", disable=bars_hidden()) as bar:
         for _ in written:
             bar.update()
 

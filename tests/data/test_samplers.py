@@ -1,3 +1,4 @@
+import math
 from collections import Counter
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 
 from data.options import BatchSampling, DataOptions
 from data.samplers import epoch_batches, pk_batches, random_batches
+from utils.distributed import Dist
 
 LABELS = [label for label in range(10) for _ in range(3 + label)]
 
@@ -74,3 +76,24 @@ def test_an_epoch_follows_from_seed_and_epoch_alone(class_balanced: bool) -> Non
     assert epoch_batches(options, LABELS, seed=1, epoch=6) != first
     assert epoch_batches(options, LABELS, seed=2, epoch=5) != first
     assert all(len(batch) == 8 for batch in first)
+
+
+@pytest.mark.parametrize("class_balanced", [True, False])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_processes_share_one_order_of_batches(class_balanced: bool, accumulate: int) -> None:
+    sampling = BatchSampling(class_balanced=class_balanced, P=2, K=2)
+    options = DataOptions(batch_size=4, batch_sampling_params=sampling)
+    labels = LABELS * 3
+    batches = epoch_batches(options, labels, 1, 5, world_size=3, accumulate=accumulate)
+    assert len(batches) % accumulate == 0
+    steps = len(labels) / (12 * accumulate)
+    assert len(batches) // accumulate == (round(steps) if class_balanced else math.ceil(steps))
+    for batch in batches:
+        parts = [batch[Dist(rank, 3).share(len(batch))] for rank in range(3)]
+        assert [len(part) for part in parts] == [4, 4, 4]
+        if class_balanced:
+            identities = [{labels[index] for index in part} for part in parts]
+            assert [len(each) for each in identities] == [2, 2, 2]
+            assert len(set.union(*identities)) == 6  # none is in two processes
+    larger = DataOptions(batch_size=12, batch_sampling_params=sampling.model_copy(update={"P": 6}))
+    assert batches == epoch_batches(larger, labels, 1, 5, accumulate=accumulate)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from config.params import Params
-from data.augment import normalise
+from data.augmentation.normalisation import normalise
 from data.images import decode
 from data.samples import Sample
 from evaluate.core.report.blocks import ImageGroup, ImageGroups, Note, Section, Shown, Verdict

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from data.features import Features
-from data.images import decode
+from data.images import decode, image_exists
 from data.samples import DISTRACTOR_PID, JUNK_PID
 from evaluate.core.report.blocks import Shown, Verdict
 from utils.errors import DataError
@@ -25,7 +25,7 @@ def why_no_pictures(*parts: Features) -> str:
         return "The pictures are missing here: the embeddings come from a file that does not name its images."
     for part in parts:
         path = part.samples[0].path
-        if not path.is_file():
+        if not image_exists(path):
             return f"The pictures are missing here: the image files are no longer where they were, such as {path}."
     return ""
 

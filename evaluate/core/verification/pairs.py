@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from data.images import image_exists
 from data.samples import Sample
 from evaluate.core.retrieval.distances import Metric
 from utils.errors import DataError
@@ -60,7 +61,7 @@ def read_pairs(path: Path, folder: Path, suffix: str) -> Pairs:
     pairs = _parse(lines[1:], num_folds, num_each, problems)
     index_of = {image: index for index, image in enumerate(dict.fromkeys(image for pair in pairs for image in pair))}
     samples = _samples(index_of, folder, suffix)
-    problems += [f"no such image: {sample.path}" for sample in samples if not sample.path.is_file()]
+    problems += [f"no such image: {sample.path}" for sample in samples if not image_exists(sample.path)]
     if problems:
         shown = "".join(f"\n  {problem}" for problem in problems[:NUM_SHOWN])
         rest = f"\n  and {len(problems) - NUM_SHOWN} more" if len(problems) > NUM_SHOWN else ""
