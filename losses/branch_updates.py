@@ -6,10 +6,8 @@ from torch import Tensor
 from utils.branches import BranchOutput, ClassScores, SpectralOutput
 
 
-def draw_updated_parts(
-    num_parts: int, draws: int, device: torch.device, generator: torch.Generator | None = None
-) -> Tensor:
-    """Draw the parts that a step updates: (P,) bool, at least one True.
+def draw_updated_parts(num_parts: int, draws: int, generator: torch.Generator) -> Tensor:
+    """Draw the parts that a step updates: (P,) bool on the generator's device, at least one True.
 
     Each draw names a part to leave out, with replacement. If that names all, the last drawn is updated after all;
     by symmetry each part is that one equally often.
@@ -17,11 +15,10 @@ def draw_updated_parts(
     Args:
         num_parts: P.
         draws: at least 1.
-        device: of the result.
-        generator: on that device; None: its default one.
+        generator: source of the draws; processes that are to update the same parts have one of the same seed.
     """
-    drawn = torch.randint(num_parts, (draws,), generator=generator, device=device)
-    parts = torch.arange(num_parts, device=device)
+    drawn = torch.randint(num_parts, (draws,), generator=generator, device=generator.device)
+    parts = torch.arange(num_parts, device=generator.device)
     left_out = (drawn[:, None] == parts).any(0)
     return ~left_out | (left_out.all() & (parts == drawn[-1]))
 

@@ -12,6 +12,9 @@ from losses.options import LossOptions, TripletFeature
 from losses.softmax import SoftmaxLoss
 from losses.triplet import TripletLoss
 from utils.branches import GLOBAL, PARTS, BranchOutput, ClassScores, end_to_end
+from utils.collectives import gathered
+from utils.distributed import mean_over_processes
+from utils.randomness import BRANCHES, seed_for
 
 
 class Losses(NamedTuple):
@@ -26,11 +29,17 @@ class Losses(NamedTuple):
 class Criterion(nn.Module):
     """Classification on every part of every branch, triplet losses on the features chosen, and what a teacher teaches.
 
+    With several processes each has its part of the batch, and the losses of the whole are the mean of theirs.
+
     Args:
         classification, triplet, distillation: the losses; None leaves one out.
         triplet_on: "global", "parts" (each part on its own) and "concat" (the parts end to end).
         random_drop_branches: draws of stripes that get no gradient from a step; 0: all get one.
         update_max_loss_branch: whether of all stripes only that with the highest classification loss gets a gradient.
+        gather_embeddings: whether the triplets are those of the images of all processes, of which each has as many;
+            otherwise each process forms triplets of its own. The triplet losses and their measures are then the same
+            in all.
+        seed: of the run; the stripes left out follow from it and the step, the same in all processes.
 
     Raises:
         ValueError: the stripe to update is chosen in two ways, or by a classification loss that is left out.
@@ -44,6 +53,8 @@ class Criterion(nn.Module):
         triplet_on: Sequence[TripletFeature] = ("global",),
         random_drop_branches: int = 0,
         update_max_loss_branch: bool = False,
+        gather_embeddings: bool = False,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if update_max_loss_branch and (random_drop_branches or classification is None):
@@ -54,6 +65,8 @@ class Criterion(nn.Module):
         self.triplet_on = tuple(triplet_on)
         self.random_drop_branches = random_drop_branches
         self.update_max_loss_branch = update_max_loss_branch
+        self.gather_embeddings = gather_embeddings
+        self.seed = seed
 
     def forward(
         self,
@@ -80,8 +93,10 @@ class Criterion(nn.Module):
             if branch.spectral is not None:
                 measures[f"spectral_{name}_diagonal"] = branch.spectral.diagonal.detach()
         if self.triplet is not None:
+            compared = self._to_compare(labels, 0)
             for on in self.triplet_on:
-                terms[f"triplet_{on}"], found = self.triplet(_triplet_features(output, on), labels)
+                features = self._to_compare(_triplet_features(output, on), 1)
+                terms[f"triplet_{on}"], found = self.triplet(features, compared)
                 measures |= {f"triplet_{on}_{name}": value for name, value in found.items()}
         if self.distillation is not None:
             if teacher is None:
@@ -89,16 +104,22 @@ class Criterion(nn.Module):
             terms |= self.distillation(output, teacher)
         return Losses(terms, measures)
 
+    def _to_compare(self, values: Tensor, images: int) -> Tensor:
+        """Labels or features of all images that triplets are formed of; `images` is the dimension they lie along."""
+        return gathered(values, images) if self.gather_embeddings else values
+
     def _leave_stripes_out(
         self, output: Mapping[str, BranchOutput], labels: Tensor, step: int
     ) -> Mapping[str, BranchOutput]:
         """The output with the gradient cut off from the stripes that this step does not update."""
         if self.random_drop_branches:
-            num_parts = len(output[PARTS].features)
-            keep = draw_updated_parts(num_parts, self.random_drop_branches, labels.device)
+            generator = torch.Generator(labels.device).manual_seed(seed_for(BRANCHES, self.seed, step))
+            keep = draw_updated_parts(len(output[PARTS].features), self.random_drop_branches, generator)
         elif self.update_max_loss_branch and self.classification is not None:
             with torch.no_grad():
-                keep = hardest_part(self.classification(output[PARTS].scores, labels, step))
+                # The hardest of the whole batch, so that all processes update the same one.
+                losses = mean_over_processes(self.classification(output[PARTS].scores, labels, step))
+            keep = hardest_part(losses)
         else:
             return output
         return {name: leave_out(branch, keep) if name == PARTS else branch for name, branch in output.items()}
@@ -111,8 +132,12 @@ def build_criterion(
     update_max_loss_branch: bool = False,
     embedding_dim: int = 0,
     teacher_dim: int = 0,
+    seed: int = 0,
 ) -> Criterion:
-    """The losses that the params describe; the sizes are those of the network's and the teacher's embeddings."""
+    """The losses that the params describe; the sizes are those of the network's and the teacher's embeddings.
+
+    The random draws of a step follow from the seed and its number.
+    """
     classification = triplet = distillation = None
     if options.tri_loss_lambda_cls:
         classification = SoftmaxLoss(
@@ -129,7 +154,14 @@ def build_criterion(
         weights = taught.lambda_logits, taught.lambda_embedding
         distillation = DistillationLoss(*weights, taught.temperature, embedding_dim, teacher_dim)
     return Criterion(
-        classification, triplet, distillation, options.tri_loss_on, random_drop_branches, update_max_loss_branch
+        classification,
+        triplet,
+        distillation,
+        options.tri_loss_on,
+        random_drop_branches,
+        update_max_loss_branch,
+        options.gather_embeddings,
+        seed,
     )
 
 

@@ -36,6 +36,8 @@ class LossOptions(Options):
     """Features with a triplet loss: the global (or single) one, each part's own, the parts put end to end."""
     tri_loss_adaptive_weight: bool = False
     """Weigh all positives and negatives by their difficulty (Ristani and Tomasi 2018) instead of taking the hardest."""
+    gather_embeddings: bool = False
+    """Form triplets of the images of all devices in a step; otherwise each device forms its own."""
     softmax_margin: SoftmaxMargin | tuple[SoftmaxMargin, ...] = 0.0
     """Additive margin m of AM-softmax (Wang et al. 2018), on the cosine; a list follows softmax_margin_step."""
     softmax_margin_step: int = Field(default=0, ge=0)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utils.branches import ClassScores
+from utils.precision import in_single
 
 
 def softmax_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, focal_gamma: float = 0.0) -> Tensor:
@@ -22,7 +23,7 @@ def softmax_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, f
     Source: Lin et al. 2017, arXiv 1708.02002, equation 4.
     """
     parts, batch, _ = logits.shape
-    flat, targets = logits.float().flatten(0, 1), labels.repeat(parts)
+    flat, targets = in_single(logits).flatten(0, 1), labels.repeat(parts)
     losses = F.cross_entropy(flat, targets, reduction="none", label_smoothing=label_smoothing)
     if focal_gamma:
         missed = -torch.expm1(-F.cross_entropy(flat, targets, reduction="none"))
@@ -47,13 +48,13 @@ def subtract_margin(scores: ClassScores, labels: Tensor, margin: float) -> Tenso
 
     Source: Wang et al. 2018, arXiv 1801.05599, equations 5 and 6.
     """
-    logits = scores.logits.float()
+    logits = in_single(scores.logits)
     if not margin:
         return logits
     if scores.lengths is None:
         raise ValueError(f"a softmax margin, got {margin}, needs a cosine classifier; this one is linear")
     is_true = labels[:, None] == torch.arange(logits.shape[-1], device=labels.device)
-    return torch.where(is_true, logits - margin * scores.lengths.float()[..., None], logits)
+    return torch.where(is_true, logits - margin * in_single(scores.lengths)[..., None], logits)
 
 
 def margin_at(margins: float | tuple[float, ...], every: int, step: int) -> float:

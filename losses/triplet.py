@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utils.distances import euclidean
+from utils.precision import in_single
 
 
 class Triplets(NamedTuple):
@@ -28,7 +29,8 @@ def batch_hard(features: Tensor, labels: Tensor) -> Triplets:
 
     Source: Hermans et al. 2017, arXiv 1703.07737, equation 5.
     """
-    distances = euclidean(features.float(), features.float())
+    features = in_single(features)
+    distances = euclidean(features, features)
     same = labels[:, None] == labels
     # The zero of the anchor itself is exact this way; computed, it has the rounding error of the features' squares.
     positive = distances.masked_fill(~_same_but_not_itself(same), 0.0).amax(-1)
@@ -48,7 +50,8 @@ def batch_weighted(features: Tensor, labels: Tensor) -> Triplets:
 
     Source: Ristani and Tomasi 2018, arXiv 1803.10859, the adaptive weights of the triplet loss.
     """
-    distances = euclidean(features.float(), features.float())
+    features = in_single(features)
+    distances = euclidean(features, features)
     same = labels[:, None] == labels
     positive = _weighted_mean(distances, distances, _same_but_not_itself(same))
     negative = _weighted_mean(distances, -distances, ~same)

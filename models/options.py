@@ -58,7 +58,7 @@ class ModelParams(Options):
     update_max_loss_branch: bool = False
     """Of all stripes only the one with the highest classification loss of the batch gets a gradient."""
     spectral_trans: float = Field(default=0.0, ge=0.0)
-    """Temperature sigma of the spectral feature transform (Luo et al. 2018) within a batch; 0 = off."""
+    """Temperature sigma of the spectral feature transform (Luo et al. 2018) in a batch, each device's own; 0 = off."""
     spectral_start_epoch: int = Field(default=0, ge=0)
     """Epochs without the spectral transform at the start."""
     spectral_start_accuracy: float = Field(default=0.0, ge=0.0, lt=1.0)

@@ -1,7 +1,10 @@
 """Spectral feature transform: within a batch, each image is seen together with the images like it."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from utils.precision import in_single
 
 
 def spectral_transform(embeddings: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
@@ -21,7 +24,8 @@ def spectral_transform(embeddings: Tensor, sigma: float) -> tuple[Tensor, Tensor
     Source: Luo et al. 2018, arXiv 1811.11405, section 3.
     """
     # In half precision exp(cosine / sigma) has too few digits for a small sigma.
-    directions = F.normalize(embeddings.float(), dim=-1)
-    transition = (directions @ directions.transpose(-1, -2) / sigma).softmax(-1)
+    with torch.autocast(embeddings.device.type, enabled=False):
+        directions = F.normalize(in_single(embeddings), dim=-1)
+        transition = (directions @ directions.transpose(-1, -2) / sigma).softmax(-1)
     share = transition.detach().diagonal(dim1=-2, dim2=-1).mean()
     return transition.to(embeddings.dtype) @ embeddings, share

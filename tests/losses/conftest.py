@@ -5,7 +5,7 @@ from typing import Any
 from losses.criterion import Criterion, build_criterion
 from losses.options import Distillation, LossOptions
 
-NOT_LOSS_OPTIONS = ("random_drop_branches", "update_max_loss_branch", "embedding_dim", "teacher_dim")
+NOT_LOSS_OPTIONS = ("random_drop_branches", "update_max_loss_branch", "embedding_dim", "teacher_dim", "seed")
 
 
 def make_criterion(**settings: Any) -> Criterion:

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from losses.branch_updates import draw_updated_parts, hardest_part, leave_out
+from losses.criterion import Criterion
 from losses.distillation import TeacherOutput
 from tests.losses.conftest import make_criterion
 from utils.branches import GLOBAL, PARTS, BranchOutput, ClassScores, SpectralOutput
 
-CPU = torch.device("cpu")
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
 NUM_PARTS = 4
 
@@ -31,7 +31,7 @@ def test_parts_are_left_out_with_the_exact_probabilities(num_parts: int, draws: 
     generator = torch.Generator().manual_seed(10 * num_parts + draws)
     counts: Counter[frozenset[int]] = Counter()
     for _ in range(10_000):
-        keep = draw_updated_parts(num_parts, draws, CPU, generator)
+        keep = draw_updated_parts(num_parts, draws, generator)
         counts[frozenset(keep.nonzero().flatten().tolist())] += 1
     shares = exact_shares(num_parts, draws)
     assert sum(shares.values()) == pytest.approx(1.0)
@@ -44,7 +44,7 @@ def test_parts_are_left_out_with_the_exact_probabilities(num_parts: int, draws: 
 
 def test_draws_follow_from_the_generator() -> None:
     first, second = (
-        [draw_updated_parts(6, 3, CPU, generator).tolist() for _ in range(20)]
+        [draw_updated_parts(6, 3, generator).tolist() for _ in range(20)]
         for generator in (torch.Generator().manual_seed(3), torch.Generator().manual_seed(3))
     )
     assert first == second
@@ -148,20 +148,36 @@ def test_no_loss_reaches_a_stripe_left_out_and_every_loss_keeps_its_value(
         assert some_updated.reached(GLOBAL) == {what: [True] for what in reaches}
 
 
+def updated_stripes(criterion: Criterion, step: int) -> tuple[bool, ...]:
+    """Which stripes a step updates; the global branch is updated always."""
+    stripes = Stripes()
+    torch.stack([*criterion(stripes.output, LABELS, step).terms.values()]).sum().backward()
+    kept = stripes.reached(PARTS)["logits"]
+    assert stripes.reached(PARTS)["spectral logits"] == kept
+    assert stripes.reached(GLOBAL) == {"logits": [True], "spectral logits": [True]}
+    return tuple(kept)
+
+
 @pytest.mark.parametrize("draws", [0, 1, 4, 50])
 def test_each_step_draws_anew_and_updates_the_global_branch_always(draws: int) -> None:
-    torch.manual_seed(0)
     criterion = make_criterion(random_drop_branches=draws)
-    seen = set()
-    for _ in range(20):
-        stripes = Stripes()
-        torch.stack([*criterion(stripes.output, LABELS).terms.values()]).sum().backward()
-        kept = stripes.reached(PARTS)["logits"]
-        assert stripes.reached(PARTS)["spectral logits"] == kept
-        assert stripes.reached(GLOBAL) == {"logits": [True], "spectral logits": [True]}
-        assert max(1, NUM_PARTS - draws) <= sum(kept) <= (NUM_PARTS - 1 if draws else NUM_PARTS)
-        seen.add(tuple(kept))
-    assert len(seen) == 1 if draws == 0 else len(seen) > 1
+    seen = [updated_stripes(criterion, step) for step in range(20)]
+    most = NUM_PARTS - 1 if draws else NUM_PARTS
+    assert all(max(1, NUM_PARTS - draws) <= sum(kept) <= most for kept in seen)
+    assert len(set(seen)) == 1 if draws == 0 else len(set(seen)) > 1
+
+
+def test_the_stripes_follow_from_seed_and_step_alone() -> None:
+    first, second, other = (
+        [updated_stripes(make_criterion(random_drop_branches=2, seed=seed), step) for step in range(20)]
+        for seed in (5, 5, 6)
+    )
+    assert first == second
+    assert first != other
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    updated_stripes(make_criterion(random_drop_branches=2), 0)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("settings", [{}, {"softmax_margin": 0.9}, {"focal_gamma": 4.0}, {"label_smoothing": 0.9}])

@@ -224,13 +224,14 @@ def test_options_reach_the_losses() -> None:
         tri_loss_lambda_cls=3.0,
         tri_loss_on=("parts",),
         tri_loss_adaptive_weight=True,
+        gather_embeddings=True,
         softmax_margin=(0.1, 0.2),
         softmax_margin_step=7,
         focal_gamma=1.5,
         label_smoothing=0.1,
         distillation=Distillation(teacher="t.pth", lambda_logits=0.3, lambda_embedding=0.4, temperature=5.0),
     )
-    built = build_criterion(options, random_drop_branches=6, embedding_dim=20, teacher_dim=7)
+    built = build_criterion(options, random_drop_branches=6, embedding_dim=20, teacher_dim=7, seed=9)
     softmax, triplet, distillation = built.classification, built.triplet, built.distillation
     assert softmax is not None
     assert (softmax.weight, softmax.margin, softmax.margin_step) == (3.0, (0.1, 0.2), 7)
@@ -242,4 +243,5 @@ def test_options_reach_the_losses() -> None:
     assert distillation.projection is not None
     assert distillation.projection.weight.shape == (7, 20)
     assert (built.triplet_on, built.random_drop_branches, built.update_max_loss_branch) == (("parts",), 6, False)
+    assert (built.gather_embeddings, built.seed) == (True, 9)
     assert build_criterion(options, update_max_loss_branch=True).update_max_loss_branch

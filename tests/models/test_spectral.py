@@ -71,6 +71,5 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
     def in_double(x: torch.Tensor) -> torch.Tensor:
         return spectral_transform(x, 0.3)[0]
 
-    # The similarities are in single precision whatever the embeddings are.
-    assert torch.autograd.gradcheck(in_double, embeddings, eps=1e-2, atol=2e-2, rtol=2e-2)
+    assert torch.autograd.gradcheck(in_double, embeddings)
     assert not spectral_transform(embeddings, 0.3)[1].requires_grad

@@ -1,0 +1,153 @@
+"""Batch normalisation when several processes share a batch: over the whole of it, or each over its own part."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from utils.collectives import stacked
+from utils.distributed import mean_over_processes, this_process
+from utils.precision import in_single
+
+
+def synchronised(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network with every batch normalisation over the images of all processes.
+
+    Parameters, buffers and their names stay. Every process must call it, and train on each batch together.
+
+    Args:
+        network: changed in place; a network that is itself a normalisation is replaced.
+        device: where it computes. PyTorch's own synchronised normalisation has no CPU code, so there it is ours.
+
+    Returns:
+        The argument itself where there is one process.
+    """
+    if this_process().world_size == 1:
+        return network
+    network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return network if device.type == "cuda" else _for_cpu(network)
+
+
+def average_buffers(network: nn.Module) -> None:
+    """Set each buffer of floating point numbers to its mean over the processes; all end with the same bits.
+
+    Where each process normalises its own part of a batch, the running means and variances differ; their mean is used
+    from then on, and saved. Every process must call this.
+    """
+    buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
+    if this_process().world_size == 1 or not buffers:
+        return
+    # In double precision the mean of equal numbers is exactly that number.
+    means = mean_over_processes(torch.cat([buffer.detach().double().flatten() for buffer in buffers]))
+    distributed.broadcast(means, src=0)
+    for buffer, mean in zip(buffers, means.split([buffer.numel() for buffer in buffers]), strict=True):
+        buffer.copy_(mean.view_as(buffer))
+
+
+class CpuSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """`nn.SyncBatchNorm` for the CPU: the same settings, parameters and buffers, and in training its results.
+
+    Not one of its kind, though: DistributedDataParallel refuses those on a CPU.
+
+    The processes may have different numbers of images. Outside training it normalises with the running statistics.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"expected (B, C) or (B, C, ...), got {tuple(input.shape)}")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C) or (B, C, H, W) -> the same shape, type and memory format."""
+        if not self.training:
+            return super().forward(input)
+        self._check_input_dim(input)
+        mean, variance, count = _statistics(input.detach())
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            factor = 1.0 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean.to(self.running_mean), factor)
+            # The variance of the images' distribution, which theirs underestimates.
+            self.running_var.lerp_((variance * (count / (count - 1))).to(self.running_var), factor)
+        return _Normalised.apply(input, self.weight, self.bias, mean, variance, count, self.eps)  # pyright: ignore[reportReturnType]
+
+
+class _Normalised(torch.autograd.Function):
+    """Batch normalisation with given statistics of all processes, whose gradient knows that they depend on the input.
+
+    Source: Ioffe and Szegedy 2015, arXiv 1502.03167, section 3; the sums over the batch are those of all processes.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        values: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean: Tensor,
+        variance: Tensor,
+        count: Tensor,
+        eps: float,
+    ) -> Tensor:
+        ctx.save_for_backward(values, weight, mean, (variance + eps).rsqrt(), count)
+        return F.batch_norm(values, mean, variance, weight, bias, training=False, eps=eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        values, weight, mean, inverse, count = ctx.saved_tensors
+        shape = _per_channel(values)
+        normalised = (in_single(values) - mean.view(shape)) * inverse.view(shape)
+        slope = in_single(gradient)
+        sums = torch.stack([_sum(slope), _sum(slope * normalised)])
+        means = stacked(sums.double()).sum(0).div(count).to(mean.dtype)
+        scale = inverse if weight is None else inverse * weight
+        at_values = (slope - means[0].view(shape) - normalised * means[1].view(shape)) * scale.view(shape)
+        _, wants_weight, wants_bias, *_ = ctx.needs_input_grad
+        at_weight, at_bias = sums[1] if wants_weight else None, sums[0] if wants_bias else None
+        return at_values.to(values.dtype), at_weight, at_bias, None, None, None, None
+
+
+def _statistics(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and biased variance (C,) of each channel over all processes, in at least single precision; their count.
+
+    Each process takes its mean first and then the squares about it, so that nothing cancels; the squares about the
+    common mean follow exactly.
+
+    Source: Chan et al. 1979, "Updating formulae and a pairwise algorithm for computing sample variances", equation 2.1.
+    """
+    values = in_single(values)
+    count = values.numel() // values.shape[1]
+    mean = _sum(values) / max(count, 1)
+    squares = _sum((values - mean.view(_per_channel(values))).square())
+    packed = torch.cat([mean.double(), squares.double(), mean.new_tensor([count], dtype=torch.float64)])
+    means, squares, counts = stacked(packed).split([len(mean), len(mean), 1], dim=1)
+    total = counts.sum()
+    common = (counts * means).sum(0) / total
+    variance = (squares + counts * (means - common).square()).sum(0) / total
+    return common.to(values.dtype), variance.to(values.dtype), total
+
+
+def _sum(values: Tensor) -> Tensor:
+    """Of each channel: (B, C, ...) -> (C,)."""
+    return values.sum([dim for dim in range(values.dim()) if dim != 1])
+
+
+def _per_channel(values: Tensor) -> list[int]:
+    """The shape in which (C,) meets (B, C, ...)."""
+    return [-1 if dim == 1 else 1 for dim in range(values.dim())]
+
+
+def _for_cpu(module: nn.Module) -> nn.Module:
+    """The module with `CpuSyncBatchNorm` wherever it has `nn.SyncBatchNorm`."""
+    if isinstance(module, nn.SyncBatchNorm):
+        settings = module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
+        replaced = CpuSyncBatchNorm(*settings)
+        # The tensors themselves: an optimizer that has them goes on with them.
+        replaced._parameters.update(module._parameters)
+        replaced._buffers.update(module._buffers)
+        return replaced.train(module.training)
+    for name, child in module.named_children():
+        setattr(module, name, _for_cpu(child))
+    return module

@@ -1,0 +1,122 @@
+"""Several processes with a part of the batch each give what one process with the whole batch gives."""
+
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from losses.criterion import Criterion
+from losses.distillation import TeacherOutput
+from tests.losses.conftest import make_criterion
+from tests.processes import run_in_processes
+from utils.branches import GLOBAL, PARTS, BranchOutput, ClassScores
+from utils.distributed import this_process
+
+NUM_PARTS, DIM, CLASSES = 3, 4, 5
+LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 0, 3, 3, 4, 4, 1])
+LEAVES = ("features", "embeddings", "logits", "lengths")
+SETTINGS: dict[str, dict[str, Any]] = {
+    "batch hard": {"tri_loss_margin": 0.3},
+    "soft margin, weighted": {"tri_loss_margin": "soft_margin", "tri_loss_adaptive_weight": True},
+    "stripes drawn": {"tri_loss_margin": 0.3, "random_drop_branches": 2, "seed": 3},
+    "hardest stripe": {"tri_loss_margin": 0.3, "update_max_loss_branch": True},
+}
+OTHERS: dict[str, Any] = {
+    "tri_loss_on": ("global", "parts", "concat"),
+    "softmax_margin": 0.2,
+    "focal_gamma": 2.0,
+    "lambda_logits": 0.5,
+    "lambda_embedding": 0.25,
+    "embedding_dim": (NUM_PARTS + 1) * DIM,
+    "teacher_dim": (NUM_PARTS + 1) * DIM,
+}
+
+
+class Seen(NamedTuple):
+    """What a criterion gave for some images."""
+
+    terms: dict[str, float]
+    measures: dict[str, float]
+    gradients: dict[str, Tensor]
+    """Of each leaf, (P, B, ...)."""
+
+
+def make(name: str, *, gather: bool) -> Criterion:
+    return make_criterion(**OTHERS, **SETTINGS[name], gather_embeddings=gather)
+
+
+def look(criterion: Criterion, where: slice, step: int) -> Seen:
+    """The losses of a part of the batch, whose outputs are drawn anew for each step, and their sum's gradients."""
+    generator = torch.Generator().manual_seed(step)
+    leaves: dict[str, Tensor] = {}
+
+    def draw(name: str, parts: int, *dim: int) -> Tensor:
+        drawn = torch.randn(parts, len(LABELS), *dim, generator=generator, dtype=torch.float64)
+        leaves[name] = drawn[:, where].clone().requires_grad_()
+        return leaves[name]
+
+    output = {}
+    for branch, parts in ((PARTS, NUM_PARTS), (GLOBAL, 1)):
+        features, embeddings = draw(f"{branch} features", parts, DIM), draw(f"{branch} embeddings", parts, DIM)
+        scores = ClassScores(draw(f"{branch} logits", parts, CLASSES), draw(f"{branch} lengths", parts))
+        output[branch] = BranchOutput(features, embeddings, scores)
+    taught = TeacherOutput(
+        torch.randn(len(LABELS), (NUM_PARTS + 1) * DIM, generator=generator)[where],
+        torch.randn(len(LABELS), CLASSES, generator=generator)[where],
+    )
+    terms, measures = criterion(output, LABELS[where], step, taught)
+    torch.stack(list(terms.values())).sum().backward()
+    return Seen(
+        {name: term.item() for name, term in terms.items()},
+        {name: measure.item() for name, measure in measures.items()},
+        {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None},
+    )
+
+
+STEPS, WORLD = 4, 3
+
+
+def look_at_own_part() -> tuple[dict[str, list[Seen]], Seen]:
+    """All settings with triplets of all images, and the first without."""
+    own = this_process().share(len(LABELS))
+    every = {name: [look(make(name, gather=True), own, step) for step in range(STEPS)] for name in SETTINGS}
+    return every, look(make("batch hard", gather=False), own, 0)
+
+
+@pytest.fixture(scope="module")
+def results() -> list[tuple[dict[str, list[Seen]], Seen]]:
+    return run_in_processes(look_at_own_part, WORLD)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_losses_and_gradients_are_those_of_one_process_with_the_whole_batch(
+    results: list[tuple[dict[str, list[Seen]], Seen]], name: str
+) -> None:
+    updated = set()
+    for step in range(STEPS):
+        whole = look(make(name, gather=False), slice(None), step)
+        seen = [every[name][step] for every, _ in results]
+        for term, value in whole.terms.items():
+            own = [each.terms[term] for each in seen]
+            assert sum(own) / WORLD == pytest.approx(value, rel=1e-9), term
+            if term.startswith("triplet"):
+                assert own == [pytest.approx(value, rel=1e-9)] * WORLD, term
+        assert all(each.measures == pytest.approx(whole.measures, rel=1e-6) for each in seen)
+        for leaf, gradient in whole.gradients.items():
+            # Of the mean over the processes, as each row is in one process only.
+            found = torch.cat([each.gradients[leaf] for each in seen], dim=1) / WORLD
+            torch.testing.assert_close(found, gradient, rtol=0, atol=1e-12)
+        updated.add(tuple(whole.gradients["parts logits"].flatten(1).any(1).tolist()))
+    # Which stripes are updated changes, so that processes that choose on their own would have been seen.
+    assert (len(updated) > 1) == (name in ("stripes drawn", "hardest stripe"))
+
+
+def test_without_gathering_each_process_forms_triplets_of_its_own(
+    results: list[tuple[dict[str, list[Seen]], Seen]],
+) -> None:
+    for rank, (_, seen) in enumerate(results):
+        alone = look(make("batch hard", gather=False), slice(4 * rank, 4 * rank + 4), 0)
+        assert seen.terms == alone.terms
+        assert seen.measures == alone.measures
+    assert len({seen.terms["triplet_global"] for _, seen in results}) == WORLD
