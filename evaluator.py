@@ -12,6 +12,7 @@ from config.eval_params import EvalParams
 from config.load import load_eval_params
 from config.params import Params
 from data.features import write_features
+from engine.launch import joined, launch, needs_launch
 from evaluate.core.offline import (
     Outcome,
     Subject,
@@ -23,9 +24,12 @@ from evaluate.core.offline import (
 )
 from evaluate.core.plugins import evaluate, plugin_options
 from evaluate.core.table import comparison_table, metrics_table
+from utils.agreement import agreed
 from utils.cli import exit_code_of
+from utils.distributed import this_process
 from utils.errors import ParamsError
 from utils.logs import log_to_screen
+from utils.torchrun import speaks
 
 logger = logging.getLogger(__name__)
 
@@ -35,14 +39,18 @@ def main(argv: list[str]) -> None:
     args = parse_arguments(argv)
     log_to_screen()
     options = read_options(args)
-    # Found out before the evaluation, not after it, whether its results can be written.
-    make_folders(options)
-    subject = load_subject(options)
-    outcomes = [measure(name, params, options) for name, params in subject.evaluations.items()]
-    if len(outcomes) > 1:
-        rows = zip(subject.evaluations, outcomes, strict=True)
-        print(comparison_table({name: outcome.evaluation.metrics for name, outcome in rows}))
-    write_outcomes(options, subject, outcomes)
+    if needs_launch(options.parallels):
+        raise SystemExit(launch(len(options.parallels)))
+    with joined(options.parallels):
+        # Found out before the evaluation, not after it, whether its results can be written.
+        with agreed():
+            make_folders(options)
+        with agreed():
+            subject = load_subject(options)
+        outcomes = [measure(name, params, options) for name, params in subject.evaluations.items()]
+        # All processes have the same figures; one tells them.
+        if this_process().is_main:
+            write_outcomes(options, subject, outcomes)
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
@@ -86,14 +94,18 @@ def measure(name: str, params: Params, options: EvalParams) -> Outcome:
     start = time.monotonic()
     evaluation = evaluate(params)
     elapsed = time.monotonic() - start
-    print(metrics_table(evaluation.metrics, decimals=4), flush=True)
+    if speaks():
+        print(metrics_table(evaluation.metrics, decimals=4), flush=True)
     report = evaluation.report() if options.report_path and evaluation.report else None
     features = evaluation.features if options.features_path else None
     return Outcome(params, evaluation._replace(features=features, report=report and (lambda: report)), elapsed)
 
 
 def write_outcomes(options: EvalParams, subject: Subject, outcomes: list[Outcome]) -> None:
-    """The files that the options ask for."""
+    """A table of several data sets, and the files that the options ask for."""
+    if len(outcomes) > 1:
+        rows = zip(subject.evaluations, outcomes, strict=True)
+        print(comparison_table({name: outcome.evaluation.metrics for name, outcome in rows}))
     writers = {
         "metrics": (options.result_log_file, lambda path: write_result(path, subject, outcomes)),
         "pictures": (options.pictures_dir, lambda path: write_pictures(path, outcomes)),

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from config.load import load_params
-from engine.operations import check_config, detach, make_synthetic_set, resume_train, start_train
+from engine.operations import build_lmdb, check_config, detach, make_synthetic_set, resume_train, start_train
 from engine.run_folder import new_name
 from evaluate.core.plugins import plugin_options
 from utils.cli import exit_code_of
@@ -19,13 +19,14 @@ OPERATIONS = """operations:
   resume_train    go on with a run that was stopped, with its own params
   check_config    validate the params and show what they amount to; train nothing
   make_synthetic  write the synthetic pedestrians as a Market-1501-style folder to --out DIR
+  build_lmdb      pack the data set of the params into one file, --out X.lmdb, which batches_dir may then name
 """
 
 GOES_WITH = {
-    "config_path": ("start_train", "check_config", "make_synthetic"),
+    "config_path": ("start_train", "check_config", "make_synthetic", "build_lmdb"),
     "sub_working_dir": ("start_train", "resume_train"),
     "detach": ("start_train",),
-    "out": ("make_synthetic",),
+    "out": ("make_synthetic", "build_lmdb"),
 }
 
 
@@ -46,6 +47,8 @@ def main(argv: list[str]) -> None:
             check_config(params, notes)
         case "make_synthetic":
             make_synthetic_set(params, notes, args.out)
+        case "build_lmdb":
+            build_lmdb(params, notes, args.out)
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
@@ -63,12 +66,12 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override params: lr.base_lr=0.02"
     )
     parser.add_argument("--detach", action="store_true", help="start_train in the background")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where make_synthetic writes")
+    parser.add_argument("--out", type=Path, metavar="PATH", help="what make_synthetic or build_lmdb writes")
     args = parser.parse_args(argv)
     if args.operation == "resume_train" and not args.sub_working_dir:
         parser.error("resume_train needs --sub_working_dir NAME: the run to go on with")
-    if args.operation == "make_synthetic" and args.out is None:
-        parser.error("make_synthetic needs --out DIR: where to write the data set")
+    if args.operation in GOES_WITH["out"] and args.out is None:
+        parser.error(f"{args.operation} needs --out PATH: where to write the data set")
     for option, operations in GOES_WITH.items():
         if getattr(args, option) and args.operation not in operations:
             parser.error(f"--{option} goes with {' and '.join(operations)}, not with {args.operation}")

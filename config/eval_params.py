@@ -18,7 +18,7 @@ class EvalParams(Options):
     model_path: str = "runs"
     """A .pth file, a run's folder, a folder of runs (its newest finished one), or features saved as .npz."""
     batches_dir: str | None = None
-    """Folder of the data set, or "synthetic"; null = as trained."""
+    """Folder or .lmdb file of the data set, or "synthetic"; null = as trained."""
     data_dirs: tuple[str, ...] = ()
     """Several data sets to evaluate on, one after the other, instead of batches_dir."""
     data_layout: LayoutChoice | None = None
@@ -26,7 +26,7 @@ class EvalParams(Options):
     test_list: str | None = None
     """VehicleID's list of test images; null = as trained, the largest where a data set is given."""
     parallels: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    """GPU to evaluate on, by index; empty: the first GPU, or the CPU where there is none."""
+    """GPUs to evaluate on, by index, with a process for each; empty: the first GPU, or the CPU where there is none."""
     evaluation_params: SerializeAsAny[EvaluationParams] | None = None
     """The evaluation; null = as trained; with the trained type, keys given beside it change the trained ones."""
     result_log_file: str = ""

@@ -7,11 +7,13 @@ from torch import nn
 
 from config.evaluation import EvaluationParams
 from data.features import TestFeatures
+from data.kept import KeptImages
 from data.options import DataOptions
 from losses.options import LossOptions
 from models.options import ModelOptions
 from utils.errors import ParamsError
 from utils.options import Options
+from utils.precision import PrecisionName
 
 Step = Annotated[int, Field(ge=1)]
 
@@ -51,7 +53,15 @@ class Params(LossOptions, ModelOptions, DataOptions):
     fine_tune: bool = False
     """Train the classifiers only and freeze every layer before them."""
     parallels: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    """GPU to train on, by index; empty: the first GPU, or the CPU where there is none."""
+    """GPUs to train on, by index, with a process for each; empty: the first GPU, or the CPU where there is none."""
+    accumulate_steps: int = Field(default=1, ge=1)
+    """Batches whose gradients are averaged for one step of the optimizer."""
+    precision: PrecisionName = "auto"
+    """Number format of the network's activations; "auto": bf16 on a GPU that has it, else fp32. Losses are fp32."""
+    compile: Literal["auto", "on", "graphs", "off"] = "auto"
+    """torch.compile: "auto" compiles on a GPU, where it pays; "graphs" also replays whole steps as CUDA graphs."""
+    sync_bn: bool = False
+    """Batch normalisation over the batches of all processes instead of each its own."""
     keep_freed_memory: bool = True
     """On the CPU under Linux: reuse freed memory instead of returning it; about a third faster."""
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -64,6 +74,7 @@ class Params(LossOptions, ModelOptions, DataOptions):
     """Folder that holds the runs."""
 
     _online_net: nn.Module | None = PrivateAttr(None)
+    _kept_images: KeptImages | None = PrivateAttr(None)
     _features: TestFeatures | None = PrivateAttr(None)
 
     @property
@@ -89,14 +100,20 @@ class Params(LossOptions, ModelOptions, DataOptions):
         return self._online_net is not None
 
     @property
+    def kept_images(self) -> KeptImages | None:
+        """Decoded images that outlast an evaluation, for the next one; None = each evaluation decodes its own."""
+        return self._kept_images
+
+    @property
     def features(self) -> TestFeatures | None:
         """Embeddings that are to be evaluated instead of those the network would give; None = embed the images."""
         return self._features
 
-    def with_net(self, net: nn.Module) -> Self:
+    def with_net(self, net: nn.Module, kept_images: KeptImages | None = None) -> Self:
         """A copy of these params for an evaluation plug-in, carrying the network to measure."""
         copy = self.model_copy()
         copy._online_net = net
+        copy._kept_images = kept_images
         return copy
 
     def with_features(self, features: TestFeatures) -> Self:

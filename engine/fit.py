@@ -3,13 +3,13 @@
 import logging
 import math
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from data.augment import augment
-from data.store import read_ahead
+from engine.batches import train_batches
 from engine.optim import set_learning_rates, set_train_mode
 from engine.progress import Progress
 from engine.recorder import Recorder
@@ -20,7 +20,9 @@ from evaluate.core.plugins import Evaluation, evaluate
 from evaluate.core.table import metrics_table
 from losses.criterion import Losses
 from models.network import Embedder
+from models.sync_bn import average_buffers
 from utils.checkpoint import Checkpoint, save_checkpoint
+from utils.distributed import mean_over_processes, this_process
 from utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -47,7 +49,10 @@ def fit(training: Training, folder: RunFolder, recorder: Recorder) -> None:
         if training.spectral_acts() and not spectral_acted:
             spectral_acted = True
             logger.info("the spectral transform acts from epoch %d on", training.epoch + 1)
-        result = train_epoch(training, recorder)
+        with _memory_told(training):
+            result = train_epoch(training, recorder)
+        # Each process has normalised by batches of its own; from here on all have the same averages of them.
+        average_buffers(training.network)
         training.epoch += 1
         training.best_accuracy = max(training.best_accuracy, result.measures["accuracy"])
         is_due = training.epoch % params.evaluation_params.every_epochs == 0 or training.epoch == params.epoch
@@ -56,7 +61,8 @@ def fit(training: Training, folder: RunFolder, recorder: Recorder) -> None:
         # Recorded before it is saved: what a stop in between leaves behind is recorded again, never missing.
         record_epoch(training, recorder, result, evaluation, time.monotonic() - start)
         training.save(folder.last)
-    folder.last.unlink()
+    if this_process().is_main:
+        folder.last.unlink()
     if params.model_params.spectral_trans and not training.spectral_acts():
         wanted, reached = params.model_params.spectral_start_accuracy, training.best_accuracy
         logger.warning("the spectral transform never acted: training accuracy reached %.3f, not %g", reached, wanted)
@@ -64,61 +70,49 @@ def fit(training: Training, folder: RunFolder, recorder: Recorder) -> None:
 
 
 def train_epoch(training: Training, recorder: Recorder) -> EpochResult:
-    """One pass over the epoch's batches. The device is asked for values only every `log_every` steps."""
-    params, batches = training.params, training.batches()
+    """One pass over the epoch's batches. The device is asked for values only every `log_every` steps.
+
+    Raises:
+        UserError: the training has diverged.
+    """
+    params, dist = training.params, this_process()
     set_train_mode(training.network, fine_tune=params.fine_tune)
-    total = sum(map(len, batches))
+    indices = training.batches()
+    num_steps = len(indices) // params.accumulate_steps
+    images_per_step = params.images_per_step * params.accumulate_steps * dist.world_size
+    total = num_steps * images_per_step
     progress = Progress(f"epoch {training.epoch + 1}/{params.epoch}", total)
     spectral = training.spectral_acts()
-    meter, lr, done = Meter(), {}, 0
+    meter, lr = Meter(), {}
     start = time.monotonic()
-    for batch, images in zip(batches, read_ahead(training.store.read, batches), strict=True):
+    for number, batches in enumerate(train_batches(training, indices), start=1):
         factor = lr_factor(
-            params.lr, training.step, len(batches), class_balanced=params.batch_sampling_params.class_balanced
+            params.lr, training.step, num_steps, class_balanced=params.batch_sampling_params.class_balanced
         )
-        lr = set_learning_rates(training.optimizer, params, factor)
-        pixels = augment(
-            images.to(training.device), params.data_augmentation, params.img_h, params.img_w, training.generator
-        )
+        lr = set_learning_rates(training.stepper.optimizer, params, factor)
         if training.step == 0:
-            recorder.batch(pixels, params.data_augmentation.normalisation, 0)
-        meter.add(train_step(training, pixels, training.labels[batch].to(training.device), spectral))
+            recorder.batch(batches[0].pixels, params.data_augmentation.normalisation, 0)
+        meter.add(training.stepper.step(batches, training.step, spectral))
         training.step += 1
-        done += len(batch)
-        if training.step % params.log_every == 0 or done == total:
+        if training.step % params.log_every == 0 or number == num_steps:
             recent = meter.read()
             recorder.scalars("train", {**recent.losses, **recent.measures, **lr}, training.step)
             accuracy = recent.measures["accuracy"]
-            progress.update(done, {"loss": sum(recent.losses.values()), "accuracy": accuracy})
+            progress.update(number * images_per_step, {"loss": sum(recent.losses.values()), "accuracy": accuracy})
     progress.close()
     means = meter.means()
     return EpochResult(means.losses, means.measures, lr, total / (time.monotonic() - start))
 
 
-def train_step(training: Training, pixels: Tensor, labels: Tensor, spectral: bool) -> Losses:
-    """One update. Returns its losses and measures, scalars that still lie on the device."""
-    teacher = training.teacher
-    # Before the network: what a teacher holds in memory while it computes is free again by then.
-    taught = None if teacher is None else teacher(pixels, training.params.data_augmentation.normalisation)
-    output = training.network(pixels, spectral)
-    terms, measures = training.criterion(output, labels, training.step, taught)
-    training.optimizer.zero_grad(set_to_none=True)
-    torch.stack(list(terms.values())).sum().backward()
-    training.optimizer.step()
-    logits = torch.cat([branch.scores.logits.detach() for branch in output.values()])
-    accuracy = (logits.argmax(-1) == labels).float().mean()
-    return Losses({name: term.detach() for name, term in terms.items()}, {"accuracy": accuracy, **measures})
-
-
 class Means(NamedTuple):
-    """Means of a number of steps."""
+    """Means of a number of batches."""
 
     losses: dict[str, float]
     measures: dict[str, float]
 
 
 class Meter:
-    """Sums the values of steps on the device; only `read` and `means` wait for it."""
+    """Sums the values of batches on the device; only `read` and `means` wait for it."""
 
     def __init__(self) -> None:
         self.recent: list[Losses] = []
@@ -126,20 +120,20 @@ class Meter:
         self.losses: tuple[str, ...] = ()
         self.count = 0
 
-    def add(self, values: Losses) -> None:
-        """Take in the scalars of one step; their names are the same at every step."""
-        self.recent.append(values)
+    def add(self, values: Sequence[Losses]) -> None:
+        """Take in the scalars of one step's batches; their names are always the same."""
+        self.recent += values
 
     def read(self) -> Means:
-        """Means of the steps since the last reading.
+        """Means of the batches since the last reading, over all processes.
 
         Raises:
             UserError: one of them is not a finite number.
         """
         self.losses = tuple(self.recent[0].terms)
         names = [*self.losses, *self.recent[0].measures]
-        rows = [torch.stack([*step.terms.values(), *step.measures.values()]) for step in self.recent]
-        sums = dict(zip(names, torch.stack(rows).double().sum(0).tolist(), strict=True))
+        rows = [torch.stack([*batch.terms.values(), *batch.measures.values()]) for batch in self.recent]
+        sums = dict(zip(names, mean_over_processes(torch.stack(rows).double().sum(0)).tolist(), strict=True))
         if bad := [name for name, value in sums.items() if not math.isfinite(value)]:
             raise UserError(f"training has diverged: {', '.join(bad)} is not finite; lower lr or warm up longer")
         count, self.recent = len(self.recent), []
@@ -148,7 +142,7 @@ class Meter:
         return self._parted(sums, count)
 
     def means(self) -> Means:
-        """Means of all steps read."""
+        """Means of all batches read."""
         return self._parted(self.sums, self.count)
 
     def _parted(self, sums: dict[str, float], count: int) -> Means:
@@ -158,15 +152,18 @@ class Meter:
 
 
 def evaluate_network(training: Training) -> Evaluation:
-    """Let the plug-in of the params measure the network as it is."""
+    """Let the plug-in of the params measure the network as it is; every process gets the same figures."""
     embedder = Embedder(training.network, training.pids).eval()
-    evaluation = evaluate(training.params.with_net(embedder))
+    evaluation = evaluate(training.params.with_net(embedder, training.kept_images))
     # What only an offline evaluation asks for would keep all embeddings in memory during the next epoch.
     return evaluation._replace(features=None, report=None)
 
 
 def keep_best(training: Training, folder: RunFolder, evaluation: Evaluation | None) -> None:
-    """Write model_best.pth if this model is better than every one before; without evaluation the last is kept."""
+    """Write model_best.pth if this model is better than every one before; without evaluation the last is kept.
+
+    Only the first process writes; all remember the score.
+    """
     evaluating = training.params.evaluation_params.type is not None
     if evaluating and evaluation is None:
         return
@@ -174,10 +171,28 @@ def keep_best(training: Training, folder: RunFolder, evaluation: Evaluation | No
     if score is not None and training.best_score is not None and score <= training.best_score:
         return
     training.best_score = score
+    if not this_process().is_main:
+        return
     model = {name: tensor.cpu() for name, tensor in training.network.state_dict().items()}
     params = training.params.model_dump(mode="json")
     metrics = {} if evaluation is None else evaluation.metrics
     save_checkpoint(folder.best, Checkpoint(model, params, training.pids, metrics))
+
+
+@contextmanager
+def _memory_told(training: Training) -> Iterator[None]:
+    """Too little memory is the user's to mend: nothing is made smaller in silence."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        params = training.params
+        lower = "batch_sampling_params.P or K" if params.batch_sampling_params.class_balanced else "batch_size"
+        raise UserError(
+            f"out of memory on {training.device} with {params.images_per_step} images of {params.img_h} x "
+            f"{params.img_w} a batch in {training.stepper.precision.name}: {str(error).splitlines()[0]}\n"
+            f"lower {lower} (accumulate_steps makes up for it), img_h and img_w, or take a smaller model; "
+            'precision "bf16" halves the activations'
+        ) from error
 
 
 def record_epoch(

@@ -16,43 +16,47 @@ import torch
 
 from config.load import load_params
 from config.params import Params
+from data.dataset import summary_table
+from data.lmdb_writing import pack_dataset
 from data.samples import sorted_pids
 from data.synthetic import make_synthetic
 from engine.fit import evaluate_network, fit
+from engine.launch import joined, launch, needs_launch
+from engine.outline import describe_training
 from engine.recorder import Recorder
-from engine.run_folder import RunFolder, create_run_folder, discard, open_run_folder
+from engine.run_folder import RunFolder, create_run_folder, discard, is_run, open_run_folder
 from engine.teacher import load_teacher
-from engine.training import build_training, describe_training, read_training_data, start_network
+from engine.training import build_training, read_training_data, start_network
 from evaluate.core.plugins import plugin_options
 from evaluate.core.table import metrics_table
+from utils.agreement import agreed
 from utils.checkpoint import is_finished
 from utils.device import choose_device, describe_device
+from utils.distributed import from_main, this_process
 from utils.errors import DataError, ParamsError
 from utils.logs import log_to_file
 from utils.memory import keep_freed_memory
+from utils.torchrun import num_restarts
 
 logger = logging.getLogger(__name__)
 
 
 def start_train(params: Params, name: str, notes: Sequence[str]) -> None:
-    """Train a new run in `working_dir/name`. A start that fails leaves no folder behind."""
-    device = _prepare_device(params)
-    folder = create_run_folder(params, name)
-    with _nothing_lost(folder, is_new=True):
-        _log_circumstances(folder, device, notes)
-        dataset = read_training_data(params)
-        logger.info("%s", describe_training(params, dataset.train))
-        training = build_training(params, dataset, device)
-        untrained = None
-        if params.evaluation_params.type is not None and params.evaluation_params.at_start:
-            untrained = evaluate_network(training)
-            logger.info("before training\n%s", metrics_table(untrained.metrics))
-        # From here on there is something to resume.
-        training.save(folder.last)
-        with Recorder(folder) as recorder:
-            if untrained is not None:
-                recorder.evaluation(untrained, 0)
-            fit(training, folder, recorder)
+    """Train a new run in `working_dir/name`. A start that fails leaves no folder behind.
+
+    With several GPUs in `parallels` the command starts itself once for each. Started once more by torchrun, because a
+    process died, the run goes on.
+    """
+    if needs_launch(params.parallels):
+        raise SystemExit(launch(len(params.parallels)))
+    with _joined(params) as device:
+        name = from_main(name)
+        if num_restarts() and is_run(params.working_dir, name):
+            _go_on(open_run_folder(params.working_dir, name), params, device, notes)
+            return
+        folder = _new_folder(params, name)
+        with _nothing_lost(folder, is_new=True):
+            _begin(folder, params, device, notes)
 
 
 def resume_train(name: str, overrides: Sequence[str]) -> None:
@@ -66,17 +70,10 @@ def resume_train(name: str, overrides: Sequence[str]) -> None:
     if is_finished(folder.path):
         raise DataError(f"{folder.path}: this run is finished; there is nothing to resume")
     params, notes = load_params(folder.params, plugin_options=plugin_options)
-    device = _prepare_device(params)
-    # Killed before its first step, a run has no state yet and begins anew.
-    is_begun = folder.last.is_file()
-    with _nothing_lost(folder, is_new=False):
-        _log_circumstances(folder, device, notes)
-        training = build_training(params, read_training_data(params), device, resume=is_begun)
-        if is_begun:
-            training.restore(folder.last)
-        logger.info("resumed after epoch %d of %d", training.epoch, params.epoch)
-        with Recorder(folder, (training.epoch, training.step)) as recorder:
-            fit(training, folder, recorder)
+    if needs_launch(params.parallels):
+        raise SystemExit(launch(len(params.parallels)))
+    with _joined(params) as device:
+        _go_on(folder, params, device, notes)
 
 
 def check_config(params: Params, notes: Sequence[str]) -> None:
@@ -98,6 +95,15 @@ def make_synthetic_set(params: Params, notes: Sequence[str], out: Path) -> None:
         logger.info("%s", note)
     make_synthetic(out, params.synthetic)
     logger.info('written: %s; train on it with --set batches_dir="%s"', out, out)
+
+
+def build_lmdb(params: Params, notes: Sequence[str], out: Path) -> None:
+    """Pack the data set of the params into one LMDB file."""
+    for note in notes:
+        logger.info("%s", note)
+    dataset = pack_dataset(out, params)
+    logger.info("data set %s\n%s", params.batches_dir, summary_table(dataset))
+    logger.info('written: %s, %.0f MiB; train on it with --set batches_dir="%s"', out, out.stat().st_size / 2**20, out)
 
 
 def detach(argv: Sequence[str], working_dir: str, name: str) -> None:
@@ -127,12 +133,54 @@ def detach(argv: Sequence[str], working_dir: str, name: str) -> None:
     print(f"training; its log: {folder.log}")
 
 
-def _prepare_device(params: Params) -> torch.device:
-    """The device, with what must be set before anything large is put on it."""
-    device = choose_device(params.parallels)
-    if device.type == "cpu" and params.keep_freed_memory:
-        keep_freed_memory()
-    return device
+@contextmanager
+def _joined(params: Params) -> Iterator[torch.device]:
+    """As `joined`, with what must be set before anything large is put on the device."""
+    with joined(params.parallels) as device:
+        if device.type == "cpu" and params.keep_freed_memory:
+            keep_freed_memory()
+        # Batches are all of one shape, so the search for the fastest convolutions is paid for once.
+        torch.backends.cudnn.benchmark = True
+        yield device
+
+
+def _new_folder(params: Params, name: str) -> RunFolder:
+    """The folder of a new run; the first process makes it."""
+    with agreed():
+        if this_process().is_main:
+            create_run_folder(params, name)
+    return RunFolder(params.working_dir, name)
+
+
+def _begin(folder: RunFolder, params: Params, device: torch.device, notes: Sequence[str]) -> None:
+    """Train from the start."""
+    _log_circumstances(folder, device, notes)
+    dataset = read_training_data(params)
+    logger.info("%s", describe_training(params, dataset.train))
+    training = build_training(params, dataset, device)
+    untrained = None
+    if params.evaluation_params.type is not None and params.evaluation_params.at_start:
+        untrained = evaluate_network(training)
+        logger.info("before training\n%s", metrics_table(untrained.metrics))
+    # From here on there is something to resume.
+    training.save(folder.last)
+    with Recorder(folder) as recorder:
+        if untrained is not None:
+            recorder.evaluation(untrained, 0)
+        fit(training, folder, recorder)
+
+
+def _go_on(folder: RunFolder, params: Params, device: torch.device, notes: Sequence[str]) -> None:
+    """Train from the last finished epoch; a run that was stopped before its first step begins anew."""
+    is_begun = from_main(folder.last.is_file())
+    with _nothing_lost(folder, is_new=False):
+        _log_circumstances(folder, device, notes)
+        training = build_training(params, read_training_data(params), device, resume=is_begun)
+        if is_begun:
+            training.restore(folder.last)
+        logger.info("resumed after epoch %d of %d", training.epoch, params.epoch)
+        with Recorder(folder, (training.epoch, training.step)) as recorder:
+            fit(training, folder, recorder)
 
 
 @contextmanager
@@ -141,6 +189,8 @@ def _nothing_lost(folder: RunFolder, *, is_new: bool) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        if not this_process().is_main:
+            raise
         if is_new and not (folder.last.exists() or folder.best.exists()):
             discard(folder)
         elif isinstance(error, KeyboardInterrupt) and folder.last.exists():
@@ -156,10 +206,13 @@ def _nothing_lost(folder: RunFolder, *, is_new: bool) -> Iterator[None]:
 
 def _log_circumstances(folder: RunFolder, device: torch.device, notes: Sequence[str]) -> None:
     """Begin the run's train_log: versions, device, and what there is to say of the params."""
-    log_to_file(folder.log)
+    if this_process().is_main:
+        log_to_file(folder.log)
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "numpy", "Pillow"))
     logger.info("run folder %s; Python %s, %s", folder.path, platform.python_version(), versions)
     logger.info("%s", describe_device(device))
+    if (processes := this_process().world_size) > 1:
+        logger.info("one of %d processes, each with a device of its own", processes)
     for note in notes:
         logger.info("%s", note)
 

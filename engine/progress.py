@@ -1,11 +1,12 @@
 """Progress of an epoch: a bar on a terminal, now and then a line elsewhere."""
 
 import logging
-import sys
 import time
 from collections.abc import Mapping
 
 from tqdm import tqdm
+
+from utils.logs import bars_hidden
 
 SECONDS_BETWEEN_LINES = 15.0
 
@@ -25,9 +26,7 @@ class Progress:
         self.total = total
         self.done = 0
         self.start = self.last_line = time.monotonic()
-        self.bar = tqdm(
-            total=total, desc=title, unit="img", leave=False, dynamic_ncols=True, disable=not sys.stderr.isatty()
-        )
+        self.bar = tqdm(total=total, desc=title, unit="img", leave=False, dynamic_ncols=True, disable=bars_hidden())
 
     def update(self, done: int, values: Mapping[str, float]) -> None:
         """Tell that `done` images of the epoch are through, and the values of the steps since the last call."""

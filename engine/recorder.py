@@ -9,9 +9,10 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from torch import Tensor
 
-from data.augment import denormalise
+from data.augmentation.normalisation import denormalise
 from engine.run_folder import RunFolder
 from evaluate.core.plugins import Evaluation
+from utils.distributed import this_process
 from utils.files import write_text
 
 
@@ -19,7 +20,7 @@ class Recorder:
     """Scalars and pictures for TensorBoard, one JSON line per epoch.
 
     Args:
-        folder: the run's folder.
+        folder: the run's folder; of several processes only the first writes into it.
         resumed_at: epoch and step that a resumed run goes on from; what an interrupted run recorded later is hidden
             in TensorBoard and cut off metrics.jsonl. None for a new run.
     """
@@ -29,7 +30,10 @@ class Recorder:
         # What was recorded at the step itself belongs to the epoch that is finished. The suffix keeps a run that is
         # resumed within a second from overwriting its own file, which is named after the clock.
         purge_step, suffix = (step + 1, f".step{step}") if resumed_at else (None, "")
-        self.writer = SummaryWriter(str(folder.path), purge_step=purge_step, filename_suffix=suffix)
+        self.writes = this_process().is_main
+        self.writer = SummaryWriter(
+            str(folder.path), purge_step=purge_step, filename_suffix=suffix, write_to_disk=self.writes
+        )
         self.metrics = folder.metrics
         lines = self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.exists() else []
         self.lines = [line for line in lines if json.loads(line)["epoch"] <= epoch]
@@ -60,6 +64,8 @@ class Recorder:
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """Append one epoch to metrics.jsonl, replacing the file so that no reader sees half a line."""
+        if not self.writes:
+            return
         self.lines.append(json.dumps(record))
         write_text(self.metrics, "".join(f"{line}\n" for line in self.lines))
         self.writer.flush()

@@ -9,6 +9,7 @@ from config.params import Params
 from utils.checkpoint import LAST, MODEL_BEST
 from utils.errors import DataError, ParamsError
 from utils.files import write_json
+from utils.torchrun import may_be_restarted
 
 
 class RunFolder(NamedTuple):
@@ -49,7 +50,13 @@ class RunFolder(NamedTuple):
 
 
 def new_name() -> str:
-    """The name of a run that was given none: its start time."""
+    """The name of a run that was given none: its start time.
+
+    Raises:
+        ParamsError: torchrun may start the run again; with another name it would be another run.
+    """
+    if may_be_restarted():
+        raise ParamsError("a run that torchrun may start again needs a name to go on with: add --sub_working_dir NAME")
     return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
 
 
@@ -82,9 +89,14 @@ def open_run_folder(working_dir: str, name: str) -> RunFolder:
         DataError: there is none.
     """
     folder = _inside(working_dir, name)
-    if not folder.params.is_file():
+    if not is_run(working_dir, name):
         raise DataError(f"{folder.path}: holds no run (no params.json); --set working_dir=DIR says where runs lie")
     return folder
+
+
+def is_run(working_dir: str, name: str) -> bool:
+    """Whether a run of that name was started before."""
+    return _inside(working_dir, name).params.is_file()
 
 
 def discard(folder: RunFolder) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from config.params import Params
-from data.augment import normalise_unit, unit_again
+from data.augmentation.normalisation import normalise_unit, unit_again
 from evaluate.core.trained import Trained, load_trained_network
 from losses.distillation import TeacherOutput
 from utils.branches import whole_embedding, whole_logits

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,25 @@ import torch
 
 from config.params import Params
 from data.dataset import check_training_set, read_dataset, summary_table, without_bad_images
-from data.samplers import epoch_batches
-from data.samples import Dataset, Sample, sorted_pids
+from data.kept import KeptImages, build_kept_images
+from data.samples import Dataset, sorted_pids
 from data.store import ImageStore, build_store
+from engine.alike import check_alike
 from engine.optim import build_optimizer, freeze_all_but_classifiers
-from engine.schedule import lr_factor
+from engine.outline import batches_of_all
+from engine.step import LossModule, Stepper, choose_compilation
 from engine.teacher import Teacher, load_teacher
 from evaluate.core.plugins import load_plugin
 from losses.criterion import Criterion, build_criterion
 from models.network import ReidNetwork, build_network
 from models.pretrained import load_imagenet, load_snapshot
+from models.sync_bn import synchronised
+from utils.agreement import agreed
 from utils.checkpoint import load_tensors, save_tensors
+from utils.distributed import this_process
 from utils.errors import DataError
+from utils.precision import choose_precision
+from utils.randomness import INITIAL_WEIGHTS, seed_for
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +46,10 @@ class Training:
     store: ImageStore
     network: ReidNetwork
     criterion: Criterion
-    optimizer: torch.optim.Optimizer
-    generator: torch.Generator
-    """Draws the augmentation, on the device."""
+    stepper: Stepper
+    """Takes the steps; holds the optimizer."""
+    kept_images: KeptImages | None
+    """Decoded test images, from one evaluation to the next; None where they would not fit."""
     teacher: Teacher | None
     """Shows the network how similar classes and images are; None without distillation."""
     epoch: int = field(default=0)
@@ -55,8 +62,9 @@ class Training:
     """Highest training accuracy of an epoch."""
 
     def batches(self) -> list[list[int]]:
-        """The coming epoch's batches, as indices of training images."""
-        return epoch_batches(self.params, self.labels.tolist(), self.params.seed, self.epoch)
+        """The coming epoch's batches of this process, as indices of training images."""
+        batches = batches_of_all(self.params, self.labels.tolist(), self.epoch)
+        return [batch[this_process().share(len(batch))] for batch in batches]
 
     def spectral_acts(self) -> bool:
         """Whether the coming epoch's batches go through the spectral transform as well."""
@@ -68,24 +76,23 @@ class Training:
         )
 
     def state(self) -> dict[str, Any]:
-        """Everything that decides how the run goes on."""
+        """Everything that decides how the run goes on. What is drawn follows from the seed and the step."""
         return {
             "belongs_to": self._belonging(),
             "network": self.network.state_dict(),
             "criterion": self.criterion.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.stepper.optimizer.state_dict(),
+            "scaler": self.stepper.scaler.state_dict(),
             "epoch": self.epoch,
             "step": self.step,
             "best_score": self.best_score,
             "best_accuracy": self.best_accuracy,
-            "augmentation": self.generator.get_state(),
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
 
     def save(self, path: Path) -> None:
-        """Write the state, for `restore`."""
-        save_tensors(path, self.state())
+        """Write the state, for `restore`; the first process does."""
+        if this_process().is_main:
+            save_tensors(path, self.state())
 
     def restore(self, path: Path) -> None:
         """Go on from a saved state.
@@ -93,6 +100,10 @@ class Training:
         Raises:
             DataError: the file is missing or damaged, or the data set or kind of device is another one now.
         """
+        with agreed():
+            self._restore(path)
+
+    def _restore(self, path: Path) -> None:
         state = load_tensors(path)
         if not isinstance(state, dict) or state.keys() != self.state().keys():
             raise DataError(f"{path}: not the state of a training; the run cannot go on from it")
@@ -104,19 +115,18 @@ class Training:
                 )
         self.network.load_state_dict(state["network"])
         self.criterion.load_state_dict(state["criterion"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.stepper.optimizer.load_state_dict(state["optimizer"])
+        self.stepper.scaler.load_state_dict(state["scaler"])
         self.epoch, self.step = state["epoch"], state["step"]
         self.best_score, self.best_accuracy = state["best_score"], state["best_accuracy"]
-        self.generator.set_state(state["augmentation"])
-        torch.set_rng_state(state["torch"])
-        if state["cuda"] is not None:
-            torch.cuda.set_rng_state(state["cuda"], self.device)
 
     def _belonging(self) -> dict[str, Any]:
         """What must not have changed when a run goes on: other data or another device would give another run."""
         labels = hashlib.sha256(self.labels.cpu().numpy().tobytes()).hexdigest()
         return {
             "kind of device": self.device.type,
+            "number of processes": this_process().world_size,
+            "precision": self.stepper.precision.name,
             "training images": len(self.labels),
             "identities": self.pids,
             "order of identities": labels,
@@ -125,43 +135,22 @@ class Training:
 
 
 def read_training_data(params: Params) -> Dataset:
-    """The data set, summarised and checked, before anything else is built on it."""
-    dataset = without_bad_images(read_dataset(params), params)
+    """The data set, summarised and checked, before anything else is built on it; the same in all processes."""
+    dist = this_process()
+    dataset = Dataset([], [], [], [])
+    # One process of a machine first: what it makes, such as synthetic pedestrians, the others find.
+    for turn in (dist.local_rank == 0, dist.local_rank != 0):
+        with agreed():
+            if turn:
+                dataset = read_dataset(params)
+    check_alike(params, dataset)
+    dataset = without_bad_images(dataset, params)
     logger.info("data set %s\n%s", params.batches_dir, summary_table(dataset))
-    check_training_set(dataset.train, params)
-    if params.evaluation_params.type is not None:
-        load_plugin(params.evaluation_params.type).check_data(dataset, params)
+    with agreed():
+        check_training_set(dataset.train, params, dist.world_size)
+        if params.evaluation_params.type is not None:
+            load_plugin(params.evaluation_params.type).check_data(dataset, params)
     return dataset
-
-
-def describe_training(params: Params, train: Sequence[Sample]) -> str:
-    """The arithmetic of a run: steps, images, identities, parameters, learning rates."""
-    pids = sorted_pids(train)
-    steps = len(epoch_batches(params, [sample.pid for sample in train], params.seed, 0))
-    with torch.device("meta"):
-        network = build_network(params.model_params, len(pids))
-    count = sum(parameter.numel() for parameter in network.parameters())
-    return (
-        f"{params.epoch} epochs of {steps} steps of {params.images_per_step} images; {len(pids)} identities; "
-        f"{params.model_params.model} with {count / 1e6:.2f} million parameters, embedding of {network.embedding_dim}\n"
-        f"{_describe_schedule(params, steps)}"
-    )
-
-
-def _describe_schedule(params: Params, steps: int) -> str:
-    """How the learning rates run, with a warning where a slip in decay_step would leave nothing to learn with."""
-    balanced = params.batch_sampling_params.class_balanced
-    factors = [lr_factor(params.lr, step, steps, class_balanced=balanced) for step in range(params.epoch * steps)]
-    text = (
-        f"learning rate of the backbone {params.lr.base_lr:g}, of the rest {params.lr.fc_lr:g}, "
-        f"times {factors[0]:g} at the first step, {max(factors):g} at most, {factors[-1]:g} at the last"
-    )
-    if (idle := sum(factor < 1e-3 for factor in factors) / len(factors)) > 0.1:
-        text += (
-            f"\nwarning: for {idle:.0%} of the steps it is below a thousandth of its full value; "
-            "check lr.decay_step and lr.decay_unit"
-        )
-    return text
 
 
 def build_training(params: Params, dataset: Dataset, device: torch.device, *, resume: bool = False) -> Training:
@@ -171,33 +160,38 @@ def build_training(params: Params, dataset: Dataset, device: torch.device, *, re
     """
     pids = sorted_pids(dataset.train)
     label_of = {pid: label for label, pid in enumerate(pids)}
-    teacher = load_teacher(params, pids, device)
-    torch.manual_seed(params.seed)
-    network = build_network(params.model_params, len(pids)) if resume else start_network(params, len(pids))
+    with agreed():
+        precision = choose_precision(params.precision, device)
+        teacher = load_teacher(params, pids, device)
+        torch.manual_seed(seed_for(INITIAL_WEIGHTS, params.seed))
+        network = build_network(params.model_params, len(pids)) if resume else start_network(params, len(pids))
     if params.fine_tune:
         freeze_all_but_classifiers(network)
     network = network.to(device)
     # Channels last is the layout in which convolutions are fastest, on the CPU as on a GPU.
     network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if params.sync_bn:
+        synchronised(network, device)  # changed in place
     criterion = build_criterion(
         params,
         random_drop_branches=params.model_params.random_drop_branches,
         update_max_loss_branch=params.model_params.update_max_loss_branch,
         embedding_dim=network.embedding_dim,
         teacher_dim=0 if teacher is None else teacher.embedding_dim,
+        seed=params.seed,
     ).to(device)
-    generator = torch.Generator(device)
-    generator.manual_seed(params.seed)
+    optimizer = build_optimizer(params, network, criterion)
+    module = LossModule(network, criterion, precision)
     return Training(
         params=params,
         device=device,
         pids=pids,
         labels=torch.tensor([label_of[sample.pid] for sample in dataset.train]),
-        store=build_store([sample.path for sample in dataset.train], *params.resize_to, params.data_cache),
+        store=build_store([sample.path for sample in dataset.train], *params.resize_to, params.data_cache, device),
         network=network,
         criterion=criterion,
-        optimizer=build_optimizer(params, network, criterion),
-        generator=generator,
+        stepper=Stepper(module, optimizer, precision, choose_compilation(params.compile, device)),
+        kept_images=build_kept_images(params.data_cache),
         teacher=teacher,
     )
 

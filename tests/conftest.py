@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,17 @@ class Script:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def run(self, script: str, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        """Run it to the end."""
+    def run(
+        self, script: str, *arguments: str, launcher: Sequence[str] = (), timeout: float = 300
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it to the end; a launcher is what stands between "torchrun" and the script."""
+        command = self.command(script, *arguments)
+        if launcher:
+            # A port of its own for each run, as there may be several at once.
+            torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", *launcher, "--no-python"]
+            command = [*torchrun, *command]
         return subprocess.run(
-            self.command(script, *arguments),
+            command,
             cwd=self.folder,
             env=self.environment(),
             capture_output=True,

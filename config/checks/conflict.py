@@ -1,6 +1,6 @@
 """What a check finds."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from config.params import Params
@@ -21,6 +21,12 @@ Check = Callable[[T], Iterator[Conflict]]
 def triplet_is_on(params: Params) -> bool:
     """Whether there is a triplet loss to train with."""
     return params.tri_loss_margin != 0 and params.tri_loss_lambda_tri > 0
+
+
+def twice_named(parallels: Sequence[int]) -> Iterator[Conflict]:
+    """Each process has a GPU of its own."""
+    if len(set(parallels)) < len(parallels):
+        yield Conflict(("parallels",), "names a GPU twice; each process needs one of its own")
 
 
 def multiples(number: int, factor: int) -> str:

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 
-from config.checks.conflict import Check, Conflict
+from config.checks.conflict import Check, Conflict, twice_named
 from config.eval_params import EvalParams
 
 
-def one_device(params: EvalParams) -> Iterator[Conflict]:
+def devices_differ(params: EvalParams) -> Iterator[Conflict]:
     """As for training."""
-    if len(params.parallels) > 1:
-        yield Conflict(("parallels",), "evaluating on several devices is not available yet; give one index")
+    yield from twice_named(params.parallels)
 
 
 def data_sets_are_named_once(params: EvalParams) -> Iterator[Conflict]:
@@ -23,4 +22,4 @@ def data_sets_are_named_once(params: EvalParams) -> Iterator[Conflict]:
         yield Conflict(("features_path", "data_dirs"), text)
 
 
-CHECKS: tuple[Check[EvalParams], ...] = (one_device, data_sets_are_named_once)
+CHECKS: tuple[Check[EvalParams], ...] = (devices_differ, data_sets_are_named_once)

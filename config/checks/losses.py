@@ -53,6 +53,13 @@ def triplet_features_exist(params: Params) -> Iterator[Conflict]:
             yield Conflict(keys, text)
 
 
+def gathering_has_triplets(params: Params) -> Iterator[Conflict]:
+    """Embeddings are gathered for the triplet loss."""
+    if params.gather_embeddings and not triplet_is_on(params):
+        keys = ("gather_embeddings", "tri_loss_margin", "tri_loss_lambda_tri")
+        yield Conflict(keys, "is for the triplet loss, but tri_loss_margin or tri_loss_lambda_tri is 0")
+
+
 def triplet_weights_have_triplets(params: Params) -> Iterator[Conflict]:
     """Adaptive weights are those of the triplet loss."""
     if params.tri_loss_adaptive_weight and not triplet_is_on(params):
@@ -116,6 +123,7 @@ CHECKS: tuple[Check[Params], ...] = (
     triplets_can_form,
     some_loss_is_on,
     triplet_features_exist,
+    gathering_has_triplets,
     triplet_weights_have_triplets,
     margins_follow_steps,
     classifier_fits,

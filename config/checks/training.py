@@ -2,14 +2,19 @@
 
 from collections.abc import Iterator
 
-from config.checks.conflict import Check, Conflict, triplet_is_on
+from config.checks.conflict import Check, Conflict, triplet_is_on, twice_named
 from config.params import Params
 
 
-def one_training_device(params: Params) -> Iterator[Conflict]:
-    """Until several devices can train together, more than one index would leave all but one idle."""
-    if len(params.parallels) > 1:
-        yield Conflict(("parallels",), "training on several devices is not available yet; give one index")
+def devices_differ(params: Params) -> Iterator[Conflict]:
+    """Each process has a GPU of its own."""
+    yield from twice_named(params.parallels)
+
+
+def graphs_have_one_batch(params: Params) -> Iterator[Conflict]:
+    """A CUDA graph writes its gradients where the last replay left them, so nothing can be added up."""
+    if params.compile == "graphs" and params.accumulate_steps > 1:
+        yield Conflict(("compile", "accumulate_steps"), '"graphs" goes with accumulate_steps 1 only; set "on"')
 
 
 def schedule_is_ordered(params: Params) -> Iterator[Conflict]:
@@ -57,7 +62,8 @@ def nesterov_has_momentum(params: Params) -> Iterator[Conflict]:
 
 
 CHECKS: tuple[Check[Params], ...] = (
-    one_training_device,
+    devices_differ,
+    graphs_have_one_batch,
     schedule_is_ordered,
     fine_tuning_has_effect,
     nesterov_has_momentum,

@@ -10,11 +10,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from config.params import Params
-from data.augment import normalise
+from data.augmentation.normalisation import normalise
 from data.features import Features
 from data.samples import Sample
-from data.store import stream_images
+from data.stream import stream_images
+from utils.agreement import agreed
+from utils.distributed import gather_objects, gather_rows, this_process
 from utils.errors import DataError
+from utils.logs import bars_hidden
+from utils.precision import evaluation_precision
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +55,8 @@ def read_images(
 ) -> tuple[list[Sample], Tensor]:
     """What `reading` makes of every image, a batch at a time; `extract` is this with the network itself.
 
+    The processes of a run share the images and gather the rows; each must call this, with the same images.
+
     Args:
         reading: `config.online_net` or a method of it, such as its `logits`.
         config, samples, description, flip: as for `extract`; with `flip`, both readings are added.
@@ -65,14 +71,18 @@ def read_images(
     if net.training:
         raise ValueError("online_net: the network is in training mode; call net.eval() before evaluating it")
     start = time.monotonic()
-    positions, batches = _read_batches(config, net, samples, description, reading, flip=flip)
+    part = this_process().share(len(samples))
+    with agreed():
+        places, batches = _read_batches(config, net, samples[part], description, reading, flip=flip)
+    shares = gather_objects([part.start + place for place in places])
+    positions = [position for share in shares for position in share]
     if not positions:
         raise DataError(f"{description}: none of {len(samples)} images can be read")
     logger.info(
         "%s: %d images, %.0f images/s", description, len(positions), len(positions) / (time.monotonic() - start)
     )
     # Joined outside inference mode, so that a plug-in may do with the rows what it likes.
-    rows = torch.cat(batches)
+    rows = _gathered(batches)
     if len(positions) < len(samples):
         logger.warning(
             "%s: %d of %d images unreadable, left out", description, len(samples) - len(positions), len(samples)
@@ -90,21 +100,41 @@ def _read_batches(
     paths = [sample.path for sample in samples]
     batch_size = config.evaluation_params.batch_size
     device = _device(net)
+    precision = evaluation_precision(config.precision, device)
     positions: list[int] = []
     batches: list[Tensor] = []
-    with tqdm(desc=description, total=len(samples), unit="img", leave=False, disable=None) as progress:
-        for kept, pixels in stream_images(paths, config.img_h, config.img_w, batch_size, bad_images=config.bad_images):
-            images = normalise(pixels.to(device), config.data_augmentation.normalisation)
-            rows = reading(images).float()
-            if rows.shape[:-1] != (len(kept),):
-                raise ValueError(f"online_net: returned {tuple(rows.shape)} for {len(kept)} images, not (B, D)")
-            if flip:
-                rows = rows + reading(images.flip(3)).float()
-            # Moved off the device at once: a large gallery would take memory there that training needs.
-            batches.append(rows.cpu())
+    with tqdm(desc=description, total=len(samples), unit="img", leave=False, disable=bars_hidden()) as progress:
+        stream = stream_images(
+            paths,
+            config.img_h,
+            config.img_w,
+            batch_size,
+            config.bad_images,
+            kept=config.kept_images,
+            pinned=device.type == "cuda",
+        )
+        for kept, pixels in stream:
+            images = normalise(pixels.to(device, non_blocking=True), config.data_augmentation.normalisation)
+            with precision.autocast(device):
+                rows = reading(images).float()
+                if rows.shape[:-1] != (len(kept),):
+                    raise ValueError(f"online_net: returned {tuple(rows.shape)} for {len(kept)} images, not (B, D)")
+                if flip:
+                    rows = rows + reading(images.flip(3)).float()
+            # Moved off the device at once: a large gallery would take memory there that training needs. Nobody waits
+            # for that but `synchronize` below.
+            batches.append(rows.to("cpu", non_blocking=True))
             positions += kept
             progress.update(len(kept))
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return positions, batches
+
+
+def _gathered(batches: Sequence[Tensor]) -> Tensor:
+    """The rows of all processes; one of them may have none, and then does not know how long a row is."""
+    width = max(gather_objects(batches[0].shape[1] if batches else 0))
+    return gather_rows(torch.cat([torch.empty(0, width), *batches]))
 
 
 def _check_finite(rows: Tensor, samples: Sequence[Sample], description: str) -> None:

@@ -90,7 +90,7 @@ def test_trained_params_are_not_changed(desk):
             {"data_dirs": ["a", "b"], "features_path": "f.npz"},
             "features_path: holds the embeddings of one data set, but data_dirs names several",
         ),
-        ({"parallels": [0, 1]}, "parallels: evaluating on several devices is not available yet; give one index"),
+        ({"parallels": [1, 1]}, "parallels: names a GPU twice; each process needs one of its own"),
     ],
 )
 def test_mistakes(desk, content, line):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from data.augment import normalise
+from data.augmentation.normalisation import normalise
 from engine.recorder import Recorder
 from engine.run_folder import RunFolder
 

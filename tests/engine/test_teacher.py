@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from config.params import Params
-from data.augment import normalise
-from engine.fit import train_step
+from data.augmentation.normalisation import normalise
+from engine.step import TrainBatch
 from engine.teacher import Teacher, load_teacher
 from engine.training import Training, build_training, read_training_data
 from evaluate.core.trained import load_trained_network
@@ -95,10 +95,12 @@ def test_a_step_learns_from_the_teacher_and_leaves_it_alone(student: Training) -
     assert projection is not None
     teacher = {name: value.clone() for name, value in student.teacher.network.state_dict().items()}
     weight = projection.weight.detach().clone()
-    for group in student.optimizer.param_groups:
+    for group in student.stepper.optimizer.param_groups:
         group["lr"] = 0.01
-    step = train_step(student, torch.randn(8, 3, 64, 32), torch.arange(8), spectral=False)
-    assert {"distillation_logits", "distillation_embedding"} < set(step.terms)
+    pixels = torch.randn(8, 3, 64, 32)
+    batch = TrainBatch(pixels, torch.arange(8), student.teacher(pixels, "imagenet"))
+    (losses,) = student.stepper.step([batch], 0, spectral=False)
+    assert {"distillation_logits", "distillation_embedding"} < set(losses.terms)
     assert all(torch.equal(value, teacher[name]) for name, value in student.teacher.network.state_dict().items())
     assert not torch.equal(projection.weight, weight)
 

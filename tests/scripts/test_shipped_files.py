@@ -16,7 +16,7 @@ import torch
 from config.load import load_eval_params, load_params
 from config.params import Params
 from config.params_table import params_table
-from engine.training import describe_training
+from engine.outline import describe_training
 from evaluate.core.plugins import plugin_options
 from losses.criterion import build_criterion
 from losses.distillation import TeacherOutput
@@ -89,10 +89,11 @@ def test_the_commands_of_the_readme_run_in_their_order(script: Script, make_mark
     change(recipes / "seed/_market1501.json", {"imagenet_pretrain": False, "model_params": {}, "epoch": 1})
     smaller = {"model_params": {"model": "resnet_18"}, "batch_sampling_params": "4*2", "lr": {"warmup_epoch": 0}}
     change(recipes / "seed/pcb6_global_gtri016_rb6.json", smaller)
-    commands = [command for command in COMMANDS if re.match(r"python \w+\.py", command)]
+    commands = [command for command in COMMANDS if re.match(r"(python|torchrun .*) \w+\.py", command)]
     for command in commands:
-        _, name, *arguments = shlex.split(command)
-        process = script.run(name, *arguments)
+        launcher, name, arguments = re.fullmatch(r"(python|torchrun .*?) (\w+\.py)(.*)", command).groups()  # pyright: ignore[reportOptionalMemberAccess]
+        arguments = shlex.split(arguments)
+        process = script.run(name, *arguments, launcher=shlex.split(launcher)[1:])
         if "resume_train" in arguments:
             # Here nobody has stopped the run, and the message says so.
             assert process.returncode == 2

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from evaluate.core.retrieval.distances import FeatureDistances, Metric
 from utils.errors import DataError
+from utils.logs import bars_hidden
 
 TILE = 2048  # images on a side of the largest tile; larger ones are no faster
 TILE_BYTES_PER_PAIR = 32  # a distance, and where distances tie two int64 keys and what selecting among them takes
@@ -129,7 +130,7 @@ def neighbours(features: Tensor, metric: Metric, count: int, memory: int) -> Nei
     pairs = list(combinations_with_replacement(spans, 2))
     nearest = [features.new_empty((span.stop - span.start, 0), dtype=torch.int64) for span in spans]
     farthest = features.new_zeros(len(features))
-    for a, b in tqdm(pairs, desc="re-ranking", unit="tile", leave=False, disable=None):
+    for a, b in tqdm(pairs, desc="re-ranking", unit="tile", leave=False, disable=bars_hidden()):
         tile = _squared(FeatureDistances(features[a], features[b], metric), 0, a.stop - a.start, metric)
         # The tile on the other side of the diagonal is this one transposed.
         for span, other, distance in ((a, b, tile), (b, a, tile.T))[: 1 if a is b else 2]:

@@ -6,11 +6,11 @@ PK = {"class_balanced": True, "P": 4, "K": 2}
 
 
 def test_checks_run_beside_other_mistakes(desk):
-    content = {"img_h": "tall", "parallels": [0, 1], "momentum": 2}
+    content = {"img_h": "tall", "parallels": [1, 1], "momentum": 2}
     assert desk.conflicts(content) == [
         'img_h: expected a whole number, got "tall"',
         "momentum: expected a number below 1, got 2",
-        "parallels: training on several devices is not available yet; give one index",
+        "parallels: names a GPU twice; each process needs one of its own",
     ]
 
 

@@ -34,6 +34,10 @@ NO_TRIPLET = (
          ['tri_loss_on: "global" needs a global branch beside the 4 stripes of model_params.pcb_n_parts; give '
           'model_params.feature_global_dim, or use "parts" or "concat"']),
         ({"tri_loss_adaptive_weight": True}, [NO_TRIPLET]),
+        (
+            {"gather_embeddings": True},
+            ["gather_embeddings: is for the triplet loss, but tri_loss_margin or tri_loss_lambda_tri is 0"],
+        ),
         (TRIPLET | {"tri_loss_adaptive_weight": True, "tri_loss_lambda_tri": 0}, [NO_TRIPLET]),
         ({"softmax_margin": [], "model_params": COSINE}, ["softmax_margin: the list has no margins; use 0 for none"]),
         ({"softmax_margin": [0, 0.1, 0.3], "model_params": COSINE}, ["softmax_margin: the list needs "
@@ -74,6 +78,7 @@ def test_what_does_not_go_together(desk, content, lines):
         {"tri_loss_margin": "soft_margin", "batch_sampling_params": "2*2", "tri_loss_lambda_cls": 0},
         {"tri_loss_on": ["global"], "model_params": {"pcb_n_parts": 4}},
         TRIPLET | {"tri_loss_adaptive_weight": True},
+        TRIPLET | {"gather_embeddings": True},
         {"softmax_margin": [0, 0.3], "softmax_margin_step": 9, "model_params": COSINE | {"cosine_scale": 15}},
         {"softmax_margin": [0.3], "model_params": COSINE},
         {"softmax_margin": [0.3], "softmax_margin_step": 9, "model_params": COSINE},

@@ -8,7 +8,11 @@ TUNED = {"fine_tune": True, "pretrain_snapshot": "a.pth"}
 @pytest.mark.parametrize(
     ("content", "lines"),
     [
-        ({"parallels": [0, 1]}, ["parallels: training on several devices is not available yet; give one index"]),
+        (
+            {"compile": "graphs", "accumulate_steps": 2},
+            ["compile: \"graphs\" goes with accumulate_steps 1 only; set \"on\""],
+        ),
+        ({"parallels": [1, 1]}, ["parallels: names a GPU twice; each process needs one of its own"]),
         ({"epoch": 3, "lr": {"warmup_epoch": 3.5}},
          ["lr.warmup_epoch: 3.5 is longer than the training, epoch 3"]),
         ({"lr": {"decay_step": [3, 3]}}, ["lr.decay_step: the steps of the list must rise"]),
@@ -34,6 +38,9 @@ def test_what_does_not_go_together(desk, content, lines):
     "content",
     [
         {"parallels": [3]},
+        {"parallels": [0, 1]},
+        {"compile": "graphs"},
+        {"compile": "on", "accumulate_steps": 2},
         {"epoch": 3, "lr": {"warmup_epoch": 3, "decay_step": [1, 2]}},
         {"lr": {"decay_step": 0}},
         {"optimizer": "nesterov", "momentum": 0.1},

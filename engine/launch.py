@@ -1,0 +1,90 @@
+"""Several processes on this machine, one for each device: what torchrun does, from within the command itself."""
+
+import logging
+import signal
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from utils.cli import FAILURE, INTERRUPTED, USER_MISTAKE
+from utils.device import choose_device, share_cpus
+from utils.distributed import process_group
+from utils.torchrun import is_launched
+
+logger = logging.getLogger(__name__)
+
+TORCH_LOGGERS = ("torch.distributed.elastic", "torch.distributed.run")
+
+
+def needs_launch(parallels: Sequence[int]) -> bool:
+    """Whether this process is to start one for each of several devices, and is not one of those itself.
+
+    Raises:
+        ParamsError: one of the devices does not exist.
+    """
+    if len(parallels) < 2 or is_launched():
+        return False
+    choose_device(parallels)
+    return True
+
+
+@contextmanager
+def joined(parallels: Sequence[int]) -> Iterator[torch.device]:
+    """This process's device, among the other processes of its run.
+
+    Raises:
+        ParamsError: there is no such device.
+    """
+    device = choose_device(parallels)
+    share_cpus()
+    with process_group(device):
+        yield device
+
+
+def launch(num_processes: int, command: Sequence[str] = ()) -> int:
+    """Run a command, by default this process's own, in several processes that are joined as torchrun joins them.
+
+    Returns:
+        The exit code of them all: that of the first to fail. A process that was killed is told of.
+    """
+    command = command or sys.orig_argv
+    # Each process tells of its own failure; torch's table of them would only repeat that it did.
+    for name in TORCH_LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=num_processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        run_id=uuid.uuid4().hex,
+    )
+    try:
+        elastic_launch(config, command[0])(*command[1:])
+    except ChildFailedError as error:
+        return _exit_code(error)
+    except SignalException as error:
+        return INTERRUPTED if error.sigval == signal.SIGINT else FAILURE
+    return 0
+
+
+def _exit_code(error: ChildFailedError) -> int:
+    """That of the process that failed by itself; the others were stopped because of it."""
+    failures = sorted(error.failures.items(), key=lambda item: item[1].timestamp)
+    codes = [failure.exitcode for _, failure in failures]
+    if INTERRUPTED in codes or -signal.SIGINT in codes:
+        return INTERRUPTED
+    if USER_MISTAKE in codes:
+        return USER_MISTAKE
+    rank, first = failures[0]
+    if first.exitcode < 0:
+        name = signal.Signals(-first.exitcode).name
+        logger.error("process %d was killed (%s), and the others were stopped with it", rank, name)
+    return FAILURE

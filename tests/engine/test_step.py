@@ -1,0 +1,145 @@
+"""One update: against the same written out, in other precisions, over several batches and over several processes."""
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from engine.step import LossModule, Stepper, TrainBatch, choose_compilation
+from losses.criterion import build_criterion
+from losses.options import LossOptions
+from models.network import ReidNetwork, build_network
+from models.options import ModelParams
+from models.sync_bn import synchronised
+from tests.processes import run_in_processes
+from utils.distributed import this_process
+from utils.errors import ParamsError
+from utils.precision import BF16, FP16, FP32, Precision, choose_precision
+
+CPU = torch.device("cpu")
+MODEL = ModelParams(model="resnet_18", last_conv_stride=2, feature_dim=16, pcb_n_parts=2, feature_global_dim=8)
+LOSSES = LossOptions(tri_loss_margin="soft_margin", tri_loss_on=("global", "parts", "concat"), gather_embeddings=True)
+IDENTITIES, STEPS = 8, 20
+
+
+def make_stepper(precision: Precision = FP32, dtype: torch.dtype = torch.float32) -> Stepper:
+    torch.manual_seed(0)
+    network = build_network(MODEL, IDENTITIES).to(dtype)
+    synchronised(network, CPU)
+    module = LossModule(network, build_criterion(LOSSES), precision)
+    return Stepper(module, torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4), precision)
+
+
+def network_of(stepper: Stepper) -> ReidNetwork:
+    network = stepper.module.get_submodule("network" if isinstance(stepper.module, LossModule) else "module.network")
+    assert isinstance(network, ReidNetwork)
+    return network
+
+
+def make_batch(seed: int, identities: int = 4) -> TrainBatch:
+    labels = torch.arange(identities).repeat_interleave(2)
+    pixels = torch.randn(len(labels), 3, 64, 32, generator=torch.Generator().manual_seed(seed))
+    return TrainBatch(pixels, labels)
+
+
+def gradients(module: torch.nn.Module) -> list[Tensor]:
+    return [parameter.grad.clone() for parameter in module.parameters() if parameter.grad is not None]
+
+
+def test_a_step_is_one_of_the_optimizer_on_the_sum_of_the_losses() -> None:
+    stepper, plain = make_stepper(), make_stepper()
+    batch = make_batch(1)
+    (losses,) = stepper.step([batch], 0, spectral=False)
+    output = network_of(plain)(batch.pixels)
+    terms = build_criterion(LOSSES)(output, batch.labels).terms
+    assert losses.terms.keys() == terms.keys()
+    assert not any(term.requires_grad for term in losses.terms.values())
+    plain.optimizer.zero_grad()
+    sum(terms.values()).backward()  # pyright: ignore[reportAttributeAccessIssue]
+    plain.optimizer.step()
+    for name, value in network_of(plain).state_dict().items():
+        torch.testing.assert_close(network_of(stepper).state_dict()[name], value)
+    right = [(branch.scores.logits.argmax(-1) == batch.labels).float() for branch in output.values()]
+    assert losses.measures["accuracy"] == pytest.approx(torch.cat([each.flatten() for each in right]).mean().item())
+
+
+def test_several_batches_are_one_step_on_the_mean_of_their_losses() -> None:
+    stepper, plain = make_stepper(), make_stepper()
+    batches = [make_batch(seed) for seed in (1, 2, 3)]
+    found = stepper.step(batches, 0, spectral=False)
+    assert len(found) == 3
+    averaged: list[Tensor] = []
+    for batch in batches:
+        plain.module.zero_grad()
+        loss, _ = plain.module(batch, 0, False)
+        loss.backward()
+        each = gradients(plain.module)
+        averaged = [a + b for a, b in zip(averaged, each, strict=True)] if averaged else each
+    for mine, mean in zip(gradients(stepper.module), averaged, strict=True):
+        # The order of the additions is another one, and rounding grows on the way back through twenty layers.
+        assert (mine - mean / 3).norm() <= 1e-3 * (mean / 3).norm()
+
+
+def test_in_bf16_the_network_computes_in_it_while_weights_and_losses_stay_float32() -> None:
+    stepper, exact = make_stepper(BF16), make_stepper()
+    seen: list[torch.dtype] = []
+    network_of(stepper).backbone.layer4.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+    (losses,) = stepper.step([make_batch(1)], 0, spectral=False)
+    (expected,) = exact.step([make_batch(1)], 0, spectral=False)
+    assert seen == [torch.bfloat16]
+    assert {term.dtype for term in losses.terms.values()} == {torch.float32}
+    assert {parameter.dtype for parameter in stepper.module.parameters()} == {torch.float32}
+    for name, term in losses.terms.items():
+        assert term.item() == pytest.approx(expected.terms[name].item(), rel=0.1), name
+
+
+def test_the_precision_is_what_the_device_can() -> None:
+    assert choose_precision("auto", CPU) == choose_precision("fp32", CPU) == FP32
+    assert choose_precision("bf16", CPU) == BF16
+    assert not BF16.scales_gradients
+    assert FP16.scales_gradients
+    with pytest.raises(ParamsError, match=r'precision: "fp16" needs a GPU'):
+        choose_precision("fp16", CPU)
+
+
+def test_only_a_gpu_compiles_unasked() -> None:
+    assert choose_compilation("auto", CPU) == "off"
+    assert choose_compilation("auto", torch.device("cuda", 0)) == "on"
+    assert choose_compilation("graphs", CPU) == "graphs"
+
+
+class Trained(NamedTuple):
+    losses: list[dict[str, float]]
+    state: dict[str, Tensor]
+
+
+def train(batch_of_all: int) -> Trained:
+    """Twenty steps on this process's part of each batch.
+
+    In float64: in float32 a triplet chosen otherwise, for a difference in the last digit, makes for other weights.
+    """
+    dist, stepper = this_process(), make_stepper(dtype=torch.float64)
+    losses = []
+    for step in range(STEPS):
+        whole = make_batch(step, batch_of_all)
+        part = dist.share(len(whole.labels))
+        batch = TrainBatch(whole.pixels[part].double(), whole.labels[part])
+        (found,) = stepper.step([batch], step, spectral=False)
+        losses.append({name: term.item() for name, term in found.terms.items()})
+    return Trained(losses, network_of(stepper).state_dict())
+
+
+def test_two_processes_train_as_one_with_the_double_batch() -> None:
+    first, second = run_in_processes(train, 2, IDENTITIES)
+    alone = train(IDENTITIES)
+    for step, losses in enumerate(alone.losses):
+        for name, loss in losses.items():
+            mine, other = first.losses[step][name], second.losses[step][name]
+            # Classification is averaged over a process's own images; the triplet losses see those of all.
+            assert (mine + other) / 2 == pytest.approx(loss, abs=1e-5), (step, name)
+            if name.startswith("triplet"):
+                assert mine == pytest.approx(other, abs=1e-9)
+    for name, value in first.state.items():
+        assert torch.equal(value, second.state[name]), name
+        torch.testing.assert_close(value, alone.state[name], rtol=1e-5, atol=1e-6)
