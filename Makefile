@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-all lint clean
+.PHONY: train test test-all bench lint clean
 
 train: $(VENV)/.installed
 	$(BIN)/python train.py --operation start_train
@@ -12,6 +12,9 @@ test: $(VENV)/.installed-dev lint
 
 test-all: $(VENV)/.installed-dev lint
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.speed
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
