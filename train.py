@@ -13,6 +13,7 @@ from engine.run_folder import new_name
 from evaluate.core.plugins import plugin_options
 from utils.cli import exit_code_of
 from utils.logs import log_to_screen
+from utils.torchrun import launched_as
 
 OPERATIONS = """operations:
   start_train     train a new run in working_dir/NAME
@@ -21,6 +22,9 @@ OPERATIONS = """operations:
   make_synthetic  write the synthetic pedestrians as a Market-1501-style folder to --out DIR
   build_lmdb      pack the data set of the params into one file, --out X.lmdb, which batches_dir may then name
 """
+
+SHARED = ("start_train", "resume_train")
+"""Operations that several processes do together."""
 
 GOES_WITH = {
     "config_path": ("start_train", "check_config", "make_synthetic", "build_lmdb"),
@@ -72,6 +76,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         parser.error("resume_train needs --sub_working_dir NAME: the run to go on with")
     if args.operation in GOES_WITH["out"] and args.out is None:
         parser.error(f"{args.operation} needs --out PATH: where to write the data set")
+    if launched_as()[1] > 1 and args.operation not in SHARED:
+        parser.error(f"{args.operation} is the work of one process; start it without torchrun")
     for option, operations in GOES_WITH.items():
         if getattr(args, option) and args.operation not in operations:
             parser.error(f"--{option} goes with {' and '.join(operations)}, not with {args.operation}")

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.images import find_bad_images
+from data.images import BadImage, find_bad_images
 from data.layouts import LayoutChoice, describe_layouts, detect_layout, read_layout
 from data.lmdb_format import is_lmdb
 from data.lmdb_reading import read_lmdb
@@ -49,7 +49,10 @@ def without_bad_images(dataset: Dataset, options: DataOptions) -> Dataset:
     """
     paths = [sample.path for split in dataset for sample in split]
     mine = this_process().share(len(paths))
-    bad = [image for share in gather_objects(find_bad_images(paths[mine])) for image in share]
+    place_of = {path: place for place, path in enumerate(paths)}
+    # Told by their places: another machine may have the same images elsewhere.
+    found = [(place_of[path], reason) for path, reason in find_bad_images(paths[mine])]
+    bad = [BadImage(paths[place], reason) for share in gather_objects(found) for place, reason in share]
     if not bad:
         return dataset
     if options.bad_images == "error":

@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from data.lmdb_reading import has_image, read_image, split_path
-from utils.cpus import num_cpus
+from utils.cpus import num_own_cpus
 from utils.errors import DataError
 from utils.logs import bars_hidden
 
@@ -82,6 +82,6 @@ def find_bad_images(paths: Sequence[Path], description: str = "checking images")
             return BadImage(path, str(error).removeprefix(f"{path}: "))
         return None
 
-    with ThreadPoolExecutor(num_cpus()) as pool:
+    with ThreadPoolExecutor(num_own_cpus()) as pool:
         results = tqdm(pool.map(check, paths), description, len(paths), unit="img", leave=False, disable=bars_hidden())
         return [bad for bad in results if bad is not None]

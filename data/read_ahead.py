@@ -5,16 +5,10 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from utils.cpus import num_cpus
-from utils.distributed import this_process
+from utils.cpus import num_own_cpus
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-
-
-def num_threads() -> int:
-    """Threads this process can keep busy: its part of the machine's processors."""
-    return max(1, num_cpus() // this_process().local_world_size)
 
 
 def read_ahead(
@@ -32,8 +26,8 @@ def read_ahead(
     Raises:
         Exception: whatever a task raised, when its result is due.
     """
-    depth = min(16, max(4, num_threads())) if depth is None else depth
-    pool = ThreadPoolExecutor(min(depth, num_threads()))
+    depth = min(16, max(4, num_own_cpus())) if depth is None else depth
+    pool = ThreadPoolExecutor(min(depth, num_own_cpus()))
     pending: deque[Future[Result]] = deque()
     try:
         for argument in tasks:

@@ -1,14 +1,17 @@
 """Whether all processes of a run are about to do the same: with the same params, on the same images."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
+
 from config.params import Params
-from data.samples import Dataset
+from data.samples import Dataset, fingerprint
+from engine.step import choose_compilation
 from utils.agreement import agreed
 from utils.distributed import from_main
 from utils.errors import DataError, ParamsError
+from utils.precision import choose_precision
 
 OF_A_MACHINE = ("batches_dir", "working_dir", "parallels", "pretrain_snapshot", "distillation.teacher")
 """Keys that say where something lies, which may be elsewhere on another machine."""
@@ -21,34 +24,44 @@ def check_alike(params: Params, dataset: Dataset) -> None:
         UserError: they differ; every process stops.
     """
     settings = {name: value for name, value in _flat(params.model_dump(mode="json")) if name not in OF_A_MACHINE}
-    print_of_data = fingerprint(dataset)
-    first_settings, first_print = from_main((settings, print_of_data))
+    _check_same(settings, "params")
+    mine = {name: fingerprint(split) for name, split in zip(Dataset._fields, dataset, strict=True)}
+    first = from_main(mine)
     with agreed():
-        if different := [
-            f"{name} is {settings.get(name)!r}, but {first_settings.get(name)!r} in process 0"
-            for name in sorted(settings | first_settings)
-            if settings.get(name) != first_settings.get(name)
-        ]:
-            raise ParamsError(f"the processes of a run must have the same params: {'; '.join(different)}")
-        if print_of_data != first_print:
+        if mine != first:
+            differing = ", ".join(name for name in mine if mine[name] != first[name])
             raise DataError(
-                f"{params.batches_dir}: not the data set that process 0 has: {_sizes(dataset)}; names, identities or "
-                "cameras differ"
+                f"{params.batches_dir}: not the data set that process 0 has: {differing}, in names, identities, "
+                "cameras or their number"
             )
 
 
-def fingerprint(dataset: Dataset) -> str:
-    """Tells data sets apart by the names of their images, identities, cameras and order, not by where they lie."""
-    digest = hashlib.sha256()
-    for name, split in zip(Dataset._fields, dataset, strict=True):
-        digest.update(f"{name} {len(split)}\n".encode())
-        for sample in split:
-            digest.update(f"{sample.path.name} {sample.pid} {sample.camid}\n".encode())
-    return digest.hexdigest()
+def check_machines(params: Params, device: torch.device) -> None:
+    """Compare what this process computes with, and how, with the other processes.
+
+    Raises:
+        UserError: they differ; every process stops.
+    """
+    with agreed():
+        precision, compilation = choose_precision(params.precision, device), choose_compilation(params.compile, device)
+    means = {
+        "kind of device": device.type,
+        "precision": precision.name,
+        "compile": compilation,
+        "version of torch": torch.__version__,
+    }
+    _check_same(means, "means")
 
 
-def _sizes(dataset: Dataset) -> str:
-    return ", ".join(f"{len(split)} {name}" for name, split in zip(Dataset._fields, dataset, strict=True))
+def _check_same(mine: dict[str, Any], what: str) -> None:
+    first = from_main(mine)
+    with agreed():
+        if different := [
+            f"{name} is {mine.get(name)!r}, but {first.get(name)!r} in process 0"
+            for name in sorted(mine | first)
+            if mine.get(name) != first.get(name)
+        ]:
+            raise ParamsError(f"the processes of a run must have the same {what}: {'; '.join(different)}")
 
 
 def _flat(section: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

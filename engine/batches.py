@@ -40,12 +40,14 @@ class Augmenter:
     """Turns loaded images into what the network sees.
 
     The numbers of a batch's images are drawn for those of all processes, from one seed, and each process takes its
-    part: what an image becomes does not depend on how many processes share the work.
+    part: what an image becomes does not depend on how many processes share the work. Noise and random pixels alone,
+    which are many numbers, each process draws for its own images.
     """
 
     def __init__(self, training: Training) -> None:
         self.params = training.params
         self.teacher = training.teacher
+        self.precision = training.stepper.precision
         self.generator = torch.Generator(training.device)
         self.pixel_generator = torch.Generator(training.device)
 
@@ -59,7 +61,9 @@ class Augmenter:
         full_height, full_width = batch.images.shape[2:]
         draws = draw(options, all_images, full_height, full_width, params.img_h, params.img_w, self.generator)
         draws = draws.part(dist.share(all_images))
-        pixels = augment(batch.images, draws, options, params.img_h, params.img_w, self.pixel_generator)
+        size = params.img_h, params.img_w
+        pixels = augment(batch.images, draws, options, *size, self.pixel_generator, self.precision.dtype)
         # Before the network: what a teacher holds in memory while it computes is free again by then.
-        taught = None if self.teacher is None else self.teacher(pixels, options.normalisation)
+        with self.precision.autocast(pixels.device):
+            taught = None if self.teacher is None else self.teacher(pixels, options.normalisation)
         return TrainBatch(pixels, batch.labels, taught)

@@ -3,8 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,8 +21,9 @@ from losses.criterion import Losses
 from models.network import Embedder
 from models.sync_bn import average_buffers
 from utils.checkpoint import Checkpoint, save_checkpoint
-from utils.distributed import mean_over_processes, this_process
+from utils.distributed import mean_over_processes, this_process, wait_for_all
 from utils.errors import UserError
+from utils.out_of_memory import out_of_memory_told
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def fit(training: Training, folder: RunFolder, recorder: Recorder) -> None:
         if training.spectral_acts() and not spectral_acted:
             spectral_acted = True
             logger.info("the spectral transform acts from epoch %d on", training.epoch + 1)
-        with _memory_told(training):
+        with out_of_memory_told(*_memory_of(training)):
             result = train_epoch(training, recorder)
         # Each process has normalised by batches of its own; from here on all have the same averages of them.
         average_buffers(training.network)
@@ -61,6 +61,8 @@ def fit(training: Training, folder: RunFolder, recorder: Recorder) -> None:
         # Recorded before it is saved: what a stop in between leaves behind is recorded again, never missing.
         record_epoch(training, recorder, result, evaluation, time.monotonic() - start)
         training.save(folder.last)
+    # All are through: what fails in one from here on would make torchrun begin again.
+    wait_for_all()
     if this_process().is_main:
         folder.last.unlink()
     if params.model_params.spectral_trans and not training.spectral_acts():
@@ -179,20 +181,14 @@ def keep_best(training: Training, folder: RunFolder, evaluation: Evaluation | No
     save_checkpoint(folder.best, Checkpoint(model, params, training.pids, metrics))
 
 
-@contextmanager
-def _memory_told(training: Training) -> Iterator[None]:
-    """Too little memory is the user's to mend: nothing is made smaller in silence."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        params = training.params
-        lower = "batch_sampling_params.P or K" if params.batch_sampling_params.class_balanced else "batch_size"
-        raise UserError(
-            f"out of memory on {training.device} with {params.images_per_step} images of {params.img_h} x "
-            f"{params.img_w} a batch in {training.stepper.precision.name}: {str(error).splitlines()[0]}\n"
-            f"lower {lower} (accumulate_steps makes up for it), img_h and img_w, or take a smaller model; "
-            'precision "bf16" halves the activations'
-        ) from error
+def _memory_of(training: Training) -> tuple[str, str]:
+    """What a step holds in memory, and what to lower where that is too much."""
+    params, precision = training.params, training.stepper.precision.name
+    images = f"{params.images_per_step} images of {params.img_h} x {params.img_w} a batch in {precision}"
+    lower = "batch_sampling_params.P or K" if params.batch_sampling_params.class_balanced else "batch_size"
+    halved = ' or set precision "bf16", which halves what the network remembers' if precision == "fp32" else ""
+    advice = f"lower {lower} (accumulate_steps makes up for it), img_h and img_w, take a smaller model{halved}"
+    return f"training on {training.device} with {images}", advice
 
 
 def record_epoch(

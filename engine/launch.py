@@ -43,6 +43,8 @@ def joined(parallels: Sequence[int]) -> Iterator[torch.device]:
     """
     device = choose_device(parallels)
     share_cpus()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     with process_group(device):
         yield device
 

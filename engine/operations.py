@@ -20,6 +20,7 @@ from data.dataset import summary_table
 from data.lmdb_writing import pack_dataset
 from data.samples import sorted_pids
 from data.synthetic import make_synthetic
+from engine.alike import check_machines
 from engine.fit import evaluate_network, fit
 from engine.launch import joined, launch, needs_launch
 from engine.outline import describe_training
@@ -51,10 +52,16 @@ def start_train(params: Params, name: str, notes: Sequence[str]) -> None:
         raise SystemExit(launch(len(params.parallels)))
     with _joined(params) as device:
         name = from_main(name)
-        if num_restarts() and is_run(params.working_dir, name):
-            _go_on(open_run_folder(params.working_dir, name), params, device, notes)
+        folder = RunFolder(params.working_dir, name)
+        if from_main(num_restarts() > 0 and is_run(params.working_dir, name)):
+            if from_main(is_finished(folder.path)):
+                logger.info("%s: this run is finished", folder.path)
+                return
+            _go_on(folder, params, device, notes)
             return
-        folder = _new_folder(params, name)
+        with agreed():
+            if this_process().is_main:
+                create_run_folder(params, name)
         with _nothing_lost(folder, is_new=True):
             _begin(folder, params, device, notes)
 
@@ -82,6 +89,7 @@ def check_config(params: Params, notes: Sequence[str]) -> None:
         logger.info("%s", note)
     print(params.model_dump_json(indent=2))
     device = choose_device(params.parallels)
+    check_machines(params, device)
     dataset = read_training_data(params)
     pids = sorted_pids(dataset.train)
     start_network(params, len(pids))  # the files it starts from are there and fit
@@ -141,20 +149,13 @@ def _joined(params: Params) -> Iterator[torch.device]:
             keep_freed_memory()
         # Batches are all of one shape, so the search for the fastest convolutions is paid for once.
         torch.backends.cudnn.benchmark = True
+        check_machines(params, device)
         yield device
-
-
-def _new_folder(params: Params, name: str) -> RunFolder:
-    """The folder of a new run; the first process makes it."""
-    with agreed():
-        if this_process().is_main:
-            create_run_folder(params, name)
-    return RunFolder(params.working_dir, name)
 
 
 def _begin(folder: RunFolder, params: Params, device: torch.device, notes: Sequence[str]) -> None:
     """Train from the start."""
-    _log_circumstances(folder, device, notes)
+    _log_circumstances(folder, params, device, notes)
     dataset = read_training_data(params)
     logger.info("%s", describe_training(params, dataset.train))
     training = build_training(params, dataset, device)
@@ -174,7 +175,7 @@ def _go_on(folder: RunFolder, params: Params, device: torch.device, notes: Seque
     """Train from the last finished epoch; a run that was stopped before its first step begins anew."""
     is_begun = from_main(folder.last.is_file())
     with _nothing_lost(folder, is_new=False):
-        _log_circumstances(folder, device, notes)
+        _log_circumstances(folder, params, device, notes)
         training = build_training(params, read_training_data(params), device, resume=is_begun)
         if is_begun:
             training.restore(folder.last)
@@ -204,15 +205,26 @@ def _nothing_lost(folder: RunFolder, *, is_new: bool) -> Iterator[None]:
         raise
 
 
-def _log_circumstances(folder: RunFolder, device: torch.device, notes: Sequence[str]) -> None:
+def _log_sharing(params: Params) -> None:
+    """What it means that there are several processes, or that there is one."""
+    if (processes := this_process().world_size) > 1:
+        logger.info("one of %d processes, each with a device of its own", processes)
+        if params.model_params.spectral_trans:
+            logger.info("the spectral transform sees the batch of each process apart")
+        return
+    for name in ("sync_bn", "gather_embeddings"):
+        if getattr(params, name):
+            logger.info("%s: no effect with one process", name)
+
+
+def _log_circumstances(folder: RunFolder, params: Params, device: torch.device, notes: Sequence[str]) -> None:
     """Begin the run's train_log: versions, device, and what there is to say of the params."""
     if this_process().is_main:
         log_to_file(folder.log)
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "numpy", "Pillow"))
     logger.info("run folder %s; Python %s, %s", folder.path, platform.python_version(), versions)
     logger.info("%s", describe_device(device))
-    if (processes := this_process().world_size) > 1:
-        logger.info("one of %d processes, each with a device of its own", processes)
+    _log_sharing(params)
     for note in notes:
         logger.info("%s", note)
 

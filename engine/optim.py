@@ -11,7 +11,10 @@ FC_LR = "fc_lr"
 
 
 def build_optimizer(params: Params, network: ReidNetwork, criterion: nn.Module) -> Optimizer:
-    """The optimizer over all trained parameters: the backbone's at `base_lr`; heads' and losses' at `fc_lr`."""
+    """The optimizer over all trained parameters: the backbone's at `base_lr`; heads' and losses' at `fc_lr`.
+
+    All parameters are updated in one pass over memory, but for rmsprop, of which torch has no such version.
+    """
     backbone = [parameter for parameter in network.backbone.parameters() if parameter.requires_grad]
     heads = [parameter for parameter in network.branches.parameters() if parameter.requires_grad]
     rest = heads + [parameter for parameter in criterion.parameters() if parameter.requires_grad]
@@ -23,11 +26,12 @@ def build_optimizer(params: Params, network: ReidNetwork, criterion: nn.Module) 
     decay, momentum = params.weight_decay, params.momentum
     match params.optimizer:
         case "sgd" | "nesterov":
-            return SGD(groups, momentum=momentum, weight_decay=decay, nesterov=params.optimizer == "nesterov")
+            nesterov = params.optimizer == "nesterov"
+            return SGD(groups, momentum=momentum, weight_decay=decay, nesterov=nesterov, fused=True)
         case "adam" | "amsgrad":
-            return Adam(groups, weight_decay=decay, amsgrad=params.optimizer == "amsgrad")
+            return Adam(groups, weight_decay=decay, amsgrad=params.optimizer == "amsgrad", fused=True)
         case "adamw":
-            return AdamW(groups, weight_decay=decay)
+            return AdamW(groups, weight_decay=decay, fused=True)
         case "rmsprop":
             return RMSprop(groups, momentum=momentum, weight_decay=decay)
 

@@ -12,9 +12,14 @@ from models.network import build_network
 from utils.distributed import this_process
 
 
+def num_processes(params: Params) -> int:
+    """Processes that a run with these params has, or will have once it is started."""
+    return max(this_process().world_size, len(params.parallels))
+
+
 def batches_of_all(params: Params, labels: Sequence[int], epoch: int) -> list[list[int]]:
     """An epoch's batches over all processes, as indices of training images."""
-    return epoch_batches(params, labels, params.seed, epoch, this_process().world_size, params.accumulate_steps)
+    return epoch_batches(params, labels, params.seed, epoch, num_processes(params), params.accumulate_steps)
 
 
 def describe_training(params: Params, train: Sequence[Sample]) -> str:
@@ -22,7 +27,7 @@ def describe_training(params: Params, train: Sequence[Sample]) -> str:
     pids = sorted_pids(train)
     steps = len(batches_of_all(params, [sample.pid for sample in train], 0)) // params.accumulate_steps
     images = params.images_per_step * params.accumulate_steps
-    spread = f" on each of {this_process().world_size} devices" if this_process().world_size > 1 else ""
+    spread = f" on each of {num_processes(params)} devices" if num_processes(params) > 1 else ""
     with torch.device("meta"):
         network = build_network(params.model_params, len(pids))
     count = sum(parameter.numel() for parameter in network.parameters())

@@ -15,6 +15,7 @@ from losses.criterion import Criterion, Losses
 from losses.distillation import TeacherOutput
 from models.network import ReidNetwork
 from utils.distributed import this_process
+from utils.errors import ParamsError
 from utils.precision import Precision
 
 logger = logging.getLogger(__name__)
@@ -117,7 +118,13 @@ class Stepper:
 def choose_compilation(
     asked: Literal["auto", "on", "graphs", "off"], device: torch.device
 ) -> Literal["on", "graphs", "off"]:
-    """What `compile` amounts to: "auto" compiles on a GPU. On a CPU compiled steps were no faster, and late by 45 s."""
+    """What `compile` amounts to: "auto" compiles on a GPU. On a CPU compiled steps were no faster, and late by 45 s.
+
+    Raises:
+        ParamsError: CUDA graphs without a GPU.
+    """
+    if asked == "graphs" and device.type != "cuda":
+        raise ParamsError('compile: "graphs" needs a GPU; set "auto", "on" or "off"')
     if asked == "auto":
         return "on" if device.type == "cuda" else "off"
     return asked

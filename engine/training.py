@@ -15,7 +15,7 @@ from data.samples import Dataset, sorted_pids
 from data.store import ImageStore, build_store
 from engine.alike import check_alike
 from engine.optim import build_optimizer, freeze_all_but_classifiers
-from engine.outline import batches_of_all
+from engine.outline import batches_of_all, num_processes
 from engine.step import LossModule, Stepper, choose_compilation
 from engine.teacher import Teacher, load_teacher
 from evaluate.core.plugins import load_plugin
@@ -147,7 +147,7 @@ def read_training_data(params: Params) -> Dataset:
     dataset = without_bad_images(dataset, params)
     logger.info("data set %s\n%s", params.batches_dir, summary_table(dataset))
     with agreed():
-        check_training_set(dataset.train, params, dist.world_size)
+        check_training_set(dataset.train, params, num_processes(params))
         if params.evaluation_params.type is not None:
             load_plugin(params.evaluation_params.type).check_data(dataset, params)
     return dataset
@@ -161,7 +161,7 @@ def build_training(params: Params, dataset: Dataset, device: torch.device, *, re
     pids = sorted_pids(dataset.train)
     label_of = {pid: label for label, pid in enumerate(pids)}
     with agreed():
-        precision = choose_precision(params.precision, device)
+        precision, compilation = choose_precision(params.precision, device), choose_compilation(params.compile, device)
         teacher = load_teacher(params, pids, device)
         torch.manual_seed(seed_for(INITIAL_WEIGHTS, params.seed))
         network = build_network(params.model_params, len(pids)) if resume else start_network(params, len(pids))
@@ -190,7 +190,7 @@ def build_training(params: Params, dataset: Dataset, device: torch.device, *, re
         store=build_store([sample.path for sample in dataset.train], *params.resize_to, params.data_cache, device),
         network=network,
         criterion=criterion,
-        stepper=Stepper(module, optimizer, precision, choose_compilation(params.compile, device)),
+        stepper=Stepper(module, optimizer, precision, compilation),
         kept_images=build_kept_images(params.data_cache),
         teacher=teacher,
     )

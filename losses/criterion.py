@@ -91,7 +91,8 @@ class Criterion(nn.Module):
                 terms[f"softmax_{name}"] = self.classification(scores, labels, step).sum()
         for name, branch in output.items():
             if branch.spectral is not None:
-                measures[f"spectral_{name}_diagonal"] = branch.spectral.diagonal.detach()
+                # A copy: the network's own memory may be used again before anybody reads it.
+                measures[f"spectral_{name}_diagonal"] = branch.spectral.diagonal.detach().clone()
         if self.triplet is not None:
             compared = self._to_compare(labels, 0)
             for on in self.triplet_on:

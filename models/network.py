@@ -81,7 +81,8 @@ class Embedder(nn.Module):
 
     def logits(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) -> class scores of the whole network (B, N)."""
-        return whole_logits(self.network(images))
+        # As it is written: where calling it runs compiled code, that is made for training.
+        return whole_logits(self.network.forward(images))
 
 
 def build_network(options: ModelParams, num_classes: int) -> ReidNetwork:

@@ -3,23 +3,43 @@
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 
+from utils.distributed import is_one_of_several
 from utils.errors import ToldElsewhereError, UserError
+from utils.torchrun import launched_as
 
 SUCCESS, FAILURE, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
 
 def exit_code_of(main: Callable[[], None]) -> int:
-    """Run `main`: 0 if it succeeds, 2 with one message for a user's mistake, 130 if interrupted, 1 with a traceback."""
+    """Run `main`: 0 if it succeeds, 2 with one message for a user's mistake, 130 if interrupted, 1 with a traceback.
+
+    One of several processes that fails ends here and does not return: the others may wait for it for ever.
+    """
+    code = _exit_code_of(main)
+    if code != SUCCESS and is_one_of_several():
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _exit_code_of(main: Callable[[], None]) -> int:
     logger = logging.getLogger(__name__)
     try:
         main()
     except ToldElsewhereError:
+        # torchrun ends all processes once one is gone; the one that tells the user should be through by then.
+        time.sleep(1)
         return USER_MISTAKE
     except UserError as error:
-        logger.error("%s", error)
+        # Before the processes of a machine have met, each finds out for itself what is wrong with the command.
+        if is_one_of_several() or launched_as()[0] == 0:
+            logger.error("%s", error)
         return USER_MISTAKE
     except KeyboardInterrupt:
         logger.error("interrupted")

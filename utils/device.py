@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
-from utils.cpus import num_cpus
+from utils.cpus import num_cpus, num_own_cpus
 from utils.errors import ParamsError
-from utils.torchrun import launched_as
+from utils.torchrun import is_launched, launched_as
 
 
 def choose_device(parallels: Sequence[int]) -> torch.device:
@@ -25,15 +25,17 @@ def choose_device(parallels: Sequence[int]) -> torch.device:
     if not parallels and not available:
         return torch.device("cpu")
     indices = parallels or range(available)
+    if is_launched() and parallels and local_world_size != len(parallels):
+        raise ParamsError(f"parallels: names {len(parallels)} GPUs, but torchrun started {local_world_size} processes")
     if local_world_size > len(indices):
-        named = "parallels names" if parallels else "this machine has"
-        raise ParamsError(f"parallels: {local_world_size} processes, but {named} {len(indices)} GPUs")
+        raise ParamsError(f"parallels: {local_world_size} processes, but this machine has {available} GPUs")
     return torch.device("cuda", indices[local_rank])
 
 
 def share_cpus() -> None:
-    """Give this process its part of the machine's processors for computing; torchrun would grant it one."""
-    torch.set_num_threads(max(1, num_cpus() // launched_as()[1]))
+    """Give this process its part of the machine's processors for computing; torchrun grants one of several but one."""
+    if launched_as()[1] > 1:
+        torch.set_num_threads(num_own_cpus())
 
 
 def describe_device(device: torch.device) -> str:

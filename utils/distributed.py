@@ -4,6 +4,8 @@ A run has one process per device, started by torchrun. The process group is torc
 process, and everything here costs nothing.
 """
 
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -11,9 +13,10 @@ from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from utils.errors import ToldElsewhereError, UserError
-from utils.torchrun import is_launched, launched_as, num_restarts
+from utils.torchrun import is_launched, launched_as
 
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=30)
@@ -51,19 +54,24 @@ def this_process() -> Dist:
     return Dist(rank, world_size, *launched_as())
 
 
+def is_one_of_several() -> bool:
+    """Whether there are other processes that may wait for this one."""
+    return this_process().world_size > 1
+
+
 @contextmanager
 def process_group(device: torch.device) -> Iterator[Dist]:
-    """Join the other processes that torchrun started; without torchrun there is nobody to join."""
+    """Join the other processes that torchrun started, with `device` the current one if it is a GPU.
+
+    Without torchrun there is nobody to join.
+    """
     if not is_launched():
         yield Dist()
         return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     # Tensors travel where they lie: through NCCL from GPU to GPU, small things through Gloo without waiting for one.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     store, rank, world_size = next(distributed.rendezvous("env://"))  # pyright: ignore[reportPrivateImportUsage]
-    # torchrun keeps its store when it starts all processes again; the addresses in it are those of the dead.
-    store = distributed.PrefixStore(f"attempt {num_restarts()}", store)  # pyright: ignore[reportPrivateImportUsage]
+    store = fresh_part(store, rank, world_size)
     distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=PATIENCE)
     try:
         yield this_process()
@@ -74,8 +82,45 @@ def process_group(device: torch.device) -> Iterator[Dist]:
         if store.add(f"told: {error}", 1) > 1:
             raise ToldElsewhereError from None
         raise
-    finally:
-        distributed.destroy_process_group()
+    # Not after an error: the others may wait for this process for ever, and to leave in order is to wait for them.
+    distributed.destroy_process_group()
+
+
+def fresh_part(store: Store, rank: int, world_size: int) -> Store:
+    """A part of the store that only the processes alive have ever written to; every one must call this.
+
+    torchrun keeps its store when it starts all processes again, and then it still holds the addresses of the dead. Each
+    process asks under a name nobody had before, and rank 0 answers all who ask, the dead too, until as many as should
+    have heard it.
+    """
+    own = uuid.uuid4().hex
+    if rank > 0:
+        store.set(f"asked by {store.add('number asked', 1)}", own)
+        store.wait([f"answer to {own}"], PATIENCE)
+        name = store.get(f"answer to {own}").decode()
+        store.add(f"{name} heard", 1)
+    else:
+        name = own
+        _answer_all(store, name, world_size - 1)
+    return PrefixStore(name, store)
+
+
+def _answer_all(store: Store, name: str, number: int) -> None:
+    """Tell the name to everybody who asks, until so many have heard it. Who died while asking is not waited for."""
+    deadline = time.monotonic() + PATIENCE.total_seconds()
+    known, waiting = 0, set[int]()
+    while store.add(f"{name} heard", 0) < number:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not all of {number + 1} processes were there within {PATIENCE}")
+        asked = store.add("number asked", 0)
+        waiting |= {*range(known + 1, asked + 1)}
+        known = asked
+        ready = {each for each in waiting if store.check([f"asked by {each}"])}
+        for each in ready:
+            store.set(f"answer to {store.get(f'asked by {each}').decode()}", name)
+        waiting -= ready
+        if not ready:
+            time.sleep(0.02)
 
 
 def gather_objects(value: T) -> list[T]:

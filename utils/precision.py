@@ -36,8 +36,10 @@ FP16 = Precision("fp16", torch.float16)
 
 
 def evaluation_precision(name: PrecisionName, device: torch.device) -> Precision:
-    """The format in which a network trained with `precision` is evaluated: on a GPU the same, on a CPU float32."""
-    return choose_precision(name, device) if device.type == "cuda" else FP32
+    """The format for evaluating a network trained with `precision`: the same on a GPU that has it, else float32."""
+    if device.type != "cuda" or (name == "bf16" and not _has_bf16(device)):
+        return FP32
+    return choose_precision(name, device)
 
 
 def in_single(values: torch.Tensor) -> torch.Tensor:
@@ -51,13 +53,17 @@ def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
     Raises:
         ParamsError: the device does not compute in that format.
     """
-    has_bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     match name:
         case "auto":
-            return BF16 if has_bf16 else FP32
-        case "bf16" if device.type == "cuda" and not has_bf16:
+            return BF16 if device.type == "cuda" and _has_bf16(device) else FP32
+        case "bf16" if device.type == "cuda" and not _has_bf16(device):
             raise ParamsError('precision: this GPU does not compute in bf16; set "fp16" or "fp32"')
         case "fp16" if device.type != "cuda":
             raise ParamsError('precision: "fp16" needs a GPU; set "auto" or "fp32"')
         case _:
             return {"fp32": FP32, "bf16": BF16, "fp16": FP16}[name]
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Whether a GPU multiplies matrices in bfloat16."""
+    return torch.cuda.get_device_capability(device) >= (8, 0)

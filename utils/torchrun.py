@@ -20,7 +20,7 @@ def launched_as() -> tuple[int, int]:
 
 def speaks() -> bool:
     """Whether this process speaks to the user: the first of those that torchrun started."""
-    return os.environ.get(RANK, "0") == "0"
+    return not is_launched() or os.environ[RANK] == "0"
 
 
 def num_restarts() -> int:

@@ -17,6 +17,14 @@ def graphs_have_one_batch(params: Params) -> Iterator[Conflict]:
         yield Conflict(("compile", "accumulate_steps"), '"graphs" goes with accumulate_steps 1 only; set "on"')
 
 
+def synchronised_normalisation_has_effect(params: Params) -> Iterator[Conflict]:
+    """Frozen layers normalise as in evaluation; CUDA's synchronised normalisation waits for the device."""
+    if params.sync_bn and params.fine_tune:
+        yield Conflict(("sync_bn", "fine_tune"), "has no effect where fine_tune freezes all normalisation; set false")
+    if params.sync_bn and params.compile == "graphs":
+        yield Conflict(("compile", "sync_bn"), '"graphs" cannot hold what processes tell each other; set "on"')
+
+
 def schedule_is_ordered(params: Params) -> Iterator[Conflict]:
     """The warm-up ends within the training, and decays follow one another."""
     lr = params.lr
@@ -64,6 +72,7 @@ def nesterov_has_momentum(params: Params) -> Iterator[Conflict]:
 CHECKS: tuple[Check[Params], ...] = (
     devices_differ,
     graphs_have_one_batch,
+    synchronised_normalisation_has_effect,
     schedule_is_ordered,
     fine_tuning_has_effect,
     nesterov_has_momentum,

@@ -12,7 +12,7 @@ from data.augmentation.geometry import crop_and_mirror, erase_, rotate
 from data.augmentation.normalisation import normalise, normalise_unit
 from data.options import DataAugmentation
 
-CPU_PIXELS = 2**20
+CPU_PIXELS = 2**18
 """Pixels that go through all steps together on a CPU: few enough to stay in its caches from one step to the next."""
 
 
@@ -51,7 +51,7 @@ def augment(
 def apply(
     images: Tensor, draws: Draws, options: DataAugmentation, noise: Tensor | None, fill: Tensor | None, out: Tensor
 ) -> None:
-    """Change images as drawn: tensor arithmetic only, without a branch on a value, so that it can be compiled.
+    """Change images as drawn, in as few passes over them as there are.
 
     Args:
         images: (B, 3, H, W) uint8.

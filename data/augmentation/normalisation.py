@@ -1,5 +1,6 @@
 """Pixels to what a network expects and back: one multiply-add per pixel."""
 
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -57,9 +58,17 @@ def _multiply_add(
     """(B, 3, H, W) times a scale per channel plus a shift per channel, in channels-last."""
     width = pixels.shape[3]
     # Whole rows of W * 3 numbers against a row of constants: broadcasting over 3 channels is ten times slower on a CPU.
-    scale, shift = (_channels(values, pixels.device).repeat(width) for values in (scales, shifts))
+    scale, shift = (_row(values, width, pixels.device) for values in (scales, shifts))
     rows = as_rows(pixels.contiguous(memory_format=torch.channels_last))
     return as_images(torch.addcmul(shift, rows, scale, out=None if out is None else as_rows(out)))
+
+
+@lru_cache(maxsize=64)
+def _row(values: tuple[float, ...], width: int, device: torch.device) -> Tensor:
+    """A value per channel, repeated for each pixel of a row: (W * 3,). The few there are in a run are kept."""
+    # Whatever mode the first caller is in, the later ones may be in another.
+    with torch.inference_mode(False):
+        return _channels(values, device).repeat(width)
 
 
 def as_rows(images: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from data.read_ahead import read_ahead
 from data.store.shared import shared_bytes
 from data.store.stores import FileStore
 from utils.agreement import agreed
-from utils.distributed import Dist, gather_rows, this_process
+from utils.distributed import Dist, gather_objects, gather_rows, this_process
 from utils.logs import bars_hidden
 
 # Large enough to make little of each thread's start, small enough for an even progress bar.
@@ -29,7 +29,7 @@ def images_in_ram(paths: Sequence[Path], height: int, width: int) -> Tensor:
     """
     dist = this_process()
     shape = (len(paths), height, width, 3)
-    if dist.local_world_size == 1:
+    if max(gather_objects(dist.local_world_size)) == 1:
         images = torch.empty(shape, dtype=torch.uint8)
     else:
         images = torch.frombuffer(shared_bytes(torch.Size(shape).numel()), dtype=torch.uint8).view(shape)

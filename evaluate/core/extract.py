@@ -12,10 +12,10 @@ from tqdm import tqdm
 from config.params import Params
 from data.augmentation.normalisation import normalise
 from data.features import Features
-from data.samples import Sample
+from data.samples import Sample, fingerprint
 from data.stream import stream_images
 from utils.agreement import agreed
-from utils.distributed import gather_objects, gather_rows, this_process
+from utils.distributed import gather_objects, gather_rows, is_one_of_several, this_process
 from utils.errors import DataError
 from utils.logs import bars_hidden
 from utils.precision import evaluation_precision
@@ -70,6 +70,7 @@ def read_images(
     net = config.online_net
     if net.training:
         raise ValueError("online_net: the network is in training mode; call net.eval() before evaluating it")
+    _check_same(samples, description)
     start = time.monotonic()
     part = this_process().share(len(samples))
     with agreed():
@@ -129,6 +130,12 @@ def _read_batches(
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return positions, batches
+
+
+def _check_same(samples: Sequence[Sample], description: str) -> None:
+    """Whether all processes share out the same images."""
+    if is_one_of_several() and len(set(gather_objects(fingerprint(samples)))) > 1:
+        raise DataError(f"{description}: the processes of this evaluation have different images")
 
 
 def _gathered(batches: Sequence[Tensor]) -> Tensor:

@@ -17,6 +17,7 @@ from data.features import TestFeatures
 from data.samples import Dataset
 from evaluate.core.report.blocks import Report
 from utils.errors import ParamsError, UserError
+from utils.out_of_memory import out_of_memory_told
 
 PLUGIN_NAME = re.compile(r"[a-z][a-z0-9_]*")
 COUNT_PREFIX = "num_"
@@ -99,7 +100,9 @@ def evaluate(params: Params) -> Evaluation:
             f"evaluation_params: {type(options).__name__} given, but {plugin.name} reads "
             f"{plugin.options.__module__}.{plugin.options.__name__}"
         )
-    return normalise_result(plugin.name, plugin.run_eval(params))
+    images = f"{options.batch_size} images of {params.img_h} x {params.img_w} a batch"
+    with out_of_memory_told(f"evaluating {images}", "lower evaluation_params.batch_size"):
+        return normalise_result(plugin.name, plugin.run_eval(params))
 
 
 def normalise_result(name: str, result: Any) -> Evaluation:

@@ -155,7 +155,7 @@ def test_every_row_of_the_table_is_tested():
          'asoftmax_params: unknown key "marign"; the predecessor has margin, scale and step'),
         ("softmax_only", 1, "softmax_only: expected true or false, got 1"),
         ("gpus", "all", 'gpus: expected GPU numbers such as "0,1", got "all"'),
-        ("gpus", "0,1", "gpus: training on several devices is not available yet; give one index"),
+        ("gpus", "1,1", "gpus: names a GPU twice; each process needs one of its own"),
         ("gpus", True, "gpus: expected a list, got true"),
         ("epochs", "7", 'epochs: expected a whole number, got "7"'),
         ("epochs", {"a": 1}, "epochs: expected a whole number, got an object"),

@@ -3,10 +3,8 @@ import time
 
 import pytest
 
-import data.read_ahead as module
-from data.read_ahead import num_threads, read_ahead
-from utils.cpus import num_cpus
-from utils.distributed import Dist
+from data.read_ahead import read_ahead
+from utils.cpus import num_own_cpus
 from utils.errors import DataError
 
 
@@ -55,12 +53,4 @@ def test_a_reader_who_stops_early_leaves_no_thread_and_no_work_behind() -> None:
     timer.join()
     assert threading.active_count() == num_before
     # Number 0, and one task in each thread: those that waited for a thread were dropped.
-    assert len(begun) <= 1 + min(8, num_threads())
-
-
-def test_processes_of_a_machine_share_its_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert num_threads() == num_cpus()
-    monkeypatch.setattr(module, "num_cpus", lambda: 7)
-    for processes, threads in ((1, 7), (2, 3), (8, 1)):
-        monkeypatch.setattr(module, "this_process", lambda processes=processes: Dist(local_world_size=processes))
-        assert num_threads() == threads
+    assert len(begun) <= 1 + min(8, num_own_cpus())

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from config.params import Params
-from data.samples import Dataset, Sample
-from engine.alike import check_alike, fingerprint
+from data.samples import Dataset, Sample, fingerprint
+from engine.alike import check_alike, check_machines
 from tests.processes import run_in_processes
 from utils.distributed import this_process
 from utils.errors import UserError
@@ -20,31 +21,44 @@ def dataset(root: str = "market", pid: int = 2, name: str = "b.jpg", camid: int 
 
 @pytest.mark.parametrize("other", [{"pid": 3}, {"name": "c.jpg"}, {"camid": 2}])
 def test_a_fingerprint_tells_data_sets_apart(other: dict) -> None:
-    assert fingerprint(dataset()) != fingerprint(dataset(**other))
+    assert fingerprint(dataset().train) != fingerprint(dataset(**other).train)
 
 
 def test_a_fingerprint_does_not_depend_on_where_the_images_lie() -> None:
-    assert fingerprint(dataset()) == fingerprint(dataset("elsewhere"))
-    assert fingerprint(dataset()) != fingerprint(Dataset([], dataset().train, [], []))
+    assert fingerprint(dataset().train) == fingerprint(dataset("elsewhere").train)
 
 
-def compare(changed: dict, other: dict) -> str:
-    """What a process hears in which the second has other params or data."""
+def compare(cases: list[tuple[dict, dict]]) -> list[str]:
+    """What a process hears in cases in which the second has other params or data."""
     second = this_process().rank == 1
-    try:
-        check_alike(Params.model_validate(changed if second else {}), dataset(**other) if second else dataset())
-    except UserError as error:
-        return f"{type(error).__name__}: {error}"
-    return "alike"
+    heard = []
+    for changed, other in cases:
+        try:
+            params = Params.model_validate(changed if second else {})
+            check_machines(params, torch.device("cpu"))
+            check_alike(params, dataset(**other) if second else dataset())
+            heard.append("alike")
+        except UserError as error:
+            heard.append(f"{type(error).__name__}: {error}")
+    return heard
 
 
 def test_only_what_may_differ_may_differ() -> None:
-    assert run_in_processes(compare, 2, {"batches_dir": "x", "working_dir": "y"}, {"root": "x"}) == ["alike"] * 2
-    for changed, other, message in (
-        ({"lr": {"base_lr": 0.5}, "epoch": 3}, {}, "epoch is 3, but 60 in process 0; lr.base_lr is 0.5, but 0.01 in"),
-        ({}, {"pid": 3}, "not the data set that process 0 has: 2 train, 0 query, 0 gallery, 0 val"),
-    ):
-        first, second = run_in_processes(compare, 2, changed, other)
-        assert first.startswith("UserError: process 1 of 2: ")
-        assert message in first
-        assert second == "ToldElsewhereError: "
+    cases = {
+        "alike": ({"batches_dir": "x", "working_dir": "y"}, {"root": "x"}),
+        "params: epoch is 3, but 60 in process 0; lr.base_lr is 0.5, but 0.01 in process 0": (
+            {"lr": {"base_lr": 0.5}, "epoch": 3},
+            {},
+        ),
+        "not the data set that process 0 has: train, in names, identities, cameras or their number": ({}, {"pid": 3}),
+        "means: precision is 'bf16', but 'fp32' in process 0": ({"precision": "bf16"}, {}),
+        'process 1 of 2: precision: "fp16" needs a GPU': ({"precision": "fp16"}, {}),
+    }
+    first, second = run_in_processes(compare, 2, list(cases.values()))
+    for number, message in enumerate(cases):
+        assert message in first[number]
+        if number == 0:
+            assert second[number] == "alike"
+        else:
+            assert first[number].startswith("UserError: process 1 of 2: ")
+            assert second[number] == "ToldElsewhereError: "

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from config.params import Params
-from engine.fit import Means, Meter, keep_best
+from engine.fit import Means, Meter, fit, keep_best
 from engine.outline import describe_training
+from engine.recorder import Recorder
 from engine.run_folder import RunFolder
 from engine.training import Training, build_training, read_training_data
 from evaluate.core.plugins import Evaluation
@@ -15,6 +16,7 @@ from losses.criterion import Losses
 from tests.conftest import TINY_PARAMS
 from utils.checkpoint import load_checkpoint
 from utils.errors import DataError, UserError
+from utils.precision import BF16, FP32, Precision
 
 
 def values(loss: float) -> Losses:
@@ -47,6 +49,22 @@ def training(tmp_path: Path, make_market: Callable[[Path], Path]) -> Training:
     training = build_training(params, read_training_data(silent), torch.device("cpu"))
     (tmp_path / "run").mkdir()
     return training
+
+
+@pytest.mark.parametrize(("precision", "advice"), [(FP32, 'or set precision "bf16"'), (BF16, "take a smaller model$")])
+def test_too_little_memory_is_told_with_what_to_lower(
+    training: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision, advice: str
+) -> None:
+    def step(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nmore")
+
+    monkeypatch.setattr(training.stepper, "step", step)
+    training.stepper.precision = precision
+    with pytest.raises(UserError, match=advice) as told, Recorder(RunFolder(str(tmp_path), "run")) as recorder:
+        fit(training, RunFolder(str(tmp_path), "run"), recorder)
+    doing = f"training on cpu with 8 images of 64 x 32 a batch in {precision.name}"
+    assert str(told.value).startswith(f"out of memory, {doing}: CUDA out of memory. Tried to allocate 9 GiB.\n")
+    assert "lower batch_sampling_params.P or K" in str(told.value)
 
 
 def test_only_a_better_model_replaces_the_best(training: Training, tmp_path: Path) -> None:

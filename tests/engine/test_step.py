@@ -1,6 +1,6 @@
 """One update: against the same written out, in other precisions, over several batches and over several processes."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pytest
 import torch
@@ -23,12 +23,15 @@ LOSSES = LossOptions(tri_loss_margin="soft_margin", tri_loss_on=("global", "part
 IDENTITIES, STEPS = 8, 20
 
 
-def make_stepper(precision: Precision = FP32, dtype: torch.dtype = torch.float32) -> Stepper:
+def make_stepper(
+    precision: Precision = FP32, dtype: torch.dtype = torch.float32, compile_mode: Literal["on", "off"] = "off"
+) -> Stepper:
     torch.manual_seed(0)
     network = build_network(MODEL, IDENTITIES).to(dtype)
     synchronised(network, CPU)
     module = LossModule(network, build_criterion(LOSSES), precision)
-    return Stepper(module, torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4), precision)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    return Stepper(module, optimizer, precision, compile_mode)
 
 
 def network_of(stepper: Stepper) -> ReidNetwork:
@@ -106,7 +109,9 @@ def test_the_precision_is_what_the_device_can() -> None:
 def test_only_a_gpu_compiles_unasked() -> None:
     assert choose_compilation("auto", CPU) == "off"
     assert choose_compilation("auto", torch.device("cuda", 0)) == "on"
-    assert choose_compilation("graphs", CPU) == "graphs"
+    assert choose_compilation("graphs", torch.device("cuda", 0)) == "graphs"
+    with pytest.raises(ParamsError, match='"graphs" needs a GPU'):
+        choose_compilation("graphs", CPU)
 
 
 class Trained(NamedTuple):
@@ -143,3 +148,16 @@ def test_two_processes_train_as_one_with_the_double_batch() -> None:
     for name, value in first.state.items():
         assert torch.equal(value, second.state[name]), name
         torch.testing.assert_close(value, alone.state[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_compiled_steps_are_the_plain_ones(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    plain, compiled = make_stepper(), make_stepper(compile_mode="on")
+    for step in range(2):
+        (expected,) = plain.step([make_batch(step)], step, spectral=False)
+        (found,) = compiled.step([make_batch(step)], step, spectral=False)
+        for name, term in expected.terms.items():
+            assert found.terms[name].item() == pytest.approx(term.item(), rel=1e-2), name
+    assert caplog.text.count("the first step, with the compilation of the network") == 1
+    assert network_of(plain).state_dict().keys() == network_of(compiled).state_dict().keys()

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -147,16 +148,30 @@ def long_run(processes: Processes, request: pytest.FixtureRequest) -> Iterator[s
     process.wait()
 
 
-def kill_the_second_process(folder: Path, launcher: subprocess.Popen[str]) -> None:
-    """Once two epochs are done."""
+def wait_for_epochs(run: Path, number: int, launchers: list[subprocess.Popen[str]]) -> None:
+    """Until so many epochs of a run are done."""
     deadline = time.monotonic() + 240
-    while not (folder / "metrics.jsonl").exists() or len((folder / "metrics.jsonl").read_text().splitlines()) < 2:
-        assert launcher.poll() is None
+    while not (run / "metrics.jsonl").exists() or len(records(run)) < number:
+        assert all(launcher.poll() is None for launcher in launchers)
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
-    (second,) = (child for child in children if b"RANK=1" in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"))
-    os.kill(int(second), signal.SIGKILL)
+
+
+def children(launcher: subprocess.Popen[str]) -> list[int]:
+    """The processes it has started."""
+    return [int(child) for child in Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()]
+
+
+def variables(process: int) -> list[bytes]:
+    """Of a process's environment."""
+    return Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+
+
+def kill_the_second_process(run: Path, launcher: subprocess.Popen[str]) -> None:
+    """Once two epochs are done."""
+    wait_for_epochs(run, 2, [launcher])
+    (second,) = (child for child in children(launcher) if b"RANK=1" in variables(child))
+    os.kill(second, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("long_run", [("killed", 0)], indirect=True)
@@ -188,6 +203,39 @@ def test_a_run_that_torchrun_starts_again_goes_on_by_itself(
     assert re.search(r"resumed after epoch [1-5] of 6", told)
     assert [record["epoch"] for record in records(run)] == [1, 2, 3, 4, 5, 6]
     assert not (run / "last.pth").exists()
+
+
+@pytest.mark.slow
+def test_two_machines_train_together_and_go_on_when_a_process_of_one_dies(processes: Processes) -> None:
+    """Two of torchrun's agents on this machine, each of which believes to be one of two machines."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        endpoint = f"localhost:{free.getsockname()[1]}"
+    _, *rest = processes.command("train.py", "--sub_working_dir", "machines", "--set", *OF_EACH, "epoch=6")
+    where = f"--nnodes=2 --rdzv-backend=c10d --rdzv-endpoint={endpoint} --rdzv-id=a --local-addr=localhost"
+    changed = {
+        "--standalone": where,
+        "--nproc-per-node=2": "--nproc-per-node=1",
+        "--max-restarts=0": "--max-restarts=3",
+    }
+    command = ["torchrun", *(word for old in rest for word in changed.get(old, old).split())]
+    agents = [
+        subprocess.Popen(command, cwd=processes.folder, env=processes.environment(), stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    try:
+        run = processes.folder / "runs" / "machines"
+        wait_for_epochs(run, 2, agents)
+        second = next(child for agent in agents for child in children(agent) if b"RANK=1" in variables(child))
+        os.kill(second, signal.SIGKILL)
+        told = [agent.communicate(timeout=300)[1] for agent in agents]
+    finally:
+        for agent in agents:
+            agent.kill()
+            agent.wait()
+    assert [agent.returncode for agent in agents] == [0, 0], told
+    assert re.search(r"resumed after epoch [1-5] of 6", "".join(told)), told
+    assert [record["epoch"] for record in records(run)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_run_that_may_be_started_again_needs_a_name(processes: Processes) -> None:

@@ -1,12 +1,15 @@
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, distributed
+from torch.distributed.distributed_c10d import Store
 
 from tests.processes import run_in_processes
 from utils.distributed import (
     Dist,
+    fresh_part,
     from_main,
     gather_objects,
     gather_rows,
@@ -129,3 +132,25 @@ def test_rows_may_differ_in_number(told: list[Told], numbers: tuple[int, ...], d
     for each in told:
         assert each.rows[numbers, dtype].dtype == dtype
         assert torch.equal(each.rows[numbers, dtype], expected)
+
+
+def meet(store: Store, world_size: int) -> list[str]:
+    """What each of several processes leaves in the part of the store that they find together."""
+
+    def join(rank: int) -> str:
+        part = fresh_part(store, rank, world_size)
+        part.set(f"from {rank}", f"hello {rank}")
+        return "".join(part.get(f"from {other}").decode()[-1] for other in range(world_size))
+
+    with ThreadPoolExecutor(world_size) as pool:
+        return list(pool.map(join, range(world_size)))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_processes_that_start_again_do_not_meet_the_dead(world_size: int) -> None:
+    store = distributed.HashStore()  # pyright: ignore[reportPrivateImportUsage]
+    # One asked and died before it was answered, another before it had asked.
+    store.set(f"asked by {store.add('number asked', 1)}", "dead")
+    store.add("number asked", 1)
+    for _ in range(3):
+        assert meet(store, world_size) == ["".join(map(str, range(world_size)))] * world_size

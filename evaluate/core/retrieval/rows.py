@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from torch import Tensor
 
-from utils.cpus import num_cpus
+from utils.cpus import num_own_cpus
 
 
 def sort_rows_(distance: Tensor) -> Tensor:
@@ -14,8 +14,8 @@ def sort_rows_(distance: Tensor) -> Tensor:
         return distance.copy_(distance.sort(dim=1).values)
     # NumPy sorts values alone, with vector instructions, and lets other threads run meanwhile: half the time of
     # torch's sort, which cannot but return the order as well.
-    with ThreadPoolExecutor(num_cpus()) as pool:
-        pieces = np.array_split(distance.numpy(), num_cpus())
+    with ThreadPoolExecutor(num_own_cpus()) as pool:
+        pieces = np.array_split(distance.numpy(), num_own_cpus())
         list(pool.map(lambda piece: piece.sort(axis=1), pieces))
     return distance
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.cpus import num_cpus
+from utils.cpus import num_own_cpus
 
 NUM_CELLS = 2**18
 """Cells between the smallest and the largest edge: few enough for a processor's cache to hold their counts."""
@@ -66,8 +66,8 @@ class EdgeCounter:
         return at_most
 
     def _add_on_cpu(self, numbers: np.ndarray) -> None:
-        pieces = np.array_split(numbers, num_cpus())
-        with ThreadPoolExecutor(num_cpus()) as pool:
+        pieces = np.array_split(numbers, num_own_cpus())
+        with ThreadPoolExecutor(num_own_cpus()) as pool:
             for by_cell, by_edge in pool.map(self._count, pieces):
                 self._by_cell += by_cell
                 self._by_edge += torch.from_numpy(by_edge)

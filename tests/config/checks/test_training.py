@@ -9,6 +9,10 @@ TUNED = {"fine_tune": True, "pretrain_snapshot": "a.pth"}
     ("content", "lines"),
     [
         (
+            {"compile": "graphs", "sync_bn": True},
+            ['compile: "graphs" cannot hold what processes tell each other; set "on"'],
+        ),
+        (
             {"compile": "graphs", "accumulate_steps": 2},
             ["compile: \"graphs\" goes with accumulate_steps 1 only; set \"on\""],
         ),

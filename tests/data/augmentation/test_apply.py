@@ -2,7 +2,6 @@
 
 import colorsys
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 import data.augmentation.apply
-from data.augmentation.apply import apply, augment
+from data.augmentation.apply import augment
 from data.augmentation.draws import Draws, draw
 from data.augmentation.normalisation import normalise
 from data.options import DataAugmentation, RandomErasing
@@ -123,15 +122,6 @@ def test_a_lower_precision_is_the_float32_result_rounded() -> None:
     assert rounded.dtype == torch.bfloat16
     assert rounded.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(rounded, exact.to(torch.bfloat16))
-
-
-def test_it_compiles_in_one_piece() -> None:
-    images = random_images(4)
-    draws = draw(ALL_DRAWN, 4, 12, 8, 12, 8, generator())
-    compiled: Callable[..., None] = torch.compile(apply, fullgraph=True, backend="eager")
-    out = torch.empty(4, 3, 12, 8).contiguous(memory_format=torch.channels_last)
-    compiled(images, draws, ALL_DRAWN, None, None, out)
-    assert torch.equal(out, augment(images, draws, ALL_DRAWN, 12, 8, generator()))
 
 
 def test_without_options_only_the_normalisation_is_left() -> None:

@@ -1,13 +1,14 @@
 """Crop, mirror, rotation and erasing against the same done to one image at a time."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from data.augmentation.geometry import crop_and_mirror, erase_, rotate
+from data.augmentation.geometry import crop_and_mirror, erase_, erase_all_at_once, erase_one_by_one, rotate
 
 
 def random_images(batch: int, height: int = 12, width: int = 8) -> Tensor:
@@ -66,13 +67,16 @@ RECTANGLES = ((0, 0, 4, 3), (5, 2, 7, 6), (3, 3, 0, 5), (11, 7, 1, 1))
 """Top, left, height and width: in a corner, up to the opposite one, none, a single pixel."""
 
 
+@pytest.mark.parametrize("erase", [erase_, erase_all_at_once, erase_one_by_one])
 @pytest.mark.parametrize("filled", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_erasing_replaces_the_rectangle_and_nothing_else(filled: bool, dtype: torch.dtype) -> None:
+def test_erasing_replaces_the_rectangle_and_nothing_else(
+    erase: Callable[..., None], filled: bool, dtype: torch.dtype
+) -> None:
     before = (torch.randn(4, 3, 12, 8) + 5).to(dtype).contiguous(memory_format=torch.channels_last)
     fill = torch.randn(4, 3, 12, 8) if filled else None
     erased = before.clone()
-    erase_(erased, torch.tensor(RECTANGLES), fill)
+    erase(erased, torch.tensor(RECTANGLES), fill)
     for image, (top, left, height, width) in enumerate(RECTANGLES):
         where = slice(None), slice(top, top + height), slice(left, left + width)
         expected = before[image].clone()

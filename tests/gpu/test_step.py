@@ -1,0 +1,67 @@
+"""Whole steps on a GPU: compiled or not, in every number format, without waiting for the device."""
+
+from typing import Literal
+
+import pytest
+import torch
+
+from engine.step import LossModule, Stepper, TrainBatch
+from losses.criterion import build_criterion
+from models.network import build_network
+from tests.engine.test_step import IDENTITIES, LOSSES, MODEL, make_batch, network_of
+from utils.precision import BF16, FP16, FP32, Precision
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+
+def make_stepper(precision: Precision, mode: Literal["on", "graphs", "off"] = "off") -> Stepper:
+    torch.manual_seed(0)
+    network = build_network(MODEL, IDENTITIES).cuda()
+    network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    module = LossModule(network, build_criterion(LOSSES).cuda(), precision)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, fused=True)
+    return Stepper(module, optimizer, precision, mode)
+
+
+def on_gpu(seed: int, precision: Precision) -> TrainBatch:
+    pixels, labels, _ = make_batch(seed)
+    return TrainBatch(pixels.cuda().to(precision.dtype).contiguous(memory_format=torch.channels_last), labels.cuda())
+
+
+def train(precision: Precision, mode: Literal["on", "graphs", "off"] = "off", steps: int = 4) -> list[float]:
+    """The sum of the losses at each step; read at the end only, as a training does."""
+    stepper = make_stepper(precision, mode)
+    found = [stepper.step([on_gpu(step, precision)], step, spectral=False)[0] for step in range(steps)]
+    return [sum(term.item() for term in losses.terms.values()) for losses in found]
+
+
+@pytest.mark.parametrize("precision", [FP32, BF16, FP16], ids=lambda precision: precision.name)
+@pytest.mark.parametrize("mode", ["on", "graphs"])
+def test_compiled_steps_are_the_plain_ones(precision: Precision, mode: Literal["on", "graphs"]) -> None:
+    plain, compiled = train(precision), train(precision, mode)
+    assert compiled[0] == pytest.approx(plain[0], rel=1e-3 if precision is FP32 else 3e-2)
+    assert compiled == pytest.approx(plain, rel=0.1)
+
+
+@pytest.mark.parametrize("precision", [BF16, FP16], ids=lambda precision: precision.name)
+def test_half_precision_begins_like_float32(precision: Precision) -> None:
+    assert train(precision, steps=1) == pytest.approx(train(FP32, steps=1), rel=3e-2)
+
+
+@pytest.mark.parametrize("precision", [FP32, BF16, FP16], ids=lambda precision: precision.name)
+def test_no_step_waits_for_the_device(precision: Precision) -> None:
+    stepper, batches = make_stepper(precision), [on_gpu(step, precision) for step in range(3)]
+    try:
+        for step, batch in enumerate(batches):  # the first ones set up libraries, which may wait
+            torch.cuda.set_sync_debug_mode("error" if step == 2 else "default")
+            stepper.step([batch, batch], step, spectral=False)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_scaler_of_gradients_goes_on_where_it_stood() -> None:
+    stepper, resumed = make_stepper(FP16), make_stepper(FP16)
+    stepper.scaler.update(1024.0)
+    resumed.scaler.load_state_dict(stepper.scaler.state_dict())
+    assert resumed.scaler.get_scale() == stepper.scaler.get_scale()
+    assert all(value.dtype != torch.float16 for value in network_of(stepper).state_dict().values())
