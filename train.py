@@ -13,7 +13,7 @@ from engine.run_folder import new_name
 from evaluate.core.plugins import plugin_options
 from utils.cli import exit_code_of
 from utils.logs import log_to_screen
-from utils.torchrun import launched_as
+from utils.torchrun import is_launched
 
 OPERATIONS = """operations:
   start_train     train a new run in working_dir/NAME
@@ -76,8 +76,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         parser.error("resume_train needs --sub_working_dir NAME: the run to go on with")
     if args.operation in GOES_WITH["out"] and args.out is None:
         parser.error(f"{args.operation} needs --out PATH: where to write the data set")
-    if launched_as()[1] > 1 and args.operation not in SHARED:
-        parser.error(f"{args.operation} is the work of one process; start it without torchrun")
+    if is_launched() and (args.operation not in SHARED or args.detach):
+        what = "--detach" if args.detach else args.operation
+        parser.error(f"{what} is the work of one process; start it without torchrun")
     for option, operations in GOES_WITH.items():
         if getattr(args, option) and args.operation not in operations:
             parser.error(f"--{option} goes with {' and '.join(operations)}, not with {args.operation}")

@@ -53,7 +53,7 @@ def measure_pipeline(task: Task) -> dict[str, Any]:
         arguments = setting, task.images, task.device, task.workers
         theirs = stack.enter_context(Contestant("textbook pipeline", TextbookPipeline, *arguments))
         textbook = Entry({"name": f"textbook, {task.workers} workers"}, theirs, "deliver")
-        anew = Entry({"name": "ours, every image decoded anew"}, ours, "deliver", (-(-batches // 6), False))
+        anew = Entry({"name": "ours, every image decoded anew"}, ours, "deliver", (-(-batches // 3), False))
         kept = Entry({"name": "ours, from the second epoch on"}, ours, "deliver", (batches, True))
         stages = {
             "ours": asked(ours, kept.row, "stages"),
@@ -104,7 +104,7 @@ def measure_steps(task: Task, setting: Setting, early: Early, ceiling: Ceiling |
         for contestant in (textbook, *ours.values()):
             stack.enter_context(contestant)
         fresh = [one for one in (*ours.values(), textbook) if one not in early.contestants.values()]
-        costs = early.costs | prepare(fresh, at_once=task.is_gpu)
+        costs = early.costs | prepare(fresh, at_once=False)
         entries = [
             _step_entry(setting, variant.name, ours[variant], feed, costs)
             for variant in task.plan.variants

@@ -64,7 +64,7 @@ class Plan:
     pipeline: Setting
     """Its images and batches are loaded; its network is not used."""
     pipeline_batches: int
-    """Batches of the textbook's loader in a round; ours delivers that many too, or a whole epoch if that is more."""
+    """Batches that our side delivers in a round, a third as many where it decodes anew; the textbook's, 8 a worker."""
     extraction: Setting
     extraction_images: int
     """The same ones again and again, if there are not so many."""

@@ -59,7 +59,7 @@ class Params(LossOptions, ModelOptions, DataOptions):
     precision: PrecisionName = "auto"
     """Number format of the network's activations; "auto": bf16 on a GPU that has it, else fp32. Losses are fp32."""
     compile: Literal["auto", "on", "graphs", "off"] = "auto"
-    """torch.compile: "auto" compiles on a GPU, where it pays; "graphs" also replays whole steps as CUDA graphs."""
+    """torch.compile: "auto" compiles on a GPU, where it pays; "graphs" also replays the network as CUDA graphs."""
     sync_bn: bool = False
     """Batch normalisation over the batches of all processes instead of each its own."""
     keep_freed_memory: bool = True

@@ -13,7 +13,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from utils.cli import FAILURE, INTERRUPTED, USER_MISTAKE
-from utils.device import choose_device, share_cpus
+from utils.device import choose_device, make_ready
 from utils.distributed import process_group
 from utils.torchrun import is_launched
 
@@ -42,9 +42,7 @@ def joined(parallels: Sequence[int]) -> Iterator[torch.device]:
         ParamsError: there is no such device.
     """
     device = choose_device(parallels)
-    share_cpus()
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    make_ready(device)
     with process_group(device):
         yield device
 

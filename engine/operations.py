@@ -18,7 +18,7 @@ from config.load import load_params
 from config.params import Params
 from data.dataset import summary_table
 from data.lmdb_writing import pack_dataset
-from data.samples import sorted_pids
+from data.samples import Dataset, sorted_pids
 from data.synthetic import make_synthetic
 from engine.alike import check_machines
 from engine.fit import evaluate_network, fit
@@ -27,7 +27,7 @@ from engine.outline import describe_training
 from engine.recorder import Recorder
 from engine.run_folder import RunFolder, create_run_folder, discard, is_run, open_run_folder
 from engine.teacher import load_teacher
-from engine.training import build_training, read_training_data, start_network
+from engine.training import Training, build_training, read_training_data, start_network
 from evaluate.core.plugins import plugin_options
 from evaluate.core.table import metrics_table
 from utils.agreement import agreed
@@ -37,6 +37,7 @@ from utils.distributed import from_main, this_process
 from utils.errors import DataError, ParamsError
 from utils.logs import log_to_file
 from utils.memory import keep_freed_memory
+from utils.out_of_memory import out_of_memory_told
 from utils.torchrun import num_restarts
 
 logger = logging.getLogger(__name__)
@@ -147,8 +148,6 @@ def _joined(params: Params) -> Iterator[torch.device]:
     with joined(params.parallels) as device:
         if device.type == "cpu" and params.keep_freed_memory:
             keep_freed_memory()
-        # Batches are all of one shape, so the search for the fastest convolutions is paid for once.
-        torch.backends.cudnn.benchmark = True
         check_machines(params, device)
         yield device
 
@@ -158,7 +157,7 @@ def _begin(folder: RunFolder, params: Params, device: torch.device, notes: Seque
     _log_circumstances(folder, params, device, notes)
     dataset = read_training_data(params)
     logger.info("%s", describe_training(params, dataset.train))
-    training = build_training(params, dataset, device)
+    training = _build(params, dataset, device)
     untrained = None
     if params.evaluation_params.type is not None and params.evaluation_params.at_start:
         untrained = evaluate_network(training)
@@ -171,12 +170,18 @@ def _begin(folder: RunFolder, params: Params, device: torch.device, notes: Seque
         fit(training, folder, recorder)
 
 
+def _build(params: Params, dataset: Dataset, device: torch.device, *, resume: bool = False) -> Training:
+    advice = 'set data_cache to "ram" if it is "device", or take a smaller model'
+    with out_of_memory_told(f"putting the network and the images on {device}", advice):
+        return build_training(params, dataset, device, resume=resume)
+
+
 def _go_on(folder: RunFolder, params: Params, device: torch.device, notes: Sequence[str]) -> None:
     """Train from the last finished epoch; a run that was stopped before its first step begins anew."""
     is_begun = from_main(folder.last.is_file())
     with _nothing_lost(folder, is_new=False):
         _log_circumstances(folder, params, device, notes)
-        training = build_training(params, read_training_data(params), device, resume=is_begun)
+        training = _build(params, read_training_data(params), device, resume=is_begun)
         if is_begun:
             training.restore(folder.last)
         logger.info("resumed after epoch %d of %d", training.epoch, params.epoch)

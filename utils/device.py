@@ -28,14 +28,22 @@ def choose_device(parallels: Sequence[int]) -> torch.device:
     if is_launched() and parallels and local_world_size != len(parallels):
         raise ParamsError(f"parallels: names {len(parallels)} GPUs, but torchrun started {local_world_size} processes")
     if local_world_size > len(indices):
-        raise ParamsError(f"parallels: {local_world_size} processes, but this machine has {available} GPUs")
+        raise ParamsError(
+            f"torchrun started {local_world_size} processes, but this machine has {available} GPUs; "
+            "lower --nproc-per-node"
+        )
     return torch.device("cuda", indices[local_rank])
 
 
-def share_cpus() -> None:
-    """Give this process its part of the machine's processors for computing; torchrun grants one of several but one."""
+def make_ready(device: torch.device) -> None:
+    """Set, once per process, what computing on the device needs."""
     if launched_as()[1] > 1:
+        # Its part of the machine's processors; torchrun grants one of several processes but one.
         torch.set_num_threads(num_own_cpus())
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        # Batches are all of one shape, so that the search for the fastest convolutions pays.
+        torch.backends.cudnn.benchmark = True
 
 
 def describe_device(device: torch.device) -> str:

@@ -62,7 +62,7 @@ def apply(
     """
     height, width = out.shape[2:]
     images = crop_and_mirror(images, draws.tops, draws.lefts, draws.mirrored, options.pad, height, width)
-    if noise is None and all(numbers is None for numbers in draws[3:8]):
+    if noise is None and draws.leave_colours:
         normalise(images, options.normalisation, out)
     else:
         pixels = _jitter_colours(images.float().div_(255), draws)

@@ -32,6 +32,13 @@ class Draws(NamedTuple):
     rectangles: Tensor | None
     """(B, 4) int64: top, left, height and width of what is erased, in the crop; height 0 = nothing."""
 
+    @property
+    def leave_colours(self) -> bool:
+        """Whether nothing but the place of pixels changes before they are erased."""
+        return all(
+            numbers is None for numbers in (self.brightness, self.contrast, self.saturation, self.hue, self.angles)
+        )
+
     def part(self, where: slice) -> Self:
         """The numbers of some of the images."""
         return self._make(None if numbers is None else numbers[where] for numbers in self)
