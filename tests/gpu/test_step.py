@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engine.step import LossModule, Stepper, TrainBatch
-from losses.criterion import build_criterion
+from losses.criterion import Losses, build_criterion
 from models.network import build_network
 from tests.engine.test_step import IDENTITIES, LOSSES, MODEL, make_batch, network_of
 from utils.precision import BF16, FP16, FP32, Precision
@@ -51,12 +51,14 @@ def test_half_precision_begins_like_float32(precision: Precision) -> None:
 @pytest.mark.parametrize("precision", [FP32, BF16, FP16], ids=lambda precision: precision.name)
 def test_no_step_waits_for_the_device(precision: Precision) -> None:
     stepper, batches = make_stepper(precision), [on_gpu(step, precision) for step in range(3)]
+    losses: list[Losses] = []
     try:
         for step, batch in enumerate(batches):  # the first ones set up libraries, which may wait
             torch.cuda.set_sync_debug_mode("error" if step == 2 else "default")
-            stepper.step([batch, batch], step, spectral=False)
+            losses = stepper.step([batch, batch], step, spectral=False)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert all(torch.stack(list(each.terms.values())).isfinite().all() for each in losses)
 
 
 def test_the_scaler_of_gradients_goes_on_where_it_stood() -> None:
