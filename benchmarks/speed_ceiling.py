@@ -149,6 +149,16 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def seconds_each(work: Callable[[], object], times: int, device: torch.device) -> float:
+    """Seconds that the device takes for a piece of work, one after another without a pause."""
+    wait_for(device)
+    start = time.perf_counter()
+    for _ in range(times):
+        work()
+    wait_for(device)
+    return (time.perf_counter() - start) / times
+
+
 def _convolution(device: torch.device, dtype: torch.dtype, *, quick: bool) -> float:
     """Operations per second of a 3 x 3 convolution as the middle of a ResNet-50 has it, channels last."""
     batch, channels, height, width = (1, 8, 4, 4) if quick else (64 if device.type == "cuda" else 8, 256, 48, 16)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.cost import measured, memory_in_use
-from benchmarks.speed_ceiling import Work, WorkCounter, median_seconds, wait_for
+from benchmarks.speed_ceiling import Work, WorkCounter, median_seconds, seconds_each, wait_for
 from benchmarks.speed_settings import Setting, Variant, params_of
 from data.augmentation.apply import augment
 from data.augmentation.draws import Draws, draw
@@ -81,12 +81,7 @@ class OurTraining:
 
     def resident(self, steps: int) -> float:
         """Seconds per step on one batch that lies on the device."""
-        wait_for(self.device)
-        start = time.perf_counter()
-        for _ in range(steps):
-            self._step_resident()
-        wait_for(self.device)
-        return (time.perf_counter() - start) / steps
+        return seconds_each(self._step_resident, steps, self.device)
 
     def loaded(self, steps: int) -> float:
         """Seconds per step on batches as they come from the store, augmented.

@@ -10,7 +10,7 @@ from PIL import Image
 from torch.utils.data import default_collate
 
 from benchmarks.cost import measured, memory_in_use
-from benchmarks.speed_ceiling import median_seconds, wait_for
+from benchmarks.speed_ceiling import median_seconds, seconds_each, wait_for
 from benchmarks.speed_settings import ERASING, PAD, Setting
 from benchmarks.textbook_training import (
     ImageFolder,
@@ -58,12 +58,7 @@ class TextbookTraining:
 
     def resident(self, steps: int) -> float:
         """Seconds per step on one batch that lies on the device."""
-        wait_for(self.device)
-        start = time.perf_counter()
-        for _ in range(steps):
-            self._step_resident()
-        wait_for(self.device)
-        return (time.perf_counter() - start) / steps
+        return seconds_each(self._step_resident, steps, self.device)
 
     def loaded(self, steps: int) -> float:
         """Seconds per step on batches as the loader gives them, after a first that does not count."""

@@ -134,7 +134,7 @@ def _on_all_devices(module: LossModule, device: torch.device) -> nn.Module:
     """The module itself in a single process; among several one that averages their gradients."""
     if this_process().world_size == 1:
         return module
-    # The name of one and the same argument, before and after torch 2.13.
+    # Newer versions of torch have another name for the same argument, and warn of the old one.
     known = signature(DistributedDataParallel).parameters
     syncing_buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     return DistributedDataParallel(
