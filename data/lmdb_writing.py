@@ -1,5 +1,6 @@
 """Packs a data set into one LMDB file: one large file instead of many small ones, for slow or shared disks."""
 
+import logging
 import mmap
 import os
 from collections.abc import Sequence
@@ -13,10 +14,12 @@ from data.dataset import find_root, read_dataset, without_bad_images
 from data.images import read_bytes
 from data.lmdb_format import ABOUT, FORMAT, IMAGES, SAMPLES, SUFFIX, image_key, is_lmdb, sample_key, seal, to_json
 from data.lmdb_index import append_seal
+from data.lmdb_reading import read_about, read_image, read_lmdb
 from data.options import DataOptions
 from data.samples import Dataset
 from utils.errors import DataError, ParamsError
-from utils.files import atomic_path
+from utils.files import atomic_path, remove_leftovers
+from utils.locks import locked
 from utils.logs import bars_hidden
 
 AT_ONCE = 256
@@ -24,9 +27,13 @@ AT_ONCE = 256
 READERS = 8
 """Threads that read files: they wait for the disk, not for a processor."""
 
+logger = logging.getLogger(__name__)
+
 
 def pack_dataset(out: Path, options: DataOptions) -> Dataset:
     """Read the data set that the options name, check its images, and write it to one LMDB file.
+
+    While another process packs something there, it is waited for; the same data set is then taken as packed.
 
     Returns:
         What was written.
@@ -38,10 +45,30 @@ def pack_dataset(out: Path, options: DataOptions) -> Dataset:
     _check_out(out)  # before every image is decoded to check it
     if is_lmdb(Path(options.batches_dir).expanduser()):
         raise ParamsError(f"batches_dir: {options.batches_dir} is packed already; name the folder it was made of")
-    dataset = without_bad_images(read_dataset(options), options)
-    root, layout = find_root(options)
-    write_lmdb(out, root, dataset, layout, options.test_list)
+    with locked(out.with_name(f".{out.name}.lock"), f"packing {out.name}", wait=True):
+        remove_leftovers(out.parent, out.name)
+        dataset = without_bad_images(read_dataset(options), options)
+        root, layout = find_root(options)
+        if out.is_file() and _holds(out, root, dataset, layout, options.test_list):
+            logger.info("%s: was packed meanwhile by another process", out)
+        else:
+            write_lmdb(out, root, dataset, layout, options.test_list)
     return dataset
+
+
+def _holds(out: Path, root: Path, dataset: Dataset, layout: str, test_list: str) -> bool:
+    """Whether an LMDB file is what `write_lmdb` would write, to the bytes of its images."""
+    try:
+        about, packed = read_about(out), read_lmdb(out)
+        if (about.layout, about.test_list) != (layout, test_list):
+            return False
+        moved = ([sample._replace(path=out / _relative(sample.path, root)) for sample in split] for split in dataset)
+        if packed != Dataset(*moved):
+            return False
+        paths = dict.fromkeys(sample.path for split in dataset for sample in split)
+        return all(read_image(out, _relative(path, root)) == _content(path) for path in paths)
+    except (DataError, OSError):
+        return False  # another program's
 
 
 def write_lmdb(out: Path, root: Path, dataset: Dataset, layout: str, test_list: str = "") -> None:

@@ -1,23 +1,34 @@
 """Files that are either written completely or not at all."""
 
 import json
+import logging
 import os
+import re
+import secrets
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from utils.errors import DataError
+
+_TEMPORARY = re.compile(r"\.(?P<target>.+)\.unfinished-\d+-[0-9a-f]{8}\.tmp", re.DOTALL)
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; on success it takes the place of `path`, else it is removed.
 
+    Several threads and processes may write at once. Those that write the same file have a temporary path each; the
+    last to end stays.
+
     Raises:
         DataError: the folder is missing or may not be written, or the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
         yield temporary
         _to_disk(temporary)
@@ -25,7 +36,50 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # Where even this fails, as on a disk that has become read-only, the reason above is what counts.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """A new name beside `path` for what is to become it; `remove_leftovers` knows it again."""
+    # The number alone is no proof: on a disk that machines or containers share, another process may have it too.
+    return path.with_name(f".{path.name}.unfinished-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def remove_leftovers(folder: Path, target: str = "") -> list[Path]:
+    """Remove the files and folders that processes left under temporary names when they were killed.
+
+    Only for who holds the lock under which these names are used, as a process that still writes would lose its work.
+
+    Args:
+        target: the name of what was to be made; "" for all names.
+
+    Returns:
+        What was removed, sorted. What cannot be removed is told, and stays.
+    """
+    removed = []
+    for path in sorted(folder.iterdir()):
+        match = _TEMPORARY.fullmatch(path.name)
+        if match is None or target not in ("", match["target"]):
+            continue
+        try:
+            _remove(path)
+        except OSError as error:
+            logger.warning("%s: left by a process that was killed; cannot be removed: %s", path, error.strerror)
+        else:
+            removed.append(path)
+    return removed
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+        return
+    # A child process that outlived its parent may still write there: under another name the folder gets nothing more.
+    match = _TEMPORARY.fullmatch(path.name)
+    assert match is not None
+    shutil.rmtree(path.replace(temporary_path(path.with_name(match["target"]))))
 
 
 def _to_disk(path: Path) -> None:

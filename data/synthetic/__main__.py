@@ -1,8 +1,10 @@
 """One rendering process: `python -m data.synthetic OPTIONS_JSON FOLDER SHARE SHARES`; `dataset.py` starts these.
 
-It writes every SHARES-th image, beginning with number SHARE, and one byte to stdout for each image written.
+It writes every SHARES-th image, beginning with number SHARE, and one byte to stdout for each image written. It ends
+by itself once nobody reads these: the process that started it was killed.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,11 +13,18 @@ from data.synthetic.worker import render_share
 
 
 def main() -> None:
+    parent = os.getppid()
     options_json, folder, share, shares = sys.argv[1:]
     options = SyntheticOptions.model_validate_json(options_json)
-    for _ in render_share(options, Path(folder), int(share), int(shares)):
-        sys.stdout.buffer.write(b".")
-        sys.stdout.buffer.flush()
+    try:
+        for _ in render_share(options, Path(folder), int(share), int(shares)):
+            os.write(sys.stdout.fileno(), b".")
+    except BrokenPipeError:
+        pass
+    except FileNotFoundError:
+        # The next that makes this data set may have removed the folder before we saw that our parent is gone.
+        if os.getppid() == parent:
+            raise
 
 
 if __name__ == "__main__":

@@ -1,14 +1,18 @@
 """Packing a data set ends with the whole file or with none, and says why."""
 
+import logging
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from data import lmdb_writing
+from data.dataset import read_dataset
 from data.lmdb_reading import read_lmdb
 from data.lmdb_writing import pack_dataset, write_lmdb
 from data.options import DataOptions
@@ -97,6 +101,85 @@ def test_an_interrupt_leaves_nothing(options: DataOptions, tmp_path: Path, monke
     with pytest.raises(KeyboardInterrupt):
         pack_dataset(tmp_path / "out.lmdb", options)
     assert left(tmp_path) == []
+
+
+def test_a_killed_packing_leaves_nothing_to_the_next(
+    options: DataOptions, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "from data import lmdb_writing; from data.options import DataOptions\n"
+        "lmdb_writing._write_samples = lambda *arguments: os.kill(os.getpid(), 9)\n"  # amid the file
+        "lmdb_writing.pack_dataset(Path(sys.argv[2]), DataOptions(batches_dir=sys.argv[1]))\n"
+    )
+    command = [sys.executable, "-c", code, options.batches_dir, str(tmp_path / "out.lmdb")]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    lock, unfinished = left(tmp_path)
+    assert lock == ".out.lmdb.lock"
+    assert unfinished.startswith(".out.lmdb.unfinished-")
+    pack_dataset(tmp_path / "another.lmdb", options)
+    assert left(tmp_path) == [lock, unfinished, "another.lmdb"]  # of another target
+    with caplog.at_level(logging.INFO):
+        pack_dataset(tmp_path / "out.lmdb", options)
+    assert "which ended without cleaning up" in caplog.text
+    assert left(tmp_path) == ["another.lmdb", "out.lmdb"]
+    assert (tmp_path / "another.lmdb").read_bytes() == (tmp_path / "out.lmdb").read_bytes()
+
+
+def pack_meanwhile(monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], object], out: Path) -> None:
+    """Stands in for the lock: what another process made while this one waited for it."""
+
+    @contextmanager
+    def locked(path: Path, purpose: str, *, wait: bool) -> Iterator[None]:
+        monkeypatch.undo()
+        make(out)
+        yield
+
+    monkeypatch.setattr(lmdb_writing, "locked", locked)
+
+
+def test_the_same_data_set_packed_meanwhile_is_taken(
+    options: DataOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "out.lmdb"
+    pack_meanwhile(monkeypatch, lambda out: pack_dataset(out, options), out)
+    with caplog.at_level(logging.INFO):
+        assert len(pack_dataset(out, options).train) == 300
+    assert f"{out}: was packed meanwhile by another process" in caplog.text
+    assert left(tmp_path) == ["out.lmdb"]
+
+
+@pytest.mark.parametrize("difference", ["image", "sample", "layout", "program", "folder"])
+def test_anything_else_made_meanwhile_is_refused_and_left_alone(
+    options: DataOptions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    draw_image: Callable[..., Path],
+    difference: str,
+) -> None:
+    def make(out: Path) -> None:
+        dataset = read_dataset(options)
+        match difference:
+            case "image":
+                draw_image(dataset.train[-1].path, width=4, height=4, seed=1000)
+            case "sample":
+                dataset.train[-1] = dataset.train[-1]._replace(camid=2)
+        match difference:
+            case "program":
+                out.write_text("precious")
+            case "folder":
+                out.mkdir()
+            case _:
+                root = tmp_path / "set"
+                write_lmdb(out, root, dataset, "folders" if difference == "layout" else "market")
+        if difference == "image":
+            draw_image(dataset.train[-1].path, width=4, height=4, seed=299)
+
+    out = tmp_path / "out.lmdb"
+    pack_meanwhile(monkeypatch, make, out)
+    with pytest.raises(ParamsError, match=r"^--out .*/out\.lmdb: exists already; remove it or name another file"):
+        pack_dataset(out, options)
+    assert left(tmp_path) == ["out.lmdb"]
 
 
 def test_an_image_that_vanishes_is_named(options: DataOptions, tmp_path: Path) -> None:

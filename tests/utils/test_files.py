@@ -1,9 +1,15 @@
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
+from utils import files
 from utils.errors import DataError
-from utils.files import atomic_path, write_json, write_text
+from utils.files import atomic_path, remove_leftovers, temporary_path, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -24,3 +30,104 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 def test_a_folder_that_is_missing_is_a_user_mistake(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"missing.*cannot be written: No such file or directory"):
         write_json(tmp_path / "missing" / "file.json", {})
+
+
+def test_a_folder_gone_meanwhile_is_told_as_such(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(DataError, match=r"folder/file: cannot be written: No such file"):  # noqa: SIM117
+        with atomic_path(folder / "file"):
+            folder.rmdir()
+
+
+def test_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    """Neither of one thread nor of two: each has a file to itself, and the last to end stays."""
+    path = tmp_path / "file"
+    with atomic_path(path) as first:
+        first.write_text("first")
+        with atomic_path(path) as second:
+            second.write_text("second")
+            assert first.read_text() == "first"
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_are_always_whole_while_threads_write_them(tmp_path: Path) -> None:
+    paths = [tmp_path / "one", tmp_path / "two"]
+    texts = [character * 100_000 for character in "abc"]
+    for path in paths:
+        write_text(path, texts[0])
+    jobs = [(path, text) for _ in range(20) for path in paths for text in texts]
+    with ThreadPoolExecutor(4) as pool:
+        writing = [pool.submit(write_text, path, text) for path, text in jobs]
+        while not all(job.done() for job in writing):
+            assert all(path.read_text() in texts for path in paths)
+        for job in writing:
+            job.result()
+    assert sorted(tmp_path.iterdir()) == paths
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "mine")
+    others = [".file.123.tmp", "file.unfinished-1-0123abcd.tmp", ".file.unfinished-1-0123abcd", ".lock"]
+    for name in others:
+        (tmp_path / name).touch()
+    code = (
+        "import os, sys; from pathlib import Path; from utils.files import atomic_path, temporary_path\n"
+        "folder = temporary_path(Path(sys.argv[1]) / 'set') / 'train'\n"
+        "folder.mkdir(parents=True); (folder / 'image').touch()\n"
+        "with atomic_path(Path(sys.argv[1]) / 'file') as path: path.write_text('half'); os.kill(os.getpid(), 9)\n"
+    )
+    for _ in range(2):
+        killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=False)
+        assert killed.returncode == -signal.SIGKILL
+    left = sorted(path for path in tmp_path.iterdir() if path.name not in ("file", *others))
+    assert len(left) == 4
+    of_set = [path for path in left if path.name.startswith(".set.")]
+    assert remove_leftovers(tmp_path, "set") == of_set
+    assert remove_leftovers(tmp_path, "fil") == []
+    assert remove_leftovers(tmp_path) == [path for path in left if path not in of_set]
+    assert remove_leftovers(tmp_path) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["file", *others])
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_link_among_the_leftovers_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "precious").touch()
+    link = temporary_path(tmp_path / "set")
+    link.symlink_to(tmp_path / "elsewhere")
+    assert remove_leftovers(tmp_path) == [link]
+    assert (tmp_path / "elsewhere" / "precious").exists()
+
+
+def test_a_leftover_that_is_still_written_to_goes_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed process may leave children behind, which write until they notice."""
+    left = temporary_path(tmp_path / "set")
+    left.mkdir()
+    remove = files.shutil.rmtree
+
+    def rmtree(path: Path) -> None:
+        assert path.is_dir()
+        with pytest.raises(FileNotFoundError):
+            (left / "late").touch()
+        remove(path)
+
+    monkeypatch.setattr(files.shutil, "rmtree", rmtree)
+    assert remove_leftovers(tmp_path) == [left]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_leftover_that_cannot_be_removed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    left = temporary_path(tmp_path / "file")
+    left.touch()
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert remove_leftovers(tmp_path) == []
+    assert f"{left}: left by a process that was killed; cannot be removed: Permission denied" in caplog.text

@@ -1,7 +1,14 @@
+import logging
+import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,7 +16,9 @@ from PIL import Image
 from pydantic import ValidationError
 
 from data.synthetic import SyntheticOptions, cached_synthetic, contact_sheet, dataset, make_synthetic
+from data.synthetic.plan import plan_shots
 from utils.errors import DataError
+from utils.files import temporary_path
 
 SMALL = SyntheticOptions(train_identities=6, test_identities=5, cameras=3, images_per_camera=2, distractors=7, junk=4)
 SPLITS = ("bounding_box_train", "bounding_box_test", "query")
@@ -149,7 +158,7 @@ def test_the_loser_of_a_race_uses_the_winners_set(small, tmp_path, monkeypatch):
 
     def render_while_another_finishes(folder, options, workers):
         render(folder, options, workers)
-        winner = tmp_path / folder.name / "query"
+        winner = tmp_path / folder.name.split(".")[1] / "query"
         winner.mkdir(parents=True)
         (winner / "winner.jpg").write_bytes(b"first")
 
@@ -157,6 +166,118 @@ def test_the_loser_of_a_race_uses_the_winners_set(small, tmp_path, monkeypatch):
     folder = cached_synthetic(tmp_path, SMALL, workers=1)
     assert content(folder) == {"query/winner.jpg": b"first"}
     assert list(tmp_path.iterdir()) == [folder]
+
+
+class Meanwhile:
+    """Stands in for the lock: what another process made while this one waited for it."""
+
+    def __init__(self, make: Callable[[], object]) -> None:
+        self.make = make
+
+    @contextmanager
+    def __call__(self, path: Path, purpose: str, *, wait: bool) -> Iterator[None]:
+        self.make()
+        yield
+
+
+def test_a_cached_set_that_another_process_made_is_used(tmp_path, monkeypatch):
+    other = make_synthetic(tmp_path / "other", SMALL, workers=1)
+    name = cached_synthetic(tmp_path / "name", SMALL, workers=1).name
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setattr(dataset, "locked", Meanwhile(lambda: other.rename(tmp_path / "cache" / name)))
+    monkeypatch.setattr(dataset, "_render", None)  # rendering again would fail
+    assert cached_synthetic(tmp_path / "cache", SMALL) == tmp_path / "cache" / name
+
+
+def test_the_same_set_made_meanwhile_is_taken_as_made(small, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(dataset, "locked", Meanwhile(lambda: shutil.copytree(small, tmp_path / "out")))
+    with caplog.at_level(logging.INFO):
+        assert content(make_synthetic(tmp_path / "out", SMALL)) == content(small)
+    assert f"{tmp_path}/out: was made meanwhile by another process" in caplog.text
+
+
+@pytest.mark.parametrize("difference", ["seed", "file more", "file less", "renderer", "file"])
+def test_another_set_made_meanwhile_is_refused_and_left_alone(small, tmp_path, monkeypatch, difference):
+    out = tmp_path / "out"
+
+    def make():
+        if difference == "file":
+            out.write_text("a file")
+            return
+        shutil.copytree(small, out)
+        last = plan_shots(SMALL)[-1].path
+        match difference:
+            case "file more":
+                (out / "mine.txt").touch()
+            case "file less":
+                (out / last).unlink()
+            case "renderer":
+                (out / last).write_bytes(b"another image")
+
+    monkeypatch.setattr(dataset, "locked", Meanwhile(make))
+    options = SMALL.model_copy(update={"seed": 2}) if difference == "seed" else SMALL
+    with pytest.raises(DataError, match="out: cannot make the synthetic data set here, it is not empty"):
+        make_synthetic(out, options)
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("field", SyntheticOptions.model_fields)
+def test_every_option_has_a_part_in_the_file_names(field):
+    """By these a data set is told from another one."""
+    other = SMALL.model_copy(update={field: getattr(SMALL, field) + 1})
+    names = [{shot.path for shot in plan_shots(options)} for options in (SMALL, other)]
+    assert names[0] != names[1]
+
+
+def test_leftovers_of_the_same_set_only_are_removed(tmp_path):
+    for name in ("out", "another"):
+        (temporary_path(tmp_path / name) / "query").mkdir(parents=True)
+    make_synthetic(tmp_path / "out", SMALL, workers=1)
+    assert sorted(path.name.split(".unf")[0] for path in tmp_path.iterdir()) == [".another", "out"]
+
+
+def test_a_place_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(DataError, match=r"/file/below: cannot be made: Not a directory"):
+        make_synthetic(tmp_path / "file" / "below" / "out", SMALL)
+
+
+def test_ctrl_c_ends_all_rendering_processes_without_a_word(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from data.synthetic import SyntheticOptions, make_synthetic\n"
+        "try: make_synthetic(Path(sys.argv[1]), SyntheticOptions(), workers=2)\n"
+        "except KeyboardInterrupt: sys.exit(130)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    root, pipe = Path(__file__).parents[3], subprocess.PIPE
+    with subprocess.Popen(command, cwd=root, stderr=pipe, text=True, start_new_session=True) as process:
+        while not any(tmp_path.glob(".*.tmp/*/*.jpg")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        assert process.communicate()[1] == ""
+    assert process.returncode == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rendering_process_whose_folder_goes_away_tells_its_parent(tmp_path):
+    command = [sys.executable, "-m", "data.synthetic", SMALL.model_dump_json(), str(tmp_path / "gone"), "0", "1"]
+    process = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False)
+    assert process.returncode == 1
+    assert "FileNotFoundError" in process.stderr
+
+
+def test_a_rendering_process_ends_quietly_when_nobody_reads(tmp_path):
+    for split in SPLITS:
+        (tmp_path / split).mkdir()
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "data.synthetic", SMALL.model_dump_json(), str(tmp_path), "0", "1"]
+    root = Path(__file__).parents[3]
+    process = subprocess.run(command, cwd=root, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert process.stderr == ""
+    assert len(content(tmp_path)) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,116 @@
+"""The commands that make data sets: two at once, killed ones, and that nothing of them is left."""
+
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Script
+from utils.locks import locked
+
+SMALL = {"train_identities": 4, "test_identities": 4, "cameras": 2, "images_per_camera": 1, "distractors": 1, "junk": 1}
+LARGE = {**SMALL, "distractors": 390}
+"""Images enough for two rendering processes."""
+
+Process = subprocess.Popen[str]
+
+
+@contextmanager
+def started(script: Script, operation: str, *arguments: str) -> Iterator[Process]:
+    command = script.command("train.py", "--operation", operation, *arguments)
+    process = subprocess.Popen(
+        command, cwd=script.folder, env=script.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for_line(process: Process, text: str) -> None:
+    """Read stderr until a line holds the text."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if text in line:
+            return
+    raise AssertionError(f"ended without a line that holds {text!r}")
+
+
+def wait_for_file(process: Process, folder: Path, pattern: str) -> Path:
+    while process.poll() is None:
+        if found := next(folder.glob(pattern), None):
+            return found
+        time.sleep(0.001)
+    raise AssertionError(f"ended before there was {pattern}: {process.communicate()[1]}")
+
+
+def killed_while_rendering(script: Script, folder: Path, operation: str, *arguments: str) -> str:
+    """Kill a command once it has rendered an image; returns what it and its rendering processes said."""
+    with started(script, operation, *arguments) as process:
+        wait_for_file(process, folder, ".*.tmp/*/*.jpg")
+        process.send_signal(signal.SIGKILL)
+        # They hold stderr open, so this returns when the last of them has ended by itself.
+        output = process.communicate(timeout=60)[1]
+        assert process.returncode == -signal.SIGKILL
+    assert len(left(folder)) == 2, "the lock and the folder to render into"
+    return output
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name != "params.json")
+
+
+@pytest.fixture
+def synthetic(script: Script) -> Script:
+    script.write_params(batches_dir="synthetic", synthetic=SMALL)
+    return script
+
+
+def test_of_two_that_make_one_set_one_makes_it(synthetic: Script) -> None:
+    folder = synthetic.folder
+    arguments = ("make_synthetic", "--out", "set")
+    with started(synthetic, *arguments) as one, started(synthetic, *arguments) as two:
+        with locked(folder / ".set.lock", "a test", wait=False):  # until both have begun
+            for process in (one, two):
+                wait_for_line(process, "busy with making set: waiting for process")
+        outputs = [process.communicate()[1] for process in (one, two)]
+        assert [one.returncode, two.returncode] == [0, 0]
+    assert sum("was made meanwhile by another process" in output for output in outputs) == 1
+    assert all("written: set" in output for output in outputs)
+    assert left(folder) == ["set"]
+    assert left(folder / "set") == ["bounding_box_test", "bounding_box_train", "query"]
+
+
+def test_a_killed_making_leaves_nothing_to_the_next(synthetic: Script) -> None:
+    synthetic.write_params(batches_dir="synthetic", synthetic=LARGE)
+    arguments = ("make_synthetic", "--out", "set")
+    assert "Traceback" not in killed_while_rendering(synthetic, synthetic.folder, *arguments)
+    again = synthetic.run("train.py", "--operation", *arguments)
+    assert again.returncode == 0, again.stderr
+    assert "which ended without cleaning up" in again.stderr
+    assert left(synthetic.folder) == ["set"]
+
+
+def test_of_two_that_pack_one_set_one_packs_it(synthetic: Script) -> None:
+    """They need the synthetic pedestrians first, and those of a command that was killed while it made them."""
+    folder = synthetic.folder
+    arguments = ("build_lmdb", "--out", "set.lmdb")
+    (folder / "datasets").mkdir()
+    synthetic.write_params(batches_dir="synthetic", synthetic=LARGE)
+    assert "Traceback" not in killed_while_rendering(synthetic, folder / "datasets", *arguments)
+    with started(synthetic, *arguments) as one, started(synthetic, *arguments) as two:
+        # That of the killed command lies there as well.
+        with locked(folder / ".set.lmdb.lock", "a test", wait=False):
+            for process in (one, two):
+                wait_for_line(process, "busy with packing set.lmdb: waiting for process")
+        outputs = [process.communicate()[1] for process in (one, two)]
+        assert [one.returncode, two.returncode] == [0, 0], outputs
+    assert sum("was packed meanwhile by another process" in output for output in outputs) == 1
+    assert all("written: set.lmdb" in output for output in outputs)
+    assert left(folder) == ["datasets", "set.lmdb"]
+    assert len(left(folder / "datasets")) == 1
