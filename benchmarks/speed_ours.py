@@ -56,7 +56,9 @@ class OurTraining:
         if not variant.channels_last:
             self.training.network.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
         self.training.network.train()
-        self.resident_batch = self._in_layout(next(train_batches(self.training, self.training.batches())))
+        self.resident_batch = self._in_layout(
+            next(train_batches(self.training, self.training.batches(self.training.epoch)))
+        )
 
     def warm_up(self) -> dict[str, float]:
         """The first steps: seconds of the very first, and the bytes that it held beyond what was there before.
@@ -102,7 +104,7 @@ class OurTraining:
     def batches(self) -> Generator[list[TrainBatch]]:
         """What each step sees, one epoch after another."""
         while True:
-            yield from train_batches(self.training, self.training.batches())
+            yield from train_batches(self.training, self.training.batches(self.training.epoch))
             self.training.epoch += 1
 
     def work(self) -> list[Work]:
@@ -123,9 +125,11 @@ class OurTraining:
         self._step(self.resident_batch)
 
     def _step(self, batches: list[TrainBatch]) -> list:
-        losses = self.training.stepper.step(self._in_layout(batches), self.training.step, spectral=False)
-        self.training.step += 1
-        return losses
+        training = self.training
+        found = training.stepper.gradients(self._in_layout(batches), training.step, spectral=False)
+        training.stepper.update(found.finite)
+        training.step += 1
+        return found.losses
 
     def _in_layout(self, batches: list[TrainBatch]) -> list[TrainBatch]:
         if self.variant.channels_last:

@@ -37,6 +37,15 @@ class LearningRate(Options):
     """Share of the full rate at the first step of the warm-up."""
 
 
+class CheckpointOptions(Options):
+    """When last.pth is written, besides after the last step of every epoch. Writing does not change the training."""
+
+    every_steps: int = Field(default=0, ge=0)
+    """Save what it takes to go on after every so many steps; 0 = not by steps."""
+    every_minutes: float = Field(default=5.0, ge=0.0)
+    """Save it when so many minutes have passed since the last time; 0 = not by time."""
+
+
 class Params(LossOptions, ModelOptions, DataOptions):
     """Everything one training run is made from. Written, resolved, into the run's folder."""
 
@@ -66,6 +75,12 @@ class Params(LossOptions, ModelOptions, DataOptions):
     """On the CPU under Linux: reuse freed memory instead of returning it; about a third faster."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of everything random: initial weights, sampling, augmentation, dropout."""
+    deterministic: bool = False
+    """On a GPU: algorithms that give the same bits each time, at some cost in speed; on a CPU they do anyway."""
+    max_bad_steps: int = Field(default=3, ge=1)
+    """Steps in a row with a loss or gradient that is not finite after which training stops; none of them is applied."""
+    checkpoint: CheckpointOptions = CheckpointOptions()
+    """When the state to go on from is saved."""
     evaluation_params: SerializeAsAny[EvaluationParams] = EvaluationParams()
     """The evaluation after each epoch; its plug-in declares further keys."""
     log_every: int = Field(default=10, ge=1)

@@ -15,6 +15,16 @@ from utils.precision import choose_precision
 
 OF_A_MACHINE = ("batches_dir", "working_dir", "parallels", "pretrain_snapshot", "distillation.teacher")
 """Keys that say where something lies, which may be elsewhere on another machine."""
+FREE = (
+    "epoch",
+    "log_every",
+    "data_cache",
+    "keep_freed_memory",
+    "max_bad_steps",
+    "checkpoint.every_steps",
+    "checkpoint.every_minutes",
+)
+"""Keys that change nothing about the steps, which a run may therefore go on with changed."""
 
 
 def check_alike(params: Params, dataset: Dataset) -> None:
@@ -23,7 +33,7 @@ def check_alike(params: Params, dataset: Dataset) -> None:
     Raises:
         UserError: they differ; every process stops.
     """
-    settings = {name: value for name, value in _flat(params.model_dump(mode="json")) if name not in OF_A_MACHINE}
+    settings = settings_of(params)
     _check_same(settings, "params")
     mine = {name: fingerprint(split) for name, split in zip(Dataset._fields, dataset, strict=True)}
     first = from_main(mine)
@@ -34,6 +44,11 @@ def check_alike(params: Params, dataset: Dataset) -> None:
                 f"{params.batches_dir}: not the data set that process 0 has: {differing}, in names, identities, "
                 "cameras or their number"
             )
+
+
+def settings_of(params: Params) -> dict[str, Any]:
+    """All settings by dotted name, but for those that say where something lies."""
+    return {name: value for name, value in _flat(params.model_dump(mode="json")) if name not in OF_A_MACHINE}
 
 
 def check_machines(params: Params, device: torch.device) -> None:

@@ -12,7 +12,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from utils.cli import FAILURE, INTERRUPTED, USER_MISTAKE
+from utils.cli import FAILURE, INTERRUPTED, TERMINATED, USER_MISTAKE
 from utils.device import choose_device, make_ready
 from utils.distributed import process_group
 from utils.torchrun import is_launched
@@ -35,14 +35,18 @@ def needs_launch(parallels: Sequence[int]) -> bool:
 
 
 @contextmanager
-def joined(parallels: Sequence[int]) -> Iterator[torch.device]:
+def joined(parallels: Sequence[int], *, deterministic: bool = False) -> Iterator[torch.device]:
     """This process's device, among the other processes of its run.
+
+    Args:
+        parallels: GPUs of the run on this machine.
+        deterministic: whether the same work must give the same bits each time.
 
     Raises:
         ParamsError: there is no such device.
     """
     device = choose_device(parallels)
-    make_ready(device)
+    make_ready(device, deterministic=deterministic)
     with process_group(device):
         yield device
 
@@ -71,7 +75,7 @@ def launch(num_processes: int, command: Sequence[str] = ()) -> int:
     except ChildFailedError as error:
         return _exit_code(error)
     except SignalException as error:
-        return INTERRUPTED if error.sigval == signal.SIGINT else FAILURE
+        return INTERRUPTED if error.sigval == signal.SIGINT else TERMINATED
     return 0
 
 
@@ -81,6 +85,8 @@ def _exit_code(error: ChildFailedError) -> int:
     codes = [failure.exitcode for _, failure in failures]
     if INTERRUPTED in codes or -signal.SIGINT in codes:
         return INTERRUPTED
+    if {*codes} <= {TERMINATED, -signal.SIGTERM}:
+        return TERMINATED
     if USER_MISTAKE in codes:
         return USER_MISTAKE
     rank, first = failures[0]

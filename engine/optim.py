@@ -1,5 +1,6 @@
 """The optimizer: two groups of parameters, each with its own learning rate."""
 
+import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
@@ -36,11 +37,29 @@ def build_optimizer(params: Params, network: ReidNetwork, criterion: nn.Module) 
             return RMSprop(groups, momentum=momentum, weight_decay=decay)
 
 
+def fill_momentum(optimizer: Optimizer) -> None:
+    """Give SGD a momentum of zero where a parameter has a gradient and no momentum yet; this changes no step.
+
+    Left to itself the fused version takes memory as it finds it, and leaves it so if its first step is not applied.
+    """
+    if not isinstance(optimizer, SGD):
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            if parameter.grad is not None and "momentum_buffer" not in optimizer.state[parameter]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter.grad)
+
+
 def set_learning_rates(optimizer: Optimizer, params: Params, factor: float) -> dict[str, float]:
     """Set each group's rate to its full rate times `factor`; returns the rates by name."""
     full = {BASE_LR: params.lr.base_lr, FC_LR: params.lr.fc_lr}
     for group in optimizer.param_groups:
         group["lr"] = full[group["name"]] * factor
+    return learning_rates(optimizer)
+
+
+def learning_rates(optimizer: Optimizer) -> dict[str, float]:
+    """Each group's rate as it is set now, by name."""
     return {group["name"]: group["lr"] for group in optimizer.param_groups}
 
 

@@ -3,6 +3,8 @@
 import logging
 import time
 from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
 
 from tqdm import tqdm
 
@@ -19,14 +21,26 @@ class Progress:
     Args:
         title: what stands at the front, such as "epoch 3/12".
         total: images in the epoch.
+        done: how many of them are through already.
     """
 
-    def __init__(self, title: str, total: int) -> None:
+    def __init__(self, title: str, total: int, done: int = 0) -> None:
         self.title = title
         self.total = total
-        self.done = 0
+        self.done = self.done_before = done
         self.start = self.last_line = time.monotonic()
-        self.bar = tqdm(total=total, desc=title, unit="img", leave=False, dynamic_ncols=True, disable=bars_hidden())
+        self.bar = tqdm(
+            total=total, initial=done, desc=title, unit="img", leave=False, dynamic_ncols=True, disable=bars_hidden()
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Take the bar off the screen."""
+        self.bar.close()
 
     def update(self, done: int, values: Mapping[str, float]) -> None:
         """Tell that `done` images of the epoch are through, and the values of the steps since the last call."""
@@ -36,11 +50,7 @@ class Progress:
         self.done = done
         now = time.monotonic()
         if self.bar.disable and now - self.last_line >= SECONDS_BETWEEN_LINES and done < self.total:
-            speed = done / (now - self.start)
+            speed = (done - self.done_before) / (now - self.start)
             left = (self.total - done) / speed
             logger.info("%s: %d/%d  %s  %.0f examples/s  %.0f s left", self.title, done, self.total, shown, speed, left)
             self.last_line = now
-
-    def close(self) -> None:
-        """Take the bar off the screen."""
-        self.bar.close()

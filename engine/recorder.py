@@ -1,42 +1,42 @@
 """Writes what happens in a run: TensorBoard events and metrics.jsonl."""
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from tensorboardX import SummaryWriter
 from torch import Tensor
 
 from data.augmentation.normalisation import denormalise
+from engine.events import EventWriter
 from engine.run_folder import RunFolder
 from evaluate.core.plugins import Evaluation
 from utils.distributed import this_process
+from utils.errors import DataError
 from utils.files import write_text
+
+logger = logging.getLogger(__name__)
 
 
 class Recorder:
-    """Scalars and pictures for TensorBoard, one JSON line per epoch.
+    """Scalars and pictures for TensorBoard, one JSON line per epoch. What cannot be written stops no training.
 
     Args:
         folder: the run's folder; of several processes only the first writes into it.
-        resumed_at: epoch and step that a resumed run goes on from; what an interrupted run recorded later is hidden
-            in TensorBoard and cut off metrics.jsonl. None for a new run.
+        purge_step: of a run that goes on: what an interrupted run recorded at this step or later is hidden in
+            TensorBoard, as it is recorded again. None for a new run.
     """
 
-    def __init__(self, folder: RunFolder, resumed_at: tuple[int, int] | None = None) -> None:
-        epoch, step = resumed_at or (0, 0)
-        # What was recorded at the step itself belongs to the epoch that is finished. The suffix keeps a run that is
-        # resumed within a second from overwriting its own file, which is named after the clock.
-        purge_step, suffix = (step + 1, f".step{step}") if resumed_at else (None, "")
+    def __init__(self, folder: RunFolder, purge_step: int | None = None) -> None:
         self.writes = this_process().is_main
-        self.writer = SummaryWriter(
-            str(folder.path), purge_step=purge_step, filename_suffix=suffix, write_to_disk=self.writes
-        )
+        # The suffix keeps a run that is resumed within a second from overwriting its own file, named after the clock.
+        suffix = "" if purge_step is None else f".step{purge_step}"
+        self.events = EventWriter(folder.path, purge_step, suffix, enabled=self.writes)
         self.metrics = folder.metrics
-        lines = self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.exists() else []
-        self.lines = [line for line in lines if json.loads(line)["epoch"] <= epoch]
+        self._lines: list[str] = []
+        self._is_written = True
 
     def __enter__(self) -> Self:
         return self
@@ -44,31 +44,51 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.writer.close()
+        self.events.close()
 
     def scalars(self, group: str, values: Mapping[str, float], step: int) -> None:
         """One curve per value, under group/name."""
         for name, value in values.items():
-            self.writer.add_scalar(f"{group}/{name}", value, step)
+            self.events.scalar(f"{group}/{name}", value, step)
 
     def batch(self, pixels: Tensor, normalisation: Any, step: int, most: int = 32) -> None:
         """A grid of the first augmented images as the network sees them; pixels (B, 3, H, W), normalised."""
         shown = denormalise(pixels[:most], normalisation).cpu().numpy()
-        self.writer.add_image("train/batch", _grid(shown), step)
+        self.events.image("train/batch", _grid(shown), step)
 
     def evaluation(self, evaluation: Evaluation, step: int) -> None:
         """The metrics as curves, the pictures as images."""
         self.scalars("evaluation", evaluation.metrics, step)
         for name, picture in evaluation.pictures.items():
-            self.writer.add_image(f"evaluation/{name}", picture, step, dataformats="HWC")
+            self.events.image(f"evaluation/{name}", picture, step, dataformats="HWC")
 
-    def epoch(self, record: Mapping[str, Any]) -> None:
-        """Append one epoch to metrics.jsonl, replacing the file so that no reader sees half a line."""
+    def epochs(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write metrics.jsonl, one line for each epoch so far, as a whole, so that no reader sees half a line."""
         if not self.writes:
             return
-        self.lines.append(json.dumps(record))
-        write_text(self.metrics, "".join(f"{line}\n" for line in self.lines))
-        self.writer.flush()
+        self._lines = [json.dumps(record, allow_nan=False) for record in records]
+        try:
+            self._write()
+        except DataError as error:
+            logger.warning("%s; training goes on, and the next epoch writes all lines again", error)
+
+    def flush(self) -> None:
+        """Return when everything recorded is on the disk, or could not be written; any thread may call this."""
+        self.events.flush()
+
+    def settle(self) -> None:
+        """Write what could not be written before.
+
+        Raises:
+            DataError: metrics.jsonl cannot be.
+        """
+        if self.writes and not self._is_written:
+            self._write()
+
+    def _write(self) -> None:
+        self._is_written = False
+        write_text(self.metrics, "".join(f"{line}\n" for line in self._lines))
+        self._is_written = True
 
 
 def _grid(images: np.ndarray, columns: int = 8) -> np.ndarray:

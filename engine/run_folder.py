@@ -1,6 +1,8 @@
 """A run's folder: what lies in it, and who may begin in it."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -8,8 +10,12 @@ from typing import NamedTuple
 from config.params import Params
 from utils.checkpoint import LAST, MODEL_BEST
 from utils.errors import DataError, ParamsError
-from utils.files import write_json
+from utils.files import remove_leftovers, write_json
+from utils.locks import locked
 from utils.torchrun import may_be_restarted
+
+LOCK = ".lock"
+"""In a run's folder while it is trained in: keeps others out."""
 
 
 class RunFolder(NamedTuple):
@@ -60,24 +66,15 @@ def new_name() -> str:
     return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
 
 
-def create_run_folder(params: Params, name: str) -> RunFolder:
-    """Make the folder of a new run and write the resolved params into it.
+def run_folder(working_dir: str, name: str) -> RunFolder:
+    """The folder of a run, which need not exist.
 
     Raises:
-        ParamsError: a run lies there already, or the name leaves `working_dir`.
-        DataError: the folder cannot be made or written.
+        ParamsError: the name leaves `working_dir`.
     """
-    folder = _inside(params.working_dir, name)
-    if folder.path.exists() and any(folder.path.iterdir()):
-        raise ParamsError(
-            f"{folder.path}: already holds a run; go on with --operation resume_train --sub_working_dir {name}, "
-            "or choose another name"
-        )
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder.path}: cannot be made ({error.strerror}); choose another working_dir") from error
-    write_json(folder.params, params.model_dump(mode="json"))
+    folder = RunFolder(working_dir, name)
+    if not name or Path(working_dir).expanduser().resolve() not in folder.path.resolve().parents:
+        raise ParamsError(f"--sub_working_dir {name!r}: must name a folder inside {working_dir}")
     return folder
 
 
@@ -88,24 +85,51 @@ def open_run_folder(working_dir: str, name: str) -> RunFolder:
         ParamsError: the name leaves `working_dir`.
         DataError: there is none.
     """
-    folder = _inside(working_dir, name)
-    if not is_run(working_dir, name):
+    folder = run_folder(working_dir, name)
+    if not is_run(folder):
         raise DataError(f"{folder.path}: holds no run (no params.json); --set working_dir=DIR says where runs lie")
     return folder
 
 
-def is_run(working_dir: str, name: str) -> bool:
-    """Whether a run of that name was started before."""
-    return _inside(working_dir, name).params.is_file()
+@contextmanager
+def hold(folder: RunFolder) -> Iterator[None]:
+    """Within this block nobody else trains in the folder. It is made if need be, and tidied up after a killed process.
+
+    Raises:
+        LockedError: another process does.
+        DataError: the folder cannot be made or written.
+    """
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder.path}: cannot be made ({error.strerror}); choose another working_dir") from error
+    with locked(folder.path / LOCK, "a training", wait=False):
+        # Of the run's own files only: an evaluation may be writing beside them.
+        for path in (folder.params, folder.last, folder.best, folder.metrics):
+            remove_leftovers(folder.path, path.name)
+        yield
+
+
+def write_params(folder: RunFolder, params: Params) -> None:
+    """Begin a new run: write its resolved params into its folder, which the caller holds.
+
+    Raises:
+        ParamsError: a run lies there already.
+        DataError: the folder cannot be written.
+    """
+    if any(not entry.name.startswith(LOCK) for entry in folder.path.iterdir()):
+        raise ParamsError(
+            f"{folder.path}: already holds a run; go on with --operation resume_train --sub_working_dir {folder.name}, "
+            "or choose another name"
+        )
+    write_json(folder.params, params.model_dump(mode="json"))
+
+
+def is_run(folder: RunFolder) -> bool:
+    """Whether a run was started in the folder before."""
+    return folder.params.is_file()
 
 
 def discard(folder: RunFolder) -> None:
     """Remove the folder of a run that failed before it trained, so that the next try may take its name."""
     shutil.rmtree(folder.path, ignore_errors=True)
-
-
-def _inside(working_dir: str, name: str) -> RunFolder:
-    folder = RunFolder(working_dir, name)
-    if not name or Path(working_dir).expanduser().resolve() not in folder.path.resolve().parents:
-        raise ParamsError(f"--sub_working_dir {name!r}: must name a folder inside {working_dir}")
-    return folder

@@ -1,4 +1,4 @@
-"""One update of the weights, on one device or on several at once."""
+"""One update of the weights, on one device or on several at once, and only where all numbers are finite."""
 
 import logging
 import time
@@ -8,9 +8,12 @@ from inspect import signature
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import get_total_norm
 
+from engine.buffers import Buffers
+from engine.optim import fill_momentum
 from losses.criterion import Criterion, Losses
 from losses.distillation import TeacherOutput
 from models.network import ReidNetwork
@@ -58,11 +61,29 @@ class LossModule(nn.Module):
         return torch.stack(list(terms.values())).sum(), Losses(detached, {"accuracy": accuracy, **measures})
 
 
+class Gradients(NamedTuple):
+    """What the batches of one step came to; the gradients themselves lie with the parameters."""
+
+    losses: list[Losses]
+    """Of each batch, scalars that still lie on the device."""
+    finite: Tensor
+    """() bool on the device: the losses of every batch and all gradients are finite; the same in all processes.
+
+    Gradients that overflow only because float16 has them scaled do not count: the scaler leaves that step out by itself
+    and halves the scale. Once the scale is down to 1 they count.
+    """
+    silent: dict[str, Tensor]
+    """() bool by branch: every gradient of the branch is zero or missing; empty unless watched."""
+
+
 class Stepper:
-    """Takes the steps of a training.
+    """Takes the steps of a training: `gradients`, then `update`.
+
+    Neither waits for a GPU, but for an optimizer that torch has no fused version of: of that, `update` asks once
+    whether all was finite.
 
     Args:
-        module: network and losses, on their device.
+        module: network and losses, on their device, where their tensors stay.
         optimizer: over the module's parameters.
         precision: that of the module; float16 brings a scaler of gradients along.
         compile_mode: whether the network's code is compiled, "graphs": into CUDA graphs.
@@ -81,16 +102,28 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision.scales_gradients)  # pyright: ignore[reportPrivateImportUsage]
         self.compile_mode: Literal["on", "graphs", "off"] = compile_mode
         self.is_warm = compile_mode == "off"
+        self.network = module.network
+        self.buffers = Buffers(module)
+        # With a scaler: whether the gradients are finite, so that they can be applied.
+        self.in_range: Tensor | None = None
         if compile_mode != "off":
             # In place: the names in its state dict stay, and an evaluation, which calls `embed`, runs as it is written.
             module.network.compile(mode="reduce-overhead" if compile_mode == "graphs" else "default")
         self.module: nn.Module = _on_all_devices(module, self.device)
 
-    def step(self, batches: Sequence[TrainBatch], step: int, spectral: bool) -> list[Losses]:
-        """Lower the mean of the batches' losses; returns those of each batch, scalars that still lie on the device."""
+    def gradients(self, batches: Sequence[TrainBatch], step: int, spectral: bool, watch: bool = False) -> Gradients:
+        """The gradients of the mean of the batches' losses, of all processes; every process must call this.
+
+        Args:
+            batches: of this step.
+            step: number of the step; the losses may depend on it.
+            spectral: whether the spectral transform acts.
+            watch: whether to look for branches that no gradient reaches.
+        """
         start = time.monotonic()
         self.optimizer.zero_grad(set_to_none=True)
-        found = []
+        self.buffers.remember()
+        found, sums = [], []
         for number, batch in enumerate(batches, start=1):
             if self.compile_mode == "graphs":
                 torch.compiler.cudagraph_mark_step_begin()
@@ -98,11 +131,65 @@ class Stepper:
                 loss, losses = self.module(batch, step, spectral)
                 self.scaler.scale(loss / len(batches)).backward()
             found.append(losses)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+            sums.append(loss.detach())
+        self.scaler.unscale_(self.optimizer)
+        finite = self._are_finite(torch.stack(sums))
+        silent = self._silent_branches() if watch else {}
         if not self.is_warm:
             self._tell_of_compiling(start)
-        return found
+        return Gradients(found, finite, silent)
+
+    def update(self, finite: Tensor) -> None:
+        """The optimizer's step on these gradients. Where not finite, all stays as it was before they were computed:
+        weights, the optimizer's state, running averages of the network, and the scale of float16.
+
+        Args:
+            finite: () bool on the device, of `Gradients`.
+        """
+        applied = finite if self.in_range is None else finite & self.in_range
+        fill_momentum(self.optimizer)
+        if self.optimizer.defaults.get("fused"):
+            # As GradScaler does: fused optimizers look at this on the device, and change nothing where it is 1.
+            self.optimizer.found_inf = (~applied).float()  # pyright: ignore[reportAttributeAccessIssue]
+            self.optimizer.step()
+            del self.optimizer.found_inf  # pyright: ignore[reportAttributeAccessIssue]
+        elif bool(applied):
+            self.optimizer.step()
+        self.buffers.restore_unless(finite)
+        if self.scaler.is_enabled():
+            before = self._scale()
+            self.scaler.update()
+            # Lest it sinks with each bad image: only those overflows that it can do something about lower the scale.
+            self.scaler.update(torch.where(finite, self._scale(), before))
+
+    def _are_finite(self, losses: Tensor) -> Tensor:
+        """Whether losses (batches,) and gradients are finite in all processes; remembers it of the gradients."""
+        gradients = [parameter.grad for group in self.optimizer.param_groups for parameter in group["params"]]
+        # A norm is not finite as soon as one number is not, or beyond 1e19, and quick; asking each number is slow.
+        norm = get_total_norm([gradient for gradient in gradients if gradient is not None])
+        flags = torch.stack([losses.isfinite().all(), norm.isfinite()])
+        if this_process().world_size > 1:
+            # Averaged gradients are alike, but the loss may have gone bad in one process only.
+            shared = flags.float()
+            distributed.all_reduce(shared, distributed.ReduceOp.MIN)
+            flags = shared.bool()
+        if not self.scaler.is_enabled():
+            return flags.all()
+        self.in_range = flags[1]
+        return flags[0] & (flags[1] | (self._scale() > 1))
+
+    def _silent_branches(self) -> dict[str, Tensor]:
+        """() bool by name of the branch: every gradient of it is zero or missing."""
+        silent = {}
+        for name, branch in self.network.branches.items():
+            gradients = [parameter.grad for parameter in branch.parameters() if parameter.grad is not None]
+            norm = get_total_norm(gradients) if gradients else torch.zeros((), device=self.device)
+            silent[name] = norm == 0
+        return silent
+
+    def _scale(self) -> Tensor:
+        """() what float16's losses are multiplied by, on the device."""
+        return self.scaler.scale(torch.ones((), device=self.device))
 
     def _alone(self, on: bool) -> AbstractContextManager[None]:
         """Within this context gradients are added up on each device; only the last batch's pass exchanges them."""

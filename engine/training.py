@@ -1,6 +1,5 @@
 """Puts a run together: data, network, losses, optimizer, and what must be saved to go on later."""
 
-import hashlib
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,9 @@ from data.kept import KeptImages, build_kept_images
 from data.samples import Dataset, sorted_pids
 from data.store import ImageStore, build_store
 from engine.alike import check_alike
+from engine.belonging import belonging_of, check_belonging
+from engine.health import Health
+from engine.meter import Meter
 from engine.optim import build_optimizer, freeze_all_but_classifiers
 from engine.outline import batches_of_all, num_processes
 from engine.step import LossModule, Stepper, choose_compilation
@@ -24,13 +26,16 @@ from models.network import ReidNetwork, build_network
 from models.pretrained import load_imagenet, load_snapshot
 from models.sync_bn import synchronised
 from utils.agreement import agreed
-from utils.checkpoint import load_tensors, save_tensors
-from utils.distributed import this_process
+from utils.checkpoint import load_tensors
+from utils.distributed import gather_objects, this_process
 from utils.errors import DataError
 from utils.precision import choose_precision
 from utils.randomness import INITIAL_WEIGHTS, seed_for
 
 logger = logging.getLogger(__name__)
+
+COUNTERS = ("epoch", "step", "seconds", "best_score", "best_accuracy", "records")
+"""Plain values of a training that its state holds under their own names."""
 
 
 @dataclass
@@ -43,6 +48,8 @@ class Training:
     """Sorted pids of the training set; the position is the class index."""
     labels: torch.Tensor
     """(number of training images,) int64, on the CPU."""
+    images: list[Path]
+    """The training images' files."""
     store: ImageStore
     network: ReidNetwork
     criterion: Criterion
@@ -52,22 +59,33 @@ class Training:
     """Decoded test images, from one evaluation to the next; None where they would not fit."""
     teacher: Teacher | None
     """Shows the network how similar classes and images are; None without distillation."""
+    steps_per_epoch: int
+    """The same in every epoch."""
+    belongs_to: dict[str, Any]
+    """What a state of this run belongs to."""
+    health: Health
+    """Looks after the numbers."""
+    meter: Meter = field(default_factory=Meter)
+    """Losses and measures of the epoch under way."""
     epoch: int = field(default=0)
-    """Epochs done."""
+    """Epochs done, each with its evaluation."""
     step: int = field(default=0)
     """Steps done."""
+    seconds: float = field(default=0.0)
+    """Time that the steps of the epoch under way have taken."""
     best_score: float | None = field(default=None)
     """Score of model_best.pth; None while no evaluation has chosen one."""
     best_accuracy: float = field(default=0.0)
     """Highest training accuracy of an epoch."""
+    records: list[dict[str, Any]] = field(default_factory=list)
+    """What metrics.jsonl says of each epoch."""
 
-    def batches(self) -> list[list[int]]:
-        """The coming epoch's batches of this process, as indices of training images."""
-        batches = batches_of_all(self.params, self.labels.tolist(), self.epoch)
-        return [batch[this_process().share(len(batch))] for batch in batches]
+    def batches(self, epoch: int) -> list[list[int]]:
+        """An epoch's batches over all processes, as indices of training images."""
+        return batches_of_all(self.params, self.labels.tolist(), epoch)
 
     def spectral_acts(self) -> bool:
-        """Whether the coming epoch's batches go through the spectral transform as well."""
+        """Whether the epoch under way sends its batches through the spectral transform as well."""
         model = self.params.model_params
         return (
             model.spectral_trans > 0
@@ -76,62 +94,74 @@ class Training:
         )
 
     def state(self) -> dict[str, Any]:
-        """Everything that decides how the run goes on. What is drawn follows from the seed and the step."""
+        """Everything that decides how the run goes on, after any step; every process must call this.
+
+        There are no states of random generators in it: whatever is drawn follows from the seed and the step, the order
+        of the images from the seed and the epoch. The meter must have been read.
+        """
         return {
-            "belongs_to": self._belonging(),
-            "network": self.network.state_dict(),
+            "belongs_to": self.belongs_to,
+            "model": self.network.state_dict(),
             "criterion": self.criterion.state_dict(),
+            "buffers": self._buffers_of_all(),
             "optimizer": self.stepper.optimizer.state_dict(),
             "scaler": self.stepper.scaler.state_dict(),
-            "epoch": self.epoch,
-            "step": self.step,
-            "best_score": self.best_score,
-            "best_accuracy": self.best_accuracy,
+            "meter": self.meter.state(),
+            "health": self.health.state(),
+            **{name: getattr(self, name) for name in COUNTERS},
         }
 
-    def save(self, path: Path) -> None:
-        """Write the state, for `restore`; the first process does."""
-        if this_process().is_main:
-            save_tensors(path, self.state())
+    def updated_tensors(self) -> list[torch.Tensor]:
+        """The tensors of the state that only the optimizer's steps change."""
+        optimizer = self.stepper.optimizer.state.values()
+        kept = [value for entry in optimizer for value in entry.values() if isinstance(value, torch.Tensor)]
+        return [*self.network.parameters(), *self.criterion.parameters(), *kept]
 
     def restore(self, path: Path) -> None:
-        """Go on from a saved state.
+        """Go on from a saved state; every process must call this.
 
         Raises:
-            DataError: the file is missing or damaged, or the data set or kind of device is another one now.
+            DataError: the file is missing or damaged, or belongs to other data, settings or means.
         """
         with agreed():
-            self._restore(path)
+            state = load_tensors(path)
+            if not (
+                isinstance(state, dict) and isinstance(state.get("belongs_to"), dict) and {*COUNTERS} <= state.keys()
+            ):
+                raise DataError(f"{path}: not the state of a training; the run cannot go on from it")
+            check_belonging(path, state["belongs_to"], self.belongs_to)
+            try:
+                self._restore(state)
+            except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                raise DataError(f"{path}: its state does not fit this run ({reason})") from error
 
-    def _restore(self, path: Path) -> None:
-        state = load_tensors(path)
-        if not isinstance(state, dict) or state.keys() != self.state().keys():
-            raise DataError(f"{path}: not the state of a training; the run cannot go on from it")
-        for what, now in self._belonging().items():
-            if state["belongs_to"].get(what) != now:
-                before = _brief(state["belongs_to"].get(what))
-                raise DataError(
-                    f"{path}: {what}: the run began with {before}, now it is {_brief(now)}; it goes on only as it began"
-                )
-        self.network.load_state_dict(state["network"])
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["model"])
         self.criterion.load_state_dict(state["criterion"])
+        if state["buffers"]:
+            own = state["buffers"][this_process().rank]
+            for name, buffer in _buffers(self.network, self.criterion).items():
+                buffer.copy_(own[name])
         self.stepper.optimizer.load_state_dict(state["optimizer"])
         self.stepper.scaler.load_state_dict(state["scaler"])
-        self.epoch, self.step = state["epoch"], state["step"]
-        self.best_score, self.best_accuracy = state["best_score"], state["best_accuracy"]
+        self.meter.restore(state["meter"])
+        self.health.restore(state["health"])
+        for name in COUNTERS:
+            setattr(self, name, state[name])
 
-    def _belonging(self) -> dict[str, Any]:
-        """What must not have changed when a run goes on: other data or another device would give another run."""
-        labels = hashlib.sha256(self.labels.cpu().numpy().tobytes()).hexdigest()
-        return {
-            "kind of device": self.device.type,
-            "number of processes": this_process().world_size,
-            "precision": self.stepper.precision.name,
-            "training images": len(self.labels),
-            "identities": self.pids,
-            "order of identities": labels,
-            "teacher": None if self.teacher is None else self.teacher.digest,
-        }
+    def _buffers_of_all(self) -> list[dict[str, torch.Tensor]]:
+        """What is not the same in all processes: each normalises by its own part of a batch, and averages that."""
+        if this_process().world_size == 1:
+            return []
+        return gather_objects({name: buffer.cpu() for name, buffer in _buffers(self.network, self.criterion).items()})
+
+
+def _buffers(*modules: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The buffers of modules, under names that tell them apart."""
+    return {
+        f"{place}.{name}": buffer for place, module in enumerate(modules) for name, buffer in module.named_buffers()
+    }
 
 
 def read_training_data(params: Params) -> Dataset:
@@ -160,6 +190,7 @@ def build_training(params: Params, dataset: Dataset, device: torch.device, *, re
     """
     pids = sorted_pids(dataset.train)
     label_of = {pid: label for label, pid in enumerate(pids)}
+    labels = [label_of[sample.pid] for sample in dataset.train]
     with agreed():
         precision, compilation = choose_precision(params.precision, device), choose_compilation(params.compile, device)
         teacher = load_teacher(params, pids, device)
@@ -182,17 +213,26 @@ def build_training(params: Params, dataset: Dataset, device: torch.device, *, re
     ).to(device)
     optimizer = build_optimizer(params, network, criterion)
     module = LossModule(network, criterion, precision)
+    means = {
+        "kind of device": device.type,
+        "precision": precision.name,
+        "teacher": None if teacher is None else teacher.digest,
+    }
     return Training(
         params=params,
         device=device,
         pids=pids,
-        labels=torch.tensor([label_of[sample.pid] for sample in dataset.train]),
+        labels=torch.tensor(labels),
+        images=[sample.path for sample in dataset.train],
         store=build_store([sample.path for sample in dataset.train], *params.resize_to, params.data_cache, device),
         network=network,
         criterion=criterion,
         stepper=Stepper(module, optimizer, precision, compilation),
         kept_images=build_kept_images(params.data_cache),
         teacher=teacher,
+        steps_per_epoch=len(batches_of_all(params, labels, 0)) // params.accumulate_steps,
+        belongs_to=belonging_of(params, dataset, means),
+        health=Health(params.max_bad_steps),
     )
 
 
@@ -204,9 +244,3 @@ def start_network(params: Params, num_classes: int) -> ReidNetwork:
     if params.pretrain_snapshot:
         load_snapshot(network, Path(params.pretrain_snapshot).expanduser())
     return network
-
-
-def _brief(value: object) -> str:
-    """A value as a message shows it."""
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -9,13 +9,16 @@ from collections.abc import Callable
 
 from utils.distributed import is_one_of_several
 from utils.errors import ToldElsewhereError, UserError
+from utils.interrupts import Interrupted, interrupts_raised
 from utils.torchrun import launched_as
 
-SUCCESS, FAILURE, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
+SUCCESS, FAILURE, USER_MISTAKE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 def exit_code_of(main: Callable[[], None]) -> int:
-    """Run `main`: 0 if it succeeds, 2 with one message for a user's mistake, 130 if interrupted, 1 with a traceback.
+    """Run `main`: 0 if it succeeds, 2 with one message for a user's mistake, 1 with a traceback for a failure of ours.
+
+    A signal ends it in order: 130 after SIGINT, 143 after SIGTERM.
 
     One of several processes that fails ends here and does not return: the others may wait for it for ever.
     """
@@ -31,7 +34,8 @@ def exit_code_of(main: Callable[[], None]) -> int:
 def _exit_code_of(main: Callable[[], None]) -> int:
     logger = logging.getLogger(__name__)
     try:
-        main()
+        with interrupts_raised():
+            main()
     except ToldElsewhereError:
         # torchrun ends all processes once one is gone; the one that tells the user should be through by then.
         time.sleep(1)
@@ -41,9 +45,9 @@ def _exit_code_of(main: Callable[[], None]) -> int:
         if is_one_of_several() or launched_as()[0] == 0:
             logger.error("%s", error)
         return USER_MISTAKE
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         logger.error("interrupted")
-        return INTERRUPTED
+        return error.exit_code if isinstance(error, Interrupted) else INTERRUPTED
     except BrokenPipeError:
         # The reader of our output (head, less) has gone; point stdout elsewhere so that closing it does not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

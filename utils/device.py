@@ -1,5 +1,6 @@
 """Which device this process of a run computes on."""
 
+import os
 from collections.abc import Sequence
 
 import torch
@@ -35,15 +36,25 @@ def choose_device(parallels: Sequence[int]) -> torch.device:
     return torch.device("cuda", indices[local_rank])
 
 
-def make_ready(device: torch.device) -> None:
-    """Set, once per process, what computing on the device needs."""
+def make_ready(device: torch.device, *, deterministic: bool = False) -> None:
+    """Set, once per process, what computing on the device needs.
+
+    Args:
+        device: what this process computes on.
+        deterministic: whether the same work must give the same bits each time; a CPU's does anyway.
+    """
     if launched_as()[1] > 1:
         # Its part of the machine's processors; torchrun grants one of several processes but one.
         torch.set_num_threads(num_own_cpus())
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        # Batches are all of one shape, so that the search for the fastest convolutions pays.
-        torch.backends.cudnn.benchmark = True
+        # Batches are all of one shape, so that the search for the fastest convolutions pays; what it finds may differ
+        # from time to time.
+        torch.backends.cudnn.benchmark = not deterministic
+        if deterministic:
+            # cuBLAS reads it when it is first used; without it torch refuses to multiply matrices.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True)
 
 
 def describe_device(device: torch.device) -> str:

@@ -31,9 +31,9 @@ def training(tmp_path: Path, make_market: Callable[[Path], Path]) -> Training:
 
 
 def test_a_step_has_as_many_batches_as_are_averaged_over(training: Training) -> None:
-    steps = list(train_batches(training, training.batches()))
+    steps = list(train_batches(training, training.batches(0)))
     assert [len(step) for step in steps] == [2, 2]
-    for (first, second), indices in zip(steps, zip(*[iter(training.batches())] * 2, strict=True), strict=True):
+    for (first, second), indices in zip(steps, zip(*[iter(training.batches(0))] * 2, strict=True), strict=True):
         assert first.pixels.shape == (8, 3, 64, 32)
         assert [first.labels.tolist(), second.labels.tolist()] == [training.labels[each].tolist() for each in indices]
         assert not torch.equal(first.pixels, second.pixels)
@@ -41,11 +41,11 @@ def test_a_step_has_as_many_batches_as_are_averaged_over(training: Training) -> 
 
 def test_a_later_start_meets_the_same_batches_and_the_same_chance(training: Training) -> None:
     whole = []
-    for step in train_batches(training, training.batches()):
+    for step in train_batches(training, training.batches(0)):
         whole.append((step, torch.rand(3)))
     torch.rand(100)  # what was drawn before does not matter
     training.step = 1
-    (again,) = train_batches(training, training.batches()[2:])
+    (again,) = train_batches(training, training.batches(0)[2:])
     drawn = torch.rand(3)
     for batch, expected in zip(again, whole[1][0], strict=True):
         assert torch.equal(batch.pixels, expected.pixels)
@@ -55,9 +55,9 @@ def test_a_later_start_meets_the_same_batches_and_the_same_chance(training: Trai
 
 
 def test_pixels_come_in_the_format_that_the_network_computes_in(training: Training) -> None:
-    expected = next(train_batches(training, training.batches()))[0].pixels
+    expected = next(train_batches(training, training.batches(0)))[0].pixels
     training.stepper.precision = BF16
-    pixels = next(train_batches(training, training.batches()))[0].pixels
+    pixels = next(train_batches(training, training.batches(0)))[0].pixels
     assert pixels.dtype == torch.bfloat16
     assert pixels.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(pixels, expected.bfloat16())

@@ -3,7 +3,14 @@ import torch
 from torch import nn
 
 from config.params import LearningRate, Params
-from engine.optim import build_optimizer, freeze_all_but_classifiers, set_learning_rates, set_train_mode
+from engine.optim import (
+    build_optimizer,
+    fill_momentum,
+    freeze_all_but_classifiers,
+    learning_rates,
+    set_learning_rates,
+    set_train_mode,
+)
 from models.network import ReidNetwork, build_network
 from models.options import ModelParams
 
@@ -41,6 +48,7 @@ def test_both_rates_are_set_from_their_full_value(network: ReidNetwork) -> None:
     for factor in (0.1, 0.5, 1.0):
         expected = {"base_lr": 0.01 * factor, "fc_lr": 0.2 * factor}
         assert set_learning_rates(optimizer, params, factor) == pytest.approx(expected)
+        assert learning_rates(optimizer) == pytest.approx(expected)
     assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.2]
 
 
@@ -55,3 +63,39 @@ def test_fine_tuning_changes_the_classifiers_and_nothing_else(network: ReidNetwo
     changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
     # Running averages are part of the state: frozen layers must not move them either.
     assert changed == {"branches.parts.classifier.weight", "branches.global.classifier.weight"}
+
+
+def step_twice(name: str, *, filled: bool) -> list[torch.Tensor]:
+    """Two steps of an optimizer as it is built, the second parameter without a gradient in the first of them."""
+    generator = torch.Generator().manual_seed(0)
+    parameters = [nn.Parameter(torch.randn(5, 3, generator=generator)) for _ in range(2)]
+    optimizer = {
+        "sgd": lambda: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, fused=filled),
+        "nesterov": lambda: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, nesterov=True, fused=filled),
+        "rmsprop": lambda: torch.optim.RMSprop(parameters, lr=0.1, momentum=0.9),
+        "adam": lambda: torch.optim.Adam(parameters, lr=0.1),
+    }[name]()
+    for present in (1, 2):
+        for parameter in parameters[:present]:
+            parameter.grad = torch.randn(5, 3, generator=generator)
+        if filled:
+            fill_momentum(optimizer)
+        optimizer.step()
+    return [*parameters, *(value for entry in optimizer.state.values() for value in entry.values())]
+
+
+@pytest.mark.parametrize("name", ["sgd", "nesterov", "rmsprop", "adam"])
+def test_a_momentum_of_zero_changes_no_step_and_only_sgd_gets_one(name: str) -> None:
+    for filled, plain in zip(step_twice(name, filled=True), step_twice(name, filled=False), strict=True):
+        torch.testing.assert_close(filled, plain, rtol=1e-6, atol=1e-7)
+
+
+def test_a_first_step_of_the_fused_version_that_is_not_applied_leaves_a_momentum_of_zero() -> None:
+    parameter = nn.Parameter(torch.ones(1000))
+    parameter.grad = torch.full_like(parameter, torch.nan)
+    optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9, fused=True)
+    fill_momentum(optimizer)
+    optimizer.found_inf = torch.tensor(1.0)  # pyright: ignore[reportAttributeAccessIssue]
+    optimizer.step()
+    assert torch.equal(parameter, torch.ones(1000))
+    assert torch.equal(optimizer.state[parameter]["momentum_buffer"], torch.zeros(1000))

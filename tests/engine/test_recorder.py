@@ -7,8 +7,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data.augmentation.normalisation import normalise
+from engine import recorder as recorder_module
 from engine.recorder import Recorder
 from engine.run_folder import RunFolder
+from utils.errors import DataError
 
 
 @pytest.fixture
@@ -25,16 +27,38 @@ def steps(folder: RunFolder, tag: str) -> list[int]:
 
 
 def test_a_resumed_run_keeps_what_was_finished_and_drops_what_was_not(folder: RunFolder) -> None:
+    records = [{"epoch": 1}, {"epoch": 2}, {"epoch": 3}]
     with Recorder(folder) as recorder:
         for epoch in (1, 2, 3):
             recorder.scalars("evaluation", {"mAP": 0.1 * epoch}, 10 * epoch)
-            recorder.epoch({"epoch": epoch})
-    with Recorder(folder, resumed_at=(2, 20)) as recorder:
+            recorder.epochs(records[:epoch])
+    with Recorder(folder, purge_step=21) as recorder:
+        recorder.epochs(records[:2])
+        assert [json.loads(line) for line in folder.metrics.read_text().splitlines()] == records[:2]
         recorder.scalars("evaluation", {"mAP": 0.5}, 31)
-        recorder.epoch({"epoch": 3, "again": True})
+        recorder.epochs([*records[:2], {"epoch": 3, "again": True}])
     assert steps(folder, "evaluation/mAP") == [10, 20, 31]
-    records = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
-    assert records == [{"epoch": 1}, {"epoch": 2}, {"epoch": 3, "again": True}]
+    found = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    assert found == [{"epoch": 1}, {"epoch": 2}, {"epoch": 3, "again": True}]
+
+
+def test_a_metrics_file_that_cannot_be_written_stops_nothing_before_the_end(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise DataError(f"{path}: cannot be written: No space left on device")
+
+    write = recorder_module.write_text
+    with Recorder(folder) as recorder:
+        monkeypatch.setattr(recorder_module, "write_text", full)
+        recorder.epochs([{"epoch": 1}])
+        assert "No space left on device; training goes on" in caplog.text
+        with pytest.raises(DataError, match="No space left"):
+            recorder.settle()
+        monkeypatch.setattr(recorder_module, "write_text", write)
+        recorder.epochs([{"epoch": 1}, {"epoch": 2}])
+        recorder.settle()
+    assert folder.metrics.read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
 
 
 def test_a_batch_is_shown_as_the_network_sees_it(folder: RunFolder) -> None:

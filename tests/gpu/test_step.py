@@ -31,7 +31,11 @@ def on_gpu(seed: int, precision: Precision) -> TrainBatch:
 def train(precision: Precision, mode: Literal["on", "graphs", "off"] = "off", steps: int = 4) -> list[float]:
     """The sum of the losses at each step; read at the end only, as a training does."""
     stepper = make_stepper(precision, mode)
-    found = [stepper.step([on_gpu(step, precision)], step, spectral=False)[0] for step in range(steps)]
+    found = []
+    for step in range(steps):
+        losses, finite, _ = stepper.gradients([on_gpu(step, precision)], step, spectral=False)
+        stepper.update(finite)
+        found += losses
     return [sum(term.item() for term in losses.terms.values()) for losses in found]
 
 
@@ -55,10 +59,24 @@ def test_no_step_waits_for_the_device(precision: Precision) -> None:
     try:
         for step, batch in enumerate(batches):  # the first ones set up libraries, which may wait
             torch.cuda.set_sync_debug_mode("error" if step == 2 else "default")
-            losses = stepper.step([batch, batch], step, spectral=False)
+            losses, finite, _ = stepper.gradients([batch, batch], step, spectral=False, watch=True)
+            stepper.update(finite)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert all(torch.stack(list(each.terms.values())).isfinite().all() for each in losses)
+
+
+@pytest.mark.parametrize("precision", [FP32, BF16, FP16], ids=lambda precision: precision.name)
+def test_nothing_stays_of_a_step_with_a_bad_image(precision: Precision) -> None:
+    stepper = make_stepper(precision)
+    before = {name: value.clone() for name, value in network_of(stepper).state_dict().items()}
+    batch = on_gpu(0, precision)
+    batch.pixels[1, 2, 3, 4] = torch.nan
+    _, finite, _ = stepper.gradients([batch], 0, spectral=False)
+    stepper.update(finite)
+    assert not finite
+    assert all(torch.equal(value, before[name]) for name, value in network_of(stepper).state_dict().items())
+    assert all(entry["momentum_buffer"].eq(0).all() for entry in stepper.optimizer.state.values())
 
 
 def test_the_scaler_of_gradients_goes_on_where_it_stood() -> None:

@@ -1,0 +1,156 @@
+"""One run, from its folder to its end: a new one from the start, an interrupted one from where it stood."""
+
+import logging
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+
+import torch
+
+from config.params import Params
+from data.samples import Dataset
+from engine.fit import evaluate_network, fit
+from engine.outline import describe_training
+from engine.recorder import Recorder
+from engine.run_folder import RunFolder, discard, hold
+from engine.state_writer import StateWriter
+from engine.training import Training, build_training, read_training_data
+from evaluate.core.table import metrics_table
+from utils.agreement import agreed
+from utils.checkpoint import load_checkpoint, save_tensors
+from utils.device import describe_device
+from utils.distributed import from_main, this_process
+from utils.errors import DataError
+from utils.logs import log_to_file
+from utils.out_of_memory import out_of_memory_told
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def held(folder: RunFolder) -> Iterator[None]:
+    """Keep every other run out of the folder, which is made if it is not there; every process must call this.
+
+    Raises:
+        LockedError: another process trains in it.
+    """
+    with ExitStack() as stack:
+        with agreed():
+            if this_process().is_main:
+                stack.enter_context(hold(folder))
+        yield
+
+
+def train_run(folder: RunFolder, params: Params, device: torch.device, notes: Sequence[str], *, is_new: bool) -> None:
+    """Train to the end; a run that was stopped before its first state was saved begins anew.
+
+    Args:
+        folder: held by this run; holds its params.
+        params: those of the folder.
+        device: of this process.
+        notes: what the log is to say of the params.
+        is_new: whether nobody has trained in the folder. Such a run leaves none behind if it fails before it trains.
+    """
+    is_begun = from_main(not is_new and folder.last.is_file())
+    with _nothing_lost(folder, is_new=is_new):
+        _log_circumstances(folder, params, device, notes)
+        dataset = read_training_data(params)
+        logger.info("%s", describe_training(params, dataset.train))
+        training = _build(params, dataset, device, resume=is_begun)
+        if is_begun:
+            training.restore(folder.last)
+        purge_step = None if is_new else _first_step_to_record_again(training) if is_begun else 0
+        with (
+            Recorder(folder, purge_step) as recorder,
+            StateWriter(folder.last, device, recorder.flush, writes=this_process().is_main) as writer,
+        ):
+            if is_begun:
+                _go_on(training, folder, recorder)
+            else:
+                _begin(training, folder, recorder)
+            writer.written = f"step {training.step}"
+            fit(training, folder, recorder, writer)
+
+
+def _begin(training: Training, folder: RunFolder, recorder: Recorder) -> None:
+    """Measure the untrained network, and save the first state."""
+    params = training.params
+    if params.evaluation_params.type is not None and params.evaluation_params.at_start:
+        untrained = evaluate_network(training)
+        logger.info("before training\n%s", metrics_table(untrained.metrics))
+        recorder.evaluation(untrained, 0)
+    recorder.flush()
+    state = training.state()
+    with agreed():
+        if this_process().is_main:
+            save_tensors(folder.last, state)
+
+
+def _go_on(training: Training, folder: RunFolder, recorder: Recorder) -> None:
+    """Tell where the run stands, and bring its other files there."""
+    logger.info("resumed after step %d, in epoch %d of %d", training.step, training.epoch + 1, training.params.epoch)
+    recorder.epochs(training.records)
+    if training.best_score is None or not this_process().is_main:
+        return
+    try:
+        load_checkpoint(folder.best)
+    except DataError as error:
+        logger.warning("the best model is lost, so the next one measured is kept, whatever its score: %s", error)
+        training.best_score = None
+
+
+def _first_step_to_record_again(training: Training) -> int:
+    """From this step on curves are drawn once more. What belongs to a whole epoch stands at its last step."""
+    is_epoch_through = training.step == (training.epoch + 1) * training.steps_per_epoch
+    return training.step if is_epoch_through else training.step + 1
+
+
+def _build(params: Params, dataset: Dataset, device: torch.device, *, resume: bool) -> Training:
+    advice = 'set data_cache to "ram" if it is "device", or take a smaller model'
+    with out_of_memory_told(f"putting the network and the images on {device}", advice):
+        return build_training(params, dataset, device, resume=resume)
+
+
+@contextmanager
+def _nothing_lost(folder: RunFolder, *, is_new: bool) -> Iterator[None]:
+    """A new run stopped before training leaves no folder in the way of the next try; later it says how to go on."""
+    try:
+        yield
+    except BaseException as error:
+        if not this_process().is_main:
+            raise
+        if is_new and not (folder.last.exists() or folder.best.exists()):
+            discard(folder)
+        elif isinstance(error, KeyboardInterrupt) and folder.last.exists():
+            elsewhere = "" if folder.working_dir == Params().working_dir else f" --set working_dir={folder.working_dir}"
+            logger.info(
+                "stopped; go on with: python train.py --operation resume_train --sub_working_dir %s%s",
+                folder.name,
+                elsewhere,
+            )
+        raise
+
+
+def _log_circumstances(folder: RunFolder, params: Params, device: torch.device, notes: Sequence[str]) -> None:
+    """Begin the run's train_log: versions, device, and what there is to say of the params."""
+    if this_process().is_main:
+        log_to_file(folder.log)
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "numpy", "Pillow"))
+    logger.info("run folder %s; Python %s, %s", folder.path, platform.python_version(), versions)
+    logger.info("%s", describe_device(device))
+    _log_sharing(params)
+    for note in notes:
+        logger.info("%s", note)
+
+
+def _log_sharing(params: Params) -> None:
+    """What it means that there are several processes, or that there is one."""
+    if (processes := this_process().world_size) > 1:
+        logger.info("one of %d processes, each with a device of its own", processes)
+        if params.model_params.spectral_trans:
+            logger.info("the spectral transform sees the batch of each process apart")
+        return
+    for name in ("sync_bn", "gather_embeddings"):
+        if getattr(params, name):
+            logger.info("%s: no effect with one process", name)
