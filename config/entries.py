@@ -6,6 +6,9 @@ from typing import Any
 
 from utils.errors import ParamsError
 
+MAX_SHOWN = 200
+"""Mistakes that a message lists; a file that is no params file at all may have a hundred thousand."""
+
 Key = tuple[str | int, ...]
 """Where a value stands: the keys from the top of the file down; an int is a place in a list."""
 
@@ -70,9 +73,12 @@ class Findings:
     def error(self) -> ParamsError:
         """All mistakes as one error, those of a file together, in the order of reading."""
         order = {source: place for place, source in enumerate(self.sources)}
-        lines = [str(problem) for problem in sorted(self.problems, key=lambda p: order.get(p.source, len(order)))]
-        if len(lines) > 1:
-            lines.insert(0, f"{self.sources[0]}: {len(lines)} mistakes")
+        problems = sorted(self.problems, key=lambda p: order.get(p.source, len(order)))
+        lines = [str(problem) for problem in problems[:MAX_SHOWN]]
+        if len(problems) > MAX_SHOWN:
+            lines.append(f"{self.sources[0]}: and {len(problems) - MAX_SHOWN} more; is it a params file?")
+        if len(problems) > 1:
+            lines.insert(0, f"{self.sources[0]}: {len(problems)} mistakes")
         return ParamsError("\n".join(lines))
 
 

@@ -12,7 +12,7 @@ from config.eval_params import EvalParams
 from config.evaluation import EvaluationParams
 from config.legacy import translated
 from config.params import Params
-from config.reading import as_entry, parse, read_file, read_text
+from config.reading import MAX_BYTES, as_entry, parse, read_file, read_text
 from config.sampling import with_sampling, without_replaced
 from config.validation import EVALUATION, PluginOptions, validate
 from utils.errors import ParamsError
@@ -52,15 +52,36 @@ def load_eval_params(
 
 
 def params_from_dict(raw: Mapping[str, Any], source: str, plugin_options: PluginOptions) -> Loaded[Params]:
-    """The training params stored in a checkpoint; `source` is what error messages call it."""
+    """The training params stored in a checkpoint; `source` is what error messages call it.
+
+    Raises:
+        ParamsError: with every mistake, one a line.
+    """
     findings = Findings(sources=[source])
-    try:
-        text = json.dumps(raw)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ParamsError(f"{source}: its params are not JSON data: {one_line(error)}") from error
-    section = read_text(text, source, findings)
+    section = read_text(_json_text(raw, source), source, findings)
     layers = [] if section is None else [section]
     return _finished(Params, CHECKS, layers, plugin_options, findings)
+
+
+def _json_text(raw: Mapping[str, Any], source: str) -> str:
+    """Data as JSON text. Lists that hold the same list many times may take little memory, and spelt out more than any.
+
+    Raises:
+        ParamsError: it is no JSON data, or too much for params.
+    """
+    text, size = [], 0
+    try:
+        # Piece by piece, so as to stop in time.
+        for piece in json.JSONEncoder().iterencode(raw):
+            text.append(piece)
+            size += len(piece)
+            if size > MAX_BYTES:
+                raise ParamsError(f"{source}: its params take more than 1 MB; is this the right file?")
+    except RecursionError as error:
+        raise ParamsError(f"{source}: its params are nested too deeply") from error
+    except (TypeError, ValueError) as error:
+        raise ParamsError(f"{source}: its params are not JSON data: {one_line(error)}") from error
+    return "".join(text)
 
 
 def _load(

@@ -60,10 +60,11 @@ def mistakes(errors: Sequence[ErrorDetails], data: Any, sections: Sections, at: 
     for error in errors:
         grouped.setdefault(_location(error, data), []).append(error)
     annotations = dict(fields_of(sections))
+    around = {key[:depth] for key in grouped for depth in range(len(key))}
     found: dict[Key, Mistake] = {}
     for key, group in grouped.items():
         # Of a union's members the one whose inside is wrong is the one that was meant.
-        if not any(other[: len(key)] == key and other != key for other in grouped):
+        if key not in around:
             full = (*at, *key)
             named = tuple(part for part in full if isinstance(part, str))
             found[full] = _mistake(group, full, _at(data, key), allowed_values(annotations.get(named)), sections)

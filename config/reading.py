@@ -105,6 +105,8 @@ def _plain(value: Any, source: str, key: Key, findings: Findings) -> Any:
         findings.problem(source, key, f"{shortened(value.text)} is not a number a setting can have")
     elif isinstance(value, str) and not _is_text(value):
         findings.problem(source, key, f"{shown(value)} holds half a character; no file can store it")
+    elif isinstance(value, str) and "\0" in value:
+        findings.problem(source, key, f"{shown(value)} holds the character 0, with which the system ends a text")
     return value
 
 

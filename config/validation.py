@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 from pydantic import ValidationError
@@ -71,6 +72,7 @@ def _plugin(tree: Section, plugin_options: PluginOptions, findings: Findings) ->
 def _build(model: type[T], tree: Section, at: tuple[str, ...], sections: Sections, findings: Findings) -> T | None:
     """The section at `at` as options; keys with a mistake are recorded, left out, and the rest is tried again."""
     recorded: set[Key] = set()
+    """The keys with a mistake, and what surrounds them."""
     while True:
         data = plain(tree)
         for part in at:
@@ -82,15 +84,29 @@ def _build(model: type[T], tree: Section, at: tuple[str, ...], sections: Section
             wrong = mistakes(error.errors(), data, sections, at)
         for key, mistake in wrong.items():
             # What surrounds a key that was left out may be wrong only for the lack of it.
-            if not any(other[: len(key)] == key for other in recorded):
+            if key not in recorded:
                 _record(key, mistake, tree, findings)
-        recorded |= wrong.keys()
-        smaller = tree
-        for key in wrong:
-            smaller = without(smaller, key) if key != at else smaller
+        recorded |= {key[:depth] for key in wrong for depth in range(len(key) + 1)}
+        smaller = _without_all(
+            tree, {tuple(part for part in key if isinstance(part, str)) for key in wrong if key != at}
+        )
         if smaller == tree:
             return None
         tree = smaller
+
+
+def _without_all(section: Section, keys: set[tuple[str, ...]]) -> Section:
+    """`without` for many keys at once: a file may have as many mistakes as it has room for."""
+    below: dict[str, set[tuple[str, ...]]] = {}
+    for key in keys:
+        below.setdefault(key[0], set()).add(key[1:])
+    kept: Section = {}
+    for name, entry in section.items():
+        if name not in below:
+            kept[name] = entry
+        elif () not in below[name] and isinstance(entry.value, dict):
+            kept[name] = replace(entry, value=_without_all(entry.value, below[name]))
+    return kept
 
 
 def _record(key: Key, mistake: Mistake, tree: Section, findings: Findings) -> None:

@@ -11,7 +11,7 @@ from torchvision.models import get_model_weights
 
 from models.backbones import ResNet, with_second_stage4
 from models.network import ReidNetwork
-from utils.checkpoint import read_weights
+from utils.checkpoint import check_finite, read_weights
 from utils.errors import DataError
 
 BACKBONE = "backbone."
@@ -48,9 +48,11 @@ def load_snapshot(network: ReidNetwork, path: Path) -> None:
     not is named in the log.
 
     Raises:
-        DataError: the file is unreadable, or no tensor of it fits.
+        DataError: the file is unreadable or holds NaN, or no tensor of it fits.
     """
-    state = _with_our_names(read_weights(path), network)
+    state = read_weights(path)
+    check_finite(path, state)
+    state = _with_our_names(state, network)
     if network.backbone.layer4_global is not None:
         state = with_second_stage4(state, BACKBONE)
     own = network.state_dict()

@@ -10,7 +10,7 @@ from config.load import params_from_dict
 from config.params import Params
 from evaluate.core.plugins import plugin_options
 from models.network import ReidNetwork, build_network
-from utils.checkpoint import load_checkpoint
+from utils.checkpoint import check_finite, load_checkpoint
 from utils.errors import DataError
 
 
@@ -28,7 +28,7 @@ def load_trained_network(path: Path) -> Trained:
     """The network in a checkpoint.
 
     Raises:
-        DataError: the file is no checkpoint, or its weights do not fit its params.
+        DataError: the file is no checkpoint, or its weights do not fit its params or are not finite.
         ParamsError: the params in it are not valid.
     """
     checkpoint = load_checkpoint(path)
@@ -36,8 +36,14 @@ def load_trained_network(path: Path) -> Trained:
     # Without memory of its own: no initial weights are drawn only to be replaced.
     with torch.device("meta"):
         network = build_network(params.model_params, len(checkpoint.labels))
+    check_finite(path, checkpoint.model)
+    own = network.state_dict()
     try:
-        network.load_state_dict(checkpoint.model, assign=True)
+        # In the types of the network: they take the place of its own tensors.
+        weights = {
+            name: value.to(own[name].dtype) if name in own else value for name, value in checkpoint.model.items()
+        }
+        network.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         raise DataError(f"{path}: the weights do not fit the params beside them ({error})") from error
     return Trained(params, checkpoint.labels, network)

@@ -90,3 +90,10 @@ def test_file_that_cannot_be_read(desk, plugin_options, make, line):
     with pytest.raises(ParamsError) as caught:
         load_params(path, plugin_options=plugin_options)
     assert str(caught.value) == f"params.json: {line}"
+
+
+def test_a_file_of_nothing_but_mistakes_is_not_repeated(desk):
+    first, *lines, last = desk.mistakes({f"key{number}": 1 for number in range(1000)})
+    assert first == "params.json: 1000 mistakes"
+    assert len(lines) == 200
+    assert last == "params.json: and 800 more; is it a params file?"

@@ -6,7 +6,7 @@ from typing import Any, BinaryIO
 import pytest
 import torch
 
-from utils.checkpoint import Checkpoint, load_checkpoint, read_weights, save_checkpoint
+from utils.checkpoint import Checkpoint, check_finite, load_checkpoint, read_weights, save_checkpoint
 from utils.errors import DataError
 
 CHECKPOINT = Checkpoint({"weight": torch.arange(3.0)}, {"epoch": 2}, [4, 9], {"mAP": 0.5})
@@ -152,3 +152,11 @@ def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
         read_weights(tmp_path / "w.pth")
     with pytest.raises(DataError, match="no such file"):
         read_weights(tmp_path / "missing.pth")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_nothing_can_be_computed_with_are_named(bad: float) -> None:
+    check_finite(Path("good.pth"), {"a": torch.ones(2), "steps": torch.tensor(3)})
+    weights = {name: torch.tensor([1.0, bad]) for name in "abcde"}
+    with pytest.raises(DataError, match=r"^w\.pth: a, b, c and 2 more: hold NaN or infinity"):
+        check_finite(Path("w.pth"), {"good": torch.ones(2), **weights})

@@ -1,3 +1,4 @@
+# ruff: noqa: PT012 what is interrupted is a block
 import os
 import signal
 
