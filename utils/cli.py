@@ -6,6 +6,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 
 from utils.distributed import is_one_of_several
 from utils.errors import ToldElsewhereError, UserError
@@ -25,8 +26,10 @@ def exit_code_of(main: Callable[[], None]) -> int:
     code = _exit_code_of(main)
     if code != SUCCESS and is_one_of_several():
         logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            # It may be closed, or its reader gone; the others must not wait because of that.
+            with suppress(OSError, ValueError, AttributeError):
+                stream.flush()
         os._exit(code)
     return code
 

@@ -1,0 +1,184 @@
+"""Trainings that are killed and go on, and what tells two finished runs apart."""
+
+import json
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.conftest import TINY_PARAMS, Script
+
+NAME = "run"
+SYNTHETIC = {"train_identities": 8, "test_identities": 4, "cameras": 3, "distractors": 2, "junk": 1}
+CLOCK = ("seconds", "examples_per_second")
+"""What the clock decides, and no two runs have in common."""
+
+Reached = Callable[[], bool]
+Moment = Callable[["Run"], Reached]
+"""Given a run that has just been started, says whether it has come to a certain moment."""
+
+
+class Run:
+    """A training of the synthetic pedestrians in a folder of its own, where these are made first."""
+
+    def __init__(self, folder: Path, **params: object) -> None:
+        folder.mkdir()
+        self.script = Script(folder)
+        settings = {"batches_dir": "synthetic", "synthetic": SYNTHETIC, "epoch": 3, "log_every": 3}
+        self.script.write_params(**{**settings, **params})  # pyright: ignore[reportArgumentType]
+        self.folder = folder
+        self.path = folder / "runs" / NAME
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Of train.py: start the run, or go on with it once it has a folder to go on in."""
+        operation = "resume_train" if (self.path / "params.json").exists() else "start_train"
+        return "--operation", operation, "--sub_working_dir", NAME
+
+    def finish(self) -> str:
+        """Train to the end; returns what was told."""
+        process = self.script.run("train.py", *self.arguments)
+        assert process.returncode == 0, process.stderr
+        return process.stderr
+
+    def stopped_at(self, moment: Moment, number: int = signal.SIGKILL) -> tuple[int, str]:
+        """Train until a moment has come, and send a signal; the exit code, and what was told.
+
+        The code is 0 where the training has ended before.
+        """
+        reached = moment(self)
+        with (self.folder / "told").open("w+b") as told:
+            process = subprocess.Popen(
+                self.script.command("train.py", *self.arguments),
+                cwd=self.folder,
+                env=self.script.environment(),
+                stderr=told,
+                # A shell makes its background jobs ignore Ctrl-C, and the tests may be one of those.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
+            while not reached() and process.poll() is None:
+                time.sleep(0.001)
+            process.send_signal(number)
+            code = process.wait(timeout=120)
+            told.seek(0)
+            return code, told.read().decode()
+
+    def log(self) -> str:
+        """What its train_log says so far."""
+        log = self.path / "train_log"
+        return log.read_text() if log.exists() else ""
+
+    def lines(self) -> int:
+        """Lines of metrics.jsonl so far."""
+        metrics = self.path / "metrics.jsonl"
+        return metrics.read_text().count("\n") if metrics.exists() else 0
+
+    def outcome(self) -> dict[str, Any]:
+        """All that a finished run leaves behind, but for the clock's readings; and whatever else lies about."""
+        records = [json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()]
+        events = EventAccumulator(str(self.path), {"images": 0, "scalars": 0})
+        events.Reload()
+        tags = events.Tags()
+        return {
+            "model": (self.path / "model_best.pth").read_bytes(),
+            "metrics": [{name: value for name, value in record.items() if name not in CLOCK} for record in records],
+            "curves": {
+                tag: [(event.step, event.value) for event in events.Scalars(tag)]
+                for tag in tags["scalars"]
+                if not tag.endswith(CLOCK)
+            },
+            "pictures": {
+                tag: [(event.step, event.encoded_image_string) for event in events.Images(tag)]
+                for tag in tags["images"]
+            },
+            "files": sorted(
+                {entry.name.split("tfevents")[0] for entry in self.path.iterdir()}
+                | {str(entry.relative_to(self.folder)) for entry in self.folder.glob("*/*")}
+            ),
+        }
+
+
+def after(least: float, most: float, chance: random.Random) -> Moment:
+    """Some time after the start, in seconds."""
+
+    def moment(run: Run) -> Reached:
+        due = time.monotonic() + chance.uniform(least, most)
+        return lambda: time.monotonic() >= due
+
+    return moment
+
+
+def making_the_data_set(run: Run) -> Reached:
+    """Images are drawn, into a folder that is not the data set yet."""
+    return lambda: any(path.is_dir() for path in (run.folder / "datasets").glob(".synthetic*"))
+
+
+def caching(run: Run) -> Reached:
+    """The data set is known; network and images are brought into memory."""
+    return lambda: "data set synthetic" in run.log()
+
+
+def measuring_the_untrained(run: Run) -> Reached:
+    """The first evaluation."""
+    return lambda: "kept decoded" in run.log()
+
+
+def saving(run: Run) -> Reached:
+    """last.pth is being written."""
+    return lambda: any(run.path.glob(".last.pth*tmp"))
+
+
+def evaluating(run: Run) -> Reached:
+    """The state at the end of an epoch is saved, what it was measured to be not yet told."""
+    last, lines = run.path / "last.pth", run.lines()
+    before = _inode(last)
+    return lambda: last.exists() and _inode(last) != before and (before != 0 or run.lines() > lines)
+
+
+def keeping_the_best(run: Run) -> Reached:
+    """model_best.pth is being written."""
+    return lambda: any(run.path.glob(".model_best.pth*tmp"))
+
+
+def recording(run: Run) -> Reached:
+    """The best model is there, its epoch not recorded yet; or it is this very moment."""
+    best = run.path / "model_best.pth"
+    before = _inode(best)
+    return lambda: best.exists() and _inode(best) != before
+
+
+def stepping(run: Run) -> Reached:
+    """An epoch has ended, the next one's steps are under way."""
+    lines = run.lines()
+    return lambda: run.lines() > lines
+
+
+MOMENTS: tuple[Moment, ...] = (
+    making_the_data_set,
+    caching,
+    measuring_the_untrained,
+    saving,
+    evaluating,
+    keeping_the_best,
+    recording,
+    stepping,
+)
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> Iterator[str]:
+    """What two outcomes differ in, in words short enough for a message."""
+    for name in one:
+        if one[name] != other[name]:
+            yield f"{name}: {str(one[name])[:300]} against {str(other[name])[:300]}"
+
+
+def _inode(path: Path) -> int:
+    return path.stat().st_ino if path.exists() else 0
+
+
+__all__ = ["MOMENTS", "TINY_PARAMS", "Run", "after", "differences"]
