@@ -1,6 +1,7 @@
 """What a data set is once its folder has been read."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +37,8 @@ def fingerprint(samples: Sequence[Sample]) -> str:
     """Tells lists of images apart by their names, identities, cameras and order, not by where they lie."""
     digest = hashlib.sha256()
     for sample in samples:
-        digest.update(f"{sample.path.name} {sample.pid} {sample.camid}\n".encode())
+        # A name may hold bytes that are no text.
+        digest.update(os.fsencode(f"{sample.path.name} {sample.pid} {sample.camid}\n"))
     return digest.hexdigest()
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from data.layouts.folders import FOLDERS
-from data.layouts.layout import Layout, subfolders
+from data.layouts.layout import Layout, readable, subfolders
 from data.layouts.market import MARKET, VERI
 from data.layouts.msmt import MSMT
 from data.layouts.vehicleid import VEHICLEID, read_vehicleid
@@ -30,36 +30,39 @@ def read_layout(root: Path, layout: LayoutChoice = "auto", test_list: str = "") 
         test_list: which of VehicleID's test lists is the gallery; "" = the largest of the usual ones.
 
     Raises:
-        DataError: the folder is missing, of no known layout, or holds no images or wrongly named or listed ones.
+        DataError: the folder is missing, cannot be read, is of no known layout, or holds no images or wrongly named or
+            listed ones.
         ParamsError: there is no such test list.
     """
-    if not root.is_dir():
-        raise DataError(f'{root}: no such folder; set batches_dir to your data set, or to "synthetic"')
-    name = detect_layout(root) if layout == "auto" else layout
-    if test_list and name != "vehicleid":
-        raise ParamsError(f'test_list: {test_list!r} is for the layout "vehicleid", but {root} is "{name}"; set ""')
-    dataset = read_vehicleid(root, test_list) if test_list else LAYOUTS[name].read(root)
-    if any(dataset):
-        return dataset
-    if inner := [folder.name for folder in subfolders(root) if _special_layouts(folder)]:
-        raise DataError(f"{root}: no images found; set batches_dir to a data set inside it: {', '.join(inner)}")
-    raise DataError(f"{root}: no images found; expected {describe_layouts(layout)}")
+    with readable(root):
+        if not root.is_dir():
+            raise DataError(f'{root}: no such folder; set batches_dir to your data set, or to "synthetic"')
+        name = detect_layout(root) if layout == "auto" else layout
+        if test_list and name != "vehicleid":
+            raise ParamsError(f'test_list: {test_list!r} is for the layout "vehicleid", but {root} is "{name}"; set ""')
+        dataset = read_vehicleid(root, test_list) if test_list else LAYOUTS[name].read(root)
+        if any(dataset):
+            return dataset
+        if inner := [folder.name for folder in subfolders(root) if _special_layouts(folder)]:
+            raise DataError(f"{root}: no images found; set batches_dir to a data set inside it: {', '.join(inner)}")
+        raise DataError(f"{root}: no images found; expected {describe_layouts(layout)}")
 
 
 def detect_layout(root: Path) -> LayoutName:
     """The layout that a folder has something of; "folders" if it has subfolders of other names.
 
     Raises:
-        DataError: it has something of several layouts, or no subfolders.
+        DataError: it has something of several layouts, or no subfolders, or cannot be read.
     """
-    found = _special_layouts(root)
-    if len(found) > 1:
-        raise DataError(f"{root}: looks like several layouts; set data_layout to one of: {', '.join(found)}")
-    if found:
-        return found[0]
-    if FOLDERS.is_in(root):
-        return "folders"
-    raise DataError(f"{root}: no data set in this folder; expected {describe_layouts('auto')}")
+    with readable(root):
+        found = _special_layouts(root)
+        if len(found) > 1:
+            raise DataError(f"{root}: looks like several layouts; set data_layout to one of: {', '.join(found)}")
+        if found:
+            return found[0]
+        if FOLDERS.is_in(root):
+            return "folders"
+        raise DataError(f"{root}: no data set in this folder; expected {describe_layouts('auto')}")
 
 
 def describe_layouts(layout: LayoutChoice) -> str:

@@ -1,7 +1,8 @@
 """What every layout is made of, and what several share."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,17 +39,36 @@ class ListFormat(NamedTuple):
 
 
 def images(folder: Path) -> list[Path]:
-    """The images directly in a folder, sorted; none where there is no such folder. Hidden files are left out."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != ".")
+    """The images directly in a folder, sorted; none where there is no such folder. Hidden files are left out.
+
+    Their suffixes tell them. Whether each is a file, and no folder or broken link, shows when it is decoded.
+    """
+    return sorted(path for path in _visible(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def subfolders(folder: Path) -> list[Path]:
     """The folders directly in a folder, sorted; none where there is no such folder. Hidden ones are left out."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    return sorted(path for path in _visible(folder) if path.is_dir())
+
+
+def texts(folder: Path) -> list[Path]:
+    """The files *.txt directly in a folder, sorted; none where there is no such folder. Hidden ones are left out."""
+    return sorted(path for path in _visible(folder) if path.suffix == ".txt" and path.is_file())
+
+
+@contextmanager
+def readable(root: Path) -> Iterator[None]:
+    """Reads a data set's folder.
+
+    Raises:
+        DataError: what the file system refuses, such as a folder that may not be listed.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or root}: cannot be read: {error.strerror}; mend it or move it away"
+        ) from error
 
 
 def read_lists(lists: Sequence[tuple[Path, Path]], form: ListFormat) -> list[list[Sample]]:
@@ -81,6 +101,11 @@ def shortened(items: Sequence[str]) -> str:
     if len(items) > MAX_NAMED:
         lines.append(f"  and {len(items) - MAX_NAMED} more")
     return "\n".join(lines)
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What lies directly in a folder and is not hidden, in no order; nothing where there is no such folder."""
+    return [path for path in folder.iterdir() if path.name[0] != "."] if folder.is_dir() else []
 
 
 def _read_list(path: Path, folder: Path, form: ListFormat, malformed: list[str]) -> list[Sample]:

@@ -4,7 +4,7 @@ import logging
 import re
 from pathlib import Path
 
-from data.layouts.layout import Layout, ListFormat, read_lists
+from data.layouts.layout import Layout, ListFormat, read_lists, texts
 from data.samples import Dataset
 from utils.errors import ParamsError
 
@@ -41,7 +41,7 @@ def read_vehicleid(root: Path, test_list: str = "") -> Dataset:
 
 def _choose_test_list(folder: Path, test_list: str) -> str | None:
     """The name of the list to test on; None where the folder has no test lists."""
-    present = sorted(path.name for path in folder.glob("*.txt") if path.name != TRAIN_LIST)
+    present = [path.name for path in texts(folder) if path.name != TRAIN_LIST]
     if test_list:
         if test_list in present:
             return test_list

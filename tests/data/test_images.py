@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from data.images import BadImage, decode, find_bad_images
 from utils.errors import DataError
@@ -18,15 +17,6 @@ def test_png_pixels_come_back_unchanged(tmp_path: Path, draw_image: Callable[...
 
 def test_another_size_is_resized(tmp_path: Path, draw_image: Callable[..., Path]) -> None:
     assert decode(draw_image(tmp_path / "a.jpg"), 96, 32).shape == (96, 32, 3)
-
-
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1", "I;16"])
-def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
-    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
-    Image.new(mode, (8, 16)).save(path)
-    image = decode(path)
-    assert image.shape == (16, 8, 3)
-    assert image.dtype == np.uint8
 
 
 def test_what_is_no_image_is_named(tmp_path: Path, draw_image: Callable[..., Path]) -> None:

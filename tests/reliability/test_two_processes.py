@@ -81,7 +81,8 @@ def test_both_are_asked_to_stop_and_stop_at_the_same_step(whole: RunOfTwo, tmp_p
     stopped = RunOfTwo(tmp_path / "stopped")
     code, told = stopped.stopped_in_an_epoch(lambda launcher: launcher.send_signal(signal.SIGTERM))
     assert code != 0
-    assert told.count("go on with: python train.py --operation resume_train --sub_working_dir run") == 1, told
+    command = "torchrun --nproc-per-node=2 train.py --operation resume_train --sub_working_dir run"
+    assert told.count(f"go on with: {command}") == 1, told
     resumed = stopped.finish()
     assert re.search(r"resumed after step \d+, in epoch [23] of 3", resumed)
     assert not list(differences(stopped.outcome(), whole.outcome()))

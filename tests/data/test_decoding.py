@@ -1,0 +1,192 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from data.decoding import MAX_BYTES, MAX_PIXELS, MAX_SCANS, decode_bytes, why_too_long
+from tests.data.encoded import BLUE, GREEN, RED, chunk, encode, exif, png, scene
+from utils.errors import DataError
+
+
+def palette_image() -> Image.Image:
+    image = Image.new("P", (2, 1))
+    image.putpalette([*RED, *GREEN])
+    image.putdata([0, 1])
+    return image
+
+
+MODES: dict[str, tuple[bytes, list[tuple[int, ...]]]] = {
+    "grey": (encode(Image.new("L", (2, 1), 77), "PNG"), [(77, 77, 77)] * 2),
+    "one bit": (encode(Image.new("1", (2, 1), 1), "PNG"), [(255, 255, 255)] * 2),
+    "palette": (encode(palette_image(), "PNG"), [RED, GREEN]),
+    "palette BMP": (encode(palette_image(), "BMP"), [RED, GREEN]),
+    # Transparency is dropped, however it is told: per pixel, per entry of the palette, as one colour.
+    "RGBA": (encode(Image.new("RGBA", (2, 1), (*RED, 0)), "PNG"), [RED] * 2),
+    "grey and alpha": (encode(Image.new("LA", (2, 1), (77, 0)), "PNG"), [(77, 77, 77)] * 2),
+    "transparent entries": (encode(palette_image(), "PNG", transparency=bytes([0, 128])), [RED, GREEN]),
+    "one transparent entry": (encode(palette_image(), "PNG", transparency=1), [RED, GREEN]),
+    "transparent colour": (encode(Image.new("RGB", (2, 1), RED), "PNG", transparency=RED), [RED] * 2),
+    "transparent grey": (encode(Image.new("L", (2, 1), 77), "PNG", transparency=77), [(77, 77, 77)] * 2),
+    "WebP with alpha": (encode(Image.new("RGBA", (2, 1), (*RED, 128)), "WEBP", lossless=True), [RED] * 2),
+    "BMP with alpha": (encode(Image.new("RGBA", (2, 1), (*RED, 0)), "BMP"), [RED] * 2),
+    # 16 bits: the higher 8.
+    "16 bits grey": (
+        png(4, 1, 16, 0, b"\0" + struct.pack(">4H", 0, 255, 256, 65535)),
+        [(v, v, v) for v in (0, 0, 1, 255)],
+    ),
+    "16 bits grey, transparent": (png(1, 1, 16, 0, b"\0\x80\0", chunk(b"tRNS", b"\x80\0")), [(128, 128, 128)]),
+    "16 bits RGB": (
+        png(2, 1, 16, 2, b"\0" + struct.pack(">6H", 0, 255, 256, 511, 512, 65535)),
+        [(0, 0, 1), (1, 2, 255)],
+    ),
+    "16 bits grey and alpha": (png(1, 1, 16, 4, b"\0" + struct.pack(">2H", 512, 0)), [(2, 2, 2)]),
+    "16 bits RGBA": (png(1, 1, 16, 6, b"\0" + struct.pack(">4H", 512, 768, 1024, 0)), [(2, 3, 4)]),
+}
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_every_mode_becomes_rgb(name: str) -> None:
+    content, expected = MODES[name]
+    image = decode_bytes(content)
+    assert image.dtype == np.uint8
+    assert image.tolist() == [[list(pixel) for pixel in expected]]
+
+
+def test_cmyk_is_read_as_adobe_writes_it() -> None:
+    content = encode(Image.new("CMYK", (16, 16), (255, 0, 51, 102)), "JPEG", quality=100)
+    assert b"Adobe" in content
+    expected = [(255 - ink) * (255 - 102) / 255 for ink in (255, 0, 51)]
+    assert np.abs(decode_bytes(content)[8, 8] - np.array(expected)).max() < 3
+
+
+def test_no_warning_of_pillow_gets_out() -> None:
+    jpeg = encode(scene(), "JPEG")
+    # Without a resolution in its header Pillow looks for one in the EXIF data, and warns if they are damaged.
+    no_header = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", 22) + exif(6)[:20] + jpeg[20:]
+    bad_animation = png(1, 1, 8, 0, b"\0\x07", chunk(b"acTL", bytes(8)))
+    bad_pair = jpeg[:20] + b"\xff\xe2\x00\x0aMPF\0abcd" + jpeg[20:]
+    for content, warning in ((no_header, "EXIF"), (bad_animation, "APNG"), (bad_pair, "MPO")):
+        with pytest.warns(UserWarning, match=warning), Image.open(io.BytesIO(content)):
+            pass
+        assert decode_bytes(content).shape[2] == 3
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+def test_of_an_animation_the_first_image_counts(form: str) -> None:
+    frames = [Image.new("RGB", (8, 4), colour) for colour in (GREEN, RED, BLUE)]
+    content = encode(frames[0], form, save_all=True, append_images=frames[1:], lossless=True)
+    with Image.open(io.BytesIO(content)) as image:
+        assert getattr(image, "n_frames", 1) == 3
+    assert decode_bytes(content).tolist() == [[list(GREEN)] * 8] * 4
+
+
+def huge_header(form: str) -> bytes:
+    if form == "PNG":
+        return png(60_000, 60_000, 8, 2, b"")
+    if form == "JPEG":
+        content = encode(scene(), "JPEG")
+        place = content.index(b"\xff\xc0") + 5
+        return content[:place] + struct.pack(">HH", 65_000, 65_000) + content[place + 4 :]
+    if form == "BMP":
+        content = encode(scene(), "BMP")
+        return content[:18] + struct.pack("<ii", 100_000, 100_000) + content[26:]
+    canvas = b"VP8X" + struct.pack("<I", 10) + b"\2\0\0\0" + b"\x60\xea\0" * 2
+    return b"RIFF" + struct.pack("<I", len(canvas) + 4) + b"WEBP" + canvas
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "WEBP"])
+def test_too_many_pixels_are_refused_by_the_header(form: str) -> None:
+    with pytest.raises(DataError, match=f"more than {MAX_PIXELS:,} pixels; scale it down"):
+        decode_bytes(huge_header(form))
+
+
+def test_the_limit_itself_is_decoded() -> None:
+    # One bit a pixel: Pillow alone would have warned of the second one.
+    side = int(MAX_PIXELS**0.5)
+    rows = (b"\0" + bytes(side // 8)) * side
+    assert decode_bytes(png(side, side, 1, 0, rows), 8, 4).shape == (8, 4, 3)
+    with pytest.raises(DataError, match=f"{side} x {side + 1} is more than"):
+        decode_bytes(png(side, side + 1, 1, 0, rows))
+
+
+def test_a_jpeg_of_too_many_scans_is_refused() -> None:
+    content = encode(scene(), "JPEG", progressive=True)
+    last = content[content.rindex(b"\xff\xda") : -2]
+    np.testing.assert_array_equal(decode_bytes(content[:-2] + last + content[-2:]), decode_bytes(content))
+    with pytest.raises(DataError, match=r"a JPEG of \d+ scans is not decoded; save it anew"):
+        decode_bytes(content[:-2] + last * MAX_SCANS + content[-2:])
+
+
+def test_metadata_are_not_unpacked() -> None:
+    packed = zlib.compress(bytes(PngImagePlugin.MAX_TEXT_CHUNK + 1))
+    bombs = (chunk(b"zTXt", b"Comment\0\0" + packed), chunk(b"iCCP", b"profile\0\0" + packed))
+    content = png(1, 1, 8, 0, b"\0\x07", *bombs)
+    with pytest.raises(ValueError, match="too large"):
+        Image.open(io.BytesIO(content)).close()
+    assert decode_bytes(content).tolist() == [[[7, 7, 7]]]
+
+
+def test_without_memory_an_image_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
+    def convert(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "convert", convert)
+    with pytest.raises(DataError, match=r"^not enough memory to decode it$"):
+        decode_bytes(encode(scene(), "PNG"))
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "an empty file, not an image that can be read"),
+        (b"<html>not found</html>", "not an image that can be read"),
+        (encode(scene(), "GIF"), "a GIF, which is not an image that can be read; save it as JPEG, PNG, BMP or WebP"),
+        (encode(scene(), "TIFF"), "a TIFF, which is not an image that can be read; save it as JPEG, PNG, BMP or WebP"),
+        # PostScript above all: Pillow would start another program to read it.
+        (encode(scene(), "EPS"), "not an image that can be read"),
+        (encode(scene(), "PPM"), "not an image that can be read"),
+    ],
+    ids=["empty", "text", "GIF", "TIFF", "EPS", "PPM"],
+)
+def test_other_formats_are_refused(content: bytes, problem: str) -> None:
+    with pytest.raises(DataError) as caught:
+        decode_bytes(content)
+    assert str(caught.value) == problem
+
+
+@pytest.mark.parametrize("kind", [1, 2])
+def test_a_bmp_in_run_lengths_is_refused(kind: int) -> None:
+    header = struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 8 // kind, kind, 0, 0, 0, 2, 0)
+    palette = bytes((*RED[::-1], 0, *GREEN[::-1], 0))
+    pixels = bytes((2, 0x11, 0, 1))  # twice the second colour, or in four bits the second colour twice; the end
+    content = b"BM" + struct.pack("<IHHI", 66, 0, 0, 62) + header + palette + pixels
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.convert("RGB").size == (2, 1)
+    with pytest.raises(DataError, match="a BMP in run lengths is not decoded; save it anew without"):
+        decode_bytes(content)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "WEBP"])
+def test_a_truncated_image_is_refused_wherever_it_ends(form: str) -> None:
+    content = encode(scene(12, 10), form)
+    whole = decode_bytes(content)
+    num_refused = 0
+    for length in range(len(content)):
+        try:
+            image = decode_bytes(content[:length])
+        except DataError as error:
+            assert str(error)  # noqa: PT017
+            num_refused += 1
+        else:  # what is missing held no pixels
+            np.testing.assert_array_equal(image, whole)
+    assert num_refused > len(content) * 0.7
+
+
+def test_the_length_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert why_too_long(MAX_BYTES) == ""
+    monkeypatch.setattr("data.decoding.MAX_BYTES", 99)
+    with pytest.raises(DataError, match=r"^100 bytes; files of at most 99 are read$"):
+        decode_bytes(bytes(100))
