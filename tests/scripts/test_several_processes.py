@@ -186,7 +186,7 @@ def test_a_run_whose_process_is_killed_stops_and_can_go_on(
     assert (run / "last.pth").is_file()
     resumed = processes.run("train.py", "--operation", "resume_train", "--sub_working_dir", "killed")
     assert resumed.returncode == 0, resumed.stderr
-    assert re.search(r"resumed after epoch [1-5] of 6", resumed.stderr)
+    assert re.search(r"resumed after step \d+, in epoch [2-6] of 6", resumed.stderr)
     assert [record["epoch"] for record in records(run)] == [1, 2, 3, 4, 5, 6]
     alone = Script(processes.folder).run("train.py", "--operation", "resume_train", "--sub_working_dir", "killed")
     assert alone.returncode == 2
@@ -200,7 +200,7 @@ def test_a_run_that_torchrun_starts_again_goes_on_by_itself(
     kill_the_second_process(run, long_run)
     _, told = long_run.communicate(timeout=240)
     assert long_run.returncode == 0, told
-    assert re.search(r"resumed after epoch [1-5] of 6", told)
+    assert re.search(r"resumed after step \d+, in epoch [2-6] of 6", told)
     assert [record["epoch"] for record in records(run)] == [1, 2, 3, 4, 5, 6]
     assert not (run / "last.pth").exists()
 
@@ -234,7 +234,7 @@ def test_two_machines_train_together_and_go_on_when_a_process_of_one_dies(proces
             agent.kill()
             agent.wait()
     assert [agent.returncode for agent in agents] == [0, 0], told
-    assert re.search(r"resumed after epoch [1-5] of 6", "".join(told)), told
+    assert re.search(r"resumed after step \d+, in epoch [2-6] of 6", "".join(told)), told
     assert [record["epoch"] for record in records(run)] == [1, 2, 3, 4, 5, 6]
 
 

@@ -86,7 +86,9 @@ def test_the_commands_of_the_readme_run_in_their_order(script: Script, make_mark
     recipes = script.folder / "recipes"
     single = {"pcb_n_parts": 0, "feature_global_dim": 0, "random_drop_branches": 0, "feature_dim": 16}
     change(recipes / "single_feature.json", {"model_params": single})
-    change(recipes / "seed/_market1501.json", {"imagenet_pretrain": False, "model_params": {}, "epoch": 1})
+    # A later command evaluates on "synthetic", which is then that of the newest run.
+    tiny = {"imagenet_pretrain": False, "model_params": {}, "epoch": 1, "synthetic": small}
+    change(recipes / "seed/_market1501.json", tiny)
     smaller = {"model_params": {"model": "resnet_18"}, "batch_sampling_params": "4*2", "lr": {"warmup_epoch": 0}}
     change(recipes / "seed/pcb6_global_gtri016_rb6.json", smaller)
     commands = [command for command in COMMANDS if re.match(r"(python|torchrun .*) \w+\.py", command)]
