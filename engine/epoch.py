@@ -13,7 +13,8 @@ from engine.schedule import lr_factor
 from engine.state_writer import StateWriter
 from engine.step import TrainBatch
 from engine.training import Training
-from utils.distributed import this_process
+from utils.distributed import this_process, wait_for_all
+from utils.errors import ToldElsewhereError
 from utils.interrupts import Interrupted, interrupts_noted
 
 
@@ -101,6 +102,9 @@ class EpochSteps:
                 training.health.bad_step(number, step.losses, files, self._circumstances())
             except DivergedError:
                 self._save(now=True)
+                # All have found it out; that of the first gets into train_log as well.
+                if not this_process().is_main:
+                    raise ToldElsewhereError from None
                 raise
 
     def _stop_or_save(self, signal_number: int) -> None:
@@ -127,6 +131,8 @@ class EpochSteps:
         where, state = f"step {training.step}", training.state()
         if now:
             self.writer.write_now(state, where)
+            # A process that ended earlier would make torchrun end the one that writes.
+            wait_for_all()
         else:
             self.writer.write(state, training.updated_tensors(), where)
 

@@ -48,7 +48,7 @@ def fit(training: Training, folder: RunFolder, recorder: Recorder, writer: State
     # All are through: what fails in one from here on would make torchrun begin again.
     wait_for_all()
     if this_process().is_main:
-        folder.last.unlink()
+        folder.last.unlink(missing_ok=True)
     if params.model_params.spectral_trans and not training.spectral_acts():
         wanted, reached = params.model_params.spectral_start_accuracy, training.best_accuracy
         logger.warning("the spectral transform never acted: training accuracy reached %.3f, not %g", reached, wanted)

@@ -161,8 +161,8 @@ class Health:
         steps = f"{self.bad_steps} steps in a row" if self.bad_steps > 1 else "a step"
         return (
             f"training has diverged: {steps} up to step {step} came to nothing, as {reason} ({circumstances}); lower lr"
-            f" or warm up longer (lr.warmup_epoch); {wider}{images}. No such step was applied: the state before them is"
-            " saved, and a longer row is let pass with a higher max_bad_steps"
+            f" or warm up longer (lr.warmup_epoch); {wider}{images}. No such step was applied; a longer row is let pass"
+            " with a higher max_bad_steps"
         )
 
     def _warn_once(self, what: str, message: str) -> None:

@@ -1,7 +1,6 @@
 """What train.py's operations do, each from validated params to the end."""
 
 import logging
-import signal
 import subprocess
 import sys
 import tempfile
@@ -57,7 +56,7 @@ def start_train(params: Params, name: str, notes: Sequence[str]) -> None:
         raise SystemExit(launch(len(params.parallels)))
     with joined_to_train(params) as device:
         folder = run_folder(params.working_dir, from_main(name))
-        is_new = not from_main(num_restarts() > 0 and is_run(folder))
+        is_new = not from_main(num_restarts() > 0 and _began_with(folder, params))
         with held(folder):
             if from_main(not is_new and is_finished(folder.path)):
                 logger.info("%s: this run is finished", folder.path)
@@ -82,9 +81,9 @@ def resume_train(name: str, overrides: Sequence[str]) -> None:
     if not is_finished(folder.path) and needs_launch(params.parallels):
         raise SystemExit(launch(len(params.parallels)))
     with joined_to_train(params) as device:
+        # Before the lock as well, which a folder that is kept read-only would refuse.
         _refuse_finished(folder)
         with held(folder):
-            # Once more: it may have been the end of that run that this one waited for.
             _refuse_finished(folder)
             train_run(folder, params, device, notes, is_new=False)
 
@@ -143,9 +142,15 @@ def detach(argv: Sequence[str], working_dir: str, name: str) -> None:
                     raise SystemExit(child.returncode)
                 time.sleep(0.1)
         except KeyboardInterrupt:
-            child.send_signal(signal.SIGINT)
+            child.terminate()
+            child.wait()
             raise
     print(f"training; its log: {folder.log}")
+
+
+def _began_with(folder: RunFolder, params: Params) -> bool:
+    """Whether the folder holds a run of these very params; one of others is not what torchrun starts again."""
+    return is_run(folder) and load_params(folder.params, plugin_options=plugin_options)[0] == params
 
 
 def _refuse_finished(folder: RunFolder) -> None:

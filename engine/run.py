@@ -2,6 +2,7 @@
 
 import logging
 import platform
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
@@ -21,7 +22,7 @@ from utils.agreement import agreed
 from utils.checkpoint import load_checkpoint, save_tensors
 from utils.device import describe_device
 from utils.distributed import from_main, this_process
-from utils.errors import DataError
+from utils.errors import DataError, ParamsError
 from utils.logs import log_to_file
 from utils.out_of_memory import out_of_memory_told
 
@@ -53,7 +54,7 @@ def train_run(folder: RunFolder, params: Params, device: torch.device, notes: Se
         is_new: whether nobody has trained in the folder. Such a run leaves none behind if it fails before it trains.
     """
     is_begun = from_main(not is_new and folder.last.is_file())
-    with _nothing_lost(folder, is_new=is_new):
+    with _nothing_lost(folder, params, is_new=is_new):
         _log_circumstances(folder, params, device, notes)
         dataset = read_training_data(params)
         logger.info("%s", describe_training(params, dataset.train))
@@ -90,6 +91,9 @@ def _begin(training: Training, folder: RunFolder, recorder: Recorder) -> None:
 def _go_on(training: Training, folder: RunFolder, recorder: Recorder) -> None:
     """Tell where the run stands, and bring its other files there."""
     logger.info("resumed after step %d, in epoch %d of %d", training.step, training.epoch + 1, training.params.epoch)
+    if training.epoch >= training.params.epoch:
+        done = training.epoch
+        raise ParamsError(f"{folder.params}: epoch: {done} epochs are done; set at least {done + 1} to go on")
     recorder.epochs(training.records)
     if training.best_score is None or not this_process().is_main:
         return
@@ -113,7 +117,7 @@ def _build(params: Params, dataset: Dataset, device: torch.device, *, resume: bo
 
 
 @contextmanager
-def _nothing_lost(folder: RunFolder, *, is_new: bool) -> Iterator[None]:
+def _nothing_lost(folder: RunFolder, params: Params, *, is_new: bool) -> Iterator[None]:
     """A new run stopped before training leaves no folder in the way of the next try; later it says how to go on."""
     try:
         yield
@@ -123,13 +127,18 @@ def _nothing_lost(folder: RunFolder, *, is_new: bool) -> Iterator[None]:
         if is_new and not (folder.last.exists() or folder.best.exists()):
             discard(folder)
         elif isinstance(error, KeyboardInterrupt) and folder.last.exists():
-            elsewhere = "" if folder.working_dir == Params().working_dir else f" --set working_dir={folder.working_dir}"
-            logger.info(
-                "stopped; go on with: python train.py --operation resume_train --sub_working_dir %s%s",
-                folder.name,
-                elsewhere,
-            )
+            logger.info("stopped; go on with: %s", _command_to_go_on(folder, params))
         raise
+
+
+def _command_to_go_on(folder: RunFolder, params: Params) -> str:
+    """As the run began: with `parallels` the command starts its processes itself."""
+    dist = this_process()
+    alone = dist.world_size == 1 or len(params.parallels) > 1
+    start = ["python"] if alone else ["torchrun", f"--nproc-per-node={dist.local_world_size}"]
+    elsewhere = [] if folder.working_dir == Params().working_dir else ["--set", f"working_dir={folder.working_dir}"]
+    words = "train.py", "--operation", "resume_train", "--sub_working_dir", folder.name
+    return shlex.join([*start, *words, *elsewhere])
 
 
 def _log_circumstances(folder: RunFolder, params: Params, device: torch.device, notes: Sequence[str]) -> None:

@@ -122,7 +122,11 @@ def write_params(folder: RunFolder, params: Params) -> None:
             f"{folder.path}: already holds a run; go on with --operation resume_train --sub_working_dir {folder.name}, "
             "or choose another name"
         )
-    write_json(folder.params, params.model_dump(mode="json"))
+    try:
+        write_json(folder.params, params.model_dump(mode="json"))
+    except BaseException:
+        discard(folder)
+        raise
 
 
 def is_run(folder: RunFolder) -> bool:

@@ -106,10 +106,8 @@ class StateWriter:
             self.beforehand()
             save_tensors(self.path, state)
         except UserError as error:
-            stands = f"from {self.written}, " if self.written else ""
-            logger.warning(
-                "%s; training goes on; the state of %s is lost, that %swhich was saved, stays", error, where, stands
-            )
+            stays = f"; that of {self.written} stays" if self.written else ""
+            logger.warning("%s; the state of %s is not saved%s", error, where, stays)
             self._in_trouble = True
             return
         if self._in_trouble:

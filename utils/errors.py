@@ -1,5 +1,14 @@
 """The mistakes a user can make, shown as one readable message and exit code 2, never as a traceback."""
 
+import errno
+
+_ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make its folder writable again"),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.ESTALE), "bring its folder back"),
+}
+"""What to do where a file cannot be written, by the system's reason."""
+
 
 class UserError(Exception):
     """Something the user can put right. The message says where, what is wrong, and what to do."""
@@ -15,3 +24,9 @@ class DataError(UserError):
 
 class ToldElsewhereError(UserError):
     """Another process of the run tells the user; this one ends without a word."""
+
+
+def with_advice(error: OSError) -> str:
+    """Why something cannot be written and, where known, what to do: "No space left on device; free some space"."""
+    advice = f"; {_ADVICE[error.errno]}" if error.errno in _ADVICE else ""
+    return f"{error.strerror or error}{advice}"

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from utils.errors import DataError
+from utils.errors import DataError, with_advice
 
 _TEMPORARY = re.compile(r"\.(?P<target>.+)\.unfinished-\d+-[0-9a-f]{8}\.tmp", re.DOTALL)
 
@@ -34,7 +34,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _to_disk(temporary)
         temporary.replace(path)
     except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise DataError(f"{path}: cannot be written: {with_advice(error)}") from error
     finally:
         # Where even this fails, as on a disk that has become read-only, the reason above is what counts.
         with suppress(OSError):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from utils.distributed import is_one_of_several
 from utils.torchrun import is_launched
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -35,7 +36,12 @@ class StopRequest:
 def interrupts_raised() -> Iterator[None]:
     """Within this block a signal raises Interrupted wherever the program is, so that it can clean up behind itself."""
 
+    request = StopRequest()
+
     def stop(number: int, frame: FrameType | None) -> None:
+        if request.number and is_launched():
+            return
+        request.number = number
         raise Interrupted(number)
 
     with _handled_by(stop):
@@ -50,8 +56,8 @@ def interrupts_noted() -> Iterator[StopRequest]:
     which kills those that are not gone within its own patience.
 
     Raises:
-        Interrupted: the block ended without having heeded a signal; or it failed after one, which then is why: other
-            processes of the run have ended, and their connections with them.
+        Interrupted: the block ended without having heeded a signal; or, in one of several processes, it failed after
+            one, which then is why: others have ended, and their connections with them.
     """
     request = StopRequest()
 
@@ -63,8 +69,9 @@ def interrupts_noted() -> Iterator[StopRequest]:
     with _handled_by(note):
         try:
             yield request
-        except Exception as error:
-            if request.number:
+        except RuntimeError as error:
+            # A connection to a process that has ended; without others it is a failure like any other.
+            if request.number and is_one_of_several():
                 raise Interrupted(request.number) from error
             raise
     if request.number:

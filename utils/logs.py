@@ -1,6 +1,5 @@
 """Log lines: on the screen beside a progress bar, and in the run's train_log. Neither ever stops a training."""
 
-import errno
 import logging
 import os
 import sys
@@ -12,15 +11,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from utils.errors import with_advice
 from utils.torchrun import speaks
 
 SECONDS_BETWEEN_TRIES = 5.0
-
-_ADVICE = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
-    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make its folder writable again"),
-    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.ESTALE), "bring its folder back"),
-}
 
 
 class Outage:
@@ -50,8 +44,7 @@ class Outage:
     def failed(self, error: OSError) -> None:
         """A try failed; the first time it is told, with what to do."""
         if not self._is_on:
-            advice = f"; {_ADVICE[error.errno]}" if error.errno in _ADVICE else ""
-            self._tell(f"{self.subject} are not written: {error.strerror or error}{advice}: training goes on")
+            self._tell(f"{self.subject} are not written: {with_advice(error)}: training goes on")
         self._is_on, self._next_try = True, time.monotonic() + SECONDS_BETWEEN_TRIES
 
     def succeeded(self) -> None:

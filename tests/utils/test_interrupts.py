@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from utils import interrupts
 from utils.interrupts import Interrupted, interrupts_noted, interrupts_raised
 
 
@@ -57,13 +58,38 @@ def test_a_second_signal_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done == ["the step"]
 
 
-def test_what_fails_after_a_signal_failed_because_of_it() -> None:
+def test_among_several_processes_what_fails_after_a_signal_failed_because_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(interrupts, "is_one_of_several", lambda: True)
     with pytest.raises(Interrupted) as stopped, interrupts_noted():
         send(signal.SIGTERM)
         raise RuntimeError("connection closed by peer")
     assert isinstance(stopped.value.__cause__, RuntimeError)
     with pytest.raises(RuntimeError), interrupts_noted():
         raise RuntimeError("of its own")
+    with pytest.raises(ZeroDivisionError), interrupts_noted():
+        send(signal.SIGTERM)
+        raise ZeroDivisionError
+
+
+def test_a_single_process_hides_no_failure_behind_a_signal() -> None:
+    with pytest.raises(RuntimeError, match="of its own"), interrupts_noted():
+        send(signal.SIGTERM)
+        raise RuntimeError("of its own")
+
+
+def test_torchrun_s_second_signal_does_not_disturb_the_cleaning_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "0")
+    done = []
+    with pytest.raises(Interrupted), interrupts_raised():
+        try:
+            send(signal.SIGINT)
+        finally:
+            send(signal.SIGTERM)
+            done.append("cleaned up")
+    assert done == ["cleaned up"]
 
 
 def test_what_the_process_was_started_to_ignore_stays_ignored() -> None:
