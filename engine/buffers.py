@@ -27,3 +27,10 @@ class Buffers:
             chosen = torch.where(finite, torch.cat(group), before)
             # They are many and small: all in one launch on a GPU.
             torch._foreach_copy_(group, chosen.split([len(values) for values in group]))  # pyright: ignore[reportPrivateImportUsage]
+
+
+def named_buffers(*modules: nn.Module) -> dict[str, Tensor]:
+    """The buffers of modules, under names that tell them apart."""
+    return {
+        f"{place}.{name}": buffer for place, module in enumerate(modules) for name, buffer in module.named_buffers()
+    }

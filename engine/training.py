@@ -14,6 +14,7 @@ from data.samples import Dataset, sorted_pids
 from data.store import ImageStore, build_store
 from engine.alike import check_alike
 from engine.belonging import belonging_of, check_belonging
+from engine.buffers import named_buffers
 from engine.health import Health
 from engine.meter import Meter
 from engine.optim import build_optimizer, freeze_all_but_classifiers
@@ -141,7 +142,7 @@ class Training:
         self.criterion.load_state_dict(state["criterion"])
         if state["buffers"]:
             own = state["buffers"][this_process().rank]
-            for name, buffer in _buffers(self.network, self.criterion).items():
+            for name, buffer in named_buffers(self.network, self.criterion).items():
                 buffer.copy_(own[name])
         self.stepper.optimizer.load_state_dict(state["optimizer"])
         self.stepper.scaler.load_state_dict(state["scaler"])
@@ -154,14 +155,9 @@ class Training:
         """What is not the same in all processes: each normalises by its own part of a batch, and averages that."""
         if this_process().world_size == 1:
             return []
-        return gather_objects({name: buffer.cpu() for name, buffer in _buffers(self.network, self.criterion).items()})
-
-
-def _buffers(*modules: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The buffers of modules, under names that tell them apart."""
-    return {
-        f"{place}.{name}": buffer for place, module in enumerate(modules) for name, buffer in module.named_buffers()
-    }
+        return gather_objects(
+            {name: buffer.cpu() for name, buffer in named_buffers(self.network, self.criterion).items()}
+        )
 
 
 def read_training_data(params: Params) -> Dataset:
@@ -196,13 +192,7 @@ def build_training(params: Params, dataset: Dataset, device: torch.device, *, re
         teacher = load_teacher(params, pids, device)
         torch.manual_seed(seed_for(INITIAL_WEIGHTS, params.seed))
         network = build_network(params.model_params, len(pids)) if resume else start_network(params, len(pids))
-    if params.fine_tune:
-        freeze_all_but_classifiers(network)
-    network = network.to(device)
-    # Channels last is the layout in which convolutions are fastest, on the CPU as on a GPU.
-    network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    if params.sync_bn:
-        synchronised(network, device)  # changed in place
+    network = _made_ready(network, params, device)
     criterion = build_criterion(
         params,
         random_drop_branches=params.model_params.random_drop_branches,
@@ -234,6 +224,18 @@ def build_training(params: Params, dataset: Dataset, device: torch.device, *, re
         belongs_to=belonging_of(params, dataset, means),
         health=Health(params.max_bad_steps),
     )
+
+
+def _made_ready(network: ReidNetwork, params: Params, device: torch.device) -> ReidNetwork:
+    """A network to be trained, on its device."""
+    if params.fine_tune:
+        freeze_all_but_classifiers(network)
+    network = network.to(device)
+    # Channels last is the layout in which convolutions are fastest, on the CPU as on a GPU.
+    network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if params.sync_bn:
+        synchronised(network, device)  # changed in place
+    return network
 
 
 def start_network(params: Params, num_classes: int) -> ReidNetwork:

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.reliability.runs import (
     MOMENTS,
@@ -51,8 +52,6 @@ def test_a_run_killed_again_and_again_ends_the_same(whole: Run, tmp_path: Path) 
 
 def assert_same_but_for_params(killed: Run, whole: Run) -> None:
     """The checkpoint holds the params, which differ in when the state is saved."""
-    import torch
-
     one, other = (torch.load(run.path / "model_best.pth", weights_only=True) for run in (killed, whole))
     assert one["model"].keys() == other["model"].keys()
     assert all(torch.equal(one["model"][name], other["model"][name]) for name in one["model"])
