@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -36,6 +37,12 @@ TINY_PARAMS: dict[str, Any] = {
     "evaluation_params": {"type": "market_evaluate"},
     "log_every": 2,
 }
+
+
+def pytest_configure() -> None:
+    """Ctrl-C works in the tests, and in what they start, although a shell makes its background jobs ignore it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Script:
