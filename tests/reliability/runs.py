@@ -33,6 +33,8 @@ class Run:
         self.script.write_params(**{**settings, **params})  # pyright: ignore[reportArgumentType]
         self.folder = folder
         self.path = folder / "runs" / NAME
+        self.seconds = 0.0
+        """What `finish` took, with the start of the process."""
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -42,7 +44,9 @@ class Run:
 
     def finish(self) -> str:
         """Train to the end; returns what was told."""
+        start = time.monotonic()
         process = self.script.run("train.py", *self.arguments)
+        self.seconds = time.monotonic() - start
         assert process.returncode == 0, process.stderr
         return process.stderr
 
