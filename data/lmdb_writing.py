@@ -66,7 +66,7 @@ def _holds(out: Path, root: Path, dataset: Dataset, layout: str, test_list: str)
         if packed != Dataset(*moved):
             return False
         paths = dict.fromkeys(sample.path for split in dataset for sample in split)
-        return all(read_image(out, _relative(path, root)) == _content(path) for path in paths)
+        return all(read_image(out, _relative(path, root)) == read_bytes(path) for path in paths)
     except (DataError, OSError):
         return False  # another program's
 
@@ -138,7 +138,7 @@ def _write_images(environment: lmdb.Environment, root: Path, paths: Sequence[Pat
         for first in range(0, len(paths), AT_ONCE):
             batch = paths[first : first + AT_ONCE]
             with environment.begin(write=True, db=images) as transaction:
-                for path, content in zip(batch, pool.map(_content, batch), strict=True):
+                for path, content in zip(batch, pool.map(read_bytes, batch), strict=True):
                     key = image_key(_relative(path, root))
                     transaction.put(key, seal(key, content))
                     sizes[path] = len(content)
@@ -164,13 +164,6 @@ def _count_pages(environment: lmdb.Environment) -> int:
     with environment.begin() as transaction:
         stats = [environment.stat() if database is None else transaction.stat(database) for database in databases]
     return sum(stat["branch_pages"] + stat["leaf_pages"] for stat in stats)
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return read_bytes(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -81,11 +81,10 @@ class StateWriter:
             event.record()
         self._writing = self._pool.submit(self._write, now, later, event, where)
 
-    def write_now(self, state: dict[str, Any], where: str) -> bool:
-        """Write a state and wait for it; returns whether it lies in the file."""
+    def write_now(self, state: dict[str, Any], where: str) -> None:
+        """Write a state and wait until it lies in the file, or could not be written; `written` says which."""
         self.write(state, (), where)
         self.finish()
-        return not self._in_trouble
 
     def wait_until_copied(self) -> None:
         """Return once the tensors of the last state may change."""

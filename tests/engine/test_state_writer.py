@@ -49,7 +49,8 @@ def test_what_changes_after_the_copy_is_not_in_the_file(path: Path, monkeypatch:
 def test_what_a_run_relies_on_is_on_the_disk_before_the_state(path: Path) -> None:
     seen = []
     with StateWriter(path, CPU, lambda: seen.append(path.exists())) as writer:
-        assert writer.write_now({"step": 1}, "step 1")
+        writer.write_now({"step": 1}, "step 1")
+        assert writer.written == "step 1"
         writer.write({"step": 2}, (), "step 2")
         writer.write({"step": 3}, (), "step 3")  # waits for the one before
     assert seen == [False, True, True]
@@ -66,14 +67,16 @@ def test_a_full_disk_is_told_and_the_file_stays(
         raise DataError(f"{path}: cannot be written: No space left on device")
 
     with StateWriter(path, CPU, lambda: None) as writer:
-        assert writer.write_now({"step": 1}, "step 1")
+        writer.write_now({"step": 1}, "step 1")
+        assert writer.written == "step 1"
         monkeypatch.setattr(state_writer, "save_tensors", full)
-        assert not writer.write_now({"step": 2}, "step 2")
+        writer.write_now({"step": 2}, "step 2")
         assert writer.written == "step 1"
         assert load_tensors(path) == {"step": 1}
         assert "No space left on device; the state of step 2 is not saved; that of step 1 stays" in caplog.text
         monkeypatch.setattr(state_writer, "save_tensors", save)
-        assert writer.write_now({"step": 3}, "step 3")
+        writer.write_now({"step": 3}, "step 3")
+        assert writer.written == "step 3"
         assert "written again, at step 3" in caplog.text
     assert load_tensors(path) == {"step": 3}
 
@@ -91,6 +94,6 @@ def test_a_failure_of_ours_is_not_swallowed(path: Path) -> None:
 
 def test_only_the_first_of_several_processes_writes(path: Path) -> None:
     with StateWriter(path, CPU, lambda: None, writes=False) as writer:
-        assert writer.write_now({"step": 1}, "step 1")
+        writer.write_now({"step": 1}, "step 1")
         writer.wait_until_copied()
     assert not path.exists()
