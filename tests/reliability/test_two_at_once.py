@@ -1,5 +1,6 @@
 """The commands that make data sets: two at once, killed ones, and that nothing of them is left."""
 
+import re
 import signal
 import subprocess
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Script
+from tests.reliability.runs import Run
 from utils.locks import locked
 
 SMALL = {"train_identities": 4, "test_identities": 4, "cameras": 2, "images_per_camera": 1, "distractors": 1, "junk": 1}
@@ -114,3 +116,24 @@ def test_of_two_that_pack_one_set_one_packs_it(synthetic: Script) -> None:
     assert all("written: set.lmdb" in output for output in outputs)
     assert left(folder) == ["datasets", "set.lmdb"]
     assert len(left(folder / "datasets")) == 1
+
+
+def test_a_folder_is_trained_in_by_one_run_only(tmp_path: Path) -> None:
+    # It has not ended before the others are refused.
+    run = Run(tmp_path / "first", epoch=10_000, evaluation_params={"type": None})
+    refused: list[subprocess.CompletedProcess[str]] = []
+
+    def others_have_tried() -> bool:
+        if run.lines() == 0:
+            return False
+        for operation in ("start_train", "resume_train"):
+            refused.append(run.script.run("train.py", "--operation", operation, "--sub_working_dir", run.path.name))
+        return True
+
+    code, told = run.stopped_at(lambda _: others_have_tried, signal.SIGTERM)
+    assert code == 143, told
+    for process in refused:
+        assert process.returncode == 2
+        assert re.search(r"busy with a training: process \d+ on host \S+ \(since .*\) is at it", process.stderr)
+    assert "go on with: python train.py" in told
+    assert not list(run.path.glob(".*"))
