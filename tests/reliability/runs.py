@@ -157,9 +157,16 @@ def recording(run: Run) -> Reached:
 
 
 def stepping(run: Run) -> Reached:
-    """An epoch has ended, the next one's steps are under way."""
-    lines = run.lines()
-    return lambda: run.lines() > lines
+    """An epoch has ended and is recorded, and the losses of the next one's first steps have been read."""
+    lines, sizes = run.lines(), list[int]()
+
+    def reached() -> bool:
+        if run.lines() > lines:
+            # What is added now is no epoch's record: that stands in the events before it does in metrics.jsonl.
+            sizes.append(sum(path.stat().st_size for path in run.path.glob("events.out.*")))
+        return len(sizes) > 1 and sizes[-1] > sizes[0]
+
+    return reached
 
 
 MOMENTS: tuple[Moment, ...] = (
