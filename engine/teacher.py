@@ -3,7 +3,6 @@
 import hashlib
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -12,10 +11,9 @@ from torch.nn import functional as F
 
 from config.params import Params
 from data.augmentation.normalisation import normalise_unit, unit_again
-from evaluate.core.trained import Trained, load_trained_network
+from evaluate.core.trained import Trained, find_network, load_trained_network
 from losses.distillation import TeacherOutput
 from utils.branches import whole_embedding, whole_logits
-from utils.checkpoint import MODEL_BEST
 from utils.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -75,13 +73,7 @@ def load_teacher(params: Params, pids: Sequence[int], device: torch.device) -> T
     named = params.distillation.teacher
     if not named:
         return None
-    path = Path(named).expanduser()
-    path = path / MODEL_BEST if path.is_dir() else path
-    if not path.is_file():
-        raise DataError(
-            f"distillation.teacher: {path}: no such file; train the teacher first, or give its path as seen from "
-            f"{Path.cwd()}"
-        )
+    path = find_network(named, "distillation.teacher", "train the teacher first")
     trained = load_trained_network(path)
     if params.distillation.lambda_logits and list(trained.labels) != list(pids):
         raise DataError(

@@ -25,20 +25,38 @@ def load_imagenet(backbone: ResNet, name: str) -> None:
     Raises:
         DataError: the file is neither at hand nor to be downloaded; the message names it and where it belongs.
     """
-    weights = get_model_weights(name.replace("_", ""))["DEFAULT"]
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    target = folder / weights.url.rpartition("/")[2]
-    try:
-        state = weights.get_state_dict(progress=True, check_hash=True)
-    except (URLError, OSError, RuntimeError) as error:
-        raise DataError(
-            f"imagenet_pretrain: the weights of {name} could not be fetched ({error}); download {weights.url} "
-            f"and put it at {target}, or set imagenet_pretrain to false"
-        ) from error
+    state, target = fetch_imagenet(
+        name.replace("_", ""), f"imagenet_pretrain: the weights of {name}", "set imagenet_pretrain to false"
+    )
     # The ImageNet classifier is the one part a re-ID network has no use for.
     state = {key: value for key, value in state.items() if not key.startswith("fc.")}
     backbone.load_state_dict(state if backbone.layer4_global is None else with_second_stage4(state))
     logger.info("backbone starts from torchvision's %s", target.name)
+
+
+def fetch_imagenet(model: str, what: str, otherwise: str) -> tuple[Mapping[str, Tensor], Path]:
+    """torchvision's newest ImageNet weights of one of its models, downloaded once.
+
+    Args:
+        model: as torchvision calls it, such as "resnet50".
+        what: begins the error's text: who needs these weights.
+        otherwise: ends it: what to do without them.
+
+    Returns:
+        The state dict, and the file it came from.
+
+    Raises:
+        DataError: the file is neither at hand nor to be downloaded; the message names it and where it belongs.
+    """
+    weights = get_model_weights(model)["DEFAULT"]
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    target = folder / weights.url.rpartition("/")[2]
+    try:
+        return weights.get_state_dict(progress=True, check_hash=True), target
+    except (URLError, OSError, RuntimeError) as error:
+        raise DataError(
+            f"{what} could not be fetched ({error}); download {weights.url} and put it at {target}, or {otherwise}"
+        ) from error
 
 
 def load_snapshot(network: ReidNetwork, path: Path) -> None:

@@ -10,7 +10,7 @@ from config.load import params_from_dict
 from config.params import Params
 from evaluate.core.plugins import plugin_options
 from models.network import ReidNetwork, build_network
-from utils.checkpoint import check_finite, load_checkpoint
+from utils.checkpoint import MODEL_BEST, check_finite, load_checkpoint
 from utils.errors import DataError
 
 
@@ -22,6 +22,24 @@ class Trained(NamedTuple):
     """Sorted pids of its training set; the position is the class index."""
     network: ReidNetwork
     """On the CPU."""
+
+
+def find_network(named: str, key: str, advice: str) -> Path:
+    """The re-ID checkpoint that a key of the params names: a file, or that of a run's folder.
+
+    Args:
+        named: the file or folder.
+        key: what names it, for messages: "distillation.teacher".
+        advice: what to do first where there is none.
+
+    Raises:
+        DataError: there is none.
+    """
+    path = Path(named).expanduser()
+    path = path / MODEL_BEST if path.is_dir() else path
+    if not path.is_file():
+        raise DataError(f"{key}: {path}: no such file; {advice}, or give its path as seen from {Path.cwd()}")
+    return path
 
 
 def load_trained_network(path: Path) -> Trained:

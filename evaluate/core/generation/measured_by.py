@@ -1,0 +1,131 @@
+"""The network through whose features generated and real images are compared."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data.augmentation.normalisation import Normalisation, normalise
+from evaluate.core.trained import find_network, load_trained_network
+from models.network import Embedder
+from utils.errors import DataError, UserError
+
+KEY = "gan_params.measured_by"
+INCEPTION = "inception"
+INCEPTION_SIZE = (299, 299)
+INCEPTION_DIM = 2048
+
+
+class Measurer:
+    """A frozen network in evaluation mode that turns images into features.
+
+    Args:
+        network: normalised images (B, 3, H, W) -> features (B, D).
+        name: what it is called in logs.
+        dim: D.
+        size: H and W it looks at; images of another size are brought to it.
+        normalisation: of its images.
+        device: where it computes.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        name: str,
+        dim: int,
+        size: tuple[int, int],
+        normalisation: Normalisation,
+        device: torch.device,
+    ) -> None:
+        network = network.requires_grad_(False).eval()
+        self.network = network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.name = name
+        self.dim = dim
+        self._size = size
+        self._normalisation: Normalisation = normalisation
+        self._device = device
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) uint8 of any size, on any device -> features (B, D) float32 on the CPU, of any length.
+
+        Raises:
+            ValueError: of another shape or type.
+        """
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images: uint8 (B, 3, H, W) expected, got {images.dtype} {tuple(images.shape)}")
+        with torch.no_grad():
+            pixels = normalise(images.to(self._device), self._normalisation)
+            if pixels.shape[2:] != self._size:
+                pixels = F.interpolate(pixels, self._size, mode="bilinear", antialias=True)
+            return self.network(pixels).float().cpu()
+
+
+def load_measurer(named: str, device: torch.device) -> Measurer:
+    """The network that `gan_params.measured_by` names.
+
+    Args:
+        named: "inception", or the path of a re-ID checkpoint or of the folder of its run.
+        device: where it computes.
+
+    Raises:
+        DataError: there is no such checkpoint or it is unusable, or Inception's weights are neither at hand nor to be
+            downloaded.
+    """
+    if named == INCEPTION:
+        return Measurer(_inception(), INCEPTION, INCEPTION_DIM, INCEPTION_SIZE, "half", device)
+    path = find_network(named, KEY, f'train a re-ID network first (python train.py), set "{INCEPTION}"')
+    try:
+        trained = load_trained_network(path)
+    except UserError as error:
+        raise DataError(f"{KEY}: {error}") from error
+    params, network = trained.params, trained.network
+    size, normalisation = (params.img_h, params.img_w), params.data_augmentation.normalisation
+    return Measurer(Embedder(network), str(path), network.embedding_dim, size, normalisation, device)
+
+
+def features_of(measurer: Measurer, images: Tensor | Iterable[Tensor], batch_size: int = 64) -> np.ndarray:
+    """What a measurer makes of images: (N, D) float32.
+
+    Args:
+        images: (N, 3, H, W) uint8, or any number of such batches.
+        batch_size: how many it is shown at a time, at most.
+
+    Raises:
+        ValueError: no images, or as `Measurer` says.
+    """
+    batches = [images] if isinstance(images, Tensor) else images
+    features = [measurer(part) for batch in batches for part in batch.split(batch_size) if len(part)]
+    if not features:
+        raise ValueError("images: there are none")
+    return torch.cat(features).numpy()
+
+
+def _inception() -> nn.Module:
+    """Inception v3 up to its pooled features, with torchvision's ImageNet weights; images (B, 3, 299, 299) "half".
+
+    The weights that published distances were measured with are a conversion of another training: figures of ours
+    compare among themselves, not with those.
+
+    Source: Szegedy et al. 2016, arXiv 1512.00567.
+    """
+    # torchvision takes seconds to import, and a run that is measured by its own network needs none of it.
+    from torchvision.models import inception_v3
+
+    from models.pretrained import fetch_imagenet
+
+    state, _ = fetch_imagenet(
+        "inception_v3",
+        f"{KEY}: the weights of Inception",
+        "train a re-ID network (python train.py) and name its run folder here",
+    )
+    # Without memory of its own: no initial weights are drawn, which would move the generators that training draws from.
+    with torch.device("meta"):
+        network = inception_v3(weights=None, aux_logits=False, init_weights=False)
+    # It has a second classifier for training.
+    network.load_state_dict(
+        {key: value for key, value in state.items() if not key.startswith("AuxLogits.")}, assign=True
+    )
+    network.fc = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+    return network

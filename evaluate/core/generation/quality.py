@@ -1,0 +1,69 @@
+"""A generator's images against the real ones it learnt from, as a few numbers."""
+
+import numpy as np
+
+from evaluate.core.generation.distances import (
+    as_features,
+    diversity,
+    frechet_distance,
+    kernel_distance,
+    kernel_mean,
+    statistics_of,
+)
+from evaluate.core.generation.neighbours import copy_threshold, neighbour_radii, precision_recall, share_nearer
+
+NEIGHBOURS = 5
+"""k of precision and recall."""
+
+
+class RealImages:
+    """What is known of the real images before a generator is measured; computed once, for any number of measurements.
+
+    Args:
+        training: (N, D) features of the images the generator learns from, more than 5.
+        held_out: (H, D) features of real images of other persons; None where there are none.
+
+    Raises:
+        ValueError: shapes do not fit, too few, not finite, or the training images are all the same to the measurer.
+    """
+
+    def __init__(self, training: np.ndarray, held_out: np.ndarray | None = None) -> None:
+        self.training = as_features(training, "training", NEIGHBOURS + 1)
+        self.statistics = statistics_of(self.training)
+        self.kernel_mean = kernel_mean(self.training)
+        self.radii = neighbour_radii(self.training, NEIGHBOURS)
+        self.diversity = diversity(self.training)
+        self.copy_threshold = None if held_out is None else copy_threshold(self.training, held_out)
+        if self.diversity == 0.0:
+            raise ValueError(f"training: the features of all {len(self.training)} images have the same direction")
+
+
+def measure(real: RealImages, generated: np.ndarray) -> dict[str, float]:
+    """How good generated images are.
+
+    Args:
+        real: what they are measured against, seen by the same measurer.
+        generated: (M, D) features, more than 5; M should be the same in all measurements that are compared.
+
+    Returns:
+        "fid" and "kid": distances to the distribution of the training images, the less the better;
+        "precision" and "recall": shares of images like real ones, and of real ones that can be made;
+        "diversity": that of the generated images, divided by that of the real ones;
+        "copies": share of images as near to a training image as hardly a new real one; only with held-out images.
+
+    Raises:
+        ValueError: shapes do not fit, too few, or not finite.
+    """
+    # Once; all others take float64 as it is.
+    generated = as_features(generated, "generated", NEIGHBOURS + 1)
+    precision, recall = precision_recall(real.training, generated, NEIGHBOURS, real_radii=real.radii)
+    measures = {
+        "fid": frechet_distance(real.statistics, statistics_of(generated)),
+        "kid": kernel_distance(real.training, generated, real_mean=real.kernel_mean),
+        "precision": precision,
+        "recall": recall,
+        "diversity": diversity(generated) / real.diversity,
+    }
+    if real.copy_threshold is not None:
+        measures["copies"] = share_nearer(generated, real.training, real.copy_threshold)
+    return measures
