@@ -1,0 +1,188 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from losses.generated import GeneratedLoss, consistency_loss, outlier_loss
+from losses.softmax import SoftmaxLoss, softmax_loss
+from utils.branches import GLOBAL, PARTS, BranchOutput, ClassScores
+
+LABELS = torch.tensor([0, 5, 2, 2])
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return 3 * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def make_branch(parts: int, size: int, seed: int) -> BranchOutput:
+    """Of 4 images and 6 identities, by a cosine classifier that multiplied with 10."""
+    embeddings, features, logits = draw(parts, 4, size, seed=seed), draw(parts, 4, size), draw(parts, 4, 6, seed=seed)
+    return BranchOutput(features, embeddings.requires_grad_(), ClassScores(logits, torch.full((parts, 4), 10.0)))
+
+
+def make_output() -> dict[str, BranchOutput]:
+    """Three stripes of 2 numbers and a global feature of 5: a whole embedding of 11."""
+    return {PARTS: make_branch(3, 2, 1), GLOBAL: make_branch(1, 5, 2)}
+
+
+def reference_outlier(logits: list[float]) -> float:
+    """-1/N times the sum of the logarithms of all N probabilities."""
+    total = math.fsum(math.exp(value) for value in logits)
+    return -math.fsum(math.log(math.exp(value) / total) for value in logits) / len(logits)
+
+
+def reference_cosine(left: list[float], right: list[float]) -> float:
+    product = math.fsum(a * b for a, b in zip(left, right, strict=True))
+    return product / math.sqrt(math.fsum(a * a for a in left)) / math.sqrt(math.fsum(b * b for b in right))
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_the_outlier_loss_equals_its_definition_for_every_part_and_image(parts: int) -> None:
+    logits = draw(parts, 5, 7)
+    losses = outlier_loss(logits)
+    assert losses.shape == (parts, 5)
+    for part in range(parts):
+        for image in range(5):
+            expected = reference_outlier(logits[part, image].tolist())
+            assert losses[part, image].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_outlier_is_a_label_smoothed_over_all_identities() -> None:
+    logits = draw(1, 5, 7)
+    smoothed = F.cross_entropy(logits[0], torch.arange(5), reduction="none", label_smoothing=1.0)
+    torch.testing.assert_close(outlier_loss(logits)[0], smoothed)
+
+
+def test_an_outlier_that_is_equally_like_everyone_has_the_least_loss() -> None:
+    logits = torch.full((1, 1, 7), 4.2, requires_grad=True)
+    loss = outlier_loss(logits).sum()
+    assert loss.item() == pytest.approx(math.log(7), rel=1e-6)
+    (slope,) = torch.autograd.grad(loss, logits)
+    assert slope.abs().max().item() < 1e-6
+    assert (outlier_loss(draw(3, 5, 7)) > math.log(7)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_is_computed_in_single_precision_whatever_the_inputs_are(dtype: torch.dtype) -> None:
+    logits, embeddings, sources = (1000 * draw(2, 4, 6, seed=seed).to(dtype) for seed in range(3))
+    for half, single in (
+        (outlier_loss(logits), outlier_loss(logits.float())),
+        (consistency_loss(embeddings[0], sources[0]), consistency_loss(embeddings[0].float(), sources[0].float())),
+    ):
+        assert half.dtype == torch.float32
+        assert half.isfinite().all()
+        assert torch.equal(half, single)
+
+
+def test_the_consistency_loss_equals_its_definition() -> None:
+    embeddings, sources = draw(4, 5), draw(4, 5, seed=1)
+    losses = consistency_loss(embeddings, sources)
+    assert losses.shape == (4,)
+    for image, loss in enumerate(losses.tolist()):
+        expected = 1 - reference_cosine(embeddings[image].tolist(), sources[image].tolist())
+        assert loss == pytest.approx(expected, rel=1e-5)
+    lengthened = consistency_loss(7 * embeddings, embeddings)
+    assert lengthened.tolist() == pytest.approx([0.0] * 4, abs=1e-6)
+    assert consistency_loss(-embeddings, embeddings).tolist() == pytest.approx([2.0] * 4)
+
+
+def test_the_generated_image_follows_its_source_and_not_the_other_way_round() -> None:
+    embeddings, sources = draw(4, 5).requires_grad_(), draw(4, 5, seed=1).requires_grad_()
+    before = consistency_loss(embeddings, sources)
+    before.sum().backward()
+    assert sources.grad is None
+    assert embeddings.grad is not None
+    assert (consistency_loss(embeddings - 0.1 * embeddings.grad, sources) < before).all()
+
+
+def test_zero_vectors_have_a_finite_loss_and_a_modest_gradient() -> None:
+    embeddings, sources = draw(3, 5), draw(3, 5, seed=1)
+    embeddings[0] = embeddings[1] = sources[1] = sources[2] = 0
+    losses = consistency_loss(embeddings.requires_grad_(), sources)
+    assert losses.tolist() == [1.0, 1.0, 1.0]
+    (gradient,) = torch.autograd.grad(losses.sum(), embeddings)
+    assert gradient.isfinite().all()
+    assert gradient.abs().max() <= sources.abs().max()
+
+
+def test_embeddings_and_sources_must_have_one_shape() -> None:
+    with pytest.raises(ValueError, match=r"one shape, got \(4, 5\) and \(1, 5\)"):
+        consistency_loss(torch.zeros(4, 5), torch.zeros(1, 5))
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.25])
+def test_images_of_nobody_are_outliers_to_every_part_of_every_branch(weight: float) -> None:
+    output = make_output()
+    terms = GeneratedLoss(SoftmaxLoss(), weight, 1.0)(output, None, None, 0)
+    expected = 0.0
+    for branch in output.values():
+        for part in branch.scores.logits:
+            expected += math.fsum(reference_outlier(image.tolist()) for image in part) / 4
+    assert terms.keys() == {"outliers"}
+    assert terms["outliers"].shape == ()
+    assert terms["outliers"].item() == pytest.approx(weight * expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.25])
+def test_images_of_an_identity_are_classified_and_follow_their_sources(weight: float) -> None:
+    output, sources = make_output(), draw(4, 11, seed=9)
+    terms = GeneratedLoss(SoftmaxLoss(0.5, label_smoothing=0.1), weight, 2.0)(output, LABELS, sources, 0)
+    classified = 0.0
+    for branch in output.values():
+        for part in softmax_loss(branch.scores.logits, LABELS, 0.1):
+            classified += 0.5 * part.mean().item()
+    distances = []
+    for image in range(4):
+        row = [value for stripe in output[PARTS].embeddings for value in stripe[image].tolist()]
+        row += output[GLOBAL].embeddings[0, image].tolist()
+        distances.append(1 - reference_cosine(row, sources[image].tolist()))
+    expected = {"generated": weight * classified, "consistency": weight * 2.0 * math.fsum(distances) / 4}
+    assert all(term.shape == () for term in terms.values())
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_margin_of_the_step_holds_for_generated_images_too() -> None:
+    loss = GeneratedLoss(SoftmaxLoss(margin=(0.0, 0.4), margin_step=10), 1.0, 0.0)
+    without, later = (loss(make_output(), LABELS, None, step)["generated"] for step in (0, 10))
+    assert without.item() == pytest.approx(
+        GeneratedLoss(SoftmaxLoss(), 1.0, 0.0)(make_output(), LABELS, None, 0)["generated"].item()
+    )
+    assert later > without
+
+
+def test_outliers_have_the_weight_of_the_classification() -> None:
+    half, whole = (GeneratedLoss(SoftmaxLoss(weight), 0.25, 0.0) for weight in (0.5, 1.0))
+    output = make_output()
+    torch.testing.assert_close(2 * half(output, None, None, 0)["outliers"], whole(output, None, None, 0)["outliers"])
+
+
+def test_what_is_off_is_no_term() -> None:
+    output, sources = make_output(), draw(4, 11)
+    both = {"generated", "consistency"}
+    assert GeneratedLoss(SoftmaxLoss(), 1.0, 1.0)(output, LABELS, sources, 0).keys() == both
+    assert GeneratedLoss(SoftmaxLoss(), 1.0, 1.0)(output, LABELS, None, 0).keys() == {"generated"}
+    assert GeneratedLoss(SoftmaxLoss(), 1.0, 0.0)(output, LABELS, sources, 0).keys() == {"generated"}
+
+
+def test_weighted_by_its_share_a_generated_image_counts_as_much_as_a_real_one() -> None:
+    """8 real and 4 generated images: each adds an eighth of its own loss."""
+    weight = 4 / 8
+    logits = draw(1, 12, 6).requires_grad_()
+    labels = torch.arange(12) % 6
+    embeddings = torch.zeros(1, 4, 5)
+    generated = {GLOBAL: BranchOutput(embeddings, embeddings, ClassScores(logits[:, 8:], None))}
+    real = SoftmaxLoss()(ClassScores(logits[:, :8], None), labels[:8], 0).sum()
+    total = real + GeneratedLoss(SoftmaxLoss(), weight, 0.0)(generated, labels[8:], None, 0)["generated"]
+    assert total.item() == pytest.approx(softmax_loss(logits, labels).sum().item() / 8, rel=1e-6)
+
+
+def test_labels_and_sources_must_be_those_of_the_images() -> None:
+    loss, output = GeneratedLoss(SoftmaxLoss(), 1.0, 1.0), make_output()
+    with pytest.raises(ValueError, match=r"4 generated images need as many labels, got \(3,\)"):
+        loss(output, LABELS[:3], None, 0)
+    with pytest.raises(ValueError, match=r"one shape, got \(4, 11\) and \(4, 7\)"):
+        loss(output, LABELS, draw(4, 7), 0)
+    with pytest.raises(ValueError, match="take no sources"):
+        loss(output, None, draw(4, 11), 0)
