@@ -8,7 +8,16 @@ import sys
 from pathlib import Path
 
 from config.load import load_params
-from engine.operations import build_lmdb, check_config, detach, make_synthetic_set, resume_train, start_train
+from engine.operations import (
+    build_lmdb,
+    check_config,
+    detach,
+    make_synthetic_set,
+    resume_train,
+    sample_gan,
+    start_train,
+    train_gan,
+)
 from engine.run_folder import new_name
 from evaluate.core.plugins import plugin_options
 from utils.cli import exit_code_of
@@ -17,6 +26,8 @@ from utils.torchrun import is_launched
 
 OPERATIONS = """operations:
   start_train     train a new run in working_dir/NAME
+  train_gan       train a person generator in working_dir/NAME, as gan_params says
+  sample_gan      write pictures of the generator of the run NAME to the folder --out DIR, with a grid of them
   resume_train    go on with a run that was stopped, with its own params
   check_config    validate the params and show what they amount to; train nothing
   make_synthetic  write the synthetic pedestrians as a Market-1501-style folder to --out DIR
@@ -27,11 +38,14 @@ SHARED = ("start_train", "resume_train")
 """Operations that several processes do together."""
 
 GOES_WITH = {
-    "config_path": ("start_train", "check_config", "make_synthetic", "build_lmdb"),
-    "sub_working_dir": ("start_train", "resume_train"),
-    "detach": ("start_train",),
-    "out": ("make_synthetic", "build_lmdb"),
+    "config_path": ("start_train", "check_config", "make_synthetic", "build_lmdb", "train_gan"),
+    "sub_working_dir": ("start_train", "resume_train", "train_gan", "sample_gan"),
+    "detach": ("start_train", "train_gan"),
+    "out": ("make_synthetic", "build_lmdb", "sample_gan"),
+    "count": ("sample_gan",),
 }
+
+NEEDS_RUN = {"resume_train": "the run to go on with", "sample_gan": "the run of the generator"}
 
 
 def main(argv: list[str]) -> None:
@@ -41,12 +55,17 @@ def main(argv: list[str]) -> None:
     if args.operation == "resume_train":
         resume_train(args.sub_working_dir, args.set)
         return
+    if args.operation == "sample_gan":
+        sample_gan(args.sub_working_dir, args.set, args.out, args.count or 64)
+        return
     params, notes = load_params(args.config_path, args.set, plugin_options=plugin_options)
     match args.operation:
-        case "start_train" if args.detach:
+        case "start_train" | "train_gan" if args.detach:
             detach(argv, params.working_dir, args.sub_working_dir or new_name())
         case "start_train":
             start_train(params, args.sub_working_dir or new_name(), notes)
+        case "train_gan":
+            train_gan(params, args.sub_working_dir or new_name(), notes)
         case "check_config":
             check_config(params, notes)
         case "make_synthetic":
@@ -69,13 +88,14 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override params: lr.base_lr=0.02"
     )
-    parser.add_argument("--detach", action="store_true", help="start_train in the background")
-    parser.add_argument("--out", type=Path, metavar="PATH", help="what make_synthetic or build_lmdb writes")
+    parser.add_argument("--detach", action="store_true", help="start_train or train_gan in the background")
+    parser.add_argument("--out", type=Path, metavar="PATH", help="what make_synthetic, build_lmdb or sample_gan writes")
+    parser.add_argument("--count", type=_count, metavar="N", help="pictures that sample_gan writes; default: 64")
     args = parser.parse_args(argv)
-    if args.operation == "resume_train" and not args.sub_working_dir:
-        parser.error("resume_train needs --sub_working_dir NAME: the run to go on with")
+    if args.operation in NEEDS_RUN and not args.sub_working_dir:
+        parser.error(f"{args.operation} needs --sub_working_dir NAME: {NEEDS_RUN[args.operation]}")
     if args.operation in GOES_WITH["out"] and args.out is None:
-        parser.error(f"{args.operation} needs --out PATH: where to write the data set")
+        parser.error(f"{args.operation} needs --out PATH: where to write")
     if is_launched() and (args.operation not in SHARED or args.detach):
         what = "--detach" if args.detach else args.operation
         parser.error(f"{what} is the work of one process; start it without torchrun")
@@ -84,6 +104,12 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
             parser.error(f"--{option} goes with {' and '.join(operations)}, not with {args.operation}")
     args.config_path = args.config_path or Path("params.json")
     return args
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to a million, got {text}")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ import torch
 
 from benchmarks.ablation_chart import draw_chart
 from benchmarks.rows import Row, in_words, named_runs, read_rows, resolved, run_name
-from benchmarks.trainings import ROOT, Job, refuse_other_params, threads_each, train_all
+from benchmarks.trainings import ROOT, Job, check_same_params, threads_each, train_all
 from utils.cli import exit_code_of
 from utils.cpus import num_cpus
 from utils.errors import DataError
@@ -102,8 +102,7 @@ def plan(row: Row, seed: int, rows: Sequence[Row], args: argparse.Namespace) -> 
         needs.append(run_name(recipe, seed))
         settings.append(f"{key}={args.working_dir / needs[-1]}{file}")
     job = Job(run_name(row.name, seed), row.path, tuple(settings), args.working_dir, frozenset(needs))
-    if (params := job.run / "params.json").exists():
-        refuse_other_params(job, wanted=resolved(row.path, settings), found=json.loads(params.read_text()))
+    check_same_params(job, resolved(row.path, settings))
     return job
 
 

@@ -1,18 +1,20 @@
 """Runs of train.py, several at once, each a process of its own."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from tqdm import tqdm
 
+from config.load import OPERATION
 from utils.checkpoint import is_finished
 from utils.cli import SUCCESS
 from utils.cpus import num_cpus
@@ -35,6 +37,8 @@ class Job:
     working_dir: Path
     needs: frozenset[str] = field(default=frozenset())
     """Names of the jobs whose models this one starts from or learns from."""
+    operation: str = "start_train"
+    """That begins it."""
 
     @property
     def run(self) -> Path:
@@ -52,7 +56,7 @@ class _Process:
 
 def start_training(job: Job, threads: int, output: IO[bytes]) -> subprocess.Popen[bytes]:
     """Begin a run, or go on with one that was stopped."""
-    command = ["--operation", "start_train", "--config_path", str(job.params), "--set", *job.settings]
+    command = ["--operation", job.operation, "--config_path", str(job.params), "--set", *job.settings]
     if (job.run / "params.json").exists():
         command = ["--operation", "resume_train", "--set", f"working_dir={job.working_dir}"]
     return subprocess.Popen(
@@ -112,13 +116,18 @@ def threads_each(at_once: int) -> int:
     return max(1, num_cpus() // at_once)
 
 
-def refuse_other_params(job: Job, wanted: object, found: object) -> None:
+def check_same_params(job: Job, wanted: Mapping[str, object]) -> None:
     """A run that lies there already is taken only as an answer to the same question.
 
+    Args:
+        job: whose run it is.
+        wanted: its resolved params.
+
     Raises:
-        DataError: it was begun with other params.
+        DataError: it was begun with other params, or by another operation.
     """
-    if found != wanted:
+    path = job.run / "params.json"
+    if path.exists() and json.loads(path.read_text()) != {OPERATION: job.operation, **wanted}:
         raise DataError(f"{job.run}: this run was trained with other params; remove it or choose another --working_dir")
 
 

@@ -137,7 +137,7 @@ SPELLINGS = (
     Spelling("model_params.random_drop_branchs", old_values.dropped_branches),
     Spelling("model_params.spectral_trans", old_values.temperature),
     Spelling("model_params.feature_mask", old_values.feature_mask),
-    Spelling("gan_params", old_values.generator),
+    Spelling("gan_params.preheating", _renamed("gan_params.preheat_steps")),
     Spelling("evaluation_params.type", old_values.plugin_name),
     Spelling("evaluation_params.step", _renamed("evaluation_params.every_epochs")),
 )

@@ -19,6 +19,10 @@ from utils.errors import ParamsError
 from utils.options import Options
 
 OVERRIDE = "--set"
+SCHEMA = "$schema"
+"""In a params file: where an editor finds what completes it."""
+OPERATION = "$operation"
+"""In the params of a run's folder: the operation it was begun with."""
 T = TypeVar("T", bound=Options)
 
 
@@ -61,6 +65,20 @@ def params_from_dict(raw: Mapping[str, Any], source: str, plugin_options: Plugin
     section = read_text(_json_text(raw, source), source, findings)
     layers = [] if section is None else [section]
     return _finished(Params, CHECKS, layers, plugin_options, findings)
+
+
+def operation_of(path: Path) -> str | None:
+    """The operation that the params of a run were written by; None where the file does not say.
+
+    Raises:
+        ParamsError: the file cannot be read.
+    """
+    findings = Findings(sources=[_name(path)])
+    section = read_file(path, _name(path), findings)
+    if section is None:
+        raise findings.error()
+    entry = section.get(OPERATION)
+    return entry.value if entry is not None and isinstance(entry.value, str) else None
 
 
 def _json_text(raw: Mapping[str, Any], source: str) -> str:
@@ -107,7 +125,7 @@ def _finished(
     """Merges layers, the later ones winning, and validates what comes out."""
     tree: Section = {}
     for layer in layers:
-        layer = translated(with_sampling(_without_schema(layer, findings), findings), findings)
+        layer = translated(with_sampling(_without_annotations(layer, findings), findings), findings)
         tree = merge(_without_other_plugin(without_replaced(tree, layer, findings), layer, findings), layer)
     params = validate(model, tree, plugin_options, findings)
     if params is not None and not findings.incomplete:
@@ -174,14 +192,14 @@ def _overrides(overrides: Sequence[str], findings: Findings) -> Section:
     return section
 
 
-def _without_schema(layer: Section, findings: Findings) -> Section:
-    """Drops "$schema", with which a file tells an editor what completes it."""
-    entry = layer.get("$schema")
-    if entry is None:
-        return layer
-    if not isinstance(entry.value, str):
-        findings.problem(entry.source, entry.key, f"expected a text in double quotes, got {shown(entry.value)}")
-    return without(layer, ("$schema",))
+def _without_annotations(layer: Section, findings: Findings) -> Section:
+    """Drops what a file says of itself."""
+    for name in (SCHEMA, OPERATION):
+        entry = layer.get(name)
+        if entry is not None and not isinstance(entry.value, str):
+            findings.problem(entry.source, entry.key, f"expected a text in double quotes, got {shown(entry.value)}")
+        layer = without(layer, (name,))
+    return layer
 
 
 def _without_other_plugin(earlier: Section, later: Section, findings: Findings) -> Section:

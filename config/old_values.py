@@ -48,13 +48,6 @@ def margin_softmax(value: Any) -> dict[str, Any]:
     return new | {"softmax_margin": margins[0] if len(margins) == 1 else margins}
 
 
-def generator(value: Any) -> dict[str, Any]:
-    """The generator can only be switched off."""
-    if flag(_object(value).get("adv_train", False)):
-        raise ValueError("adv_train is not available yet; switch it off or remove the section")
-    return {}
-
-
 def softmax_only(value: Any) -> dict[str, Any]:
     """No triplet loss, whatever is said of it elsewhere."""
     return {"tri_loss_margin": 0, "tri_loss_adaptive_weight": False} if flag(value) else {}

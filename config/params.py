@@ -6,6 +6,7 @@ from pydantic import Field, PrivateAttr, SerializeAsAny
 from torch import nn
 
 from config.evaluation import EvaluationParams
+from config.gan import GanParams
 from data.features import TestFeatures
 from data.kept import KeptImages
 from data.options import DataOptions
@@ -59,6 +60,8 @@ class Params(LossOptions, ModelOptions, DataOptions):
     """L2 regularization (decoupled for adamw)."""
     lr: LearningRate = LearningRate()
     """Learning rates, decay and warm-up."""
+    gan_params: GanParams = GanParams()
+    """The person generator, for train_gan and for generated images in the training of a re-ID network."""
     fine_tune: bool = False
     """Train the classifiers only and freeze every layer before them."""
     parallels: tuple[Annotated[int, Field(ge=0)], ...] = ()

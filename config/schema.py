@@ -8,13 +8,15 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from config.eval_params import EvalParams
 from config.evaluation import EvaluationParams
+from config.load import OPERATION, SCHEMA
 from config.params import Params
 from config.sampling import NOTATION, SAMPLING
 from utils.options import Options
 
 SCHEMAS: dict[str, type[Options]] = {"params.schema.json": Params, "eval_params.schema.json": EvalParams}
 _FILE_KEYS = {
-    "$schema": {"type": "string", "description": "Where an editor finds this schema; nothing else reads it."},
+    SCHEMA: {"type": "string", "description": "Where an editor finds this schema; nothing else reads it."},
+    OPERATION: {"type": "string", "description": "In a run's folder: the operation it was begun with."},
     "extends": {"type": "string", "description": "Another params file, relative to this one, that this one changes."},
 }
 

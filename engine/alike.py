@@ -13,10 +13,21 @@ from utils.distributed import from_main
 from utils.errors import DataError, ParamsError
 from utils.precision import choose_precision
 
-OF_A_MACHINE = ("batches_dir", "working_dir", "parallels", "pretrain_snapshot", "distillation.teacher")
+OF_A_MACHINE = (
+    "batches_dir",
+    "working_dir",
+    "parallels",
+    "pretrain_snapshot",
+    "distillation.teacher",
+    "gan_params.condition",
+    "gan_params.measured_by",
+    "gan_params.pretrain_snapshot_g",
+    "gan_params.pretrain_snapshot_d",
+)
 """Keys that say where something lies, which may be elsewhere on another machine."""
 FREE = (
     "epoch",
+    "gan_params.epoch",
     "log_every",
     "data_cache",
     "keep_freed_memory",

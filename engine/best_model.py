@@ -1,10 +1,10 @@
-"""model_best.pth: which model of a run is the best, and that it gets to the disk."""
+"""Which model of a run is the best, and that it gets to the disk."""
 
 import logging
+from collections.abc import Callable
+from pathlib import Path
 
-from engine.run_folder import RunFolder
-from engine.training import Training
-from evaluate.core.plugins import Evaluation
+from engine.resumable import Resumable
 from utils.checkpoint import Checkpoint, save_checkpoint
 from utils.distributed import this_process
 from utils.errors import DataError
@@ -19,27 +19,24 @@ class BestModel:
     score that a saved state remembers is always that of the file. Only the first process writes.
     """
 
-    def __init__(self, training: Training, folder: RunFolder) -> None:
+    def __init__(self, training: Resumable, path: Path) -> None:
         self.training = training
-        self.path = folder.best
+        self.path = path
         self._waiting: tuple[float | None, Checkpoint] | None = None
 
-    def offer(self, evaluation: Evaluation | None) -> None:
-        """Keep the model as it is now if it is better than every one before.
+    def offer(self, score: float | None, checkpoint: Callable[[], Checkpoint]) -> None:
+        """Keep a model if it is better than every one before.
 
         Args:
-            evaluation: of the model; None where none was due, or evaluation is off.
+            score: of the model, the higher the better; None: nothing is measured, and the last one is kept.
+            checkpoint: makes what is kept of it, with memory of its own.
         """
-        if not this_process().is_main:
-            return
-        training = self.training
-        evaluating = training.params.evaluation_params.type is not None
-        if not evaluating or (evaluation is not None and self._is_better(evaluation.score)):
-            model = {name: tensor.detach().cpu().clone() for name, tensor in training.network.state_dict().items()}
-            params = training.params.model_dump(mode="json")
-            metrics = {} if evaluation is None else evaluation.metrics
-            score = None if evaluation is None else evaluation.score
-            self._waiting = score, Checkpoint(model, params, training.pids, metrics)
+        if this_process().is_main and (score is None or self._is_better(score)):
+            self._waiting = score, checkpoint()
+        self.try_again()
+
+    def try_again(self) -> None:
+        """Write the model that still waits to be written, if there is one and it can be."""
         try:
             self.settle()
         except DataError as error:

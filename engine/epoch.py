@@ -6,16 +6,17 @@ from engine.batches import train_batches
 from engine.health import DivergedError, sampler_complaint
 from engine.meter import Means
 from engine.optim import learning_rates, set_learning_rates, set_train_mode
+from engine.pauses import Pauses
 from engine.progress import Progress
 from engine.recorder import Recorder
-from engine.requests import Asked, Requests
 from engine.schedule import lr_factor
 from engine.state_writer import StateWriter
 from engine.step import TrainBatch
 from engine.training import Training
-from utils.distributed import this_process, wait_for_all
+from losses.criterion import Losses
+from utils.distributed import this_process
 from utils.errors import ToldElsewhereError
-from utils.interrupts import Interrupted, interrupts_noted
+from utils.interrupts import interrupts_noted
 
 
 class EpochSteps:
@@ -31,7 +32,7 @@ class EpochSteps:
         self.training = training
         self.recorder = recorder
         self.writer = writer
-        self.requests = Requests()
+        self.pauses = Pauses(training, writer, self._collect)
         params, dist = training.params, this_process()
         self.batches = training.batches(training.epoch)
         self.num_steps = training.steps_per_epoch
@@ -61,8 +62,8 @@ class EpochSteps:
                     self.recorder.batch(batches[0].pixels, params.data_augmentation.normalisation, 1)
                 self._step(batches, progress)
                 training.seconds = time.monotonic() - start
-                self._stop_or_save(request.number)
-            self._stop(self.requests.close().stop)
+                self.pauses.after_step(request.number)
+            self.pauses.after_last_step()
 
     def _step(self, batches: list[TrainBatch], progress: Progress) -> None:
         """One step: losses, gradients, and then the weights."""
@@ -75,8 +76,9 @@ class EpochSteps:
         found = stepper.gradients(batches, training.step, self.spectral, watch=is_read)
         self.writer.wait_until_copied()
         stepper.update(found.finite)
+        losses = self._teach_generator(batches, found.losses)
         images = self.batches[(number - 1) * params.accumulate_steps : number * params.accumulate_steps]
-        training.meter.add(training.step, images, found.losses, found.finite, found.silent)
+        training.meter.add(training.step, images, losses, found.finite, found.silent)
         training.step += 1
         # On a CPU it costs nothing to know at once whether a step came to nothing.
         if is_read or number == self.num_steps or (found.finite.device.type == "cpu" and not found.finite):
@@ -86,9 +88,22 @@ class EpochSteps:
             self.recorder.scalars("train", {**recent.losses, **recent.measures, **rates}, training.step)
             progress.update(number * self.images_per_step, shown(recent))
 
+    def _teach_generator(self, batches: list[TrainBatch], found: list[Losses]) -> list[Losses]:
+        """Let a generator that is trained along learn from the batches; adds what that came to to the measures."""
+        training = self.training
+        if training.mixing is None:
+            return found
+        first = training.step * len(batches)
+        learnt = [training.mixing.learn(batch.real, first + place) for place, batch in enumerate(batches)]
+        return [
+            losses._replace(measures={**losses.measures, **more}) for losses, more in zip(found, learnt, strict=True)
+        ]
+
     def _collect(self) -> None:
         """Read what the steps since the last time came to, and look whether they are as they should be."""
         training = self.training
+        if training.mixing is not None:
+            training.mixing.check(training.step)
         for step in training.meter.collect():
             # As people count, and as the curves do: the first step is step 1.
             number = step.number + 1
@@ -101,40 +116,11 @@ class EpochSteps:
             try:
                 training.health.bad_step(number, step.losses, files, self._circumstances())
             except DivergedError:
-                self._save(now=True)
+                self.pauses.save(now=True)
                 # All have found it out; that of the first gets into train_log as well.
                 if not this_process().is_main:
                     raise ToldElsewhereError from None
                 raise
-
-    def _stop_or_save(self, signal_number: int) -> None:
-        """Save the state if it is time to, and stop if any process was asked to."""
-        training, options = self.training, self.training.params.checkpoint
-        elapsed = time.monotonic() - self.writer.last_save
-        is_time = this_process().is_main and 0 < 60 * options.every_minutes <= elapsed
-        asked = self.requests.exchange(Asked(signal_number, is_time))
-        self._stop(asked.stop)
-        is_last = training.step - self.first == self.num_steps
-        by_steps = options.every_steps and training.step % options.every_steps == 0
-        if is_last or by_steps or asked.save:
-            self._save()
-
-    def _stop(self, signal_number: int) -> None:
-        if signal_number:
-            self._save(now=True)
-            raise Interrupted(signal_number)
-
-    def _save(self, *, now: bool = False) -> None:
-        """Hand the state to the writer; every process must call this."""
-        training = self.training
-        self._collect()
-        where, state = f"step {training.step}", training.state()
-        if now:
-            self.writer.write_now(state, where)
-            # A process that ended earlier would make torchrun end the one that writes.
-            wait_for_all()
-        else:
-            self.writer.write(state, training.updated_tensors(), where)
 
     def _look_at_batches(self) -> None:
         """Warn of a sampler that does not do what it should."""

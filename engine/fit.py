@@ -6,6 +6,8 @@ import time
 
 from engine.best_model import BestModel
 from engine.epoch import EpochSteps, shown
+from engine.gan import snapshots
+from engine.gan.sampling import sample_grid
 from engine.meter import Means
 from engine.optim import learning_rates
 from engine.recorder import Recorder
@@ -17,6 +19,7 @@ from evaluate.core.table import metrics_table
 from models.network import Embedder
 from models.sync_bn import average_buffers
 from utils.agreement import agreed
+from utils.checkpoint import Checkpoint, save_checkpoint
 from utils.distributed import this_process, wait_for_all
 from utils.out_of_memory import out_of_memory_told
 
@@ -32,9 +35,9 @@ def fit(training: Training, folder: RunFolder, recorder: Recorder, writer: State
         DataError: the best model or metrics.jsonl could not be written to the end; last.pth is left to go on from.
     """
     params = training.params
-    best = BestModel(training, folder)
+    best = BestModel(training, folder.best)
     spectral_acted = False
-    while training.epoch < params.epoch:
+    while training.epoch < training.num_epochs:
         if training.spectral_acts() and not spectral_acted:
             spectral_acted = True
             logger.info("the spectral transform acts from epoch %d on", training.epoch + 1)
@@ -45,6 +48,7 @@ def fit(training: Training, folder: RunFolder, recorder: Recorder, writer: State
     with agreed():
         best.settle()
         recorder.settle()
+        keep_generator(training, folder)
     # All are through: what fails in one from here on would make torchrun begin again.
     wait_for_all()
     if this_process().is_main:
@@ -69,9 +73,30 @@ def finish_epoch(training: Training, best: BestModel, recorder: Recorder) -> Non
     is_due = training.epoch % params.evaluation_params.every_epochs == 0 or training.epoch == params.epoch
     evaluating = params.evaluation_params.type is not None
     evaluation = evaluate_network(training) if evaluating and is_due else None
-    best.offer(evaluation)
+    if evaluation is not None or not evaluating:
+        best.offer(evaluation and evaluation.score, lambda: checkpoint_of(training, evaluation))
+    else:
+        best.try_again()
     seconds = training.seconds + time.monotonic() - start
     record_epoch(training, recorder, recent, means, evaluation, seconds)
+
+
+def keep_generator(training: Training, folder: RunFolder) -> None:
+    """Write the generator that was trained along, if there is one, as it is in the end.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    learner = None if training.mixing is None else training.mixing.learner
+    if learner is not None and this_process().is_main:
+        save_checkpoint(folder.generator, snapshots.checkpoint_of(learner, training.params, training.pids, {}))
+
+
+def checkpoint_of(training: Training, evaluation: Evaluation | None) -> Checkpoint:
+    """The network as it is, a copy, with what an evaluation said of it."""
+    model = {name: tensor.detach().cpu().clone() for name, tensor in training.network.state_dict().items()}
+    metrics = {} if evaluation is None else evaluation.metrics
+    return Checkpoint(model, training.params.model_dump(mode="json"), training.pids, metrics)
 
 
 def evaluate_network(training: Training) -> Evaluation:
@@ -103,6 +128,9 @@ def record_epoch(
     if evaluation is not None:
         record["metrics"] = evaluation.metrics
         recorder.evaluation(evaluation, training.step)
+    if training.mixing is not None and training.mixing.learner is not None:
+        samples = sample_grid(training.mixing.generator, training.mixing.conditions, params.seed)
+        recorder.images("samples", samples, training.step)
     training.records.append(record)
     recorder.scalars("epoch", {**means.measures, "examples_per_second": speed}, training.step)
     recorder.epochs(training.records)

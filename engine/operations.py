@@ -11,16 +11,20 @@ from pathlib import Path
 
 import torch
 
-from config.load import load_params
+from config.load import OPERATION, load_params, operation_of
 from config.params import Params
 from data.dataset import summary_table
 from data.lmdb_writing import pack_dataset
 from data.samples import sorted_pids
 from data.synthetic import make_synthetic
 from engine.alike import check_machines
+from engine.gan.mixing import check_mixing
+from engine.gan.run import GENERATOR
+from engine.gan.sampling import write_samples
 from engine.launch import joined, launch, needs_launch
 from engine.outline import describe_training
-from engine.run import held, train_run
+from engine.reid import REID
+from engine.run import Kind, held, train_run
 from engine.run_folder import RunFolder, is_run, open_run_folder, run_folder, write_params
 from engine.teacher import load_teacher
 from engine.training import read_training_data, start_network
@@ -32,6 +36,9 @@ from utils.distributed import from_main, this_process
 from utils.errors import DataError, ParamsError
 from utils.memory import keep_freed_memory
 from utils.torchrun import num_restarts
+
+NEEDED_TO_SAMPLE = ("batches_dir", "gan_params.condition")
+"""Keys that say where what a conditioned generator needs lies; it may have been moved since."""
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +59,23 @@ def start_train(params: Params, name: str, notes: Sequence[str]) -> None:
     With several GPUs in `parallels` the command starts itself once for each. Started once more by torchrun, because a
     process died, the run goes on.
     """
+    _start(REID, params, name, notes)
+
+
+def train_gan(params: Params, name: str, notes: Sequence[str]) -> None:
+    """Train a person generator in `working_dir/name`, on one device.
+
+    Raises:
+        ParamsError: `parallels` names several, or generated images are to be mixed in.
+    """
+    if len(params.parallels) > 1:
+        raise ParamsError(f"parallels: train_gan trains on one device, got {len(params.parallels)}; name one")
+    if params.gan_params.mix_ratio > 0:
+        raise ParamsError("gan_params.mix_ratio: is for start_train, where a re-ID network learns; set 0 for train_gan")
+    _start(GENERATOR, params, name, notes)
+
+
+def _start(kind: Kind, params: Params, name: str, notes: Sequence[str]) -> None:
     if needs_launch(params.parallels):
         raise SystemExit(launch(len(params.parallels)))
     with joined_to_train(params) as device:
@@ -64,8 +88,8 @@ def start_train(params: Params, name: str, notes: Sequence[str]) -> None:
             if is_new:
                 with agreed():
                     if this_process().is_main:
-                        write_params(folder, params)
-            train_run(folder, params, device, notes, is_new=is_new)
+                        write_params(folder, params, kind.operation)
+            train_run(kind, folder, params, device, notes, is_new=is_new)
 
 
 def resume_train(name: str, overrides: Sequence[str]) -> None:
@@ -77,6 +101,7 @@ def resume_train(name: str, overrides: Sequence[str]) -> None:
         LockedError: it is being trained.
     """
     folder = open_run_folder(_working_dir(overrides), name)
+    kind = _kind_of(folder)
     params, notes = load_params(folder.params, plugin_options=plugin_options)
     if not is_finished(folder.path) and needs_launch(params.parallels):
         raise SystemExit(launch(len(params.parallels)))
@@ -85,7 +110,21 @@ def resume_train(name: str, overrides: Sequence[str]) -> None:
         _refuse_finished(folder)
         with held(folder):
             _refuse_finished(folder)
-            train_run(folder, params, device, notes, is_new=False)
+            train_run(kind, folder, params, device, notes, is_new=False)
+
+
+def sample_gan(name: str, overrides: Sequence[str], out: Path, count: int) -> None:
+    """Write pictures of the generator of `working_dir/name`.
+
+    Raises:
+        ParamsError: an override is given other than where something lies: working_dir, or what a conditioned generator
+            needs, batches_dir and gan_params.condition.
+        DataError: there is no such run, or no generator in it.
+    """
+    places = [override for override in overrides if override.partition("=")[0] in NEEDED_TO_SAMPLE]
+    folder = open_run_folder(_working_dir([override for override in overrides if override not in places]), name)
+    params, _ = load_params(folder.params, places, plugin_options=plugin_options)
+    write_samples(folder.path, params, out, count, choose_device(params.parallels))
 
 
 def check_config(params: Params, notes: Sequence[str]) -> None:
@@ -99,6 +138,7 @@ def check_config(params: Params, notes: Sequence[str]) -> None:
     pids = sorted_pids(dataset.train)
     start_network(params, len(pids))  # the files it starts from are there and fit
     load_teacher(params, pids, device)
+    check_mixing(params)
     logger.info("%s\n%s", describe_device(device), describe_training(params, dataset.train))
 
 
@@ -148,6 +188,16 @@ def detach(argv: Sequence[str], working_dir: str, name: str) -> None:
     print(f"training; its log: {folder.log}")
 
 
+def _kind_of(folder: RunFolder) -> Kind:
+    """What the run in a folder trains; folders of a time before they said so hold re-ID runs."""
+    operation = operation_of(folder.params) or REID.operation
+    kinds = {kind.operation: kind for kind in (REID, GENERATOR)}
+    if operation not in kinds:
+        known = " or ".join(kinds)
+        raise DataError(f"{folder.params}: {OPERATION}: no run is begun with {operation!r}; expected {known}")
+    return kinds[operation]
+
+
 def _began_with(folder: RunFolder, params: Params) -> bool:
     """Whether the folder holds a run of these very params; one of others is not what torchrun starts again."""
     return is_run(folder) and load_params(folder.params, plugin_options=plugin_options)[0] == params
@@ -164,8 +214,6 @@ def _working_dir(overrides: Sequence[str]) -> str:
     for override in overrides:
         key, _, value = override.partition("=")
         if key != "working_dir":
-            raise ParamsError(
-                f"--set {override}: a run goes on with the params it began with; only working_dir may be set"
-            )
+            raise ParamsError(f"--set {override}: a run has the params it began with; only working_dir may be set")
         working_dir = value
     return working_dir

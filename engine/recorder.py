@@ -54,7 +54,11 @@ class Recorder:
     def batch(self, pixels: Tensor, normalisation: Any, step: int, most: int = 32) -> None:
         """A grid of the first augmented images as the network sees them; pixels (B, 3, H, W), normalised."""
         shown = denormalise(pixels[:most], normalisation).cpu().numpy()
-        self.events.image("train/batch", _grid(shown), step)
+        self.events.image("train/batch", grid(shown), step)
+
+    def images(self, name: str, images: Tensor, step: int) -> None:
+        """A grid of images (B, 3, H, W) uint8 on the CPU."""
+        self.events.image(name, grid(images.numpy()), step)
 
     def evaluation(self, evaluation: Evaluation, step: int) -> None:
         """The metrics as curves, the pictures as images."""
@@ -91,7 +95,7 @@ class Recorder:
         self._is_written = True
 
 
-def _grid(images: np.ndarray, columns: int = 8) -> np.ndarray:
+def grid(images: np.ndarray, columns: int = 8) -> np.ndarray:
     """(B, 3, H, W) uint8 -> one picture (3, rows * H, columns * W); places left over are black."""
     batch, channels, height, width = images.shape
     rows = -(-batch // columns)

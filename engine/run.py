@@ -3,28 +3,25 @@
 import logging
 import platform
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 from config.params import Params
-from data.samples import Dataset
-from engine.fit import evaluate_network, fit
-from engine.outline import describe_training
 from engine.recorder import Recorder
+from engine.resumable import Resumable
 from engine.run_folder import RunFolder, discard, hold
 from engine.state_writer import StateWriter
-from engine.training import Training, build_training, read_training_data
-from evaluate.core.table import metrics_table
 from utils.agreement import agreed
-from utils.checkpoint import load_checkpoint, save_tensors
+from utils.checkpoint import is_finished, load_checkpoint, save_tensors
 from utils.device import describe_device
 from utils.distributed import from_main, this_process
 from utils.errors import DataError, ParamsError
 from utils.logs import log_to_file
-from utils.out_of_memory import out_of_memory_told
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +40,28 @@ def held(folder: RunFolder) -> Iterator[None]:
         yield
 
 
-def train_run(folder: RunFolder, params: Params, device: torch.device, notes: Sequence[str], *, is_new: bool) -> None:
+class Kind(NamedTuple):
+    """What a run trains."""
+
+    operation: str
+    """That begins such a run."""
+    build: Callable[[Params, torch.device, bool], Resumable]
+    """Reads the data and builds the training; True where its weights come from a saved state."""
+    begin: Callable[[Any, Recorder], None]
+    """What a new training does before its first step, such as measuring the untrained network."""
+    fit: Callable[[Any, RunFolder, Recorder, StateWriter], None]
+    """Trains from where the training stands to the end."""
+    best: Callable[[RunFolder], Path]
+    """The file that is left in the end."""
+
+
+def train_run(
+    kind: Kind, folder: RunFolder, params: Params, device: torch.device, notes: Sequence[str], *, is_new: bool
+) -> None:
     """Train to the end; a run that was stopped before its first state was saved begins anew.
 
     Args:
+        kind: of the folder's run.
         folder: held by this run; holds its params.
         params: those of the folder.
         device: of this process.
@@ -56,9 +71,7 @@ def train_run(folder: RunFolder, params: Params, device: torch.device, notes: Se
     is_begun = from_main(not is_new and folder.last.is_file())
     with _nothing_lost(folder, params, is_new=is_new):
         _log_circumstances(folder, params, device, notes)
-        dataset = read_training_data(params)
-        logger.info("%s", describe_training(params, dataset.train))
-        training = _build(params, dataset, device, resume=is_begun)
+        training = kind.build(params, device, is_begun)
         if is_begun:
             training.restore(folder.last)
         purge_step = None if is_new else _first_step_to_record_again(training) if is_begun else 0
@@ -67,20 +80,15 @@ def train_run(folder: RunFolder, params: Params, device: torch.device, notes: Se
             StateWriter(folder.last, device, recorder.flush, writes=this_process().is_main) as writer,
         ):
             if is_begun:
-                _go_on(training, folder, recorder)
+                _go_on(training, folder, kind.best(folder), recorder)
             else:
-                _begin(training, folder, recorder)
+                kind.begin(training, recorder)
+                _save_first_state(training, folder, recorder)
             writer.written = f"step {training.step}"
-            fit(training, folder, recorder, writer)
+            kind.fit(training, folder, recorder, writer)
 
 
-def _begin(training: Training, folder: RunFolder, recorder: Recorder) -> None:
-    """Measure the untrained network, and save the first state."""
-    params = training.params
-    if params.evaluation_params.type is not None and params.evaluation_params.at_start:
-        untrained = evaluate_network(training)
-        logger.info("before training\n%s", metrics_table(untrained.metrics))
-        recorder.evaluation(untrained, 0)
+def _save_first_state(training: Resumable, folder: RunFolder, recorder: Recorder) -> None:
     recorder.flush()
     state = training.state()
     with agreed():
@@ -88,32 +96,26 @@ def _begin(training: Training, folder: RunFolder, recorder: Recorder) -> None:
             save_tensors(folder.last, state)
 
 
-def _go_on(training: Training, folder: RunFolder, recorder: Recorder) -> None:
+def _go_on(training: Resumable, folder: RunFolder, best: Path, recorder: Recorder) -> None:
     """Tell where the run stands, and bring its other files there."""
-    logger.info("resumed after step %d, in epoch %d of %d", training.step, training.epoch + 1, training.params.epoch)
-    if training.epoch >= training.params.epoch:
+    logger.info("resumed after step %d, in epoch %d of %d", training.step, training.epoch + 1, training.num_epochs)
+    if training.epoch >= training.num_epochs:
         done = training.epoch
         raise ParamsError(f"{folder.params}: epoch: {done} epochs are done; set at least {done + 1} to go on")
     recorder.epochs(training.records)
     if training.best_score is None or not this_process().is_main:
         return
     try:
-        load_checkpoint(folder.best)
+        load_checkpoint(best)
     except DataError as error:
         logger.warning("the best model is lost, so the next one measured is kept, whatever its score: %s", error)
         training.best_score = None
 
 
-def _first_step_to_record_again(training: Training) -> int:
+def _first_step_to_record_again(training: Resumable) -> int:
     """From this step on curves are drawn once more. What belongs to a whole epoch stands at its last step."""
     is_epoch_through = training.step == (training.epoch + 1) * training.steps_per_epoch
     return training.step if is_epoch_through else training.step + 1
-
-
-def _build(params: Params, dataset: Dataset, device: torch.device, *, resume: bool) -> Training:
-    advice = 'set data_cache to "ram" if it is "device", or take a smaller model'
-    with out_of_memory_told(f"putting the network and the images on {device}", advice):
-        return build_training(params, dataset, device, resume=resume)
 
 
 @contextmanager
@@ -124,7 +126,7 @@ def _nothing_lost(folder: RunFolder, params: Params, *, is_new: bool) -> Iterato
     except BaseException as error:
         if not this_process().is_main:
             raise
-        if is_new and not (folder.last.exists() or folder.best.exists()):
+        if is_new and not (folder.last.exists() or is_finished(folder.path)):
             discard(folder)
         elif isinstance(error, KeyboardInterrupt) and folder.last.exists():
             logger.info("stopped; go on with: %s", _command_to_go_on(folder, params))

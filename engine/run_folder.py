@@ -7,8 +7,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from config.load import OPERATION
 from config.params import Params
-from utils.checkpoint import LAST, MODEL_BEST
+from utils.checkpoint import GENERATOR, LAST, MODEL_BEST
 from utils.errors import DataError, ParamsError
 from utils.files import remove_leftovers, write_json
 from utils.locks import locked
@@ -48,6 +49,11 @@ class RunFolder(NamedTuple):
     def best(self) -> Path:
         """The best model so far; with evaluation off, the last."""
         return self.path / MODEL_BEST
+
+    @property
+    def generator(self) -> Path:
+        """The person generator that was trained here, the best so far; there only if one was."""
+        return self.path / GENERATOR
 
     @property
     def last(self) -> Path:
@@ -105,13 +111,13 @@ def hold(folder: RunFolder) -> Iterator[None]:
         raise DataError(f"{folder.path}: cannot be made ({error.strerror}); choose another working_dir") from error
     with locked(folder.path / LOCK, "a training", wait=False):
         # Of the run's own files only: an evaluation may be writing beside them.
-        for path in (folder.params, folder.last, folder.best, folder.metrics):
+        for path in (folder.params, folder.last, folder.best, folder.generator, folder.metrics):
             remove_leftovers(folder.path, path.name)
         yield
 
 
-def write_params(folder: RunFolder, params: Params) -> None:
-    """Begin a new run: write its resolved params into its folder, which the caller holds.
+def write_params(folder: RunFolder, params: Params, operation: str) -> None:
+    """Begin a new run: write its resolved params into its folder, which the caller holds, and what it was begun with.
 
     Raises:
         ParamsError: a run lies there already.
@@ -123,7 +129,7 @@ def write_params(folder: RunFolder, params: Params) -> None:
             "or choose another name"
         )
     try:
-        write_json(folder.params, params.model_dump(mode="json"))
+        write_json(folder.params, {OPERATION: operation, **params.model_dump(mode="json")})
     except BaseException:
         discard(folder)
         raise

@@ -13,15 +13,28 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 
 from engine.buffers import Buffers
+from engine.gan.adversaries import RealBatch
 from engine.optim import fill_momentum
-from losses.criterion import Criterion, Losses
+from losses.criterion import Criterion, Losses, OfGenerated
 from losses.distillation import TeacherOutput
 from models.network import ReidNetwork
+from utils.branches import of_images
 from utils.distributed import this_process
 from utils.errors import ParamsError
 from utils.precision import Precision
 
 logger = logging.getLogger(__name__)
+
+
+class GeneratedImages(NamedTuple):
+    """Images that a generator made for a step."""
+
+    pixels: Tensor
+    """(M, 3, H, W), augmented and normalised as the real ones."""
+    labels: Tensor | None = None
+    """(M,) int64; None: they show nobody."""
+    sources: Tensor | None = None
+    """(M,) int64: the images of the batch that they were made from; None: from none."""
 
 
 class TrainBatch(NamedTuple):
@@ -33,6 +46,10 @@ class TrainBatch(NamedTuple):
     """(B,) int64."""
     taught: TeacherOutput | None = None
     """What the teacher makes of the same pixels; None without one."""
+    generated: GeneratedImages | None = None
+    """None where the step learns from real images only."""
+    real: RealBatch | None = None
+    """What a generator that is trained along learns from; None without one."""
 
 
 class LossModule(nn.Module):
@@ -52,9 +69,15 @@ class LossModule(nn.Module):
 
     def forward(self, batch: TrainBatch, step: int, spectral: bool) -> tuple[Tensor, Losses]:
         """The sum of all losses, and each of them with the measures ("accuracy" among them), without gradient."""
+        made, of_made = batch.generated, None
+        pixels = batch.pixels if made is None else torch.cat([batch.pixels, made.pixels])
         with self.precision.autocast(batch.pixels.device):
-            output = self.network(batch.pixels, spectral)
-        terms, measures = self.criterion(output, batch.labels, step, batch.taught)
+            output = self.network(pixels, spectral)
+        if made is not None:
+            number = len(batch.pixels)
+            of_made = OfGenerated(of_images(output, slice(number, None)), made.labels, made.sources)
+            output = of_images(output, slice(number))
+        terms, measures = self.criterion(output, batch.labels, step, batch.taught, of_made)
         logits = torch.cat([branch.scores.logits.detach() for branch in output.values()])
         accuracy = (logits.argmax(-1) == batch.labels).float().mean()
         detached = {name: term.detach() for name, term in terms.items()}

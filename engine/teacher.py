@@ -1,6 +1,5 @@
 """The teacher of a distillation: a network trained before, frozen, that looks at the same augmented batch."""
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from typing import Literal
@@ -11,7 +10,7 @@ from torch.nn import functional as F
 
 from config.params import Params
 from data.augmentation.normalisation import normalise_unit, unit_again
-from evaluate.core.trained import Trained, find_network, load_trained_network
+from evaluate.core.trained import Trained, digest_of, find_network, load_trained_network
 from losses.distillation import TeacherOutput
 from utils.branches import whole_embedding, whole_logits
 from utils.errors import DataError
@@ -32,7 +31,7 @@ class Teacher:
         network = trained.network.requires_grad_(False).eval()
         self.network = network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.embedding_dim = trained.network.embedding_dim
-        self.digest = _digest(trained)
+        self.digest = digest_of(trained)
         """Tells one teacher from another: a run goes on with the teacher it began with."""
 
     def __call__(self, pixels: Tensor, normalisation: Literal["imagenet", "half"]) -> TeacherOutput:
@@ -84,12 +83,3 @@ def load_teacher(params: Params, pids: Sequence[int], device: torch.device) -> T
     model = trained.params.model_params.model
     logger.info("teacher %s: %s with an embedding of %d", path, model, teacher.embedding_dim)
     return teacher
-
-
-def _digest(trained: Trained) -> str:
-    """Of the weights, and of how images are shown to them."""
-    params = trained.params
-    digest = hashlib.sha256(f"{params.img_h} {params.img_w} {params.data_augmentation.normalisation}".encode())
-    for tensor in trained.network.state_dict().values():
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

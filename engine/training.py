@@ -13,12 +13,13 @@ from data.kept import KeptImages, build_kept_images
 from data.samples import Dataset, sorted_pids
 from data.store import ImageStore, build_store
 from engine.alike import check_alike
-from engine.belonging import belonging_of, check_belonging
+from engine.belonging import belonging_of
 from engine.buffers import named_buffers
+from engine.gan.mixing import Mixing, build_mixing, num_generated
 from engine.health import Health
-from engine.meter import Meter
 from engine.optim import build_optimizer, freeze_all_but_classifiers
 from engine.outline import batches_of_all, num_processes
+from engine.resumable import Resumable
 from engine.step import LossModule, Stepper, choose_compilation
 from engine.teacher import Teacher, load_teacher
 from evaluate.core.plugins import load_plugin
@@ -27,24 +28,17 @@ from models.network import ReidNetwork, build_network
 from models.pretrained import load_imagenet, load_snapshot
 from models.sync_bn import synchronised
 from utils.agreement import agreed
-from utils.checkpoint import load_tensors
 from utils.distributed import gather_objects, this_process
-from utils.errors import DataError
 from utils.precision import choose_precision
 from utils.randomness import INITIAL_WEIGHTS, seed_for
 
 logger = logging.getLogger(__name__)
 
-COUNTERS = ("epoch", "step", "seconds", "best_score", "best_accuracy", "records")
-"""Plain values of a training that its state holds under their own names."""
 
+@dataclass(kw_only=True)
+class Training(Resumable):
+    """The training of a re-ID network."""
 
-@dataclass
-class Training:
-    """A run under way. Counters and best values change by assignment; the rest is built once."""
-
-    params: Params
-    device: torch.device
     pids: list[int]
     """Sorted pids of the training set; the position is the class index."""
     labels: torch.Tensor
@@ -60,26 +54,12 @@ class Training:
     """Decoded test images, from one evaluation to the next; None where they would not fit."""
     teacher: Teacher | None
     """Shows the network how similar classes and images are; None without distillation."""
-    steps_per_epoch: int
-    """The same in every epoch."""
-    belongs_to: dict[str, Any]
-    """What a state of this run belongs to."""
     health: Health
     """Looks after the numbers."""
-    meter: Meter = field(default_factory=Meter)
-    """Losses and measures of the epoch under way."""
-    epoch: int = field(default=0)
-    """Epochs done, each with its evaluation."""
-    step: int = field(default=0)
-    """Steps done."""
-    seconds: float = field(default=0.0)
-    """Time that the steps of the epoch under way have taken."""
-    best_score: float | None = field(default=None)
-    """Score of model_best.pth; None while no evaluation has chosen one."""
+    mixing: Mixing | None
+    """Makes generated images for the batches; None: there are real ones only."""
     best_accuracy: float = field(default=0.0)
     """Highest training accuracy of an epoch."""
-    records: list[dict[str, Any]] = field(default_factory=list)
-    """What metrics.jsonl says of each epoch."""
 
     def batches(self, epoch: int) -> list[list[int]]:
         """An epoch's batches over all processes, as indices of training images."""
@@ -94,22 +74,17 @@ class Training:
             and self.best_accuracy >= model.spectral_start_accuracy
         )
 
-    def state(self) -> dict[str, Any]:
-        """Everything that decides how the run goes on, after any step; every process must call this.
-
-        There are no states of random generators in it: whatever is drawn follows from the seed and the step, the order
-        of the images from the seed and the epoch. The meter must have been read.
-        """
+    def parts(self) -> dict[str, Any]:
+        """Network, losses and optimizer; every process must call this."""
         return {
-            "belongs_to": self.belongs_to,
             "model": self.network.state_dict(),
             "criterion": self.criterion.state_dict(),
             "buffers": self._buffers_of_all(),
             "optimizer": self.stepper.optimizer.state_dict(),
             "scaler": self.stepper.scaler.state_dict(),
-            "meter": self.meter.state(),
             "health": self.health.state(),
-            **{name: getattr(self, name) for name in COUNTERS},
+            "mixing": {} if self.mixing is None else self.mixing.state(),
+            "best_accuracy": self.best_accuracy,
         }
 
     def updated_tensors(self) -> list[torch.Tensor]:
@@ -118,26 +93,8 @@ class Training:
         kept = [value for entry in optimizer for value in entry.values() if isinstance(value, torch.Tensor)]
         return [*self.network.parameters(), *self.criterion.parameters(), *kept]
 
-    def restore(self, path: Path) -> None:
-        """Go on from a saved state; every process must call this.
-
-        Raises:
-            DataError: the file is missing or damaged, or belongs to other data, settings or means.
-        """
-        with agreed():
-            state = load_tensors(path)
-            if not (
-                isinstance(state, dict) and isinstance(state.get("belongs_to"), dict) and {*COUNTERS} <= state.keys()
-            ):
-                raise DataError(f"{path}: not the state of a training; the run cannot go on from it")
-            check_belonging(path, state["belongs_to"], self.belongs_to)
-            try:
-                self._restore(state)
-            except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-                raise DataError(f"{path}: its state does not fit this run ({reason})") from error
-
-    def _restore(self, state: dict[str, Any]) -> None:
+    def restore_parts(self, state: dict[str, Any]) -> None:
+        """Take over what `parts` gave."""
         self.network.load_state_dict(state["model"])
         self.criterion.load_state_dict(state["criterion"])
         if state["buffers"]:
@@ -146,10 +103,10 @@ class Training:
                 buffer.copy_(own[name])
         self.stepper.optimizer.load_state_dict(state["optimizer"])
         self.stepper.scaler.load_state_dict(state["scaler"])
-        self.meter.restore(state["meter"])
         self.health.restore(state["health"])
-        for name in COUNTERS:
-            setattr(self, name, state[name])
+        if self.mixing is not None:
+            self.mixing.restore(state["mixing"])
+        self.best_accuracy = state["best_accuracy"]
 
     def _buffers_of_all(self) -> list[dict[str, torch.Tensor]]:
         """What is not the same in all processes: each normalises by its own part of a batch, and averages that."""
@@ -190,6 +147,7 @@ def build_training(params: Params, dataset: Dataset, device: torch.device, *, re
     with agreed():
         precision, compilation = choose_precision(params.precision, device), choose_compilation(params.compile, device)
         teacher = load_teacher(params, pids, device)
+        mixing = build_mixing(params, dataset.train, device, resume=resume)
         torch.manual_seed(seed_for(INITIAL_WEIGHTS, params.seed))
         network = build_network(params.model_params, len(pids)) if resume else start_network(params, len(pids))
     network = _made_ready(network, params, device)
@@ -200,6 +158,8 @@ def build_training(params: Params, dataset: Dataset, device: torch.device, *, re
         embedding_dim=network.embedding_dim,
         teacher_dim=0 if teacher is None else teacher.embedding_dim,
         seed=params.seed,
+        generated_share=num_generated(params) / params.images_per_step,
+        lambda_consistency=params.gan_params.lambda_consistency,
     ).to(device)
     optimizer = build_optimizer(params, network, criterion)
     module = LossModule(network, criterion, precision)
@@ -207,10 +167,12 @@ def build_training(params: Params, dataset: Dataset, device: torch.device, *, re
         "kind of device": device.type,
         "precision": precision.name,
         "teacher": None if teacher is None else teacher.digest,
+        "generator": None if mixing is None else mixing.digest,
     }
     return Training(
         params=params,
         device=device,
+        num_epochs=params.epoch,
         pids=pids,
         labels=torch.tensor(labels),
         images=[sample.path for sample in dataset.train],
@@ -223,6 +185,7 @@ def build_training(params: Params, dataset: Dataset, device: torch.device, *, re
         steps_per_epoch=len(batches_of_all(params, labels, 0)) // params.accumulate_steps,
         belongs_to=belonging_of(params, dataset, means),
         health=Health(params.max_bad_steps),
+        mixing=mixing,
     )
 
 

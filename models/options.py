@@ -65,6 +65,27 @@ class ModelParams(Options):
     """Training accuracy of an epoch after which the spectral transform acts; spectral_start_epoch must be over too."""
 
 
+class GeneratorOptions(Options):
+    """The networks of the person generator."""
+
+    img_h: Literal[64, 128, 256] = 64
+    """Height of the generated pictures, pixels; they are half as wide."""
+    input_dim: int = Field(default=128, ge=1)
+    """Size of the noise that a picture is made from, a vector of unit length."""
+    ngf: int = Field(default=16, ge=1)
+    """Channels of the generator's largest map; the smallest has up to 16 times as many."""
+    ndf: int = Field(default=32, ge=1)
+    """Channels of the discriminator's largest map; the smallest has up to eight times as many."""
+    spectral_norm: bool = True
+    """Spectral normalisation (Miyato et al. 2018) of every layer of the discriminator."""
+    condition: str = ""
+    """Checkpoint or run folder of a re-ID network whose embedding says whom to show; "" = anybody."""
+    pretrain_snapshot_g: str = ""
+    """Generator to start from, or to take pictures from: a run folder or a file of train_gan; "" = none."""
+    pretrain_snapshot_d: str = ""
+    """Discriminator to start from, from such a file too; "" = none."""
+
+
 class ModelOptions(Options):
     """The keys of params.json that `models/` reads."""
 

@@ -43,6 +43,23 @@ class BranchOutput(NamedTuple):
     """None where the spectral transform does not act."""
 
 
+def of_images(output: Mapping[str, BranchOutput], images: slice) -> dict[str, BranchOutput]:
+    """What a network gave for some images of the batch.
+
+    Raises:
+        ValueError: the spectral transform acted; what it gives belongs to the whole batch.
+    """
+
+    def part(branch: BranchOutput) -> BranchOutput:
+        if branch.spectral is not None:
+            raise ValueError("the output of the spectral transform cannot be parted")
+        lengths = branch.scores.lengths
+        scores = ClassScores(branch.scores.logits[:, images], None if lengths is None else lengths[:, images])
+        return BranchOutput(branch.features[:, images], branch.embeddings[:, images], scores)
+
+    return {name: part(branch) for name, branch in output.items()}
+
+
 def whole_embedding(output: Mapping[str, BranchOutput]) -> Tensor:
     """Embeddings of all parts of all branches end to end: (B, D), as retrieval compares them."""
     return end_to_end([branch.embeddings for branch in output.values()])

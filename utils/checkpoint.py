@@ -19,6 +19,8 @@ from utils.seal import Seal, SealingFile
 FORMAT = 1
 MODEL_BEST = "model_best.pth"
 """In a run's folder: the best model so far; with evaluation off, the last."""
+GENERATOR = "generator.pth"
+"""In a run's folder: the person generator that was trained in it."""
 LAST = "last.pth"
 """In a run's folder: everything needed to go on; there only while the run is unfinished."""
 _START_BEFORE_ARCHIVES = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")
@@ -39,8 +41,8 @@ class Checkpoint(NamedTuple):
 
 
 def is_finished(run: Path) -> bool:
-    """Whether the run in a folder is through: it has its model, and nothing to go on from."""
-    return (run / MODEL_BEST).is_file() and not (run / LAST).exists()
+    """Whether the run in a folder is through: it has its model or its generator, and nothing to go on from."""
+    return any((run / name).is_file() for name in (MODEL_BEST, GENERATOR)) and not (run / LAST).exists()
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 
 # What a stream of random numbers is for; two purposes never share one.
 INITIAL_WEIGHTS, AUGMENTATION, PIXELS, MODEL, BRANCHES = range(5)
+# Of the person generator: its training, its samples, and its images in the training of a re-ID network.
+ADVERSARIES, REAL_PICTURES, SAMPLES, GENERATED, GENERATED_AUGMENTATION, GENERATED_PIXELS = range(5, 11)
 
 
 def seed_for(purpose: int, seed: int, *where: int) -> int:

@@ -1,12 +1,13 @@
 """What no section can check alone: settings that are fine by themselves and impossible together."""
 
-from config.checks import batches, evaluation, losses, network, spectral, training
+from config.checks import batches, evaluation, generator, losses, network, spectral, training
 from config.checks.conflict import Check
 from config.eval_params import EvalParams
 from config.params import Params
 
 CHECKS: tuple[Check[Params], ...] = (
     *batches.CHECKS,
+    *generator.CHECKS,
     *losses.CHECKS,
     *network.CHECKS,
     *spectral.CHECKS,

@@ -1,10 +1,12 @@
 """A trained network as it lies on disk."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from config.load import params_from_dict
 from config.params import Params
@@ -56,6 +58,9 @@ def load_trained_network(path: Path) -> Trained:
         network = build_network(params.model_params, len(checkpoint.labels))
     check_finite(path, checkpoint.model)
     own = network.state_dict()
+    if checkpoint.model and own.keys().isdisjoint(checkpoint.model):
+        # Else the message would name every weight of either.
+        raise DataError(f"{path}: holds no re-ID network; name a file that start_train made, {MODEL_BEST}")
     try:
         # In the types of the network: they take the place of its own tensors.
         weights = {
@@ -63,5 +68,33 @@ def load_trained_network(path: Path) -> Trained:
         }
         network.load_state_dict(weights, assign=True)
     except RuntimeError as error:
-        raise DataError(f"{path}: the weights do not fit the params beside them ({error})") from error
+        raise DataError(f"{path}: {_why(checkpoint.model, own)}") from error
     return Trained(params, checkpoint.labels, network)
+
+
+def digest_of(trained: Trained) -> str:
+    """Tells one network from another: of the weights, and of how images are shown to them."""
+    params = trained.params
+    shown = f"{params.img_h} {params.img_w} {params.data_augmentation.normalisation}"
+    return digest_of_weights(trained.network.state_dict(), shown)
+
+
+def digest_of_weights(weights: Mapping[str, Tensor], more: str = "") -> str:
+    """SHA-256 of tensors in their order, and of a text, in hexadecimal."""
+    digest = hashlib.sha256(more.encode())
+    for tensor in weights.values():
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _why(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """Why weights do not fit a network, in a few words."""
+    if any(name.startswith("generator.") for name in weights):
+        return "holds a person generator, not a re-ID network"
+    differing = [
+        name
+        for name in {**own, **weights}
+        if name not in own or name not in weights or own[name].shape != weights[name].shape
+    ]
+    more = f" and {len(differing) - 2} more" if len(differing) > 2 else ""
+    return f"the weights do not fit the params beside them: {', '.join(differing[:2])}{more}"

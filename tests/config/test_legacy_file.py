@@ -39,7 +39,7 @@ OLD = {
     "asoftmax_params": {"margin": [0, 0.1, 0.3], "scale": 15, "step": 1000},
     "softmax_only": "false",
     "focal_loss": "true",
-    "gan_params": {"input_dim": 100, "ngf": 64, "ndf": 64, "adv_train": "false", "d_update_freq": 2},
+    "gan_params": {"input_dim": 100, "ngf": 64, "ndf": 64, "adv_train": "false", "d_update_freq": 2, "preheating": 500},
 }
 NEW = {
     "batches_dir": "datasets/market",
@@ -86,6 +86,14 @@ NEW = {
     "softmax_margin": [0, 0.1, 0.3],
     "softmax_margin_step": 1000,
     "focal_gamma": 2,
+    "gan_params": {
+        "input_dim": 100,
+        "ngf": 64,
+        "ndf": 64,
+        "adv_train": False,
+        "d_update_freq": 2,
+        "preheat_steps": 500,
+    },
 }
 # A file has one of each pair.
 OTHER_SPELLINGS = {"data_augmentation.colour_jittering"}
@@ -96,6 +104,7 @@ TEXTS = {
     "imagenet_pretrain",
     "fine_tune",
     "tri_loss_params.use_adaptive_weight",
+    "gan_params.adv_train",
 }
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from config.params import Params
 from engine.optim import build_optimizer
 from engine.step import LossModule, Stepper, TrainBatch
-from losses.criterion import Criterion, Losses, build_criterion
+from losses.criterion import Criterion, Losses, OfGenerated, build_criterion
 from losses.distillation import TeacherOutput
 from losses.options import LossOptions
 from models.network import build_network
@@ -43,8 +43,9 @@ class FaultyCriterion(Criterion):
         labels: Tensor,
         step: int = 0,
         teacher: TeacherOutput | None = None,
+        generated: OfGenerated | None = None,
     ) -> Losses:
-        terms, measures = super().forward(output, labels, step, teacher)
+        terms, measures = super().forward(output, labels, step, teacher, generated)
         if step >= BAD and this_process().rank == self.rank:
             terms["fault"] = self.fault(output["global"].features)
         return Losses(terms, measures)

@@ -37,6 +37,7 @@ def test_a_step_has_as_many_batches_as_are_averaged_over(training: Training) -> 
         assert first.pixels.shape == (8, 3, 64, 32)
         assert [first.labels.tolist(), second.labels.tolist()] == [training.labels[each].tolist() for each in indices]
         assert not torch.equal(first.pixels, second.pixels)
+        assert (first.taught, first.generated, first.real) == (None, None, None)
 
 
 def test_a_later_start_meets_the_same_batches_and_the_same_chance(training: Training) -> None:

@@ -5,22 +5,33 @@ import pytest
 
 from engine import best_model
 from engine.best_model import BestModel
-from engine.run_folder import RunFolder
+from engine.fit import checkpoint_of
 from engine.training import Training
 from evaluate.core.plugins import Evaluation
+from models.network import ReidNetwork
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import DataError
 
 
 @pytest.fixture
 def best(training: Training, tmp_path: Path) -> BestModel:
-    return BestModel(training, RunFolder(str(tmp_path), "run"))
+    return BestModel(training, tmp_path / "model_best.pth")
+
+
+def training_of(best: BestModel) -> Training:
+    assert isinstance(best.training, Training)
+    return best.training
+
+
+def network_of(best: BestModel) -> ReidNetwork:
+    return training_of(best).network
 
 
 def offer(best: BestModel, score: float, bias: float) -> None:
     """Offer a model that is known by a bias of its own."""
-    best.training.network.state_dict()["backbone.bn1.bias"].fill_(bias)
-    best.offer(Evaluation(score, "mAP", {"mAP": score}, {}, {}))
+    network_of(best).state_dict()["backbone.bn1.bias"].fill_(bias)
+    evaluation = Evaluation(score, "mAP", {"mAP": score}, {}, {})
+    best.offer(score, lambda: checkpoint_of(training_of(best), evaluation))
 
 
 def kept(best: BestModel) -> float:
@@ -36,18 +47,15 @@ def test_only_a_better_model_replaces_the_best(best: BestModel) -> None:
     assert kept(best) == 1.0
     offer(best, 0.6, 4.0)
     assert kept(best) == 4.0
-    best.offer(None)  # an epoch without evaluation
+    best.try_again()  # an epoch without evaluation
     assert load_checkpoint(best.path).metrics == {"mAP": 0.6}
     assert best.training.best_score == 0.6
 
 
 def test_without_evaluation_the_last_model_is_kept(best: BestModel) -> None:
-    params = best.training.params
-    off = params.evaluation_params.model_copy(update={"type": None})
-    best.training.params = params.model_copy(update={"evaluation_params": off})
     for bias in (1.0, 2.0):
-        best.training.network.state_dict()["backbone.bn1.bias"].fill_(bias)
-        best.offer(None)
+        network_of(best).state_dict()["backbone.bn1.bias"].fill_(bias)
+        best.offer(None, lambda: checkpoint_of(training_of(best), None))
         assert kept(best) == bias
     assert load_checkpoint(best.path).metrics == {}
 

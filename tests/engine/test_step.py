@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.step import LossModule, Stepper, TrainBatch, choose_compilation
+from engine.step import GeneratedImages, LossModule, Stepper, TrainBatch, choose_compilation
 from losses.criterion import Losses, build_criterion
 from losses.options import LossOptions
 from models.network import ReidNetwork, build_network
@@ -75,6 +75,27 @@ def test_a_step_is_one_of_the_optimizer_on_the_sum_of_the_losses() -> None:
         torch.testing.assert_close(network_of(stepper).state_dict()[name], value)
     right = [(branch.scores.logits.argmax(-1) == batch.labels).float() for branch in output.values()]
     assert losses.measures["accuracy"] == pytest.approx(torch.cat([each.flatten() for each in right]).mean().item())
+
+
+@pytest.mark.parametrize("number", [1, 6])
+def test_generated_images_join_the_real_ones_for_the_forward_pass_alone(number: int) -> None:
+    torch.manual_seed(0)
+    criterion = build_criterion(LOSSES, generated_share=number / 8)
+    module = LossModule(build_network(MODEL, IDENTITIES), criterion, FP32)
+    batch = make_batch(1)
+    pixels = torch.randn(number, 3, 64, 32, generator=torch.Generator().manual_seed(2))
+    loss, losses = module(batch._replace(generated=GeneratedImages(pixels)), 0, False)
+    # In training mode the network normalises over all images it is shown.
+    output = module.network(torch.cat([batch.pixels, pixels]))
+    logits = torch.cat([branch.scores.logits for branch in output.values()])
+    outliers = sum(-part[8:].log_softmax(1).mean(1).sum().item() for part in logits) / 8
+    assert losses.terms["outliers"].item() == pytest.approx(outliers, rel=1e-4)
+    softmax = sum(torch.nn.functional.cross_entropy(part[:8], batch.labels).item() for part in logits)
+    found = sum(term.item() for name, term in losses.terms.items() if name.startswith("softmax"))
+    assert found == pytest.approx(softmax, rel=1e-4)
+    assert loss.item() == pytest.approx(sum(term.item() for term in losses.terms.values()), rel=1e-5)
+    right = (logits[:, :8].argmax(-1) == batch.labels).float().mean().item()
+    assert losses.measures["accuracy"].item() == pytest.approx(right)
 
 
 def test_several_batches_are_one_step_on_the_mean_of_their_losses() -> None:

@@ -24,7 +24,7 @@ def make_stepper(precision: Precision, mode: Literal["on", "graphs", "off"] = "o
 
 
 def on_gpu(seed: int, precision: Precision) -> TrainBatch:
-    pixels, labels, _ = make_batch(seed)
+    pixels, labels, *_ = make_batch(seed)
     return TrainBatch(pixels.cuda().to(precision.dtype).contiguous(memory_format=torch.channels_last), labels.cuda())
 
 

@@ -5,7 +5,15 @@ from typing import Any
 from losses.criterion import Criterion, build_criterion
 from losses.options import Distillation, LossOptions
 
-NOT_LOSS_OPTIONS = ("random_drop_branches", "update_max_loss_branch", "embedding_dim", "teacher_dim", "seed")
+NOT_LOSS_OPTIONS = (
+    "random_drop_branches",
+    "update_max_loss_branch",
+    "embedding_dim",
+    "teacher_dim",
+    "seed",
+    "generated_share",
+    "lambda_consistency",
+)
 
 
 def make_criterion(**settings: Any) -> Criterion:

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from losses.branch_updates import draw_updated_parts, hardest_part, leave_out
-from losses.criterion import Criterion
+from losses.criterion import Criterion, OfGenerated
 from losses.distillation import TeacherOutput
 from tests.losses.conftest import make_criterion
-from utils.branches import GLOBAL, PARTS, BranchOutput, ClassScores, SpectralOutput
+from utils.branches import GLOBAL, PARTS, BranchOutput, ClassScores, SpectralOutput, whole_embedding
 
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
 NUM_PARTS = 4
@@ -146,6 +146,34 @@ def test_no_loss_reaches_a_stripe_left_out_and_every_loss_keeps_its_value(
         assert torch.equal(actual[keep], expected[keep])
     if term.startswith("distillation"):
         assert some_updated.reached(GLOBAL) == {what: [True] for what in reaches}
+
+
+@pytest.mark.parametrize(("term", "reaches"), [
+    ("outliers", {"logits"}), ("generated", {"logits", "lengths"}), ("consistency", {"embeddings"}),
+])  # fmt: skip
+def test_a_stripe_left_out_learns_nothing_from_generated_images_either(
+    term: str, reaches: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = [False, True, False, True]
+    monkeypatch.setattr("losses.criterion.draw_updated_parts", lambda *_: torch.tensor(keep))
+    real, made = Stripes(), Stripes()
+    with torch.no_grad():
+        made.leaves(PARTS)["embeddings"].neg_()
+    settings: dict[str, Any] = {"softmax_margin": 0.2, "generated_share": 1.0, "lambda_consistency": 1.0}
+    labels, sources = (None, None) if term == "outliers" else (LABELS, torch.arange(6).flip(0))
+    found = make_criterion(**settings, random_drop_branches=2)(
+        real.output, LABELS, generated=OfGenerated(made.output, labels, sources)
+    ).terms[term]
+    complete = make_criterion(**settings)(
+        real.output, LABELS, generated=OfGenerated(made.output, labels, sources)
+    ).terms[term]
+    assert torch.equal(found, complete)
+    found.backward()
+    assert made.reached(PARTS) == dict.fromkeys(reaches, keep)
+    assert made.reached(GLOBAL) == {what: [True] for what in reaches}
+    # Nor do real images, of any branch, follow those that were made from them.
+    assert real.reached(PARTS) == real.reached(GLOBAL) == {}
+    assert whole_embedding(real.output).requires_grad
 
 
 def updated_stripes(criterion: Criterion, step: int) -> tuple[bool, ...]:

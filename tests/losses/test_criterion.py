@@ -5,13 +5,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from losses.criterion import Losses, build_criterion
+from losses.criterion import Losses, OfGenerated, build_criterion
 from losses.distillation import TeacherOutput, embedding_distillation, logits_distillation
 from losses.options import Distillation, LossOptions
 from losses.softmax import softmax_loss, subtract_margin
 from losses.triplet import batch_hard, batch_weighted, triplet_loss, triplet_measures
 from tests.losses.conftest import make_criterion
-from utils.branches import GLOBAL, PARTS, BranchOutput, ClassScores, SpectralOutput
+from utils.branches import GLOBAL, PARTS, BranchOutput, ClassScores, SpectralOutput, of_images, whole_embedding
 
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
 EVERYTHING: dict[str, Any] = {
@@ -245,3 +245,73 @@ def test_options_reach_the_losses() -> None:
     assert (built.triplet_on, built.random_drop_branches, built.update_max_loss_branch) == (("parts",), 6, False)
     assert (built.gather_embeddings, built.seed) == (True, 9)
     assert build_criterion(options, update_max_loss_branch=True).update_max_loss_branch
+
+
+def parted(num_real: int) -> tuple[dict[str, BranchOutput], dict[str, BranchOutput], dict[str, BranchOutput]]:
+    """Six images of a network, of which the last were generated: all, the real ones and the generated ones."""
+    output = draw_output(spectral=False)
+    return output, of_images(output, slice(num_real)), of_images(output, slice(num_real, None))
+
+
+@pytest.mark.parametrize("share", [0.5, 2.0])
+def test_generated_images_of_nobody_add_a_term_and_change_no_other(share: float) -> None:
+    _, real, made = parted(4)
+    settings: dict[str, Any] = {"tri_loss_margin": 0.3, "tri_loss_on": ("global", "parts"), "tri_loss_lambda_cls": 0.5}
+    plain = make_criterion(**settings)(real, LABELS[:4])
+    terms, measures = make_criterion(**settings, generated_share=share)(
+        real, LABELS[:4], generated=OfGenerated(made, None, None)
+    )
+    logits = [part for branch in made.values() for part in branch.scores.logits]
+    expected = 0.5 * share * sum(-F.log_softmax(part, dim=1).mean().item() for part in logits)
+    assert terms.pop("outliers").item() == pytest.approx(expected, rel=1e-5)
+    assert {name: term.item() for name, term in terms.items()} == {name: t.item() for name, t in plain.terms.items()}
+    assert {name: value.item() for name, value in measures.items()} == {n: v.item() for n, v in plain.measures.items()}
+
+
+def test_generated_images_of_somebody_are_classified_and_compared_to_their_sources() -> None:
+    output, real, made = parted(4)
+    sources, labels = torch.tensor([3, 0]), LABELS[[3, 0]]
+    criterion = make_criterion(generated_share=0.5, lambda_consistency=0.25, softmax_margin=0.2, label_smoothing=0.1)
+    terms, _ = criterion(real, LABELS[:4], generated=OfGenerated(made, labels, sources))
+    assert set(terms) == {"softmax_parts", "softmax_global", "generated", "consistency"}
+    expected = 0.0
+    for branch in made.values():
+        losses = softmax_loss(subtract_margin(branch.scores, labels, 0.2), labels, 0.1)
+        expected += 0.5 * losses.mean(1).sum().item()
+    assert terms["generated"].item() == pytest.approx(expected, rel=1e-5)
+    embeddings = whole_embedding(output).detach()
+    cosines = F.cosine_similarity(embeddings[4:], embeddings[sources])
+    assert terms["consistency"].item() == pytest.approx(0.5 * 0.25 * (1 - cosines).mean().item(), rel=1e-5)
+    terms["consistency"].backward()
+    for branch in output.values():
+        assert branch.embeddings.grad is not None
+        assert not branch.embeddings.grad[:, :4].any()
+        assert branch.embeddings.grad[:, 4:].any(-1).all()
+
+
+def test_generated_images_may_be_missing_from_a_step_but_not_their_loss() -> None:
+    _, real, made = parted(4)
+    assert "outliers" not in make_criterion(generated_share=0.5)(real, LABELS[:4]).terms
+    assert make_criterion().generated is None
+    assert make_criterion(generated_share=0.5, tri_loss_lambda_cls=0.0).generated is None
+    with pytest.raises(ValueError, match="generated images, but no loss for them"):
+        make_criterion()(real, LABELS[:4], generated=OfGenerated(made, None, None))
+
+
+def test_an_output_is_parted_image_by_image() -> None:
+    output, real, made = parted(4)
+    for name, branch in output.items():
+        for field, parts in (("features", (real, made)), ("embeddings", (real, made))):
+            whole = torch.cat([getattr(part[name], field) for part in parts], dim=1)
+            assert torch.equal(whole, getattr(branch, field))
+        assert torch.equal(real[name].scores.logits, branch.scores.logits[:, :4])
+        assert torch.equal(made[name].scores.logits, branch.scores.logits[:, 4:])
+        lengths, whole_lengths = made[name].scores.lengths, branch.scores.lengths
+        assert lengths is not None
+        assert whole_lengths is not None
+        assert torch.equal(lengths, whole_lengths[:, 4:])
+        assert made[name].spectral is None
+    linear = {GLOBAL: output[GLOBAL]._replace(scores=ClassScores(output[GLOBAL].scores.logits, None))}
+    assert of_images(linear, slice(2))[GLOBAL].scores.lengths is None
+    with pytest.raises(ValueError, match="spectral transform cannot be parted"):
+        of_images(draw_output(), slice(4))

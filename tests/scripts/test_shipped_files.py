@@ -21,7 +21,7 @@ from evaluate.core.plugins import plugin_options
 from losses.criterion import build_criterion
 from losses.distillation import TeacherOutput
 from models.network import build_network
-from tests.conftest import ROOT, Script
+from tests.conftest import ROOT, TINY_PARAMS, Script
 
 # The rows of the seed's tables have a test of their own, at a small size.
 RECIPES = {*ROOT.glob("recipes/**/*.json")} - {*ROOT.glob("recipes/seed/*.json")}
@@ -80,7 +80,9 @@ def test_the_commands_of_the_readme_run_in_their_order(script: Script, make_mark
     market = make_market(script.folder / "datasets" / "Market-1501")
     make_classes(script.folder / "datasets" / "classes", market / "bounding_box_train")
     small = {"train_identities": 6, "test_identities": 2, "distractors": 0, "junk": 0, "cameras": 2}
-    script.write_params(batches_dir="datasets/Market-1501", synthetic=small)
+    model = {**TINY_PARAMS["model_params"], "spectral_trans": 0}
+    generator = {"epoch": 1, "ngf": 4, "ndf": 4, "batch_size": 4, "num_measured": 8}
+    script.write_params(batches_dir="datasets/Market-1501", synthetic=small, model_params=model, gan_params=generator)
     shutil.copytree(ROOT / "recipes", script.folder / "recipes")
     shutil.copy(ROOT / "eval_params.json", script.folder)
     recipes = script.folder / "recipes"
@@ -105,7 +107,7 @@ def test_the_commands_of_the_readme_run_in_their_order(script: Script, make_mark
         if "--detach" in arguments:
             wait_for(script.folder / "runs" / "second" / "train_log", "finished")
     assert len(commands) >= 8
-    for written in ("pictures/rank_list.png", "features.npz", "report.html", "classes.html"):
+    for written in ("pictures/rank_list.png", "features.npz", "report.html", "classes.html", "persons/grid.png"):
         assert (script.folder / written).is_file()
 
 

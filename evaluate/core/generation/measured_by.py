@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.augmentation.normalisation import Normalisation, normalise
-from evaluate.core.trained import find_network, load_trained_network
+from evaluate.core.trained import digest_of, find_network, load_trained_network
 from models.network import Embedder
 from utils.errors import DataError, UserError
 
@@ -23,6 +23,7 @@ class Measurer:
 
     Args:
         network: normalised images (B, 3, H, W) -> features (B, D).
+        digest: tells one network from another.
         name: what it is called in logs.
         dim: D.
         size: H and W it looks at; images of another size are brought to it.
@@ -33,6 +34,7 @@ class Measurer:
     def __init__(
         self,
         network: nn.Module,
+        digest: str,
         name: str,
         dim: int,
         size: tuple[int, int],
@@ -41,6 +43,7 @@ class Measurer:
     ) -> None:
         network = network.requires_grad_(False).eval()
         self.network = network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.digest = digest
         self.name = name
         self.dim = dim
         self._size = size
@@ -74,7 +77,7 @@ def load_measurer(named: str, device: torch.device) -> Measurer:
             downloaded.
     """
     if named == INCEPTION:
-        return Measurer(_inception(), INCEPTION, INCEPTION_DIM, INCEPTION_SIZE, "half", device)
+        return Measurer(_inception(), INCEPTION, INCEPTION, INCEPTION_DIM, INCEPTION_SIZE, "half", device)
     path = find_network(named, KEY, f'train a re-ID network first (python train.py), set "{INCEPTION}"')
     try:
         trained = load_trained_network(path)
@@ -82,7 +85,8 @@ def load_measurer(named: str, device: torch.device) -> Measurer:
         raise DataError(f"{KEY}: {error}") from error
     params, network = trained.params, trained.network
     size, normalisation = (params.img_h, params.img_w), params.data_augmentation.normalisation
-    return Measurer(Embedder(network), str(path), network.embedding_dim, size, normalisation, device)
+    names = digest_of(trained), str(path)
+    return Measurer(Embedder(network), *names, network.embedding_dim, size, normalisation, device)
 
 
 def features_of(measurer: Measurer, images: Tensor | Iterable[Tensor], batch_size: int = 64) -> np.ndarray:

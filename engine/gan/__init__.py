@@ -1,0 +1,1 @@
+"""The person generator: trained on its own, sampled, and at work in the training of a re-ID network."""
