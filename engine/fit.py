@@ -7,6 +7,7 @@ import time
 from engine.best_model import BestModel
 from engine.epoch import EpochSteps, shown
 from engine.gan import snapshots
+from engine.gan.mixing import num_generated
 from engine.gan.sampling import sample_grid
 from engine.meter import Means
 from engine.optim import learning_rates
@@ -148,7 +149,8 @@ def record_epoch(
 def _memory_of(training: Training) -> tuple[str, str]:
     """What a step holds in memory, and what to lower where that is too much."""
     params, precision = training.params, training.stepper.precision.name
-    images = f"{params.images_per_step} images of {params.img_h} x {params.img_w} a batch in {precision}"
+    number = params.images_per_step + num_generated(params)
+    images = f"{number} images of {params.img_h} x {params.img_w} a batch in {precision}"
     lower = "batch_sampling_params.P or K" if params.batch_sampling_params.class_balanced else "batch_size"
     halved = ' or set precision "bf16", which halves what the network remembers' if precision == "fp32" else ""
     advice = f"lower {lower} (accumulate_steps makes up for it), img_h and img_w, take a smaller model{halved}"

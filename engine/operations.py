@@ -18,7 +18,7 @@ from data.lmdb_writing import pack_dataset
 from data.samples import sorted_pids
 from data.synthetic import make_synthetic
 from engine.alike import check_machines
-from engine.gan.mixing import check_mixing
+from engine.gan.mixing import check_mixing, describe_mixing
 from engine.gan.run import GENERATOR
 from engine.gan.sampling import write_samples
 from engine.launch import joined, launch, needs_launch
@@ -138,7 +138,8 @@ def check_config(params: Params, notes: Sequence[str]) -> None:
     pids = sorted_pids(dataset.train)
     start_network(params, len(pids))  # the files it starts from are there and fit
     load_teacher(params, pids, device)
-    check_mixing(params)
+    if chosen := check_mixing(params):
+        logger.info("%s", describe_mixing(params, chosen))
     logger.info("%s\n%s", describe_device(device), describe_training(params, dataset.train))
 
 

@@ -33,4 +33,4 @@ def _measure_untrained(training: Training, recorder: Recorder) -> None:
         recorder.evaluation(untrained, 0)
 
 
-REID = Kind("start_train", _build, _measure_untrained, fit, lambda folder: folder.best)
+REID = Kind("start_train", _build, _measure_untrained, fit, lambda folder: folder.best, "epoch")

@@ -53,6 +53,8 @@ class Kind(NamedTuple):
     """Trains from where the training stands to the end."""
     best: Callable[[RunFolder], Path]
     """The file that is left in the end."""
+    epochs_key: str
+    """The setting that says how many epochs there are."""
 
 
 def train_run(
@@ -80,7 +82,7 @@ def train_run(
             StateWriter(folder.last, device, recorder.flush, writes=this_process().is_main) as writer,
         ):
             if is_begun:
-                _go_on(training, folder, kind.best(folder), recorder)
+                _go_on(kind, training, folder, recorder)
             else:
                 kind.begin(training, recorder)
                 _save_first_state(training, folder, recorder)
@@ -96,17 +98,18 @@ def _save_first_state(training: Resumable, folder: RunFolder, recorder: Recorder
             save_tensors(folder.last, state)
 
 
-def _go_on(training: Resumable, folder: RunFolder, best: Path, recorder: Recorder) -> None:
+def _go_on(kind: Kind, training: Resumable, folder: RunFolder, recorder: Recorder) -> None:
     """Tell where the run stands, and bring its other files there."""
     logger.info("resumed after step %d, in epoch %d of %d", training.step, training.epoch + 1, training.num_epochs)
     if training.epoch >= training.num_epochs:
         done = training.epoch
-        raise ParamsError(f"{folder.params}: epoch: {done} epochs are done; set at least {done + 1} to go on")
+        key = kind.epochs_key
+        raise ParamsError(f"{folder.params}: {key}: {done} epochs are done; set at least {done + 1} to go on")
     recorder.epochs(training.records)
     if training.best_score is None or not this_process().is_main:
         return
     try:
-        load_checkpoint(best)
+        load_checkpoint(kind.best(folder))
     except DataError as error:
         logger.warning("the best model is lost, so the next one measured is kept, whatever its score: %s", error)
         training.best_score = None

@@ -148,4 +148,4 @@ def _checked(scores: Tensor) -> Tensor:
 
 def _unknown(kind: str) -> ValueError:
     """For a kind of loss that there is not."""
-    return ValueError(f'adversarial loss: unknown kind, got {kind!r}; allowed: {", ".join(get_args(AdversarialLoss))}')
+    return ValueError(f"adversarial loss: unknown kind, got {kind!r}; allowed: {', '.join(get_args(AdversarialLoss))}")

@@ -54,6 +54,21 @@ def generated_images_teach_something(params: Params) -> Iterator[Conflict]:
         yield Conflict((RATIO, "model_params.spectral_trans"), text)
 
 
+def critics_are_bounded(params: Params) -> Iterator[Conflict]:
+    """A Wasserstein critic that nothing holds scores higher and higher without telling more."""
+    gan = params.gan_params
+    if gan.loss == "wgan" and gan.penalty == "none" and not gan.spectral_norm:
+        text = '"wgan" needs a penalty ("wgan_gp" or "r1") or spectral_norm; nothing else bounds its scores'
+        yield Conflict(("gan_params.loss", "gan_params.penalty", "gan_params.spectral_norm"), text)
+
+
+def consistency_has_something_to_train(params: Params) -> Iterator[Conflict]:
+    """Embeddings do not move where everything before the classifiers is frozen."""
+    if params.fine_tune and params.gan_params.lambda_consistency > 0:
+        text = "pulls at embeddings, which fine_tune freezes; set it to 0"
+        yield Conflict(("gan_params.lambda_consistency", "fine_tune"), text)
+
+
 def generator_is_trained_on_one_device(params: Params) -> Iterator[Conflict]:
     """The networks of a generator are small, and the processes do not exchange its gradients."""
     if params.gan_params.adv_train and len(params.parallels) > 1:
@@ -65,5 +80,7 @@ CHECKS: tuple[Check[Params], ...] = (
     generated_images_are_used,
     consistency_has_a_source,
     generated_images_teach_something,
+    critics_are_bounded,
+    consistency_has_something_to_train,
     generator_is_trained_on_one_device,
 )

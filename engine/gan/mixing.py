@@ -143,7 +143,7 @@ def num_generated(params: Params) -> int:
     return round(params.gan_params.mix_ratio * params.images_per_step)
 
 
-class _Chosen(NamedTuple):
+class Chosen(NamedTuple):
     """Where generated images are to come from, found and checked."""
 
     trained: TrainedGenerator | None
@@ -151,7 +151,7 @@ class _Chosen(NamedTuple):
     network: ConditionNetwork | None
 
 
-def check_mixing(params: Params) -> _Chosen | None:
+def check_mixing(params: Params) -> Chosen | None:
     """See that what `gan_params` names for generated images is there and fits; None if there are to be none.
 
     Raises:
@@ -167,17 +167,28 @@ def check_mixing(params: Params) -> _Chosen | None:
                 f"gan_params.adv_train: trains the generator on one device, and there are {this_process().world_size} "
                 f"processes; train it before with train_gan, and name it as {SNAPSHOT}"
             )
-        return _Chosen(None, ConditionNetwork(gan.condition) if gan.condition else None)
+        return Chosen(None, ConditionNetwork(gan.condition) if gan.condition else None)
     trained = load_generator(Path(gan.pretrain_snapshot_g), SNAPSHOT)
     if trained.generator.condition_dim:
         # Where the network lies that the generator was trained with; it may have been moved since.
         network = ConditionNetwork(gan.condition or trained.params.gan_params.condition)
         network.check_signed(trained.generator, gan.pretrain_snapshot_g)
-        return _Chosen(trained, network)
+        return Chosen(trained, network)
     for name in ("lambda_consistency", "condition"):
         if getattr(gan, name):
             raise ParamsError(f"gan_params.{name}: has no effect, as the generator of {SNAPSHOT} shows nobody known")
-    return _Chosen(trained, None)
+    return Chosen(trained, None)
+
+
+def describe_mixing(params: Params, chosen: Chosen) -> str:
+    """What generated images there will be."""
+    whom = "nobody in particular" if chosen.network is None else "persons of the batch"
+    along = "" if chosen.trained else ", by a generator that learns along"
+    start = params.gan_params.mix_start_epoch
+    since = f" from epoch {start + 1} on" if start else ""
+    return (
+        f"{num_generated(params)} generated images of {whom} join each batch of {params.images_per_step}{since}{along}"
+    )
 
 
 def build_mixing(params: Params, train: Sequence[Sample], device: torch.device, *, resume: bool) -> Mixing | None:
@@ -196,8 +207,7 @@ def build_mixing(params: Params, train: Sequence[Sample], device: torch.device, 
     if chosen is None:
         return None
     trained, network = chosen
-    whom = "nobody in particular" if network is None else "persons of the batch"
-    logger.info("%d generated images of %s join each batch of %d", num_generated(params), whom, params.images_per_step)
+    logger.info("%s", describe_mixing(params, chosen))
     conditions = None if network is None else network.embed(train, device)
     digest = None if network is None else network.digest
     if trained is None:

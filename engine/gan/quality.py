@@ -83,7 +83,7 @@ def build_quality(
     if gan.measured_by == "none":
         return None
     measurer = load_measurer(gan.measured_by, device)
-    logger.info("looking at the real images with %s", measurer.name)
+    logger.info("looking at the %d real images with %s", len(dataset.train), measurer.name)
     training = features_of(measurer, _in_batches(store, len(dataset.train)), AT_ONCE)
     others = held_out(dataset)
     # Looked at in the size of the generated ones, so that a lack of detail counts for none of them.
@@ -94,8 +94,9 @@ def build_quality(
 
 
 def held_out(dataset: Dataset) -> Sequence[Sample]:
-    """Images of persons that nobody trains on, evenly from all there are."""
-    persons = [sample for sample in (*dataset.query, *dataset.gallery) if sample.pid not in (JUNK_PID, DISTRACTOR_PID)]
+    """Images of persons that nobody trains on, evenly from all there are; none where the test set has none."""
+    known = {sample.pid for sample in dataset.train} | {JUNK_PID, DISTRACTOR_PID}
+    persons = [sample for sample in (*dataset.query, *dataset.gallery) if sample.pid not in known]
     return persons[:: max(1, -(-len(persons) // MOST_HELD_OUT))]
 
 

@@ -21,4 +21,6 @@ def _build(params: Params, device: torch.device, resume: bool) -> GanTraining:
         return build_gan_training(params, dataset, device, resume=resume)
 
 
-GENERATOR = Kind("train_gan", _build, begin_generator, fit_generator, lambda folder: folder.generator)
+GENERATOR = Kind(
+    "train_gan", _build, begin_generator, fit_generator, lambda folder: folder.generator, "gan_params.epoch"
+)

@@ -61,7 +61,8 @@ def write_samples(run: Path, params: Params, out: Path, count: int, device: torc
             # Part by part: a million pictures need not lie in memory.
             for start in range(0, count, AT_ONCE):
                 numbers = range(start, min(start + AT_ONCE, count))
-                noise = torch.randn(len(numbers), generator.input_dim, generator=random).to(device)
+                # Always as many numbers, as how torch draws them depends on how many are asked for.
+                noise = torch.randn(AT_ONCE, generator.input_dim, generator=random)[: len(numbers)].to(device)
                 for number, picture in zip(
                     numbers, generate(generator, noise, inputs.conditions(numbers)).numpy(), strict=True
                 ):

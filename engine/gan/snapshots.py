@@ -69,7 +69,9 @@ def load_generator(path: Path, key: str) -> TrainedGenerator:
     try:
         generator.load_state_dict(weights, assign=True)
     except RuntimeError as error:
-        raise DataError(f"{key}: {path}: the weights do not fit the params beside them ({error})") from error
+        raise DataError(
+            f"{key}: {path}: the weights do not fit the params beside them ({_shortened(error)})"
+        ) from error
     return TrainedGenerator(params, generator.eval().requires_grad_(False))
 
 
@@ -88,17 +90,23 @@ def start_from(net: nn.Module, prefix: str, named: str, key: str) -> None:
     if not named:
         return
     path = found(Path(named), key)
-    weights = read_weights(path)
-    weights = _of(weights, prefix) or weights
+    whole = read_weights(path)
+    weights = _of(whole, prefix) or whole
     check_finite(path, weights)
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:
         raise DataError(
-            f"{key}: {path}: not the weights of such a network ({str(error).splitlines()[-1].strip()}); "
-            "gan_params must give it the same img_h, input_dim, ngf, ndf, spectral_norm and condition"
+            f"{key}: {path}: not the weights of such a network ({_shortened(error)}); gan_params must give it the same "
+            "img_h, input_dim, ngf, ndf, spectral_norm and condition"
         ) from error
     logger.info("%s: all %d tensors loaded from %s", key, len(weights), path)
+
+
+def _shortened(error: RuntimeError, most: int = 200) -> str:
+    """torch's last line, which may name every tensor there is."""
+    text = str(error).splitlines()[-1].strip()
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def found(path: Path, key: str) -> Path:

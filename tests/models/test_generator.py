@@ -238,7 +238,6 @@ def test_bytes_are_the_inverse_of_pictures_for_every_value() -> None:
     pictures = as_pictures(images)
     assert (pictures.dtype, pictures.min().item(), pictures.max().item()) == (torch.float32, -1.0, 1.0)
     assert torch.equal(pictures_as_bytes(pictures), images)
-    assert torch.equal(pictures_as_bytes(list(pictures.split(1))), images)
 
 
 def test_bytes_are_the_nearest_and_never_wrap_around() -> None:

@@ -90,7 +90,9 @@ def test_the_checkpoint_is_readable_by_plain_torch(finished: FinishedRun) -> Non
     checkpoint = torch.load(finished.path / "model_best.pth", weights_only=True)
     assert checkpoint["format"] == 1
     assert checkpoint["labels"] == [*range(3, 13), 20]
-    assert checkpoint["params"] == json.loads((finished.path / "params.json").read_text())
+    written = json.loads((finished.path / "params.json").read_text())
+    assert written.pop("$operation") == "start_train"
+    assert checkpoint["params"] == written
     best = max(finished.records, key=lambda record: record["metrics"]["mAP"])
     assert checkpoint["metrics"] == best["metrics"]
     assert not any(name.startswith(("module.", "_orig_mod.")) for name in checkpoint["model"])

@@ -14,6 +14,8 @@ from evaluate.core.generation.neighbours import copy_threshold, neighbour_radii,
 
 NEIGHBOURS = 5
 """k of precision and recall."""
+MOST_PAIRED = 10_000
+"""Real images that KID, precision and recall look at, which compare all pairs; of more, every so many."""
 
 
 class RealImages:
@@ -30,8 +32,9 @@ class RealImages:
     def __init__(self, training: np.ndarray, held_out: np.ndarray | None = None) -> None:
         self.training = as_features(training, "training", NEIGHBOURS + 1)
         self.statistics = statistics_of(self.training)
-        self.kernel_mean = kernel_mean(self.training)
-        self.radii = neighbour_radii(self.training, NEIGHBOURS)
+        self.paired = self.training[:: -(-len(self.training) // MOST_PAIRED)]
+        self.kernel_mean = kernel_mean(self.paired)
+        self.radii = neighbour_radii(self.paired, NEIGHBOURS)
         self.diversity = diversity(self.training)
         self.copy_threshold = None if held_out is None else copy_threshold(self.training, held_out)
         if self.diversity == 0.0:
@@ -56,10 +59,10 @@ def measure(real: RealImages, generated: np.ndarray) -> dict[str, float]:
     """
     # Once; all others take float64 as it is.
     generated = as_features(generated, "generated", NEIGHBOURS + 1)
-    precision, recall = precision_recall(real.training, generated, NEIGHBOURS, real_radii=real.radii)
+    precision, recall = precision_recall(real.paired, generated, NEIGHBOURS, real_radii=real.radii)
     measures = {
         "fid": frechet_distance(real.statistics, statistics_of(generated)),
-        "kid": kernel_distance(real.training, generated, real_mean=real.kernel_mean),
+        "kid": kernel_distance(real.paired, generated, real_mean=real.kernel_mean),
         "precision": precision,
         "recall": recall,
         "diversity": diversity(generated) / real.diversity,

@@ -329,16 +329,6 @@ def test_the_average_moves_by_the_decay_and_normalises_by_averages_too() -> None
     assert not any(parameter.requires_grad for parameter in adversaries.average.parameters())
 
 
-def test_samples_are_the_averages() -> None:
-    adversaries = make_adversaries(condition_dim=5)
-    train(adversaries, range(2), condition_dim=5)
-    noise, whom = torch.randn(3, 6), torch.randn(3, 5)
-    pictures = adversaries.sample(noise, whom)
-    assert torch.equal(pictures, adversaries.average(noise, whom))
-    assert not pictures.requires_grad
-    assert not torch.equal(pictures, adversaries.generator.eval()(noise, whom))
-
-
 @pytest.mark.parametrize(
     "changes",
     [

@@ -7,8 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from config.load import params_from_dict
+from config.params import Params
 from engine.gan import sampling
 from engine.gan.sampling import draw_inputs, generate, sample_grid, write_samples
+from evaluate.core.plugins import plugin_options
 from models.generator import Generator, pictures_as_bytes
 from tests.engine.gan.conftest import CPU, PIDS, Bench, written
 from utils.errors import DataError
@@ -18,6 +21,11 @@ from utils.errors import DataError
 def run(bench: Bench) -> Path:
     bench.fit("run", bench.generator(gan={"epoch": 1}))
     return made_colourful(bench.folder / "run")
+
+
+def params_of(run: Path) -> Params:
+    params, _ = params_from_dict(written(run)["params"], "generator.pth", plugin_options)
+    return params
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -81,7 +89,7 @@ def test_a_grid_is_of_64_pictures_that_follow_from_the_seed() -> None:
 
 
 def test_a_folder_of_pictures_is_written(run: Path, tmp_path: Path) -> None:
-    write_samples(run, tmp_path / "deep" / "out", 18, CPU)
+    write_samples(run, params_of(run), tmp_path / "deep" / "out", 18, CPU)
     out = tmp_path / "deep" / "out"
     names = [f"{number:06d}.png" for number in range(1, 19)]
     assert sorted(path.name for path in out.iterdir()) == [*names, "grid.png"]
@@ -93,17 +101,17 @@ def test_a_folder_of_pictures_is_written(run: Path, tmp_path: Path) -> None:
     assert not grid[64:, 2 * 32 :].any()
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
     (tmp_path / "empty").mkdir()
-    write_samples(run, tmp_path / "empty", 18, CPU)
+    write_samples(run, params_of(run), tmp_path / "empty", 18, CPU)
     for path in out.iterdir():
         assert path.read_bytes() == (tmp_path / "empty" / path.name).read_bytes()
 
 
 def test_the_first_pictures_are_the_same_whatever_their_number(run: Path, tmp_path: Path) -> None:
     """The noise of a picture has 6 numbers, and torch draws 16 at a time."""
-    write_samples(run, tmp_path / "18", 18, CPU)
+    write_samples(run, params_of(run), tmp_path / "18", 18, CPU)
     assert len({path.read_bytes() for path in (tmp_path / "18").glob("0*.png")}) == 18
     for count in (1, 2, 3, 7):
-        write_samples(run, tmp_path / str(count), count, CPU)
+        write_samples(run, params_of(run), tmp_path / str(count), count, CPU)
         paths = list((tmp_path / str(count)).glob("0*.png"))
         assert len(paths) == count
         for path in paths:
@@ -116,7 +124,7 @@ def test_a_grid_holds_no_more_than_the_first_pictures(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sampling, "MOST_IN_GRID", 16)
-    write_samples(run, tmp_path / "out", 20, CPU)
+    write_samples(run, params_of(run), tmp_path / "out", 20, CPU)
     assert pixels(tmp_path / "out" / "grid.png").shape == (64, 16 * 32, 3)
     assert len(list((tmp_path / "out").iterdir())) == 21
 
@@ -125,7 +133,8 @@ def test_a_conditioned_generator_shows_one_person_after_another(
     bench: Bench, reid_checkpoint: Path, tmp_path: Path
 ) -> None:
     bench.fit("run", bench.generator(gan={"epoch": 1, "condition": str(reid_checkpoint)}))
-    write_samples(made_colourful(tmp_path / "run"), tmp_path / "out", 45, CPU)
+    run = made_colourful(tmp_path / "run")
+    write_samples(run, params_of(run), tmp_path / "out", 45, CPU)
     names = sorted(path.name for path in (tmp_path / "out").glob("*_*.png"))
     shown = [int(name[:4]) for name in sorted(names, key=lambda name: name[5:])]
     # Each person once, then the second image of each that has one, and so on; in the end all over again.
@@ -144,7 +153,7 @@ def test_a_folder_that_holds_something_is_left_alone(run: Path, tmp_path: Path) 
     (tmp_path / "out" / "mine").write_text("precious")
     for out in (tmp_path / "out", tmp_path / "out" / "mine"):
         with pytest.raises(DataError, match=f"{out}: is there already and not empty; name another folder"):
-            write_samples(run, out, 3, CPU)
+            write_samples(run, params_of(run), out, 3, CPU)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
 
 
@@ -164,6 +173,6 @@ def test_a_failure_leaves_nothing_behind(
     monkeypatch.setattr(Image.Image, "save", full)
     before = {path.name for path in tmp_path.iterdir()}
     with pytest.raises(DataError if isinstance(error, OSError) else KeyboardInterrupt, match=r"cannot be written|^$"):
-        write_samples(run, tmp_path / "out", 3, CPU)
+        write_samples(run, params_of(run), tmp_path / "out", 3, CPU)
     assert written
     assert {path.name for path in tmp_path.iterdir()} == before

@@ -96,7 +96,7 @@ class MeanColour(nn.Module):
 @pytest.mark.parametrize("as_batches", [False, True])
 def test_features_come_in_order_whatever_the_batches(as_batches: bool) -> None:
     network = MeanColour()
-    measurer = Measurer(network, "colour", 3, (8, 4), "half", CPU)
+    measurer = Measurer(network, "", "colour", 3, (8, 4), "half", CPU)
     images = draw(11, 3, 8, 4)
     features = features_of(measurer, iter(images.split([1, 7, 0, 3])) if as_batches else images, batch_size=3)
     assert isinstance(features, np.ndarray)
@@ -107,7 +107,7 @@ def test_features_come_in_order_whatever_the_batches(as_batches: bool) -> None:
 
 
 def test_what_are_no_images_is_refused() -> None:
-    measurer = Measurer(MeanColour(), "colour", 3, (8, 4), "half", CPU)
+    measurer = Measurer(MeanColour(), "", "colour", 3, (8, 4), "half", CPU)
     for wrong in (torch.zeros(2, 3, 8, 4), draw(2, 1, 8, 4), draw(3, 8, 4)):
         with pytest.raises(ValueError, match=r"images: uint8 \(B, 3, H, W\) expected, got"):
             measurer(wrong)
