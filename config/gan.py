@@ -47,7 +47,7 @@ class GanParams(GeneratorOptions):
     num_measured: int = Field(default=2048, ge=6)
     """Images generated to be measured."""
     adv_train: bool = False
-    """Train a generator along with the re-ID network, a step on each of its batches; mix_ratio of its images join in."""
+    """Train a generator along with the re-ID network, a step on each batch; mix_ratio of its images join in."""
     mix_ratio: float = Field(default=0.0, ge=0.0, le=4.0)
     """Generated images for each real one in the batches of a re-ID training; 0 = none."""
     mix_start_epoch: int = Field(default=0, ge=0)

@@ -223,7 +223,7 @@ def test_each_process_makes_images_of_its_own(
     made = []
     for rank in (0, 1):
         monkeypatch.setattr(mixing_module, "this_process", lambda rank=rank: Dist(rank, 2, rank, 2))
-        made.append(mixing.make(torch.arange(8), torch.zeros(8, dtype=torch.int64), 0).images)
+        made.append(mixing.make(range(8), torch.zeros(8, dtype=torch.int64), 0).images)
     assert not torch.equal(*made)
 
 
@@ -231,7 +231,7 @@ def test_images_are_made_in_the_size_that_training_images_are_read_in(bench: Ben
     training = bench.reid(
         {"pretrain_snapshot_g": generators["anybody"]}, data_augmentation={"resize_h": 80, "resize_w": 44}
     )
-    made = mixing_of(training).make(torch.arange(8), torch.zeros(8, dtype=torch.int64), 0)
+    made = mixing_of(training).make(range(8), torch.zeros(8, dtype=torch.int64), 0)
     assert made.images.shape == (4, 3, 80, 44)
     generated = first_step(training).generated
     assert generated is not None
@@ -368,7 +368,7 @@ def test_the_learner_sees_the_real_images_as_they_were_read(bench: Bench, reid_c
     assert mixing.conditions is not None
     assert torch.equal(batch.real.conditions, mixing.conditions[indices])
     mirrored = bench.reid(ALONG)
-    real = mixing_of(mirrored).real(loaded.images, torch.tensor(indices), 3)
+    real = mixing_of(mirrored).real(loaded.images, indices, 3)
     assert real is not None
     assert real.conditions is None
     flags = [bool(torch.equal(*pair)) for pair in zip(real.pictures, as_pictures(loaded.images), strict=True)]
