@@ -35,7 +35,7 @@ class GanParams(GeneratorOptions):
     penalty_weight: float = Field(default=0.1, gt=0.0)
     """Weight of the penalty: of the squared gradient's half for R1, of the square of its excess for WGAN-GP."""
     penalty_every: int = Field(default=16, ge=1)
-    """Steps from one penalty to the next, each of them weighted so much more (Karras et al. 2020)."""
+    """Updates of the discriminator from one penalty to the next, each weighted so much more (Karras et al. 2020)."""
     augmentation: tuple[DifferentiableChange, ...] = ("translation",)
     """Changes of all images the discriminator sees (Zhao et al. 2020), against learning a small set by heart."""
     ema_decay: float = Field(default=0.999, ge=0.0, lt=1.0)

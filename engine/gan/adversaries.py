@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 from torch.optim import Adam
 
 from config.gan import GanParams
@@ -77,7 +78,7 @@ class Adversaries:
         return Losses(terms, {"real_score": real, "fake_score": fake})
 
     def check(self, step: int) -> None:
-        """See that all losses so far were finite; waits for the device.
+        """See that all losses so far were finite, and that the weights are; waits for the device.
 
         Args:
             step: the last one taken, as people count, for the message.
@@ -85,7 +86,9 @@ class Adversaries:
         Raises:
             DivergedError: one was not.
         """
-        if not self._finite:
+        # A last update may have spoilt weights of which no loss is known yet.
+        norm = get_total_norm([*self.generator.parameters(), *self.discriminator.parameters()])
+        if not (self._finite & norm.isfinite()):
             raise DivergedError(
                 f"step {step} or shortly before: a loss of the generator or its discriminator is not finite; it is "
                 'lost from there on: lower gan_params.lr and lr_d, keep spectral_norm and the penalty "r1", and begin '

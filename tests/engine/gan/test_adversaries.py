@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from config.gan import GanParams
 from data.augmentation.differentiable import change, draw_changes
 from engine.gan.adversaries import Adversaries, RealBatch
+from engine.health import DivergedError
 from losses.criterion import Losses
 from models.generator import Discriminator, Generator, build_discriminator, build_generator
 from utils.checkpoint import load_tensors, save_tensors
@@ -392,3 +393,13 @@ def test_every_loss_goes_with_every_penalty(loss: str, penalty: str) -> None:
         assert (losses.terms["penalty"] > 0) == (penalty != "none")
     assert all(tensor.isfinite().all() for tensor in tensors_of(adversaries.state()))
     assert not same(tensors_of(adversaries.average.state_dict()), before)
+
+
+def test_weights_that_are_not_finite_are_noticed_before_any_loss_is() -> None:
+    adversaries = make_adversaries()
+    train(adversaries, range(2))
+    adversaries.check(2)
+    with torch.no_grad():
+        adversaries.generator.last.weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(DivergedError, match="step 2 or shortly before"):
+        adversaries.check(2)

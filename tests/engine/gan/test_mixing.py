@@ -17,6 +17,7 @@ from engine.gan import mixing as mixing_module
 from engine.gan.mixing import Mixing, build_mixing, num_generated
 from engine.gan.snapshots import load_generator
 from engine.gan.training import as_pictures
+from engine.health import DivergedError
 from engine.step import LossModule, TrainBatch
 from engine.training import Training, build_training, read_training_data
 from losses.branch_updates import draw_updated_parts
@@ -480,3 +481,12 @@ def test_a_generated_image_of_nan_spoils_its_step_as_a_real_one_does(bench: Benc
     training.stepper.update(found.finite)
     assert not found.finite
     assert_same(weights_of(training), before)
+
+
+def test_a_generator_that_learns_along_and_is_lost_ends_the_run(bench: Bench) -> None:
+    training = bench.reid(ALONG | {"lr": 1e20, "lr_d": 1e20}, checkpoint={"every_steps": 1})
+    with pytest.raises(DivergedError, match=r"of the generator or its discriminator is not finite; .* begin anew"):
+        bench.fit("run", training)
+    state = load_tensors(bench.folder / "run" / "last.pth")
+    assert all(value.isfinite().all() for value in state["mixing"]["generator"].values())
+    assert not (bench.folder / "run" / "generator.pth").exists()

@@ -176,3 +176,24 @@ def test_a_failure_leaves_nothing_behind(
         write_samples(run, params_of(run), tmp_path / "out", 3, CPU)
     assert written
     assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_the_network_that_conditions_may_have_moved_but_not_changed(
+    bench: Bench, reid_checkpoint: Path, tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved.pth"
+    moved.write_bytes(reid_checkpoint.read_bytes())
+    bench.fit("run", bench.generator(gan={"epoch": 1, "condition": str(moved)}))
+    run = tmp_path / "run"
+    params = params_of(run)
+    moved.rename(tmp_path / "elsewhere.pth")
+    with pytest.raises(DataError, match=r"gan_params\.condition: .*moved\.pth: no such file; .* say where it lies now"):
+        write_samples(run, params, tmp_path / "out", 3, CPU)
+    gan = params.gan_params.model_copy(update={"condition": str(tmp_path / "elsewhere.pth")})
+    write_samples(run, params.model_copy(update={"gan_params": gan}), tmp_path / "out", 3, CPU)
+    assert len(list((tmp_path / "out").iterdir())) == 4
+    checkpoint = torch.load(tmp_path / "elsewhere.pth", weights_only=True)
+    checkpoint["model"]["backbone.conv1.weight"][0, 0, 0, 0] += 1e-3
+    torch.save(checkpoint, tmp_path / "elsewhere.pth")
+    with pytest.raises(DataError, match="not the network that the generator was trained with"):
+        write_samples(run, params.model_copy(update={"gan_params": gan}), tmp_path / "again", 3, CPU)
