@@ -29,7 +29,7 @@ from config.params import Params
 from engine.batches import train_batches
 from engine.operations import joined_to_train
 from engine.state_writer import StateWriter
-from engine.step import TrainBatch
+from engine.train_batch import TrainBatch
 from engine.training import Training, build_training, read_training_data
 from evaluate.core.plugins import plugin_options
 from utils.cli import exit_code_of

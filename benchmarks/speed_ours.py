@@ -18,7 +18,7 @@ from data.kept import KeptImages, build_kept_images
 from data.loader import load_batches
 from data.store import build_store
 from engine.batches import train_batches
-from engine.step import TrainBatch
+from engine.train_batch import TrainBatch
 from engine.training import build_training
 from evaluate.core.extract import extract
 from models.network import Embedder

@@ -9,7 +9,7 @@ from data.augmentation.apply import augment
 from data.augmentation.draws import draw
 from data.loader import Batch, load_batches
 from engine.gan.mixing import Mixing
-from engine.step import GeneratedImages, TrainBatch
+from engine.train_batch import GeneratedImages, TrainBatch
 from engine.training import Training
 from utils.distributed import this_process
 from utils.randomness import AUGMENTATION, GENERATED_AUGMENTATION, GENERATED_PIXELS, MODEL, PIXELS, seed_for

@@ -11,7 +11,7 @@ from engine.progress import Progress
 from engine.recorder import Recorder
 from engine.schedule import lr_factor
 from engine.state_writer import StateWriter
-from engine.step import TrainBatch
+from engine.train_batch import TrainBatch
 from engine.training import Training
 from losses.criterion import Losses
 from utils.distributed import this_process

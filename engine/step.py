@@ -13,10 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 
 from engine.buffers import Buffers
-from engine.gan.adversaries import RealBatch
 from engine.optim import fill_momentum
+from engine.train_batch import TrainBatch
 from losses.criterion import Criterion, Losses, OfGenerated
-from losses.distillation import TeacherOutput
 from models.network import ReidNetwork
 from utils.branches import of_images
 from utils.distributed import this_process
@@ -24,32 +23,6 @@ from utils.errors import ParamsError
 from utils.precision import Precision
 
 logger = logging.getLogger(__name__)
-
-
-class GeneratedImages(NamedTuple):
-    """Images that a generator made for a step."""
-
-    pixels: Tensor
-    """(M, 3, H, W), augmented and normalised as the real ones."""
-    labels: Tensor | None = None
-    """(M,) int64; None: they show nobody."""
-    sources: Tensor | None = None
-    """(M,) int64: the images of the batch that they were made from; None: from none."""
-
-
-class TrainBatch(NamedTuple):
-    """What one forward pass sees."""
-
-    pixels: Tensor
-    """(B, 3, H, W), augmented and normalised."""
-    labels: Tensor
-    """(B,) int64."""
-    taught: TeacherOutput | None = None
-    """What the teacher makes of the same pixels; None without one."""
-    generated: GeneratedImages | None = None
-    """None where the step learns from real images only."""
-    real: RealBatch | None = None
-    """What a generator that is trained along learns from; None without one."""
 
 
 class LossModule(nn.Module):

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from config.params import Params
 from engine.optim import build_optimizer
-from engine.step import LossModule, Stepper, TrainBatch
+from engine.step import LossModule, Stepper
+from engine.train_batch import TrainBatch
 from losses.criterion import Criterion, Losses, OfGenerated, build_criterion
 from losses.distillation import TeacherOutput
 from losses.options import LossOptions

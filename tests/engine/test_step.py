@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.step import GeneratedImages, LossModule, Stepper, TrainBatch, choose_compilation
+from engine.step import LossModule, Stepper, choose_compilation
+from engine.train_batch import GeneratedImages, TrainBatch
 from losses.criterion import Losses, build_criterion
 from losses.options import LossOptions
 from models.network import ReidNetwork, build_network

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from config.params import Params
 from data.augmentation.normalisation import normalise
-from engine.step import TrainBatch
 from engine.teacher import Teacher, load_teacher
+from engine.train_batch import TrainBatch
 from engine.training import Training, build_training, read_training_data
 from evaluate.core.trained import load_trained_network
 from models.network import Embedder, build_network

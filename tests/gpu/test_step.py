@@ -5,7 +5,8 @@ from typing import Literal
 import pytest
 import torch
 
-from engine.step import LossModule, Stepper, TrainBatch
+from engine.step import LossModule, Stepper
+from engine.train_batch import TrainBatch
 from losses.criterion import Losses, build_criterion
 from models.network import build_network
 from tests.engine.test_step import IDENTITIES, LOSSES, MODEL, make_batch, network_of

@@ -18,7 +18,8 @@ from engine.gan.mixing import Mixing, build_mixing, num_generated
 from engine.gan.snapshots import load_generator
 from engine.gan.training import as_pictures
 from engine.health import DivergedError
-from engine.step import LossModule, TrainBatch
+from engine.step import LossModule
+from engine.train_batch import TrainBatch
 from engine.training import Training, build_training, read_training_data
 from losses.branch_updates import draw_updated_parts
 from losses.criterion import Losses
