@@ -32,7 +32,7 @@ class EpochSteps:
         self.training = training
         self.recorder = recorder
         self.writer = writer
-        self.pauses = Pauses(training, writer, self._collect)
+        self.pauses = Pauses(training, writer)
         params, dist = training.params, this_process()
         self.batches = training.batches(training.epoch)
         self.num_steps = training.steps_per_epoch
@@ -62,8 +62,8 @@ class EpochSteps:
                     self.recorder.batch(batches[0].pixels, params.data_augmentation.normalisation, 1)
                 self._step(batches, progress)
                 training.seconds = time.monotonic() - start
-                self.pauses.after_step(request.number)
-            self.pauses.after_last_step()
+                self.pauses.after_step(request.number, self._collect)
+            self.pauses.after_last_step(self._collect)
 
     def _step(self, batches: list[TrainBatch], progress: Progress) -> None:
         """One step: losses, gradients, and then the weights."""

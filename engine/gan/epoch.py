@@ -26,7 +26,7 @@ class GanSteps:
     def __init__(self, training: GanTraining, recorder: Recorder, writer: StateWriter) -> None:
         self.training = training
         self.recorder = recorder
-        self.pauses = Pauses(training, writer, self._collect)
+        self.pauses = Pauses(training, writer)
         self.per_step = training.params.gan_params.d_update_freq
         self.images_per_step = training.params.gan_params.batch_size * self.per_step
         self.first = training.epoch * training.steps_per_epoch
@@ -64,8 +64,8 @@ class GanSteps:
                 step = []
                 self._look(progress)
                 training.seconds = time.monotonic() - start
-                self.pauses.after_step(request.number)
-            self.pauses.after_last_step()
+                self.pauses.after_step(request.number, self._collect)
+            self.pauses.after_last_step(self._collect)
 
     def _look(self, progress: Progress) -> None:
         """Read what the steps came to, every so many of them."""
