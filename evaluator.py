@@ -1,4 +1,4 @@
-"""Evaluate a trained model, or features saved earlier: `python evaluator.py eval_params.json`."""
+"""Evaluate a trained or exported model, or features saved earlier: `python evaluator.py eval_params.json`."""
 
 import argparse
 import json
@@ -31,6 +31,8 @@ from utils.errors import ParamsError
 from utils.logs import log_to_screen
 from utils.torchrun import speaks
 
+EXPORTED = ".onnx"
+
 logger = logging.getLogger(__name__)
 
 
@@ -46,7 +48,7 @@ def main(argv: list[str]) -> None:
         with agreed():
             make_folders(options)
         with agreed():
-            subject = load_subject(options)
+            subject = read_subject(options)
         outcomes = [measure(name, params, options) for name, params in subject.evaluations.items()]
         # All processes have the same figures; one tells them.
         if this_process().is_main:
@@ -56,7 +58,9 @@ def main(argv: list[str]) -> None:
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """The command line; a mistake in it exits with code 2 and the usage."""
     parser = argparse.ArgumentParser(prog="evaluator.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("path", type=Path, help="a params file such as eval_params.json, or a model (.pth) or features")
+    parser.add_argument(
+        "path", type=Path, help="a params file such as eval_params.json, or a model (.pth, .onnx) or features"
+    )
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override: model_path=runs/NAME"
     )
@@ -66,12 +70,23 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 def read_options(args: argparse.Namespace) -> EvalParams:
     """The params file, or the defaults for a model or features named in its place."""
     path, overrides = args.path, args.set
-    if path.suffix.lower() in (".pth", ".npz") or path.is_dir():
+    if path.suffix.lower() in (".pth", EXPORTED, ".npz") or path.is_dir():
         path, overrides = None, [f"model_path={json.dumps(str(path))}", *overrides]
     options, notes = load_eval_params(path, overrides, plugin_options=plugin_options)
     for note in notes:
         logger.info("%s", note)
     return options
+
+
+def read_subject(options: EvalParams) -> Subject:
+    """What `model_path` names."""
+    path = Path(options.model_path).expanduser()
+    if path.suffix.lower() != EXPORTED:
+        return load_subject(options)
+    # Only here, as onnxruntime takes half a second to import.
+    from deploy.evaluated import load_exported
+
+    return load_exported(path, options)
 
 
 def make_folders(options: EvalParams) -> None:

@@ -14,6 +14,7 @@ from engine.operations import (
     detach,
     make_synthetic_set,
     resume_train,
+    run_changed,
     sample_gan,
     start_train,
     train_gan,
@@ -29,6 +30,7 @@ OPERATIONS = """operations:
   train_gan       train a person generator in working_dir/NAME, as gan_params says
   sample_gan      write pictures of the generator of the run NAME to the folder --out DIR, with a grid of them
   resume_train    go on with a run that was stopped, with its own params
+  export_onnx     write the best model of the run NAME as an ONNX model, to --out FILE or model.onnx beside it
   check_config    validate the params and show what they amount to; train nothing
   make_synthetic  write the synthetic pedestrians as a Market-1501-style folder to --out DIR
   build_lmdb      pack the data set of the params into one file, --out X.lmdb, which batches_dir may then name
@@ -39,13 +41,22 @@ SHARED = ("start_train", "resume_train")
 
 GOES_WITH = {
     "config_path": ("start_train", "check_config", "make_synthetic", "build_lmdb", "train_gan"),
-    "sub_working_dir": ("start_train", "resume_train", "train_gan", "sample_gan"),
+    "sub_working_dir": ("start_train", "resume_train", "train_gan", "sample_gan", "export_onnx"),
     "detach": ("start_train", "train_gan"),
-    "out": ("make_synthetic", "build_lmdb", "sample_gan"),
+    "out": ("make_synthetic", "build_lmdb", "sample_gan", "export_onnx"),
     "count": ("sample_gan",),
 }
 
-NEEDS_RUN = {"resume_train": "the run to go on with", "sample_gan": "the run of the generator"}
+NEEDS_RUN = {
+    "resume_train": "the run to go on with",
+    "sample_gan": "the run of the generator",
+    "export_onnx": "the run to export",
+}
+
+NEEDS_OUT = ("make_synthetic", "build_lmdb", "sample_gan")
+
+NEEDED_TO_EXPORT = ("export_params", "batches_dir")
+"""Keys of a run that may be others when it is exported: how, and where the data set lies by now."""
 
 
 def main(argv: list[str]) -> None:
@@ -57,6 +68,13 @@ def main(argv: list[str]) -> None:
         return
     if args.operation == "sample_gan":
         sample_gan(args.sub_working_dir, args.set, args.out, args.count or 64)
+        return
+    if args.operation == "export_onnx":
+        # Only here, as onnx and what belongs to it take seconds to import.
+        from deploy.export import export_onnx
+
+        folder, params = run_changed(args.sub_working_dir, args.set, NEEDED_TO_EXPORT)
+        export_onnx(folder.best, params, args.out or folder.path / "model.onnx")
         return
     params, notes = load_params(args.config_path, args.set, plugin_options=plugin_options)
     match args.operation:
@@ -89,12 +107,14 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override params: lr.base_lr=0.02"
     )
     parser.add_argument("--detach", action="store_true", help="start_train or train_gan in the background")
-    parser.add_argument("--out", type=Path, metavar="PATH", help="what make_synthetic, build_lmdb or sample_gan writes")
+    parser.add_argument(
+        "--out", type=Path, metavar="PATH", help="what make_synthetic, build_lmdb, sample_gan or export_onnx writes"
+    )
     parser.add_argument("--count", type=_count, metavar="N", help="pictures that sample_gan writes; default: 64")
     args = parser.parse_args(argv)
     if args.operation in NEEDS_RUN and not args.sub_working_dir:
         parser.error(f"{args.operation} needs --sub_working_dir NAME: {NEEDS_RUN[args.operation]}")
-    if args.operation in GOES_WITH["out"] and args.out is None:
+    if args.operation in NEEDS_OUT and args.out is None:
         parser.error(f"{args.operation} needs --out PATH: where to write")
     if is_launched() and (args.operation not in SHARED or args.detach):
         what = "--detach" if args.detach else args.operation

@@ -16,7 +16,7 @@ class EvalParams(Options):
     """One offline evaluation."""
 
     model_path: str = "runs"
-    """A .pth file, a run's folder, a folder of runs (its newest finished one), or features saved as .npz."""
+    """A .pth, .onnx or run's folder, a folder of runs (its newest finished one), or features saved as .npz."""
     batches_dir: str | None = None
     """Folder or .lmdb file of the data set, or "synthetic"; null = as trained."""
     data_dirs: tuple[str, ...] = ()

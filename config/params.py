@@ -6,6 +6,7 @@ from pydantic import Field, PrivateAttr, SerializeAsAny
 from torch import nn
 
 from config.evaluation import EvaluationParams
+from config.export import ExportParams
 from config.gan import GanParams
 from data.features import TestFeatures
 from data.kept import KeptImages
@@ -88,6 +89,8 @@ class Params(LossOptions, ModelOptions, DataOptions):
     """The evaluation after each epoch; its plug-in declares further keys."""
     log_every: int = Field(default=10, ge=1)
     """Steps between two readings of the losses."""
+    export_params: ExportParams = ExportParams()
+    """How export_onnx writes the trained network."""
     working_dir: str = "runs"
     """Folder that holds the runs."""
 

@@ -121,10 +121,30 @@ def sample_gan(name: str, overrides: Sequence[str], out: Path, count: int) -> No
             needs, batches_dir and gan_params.condition.
         DataError: there is no such run, or no generator in it.
     """
-    places = [override for override in overrides if override.partition("=")[0] in NEEDED_TO_SAMPLE]
-    folder = open_run_folder(_working_dir([override for override in overrides if override not in places]), name)
-    params, _ = load_params(folder.params, places, plugin_options=plugin_options)
+    folder, params = run_changed(name, overrides, NEEDED_TO_SAMPLE)
     write_samples(folder.path, params, out, count, choose_device(params.parallels))
+
+
+def run_changed(name: str, overrides: Sequence[str], changeable: Sequence[str]) -> tuple[RunFolder, Params]:
+    """The run `working_dir/name` and its own params, some of them changed.
+
+    Args:
+        overrides: as of --set; besides what is changeable they may say working_dir.
+        changeable: keys, or sections of keys.
+
+    Raises:
+        ParamsError: an override of another key.
+        DataError: there is no such run.
+    """
+    changes = [
+        override
+        for override in overrides
+        if any(f"{override.partition('=')[0]}.".startswith(f"{key}.") for key in changeable)
+    ]
+    others = [override for override in overrides if override not in changes]
+    folder = open_run_folder(_working_dir(others, changeable), name)
+    params, _ = load_params(folder.params, changes, plugin_options=plugin_options)
+    return folder, params
 
 
 def check_config(params: Params, notes: Sequence[str]) -> None:
@@ -209,12 +229,13 @@ def _refuse_finished(folder: RunFolder) -> None:
         raise DataError(f"{folder.path}: this run is finished; there is nothing to resume")
 
 
-def _working_dir(overrides: Sequence[str]) -> str:
-    """The folder of runs that --set working_dir=DIR names, by default that of Params."""
+def _working_dir(overrides: Sequence[str], changeable: Sequence[str] = ()) -> str:
+    """The folder of runs that --set working_dir=DIR names, by default that of Params; `changeable` is for messages."""
     working_dir = Params().working_dir
     for override in overrides:
         key, _, value = override.partition("=")
         if key != "working_dir":
-            raise ParamsError(f"--set {override}: a run has the params it began with; only working_dir may be set")
+            allowed = ", ".join(["working_dir", *changeable])
+            raise ParamsError(f"--set {override}: a run has the params it began with; only {allowed} may be set")
         working_dir = value
     return working_dir

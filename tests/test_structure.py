@@ -14,6 +14,7 @@ BELOW = {
     "config": {"utils", "data", "models", "losses"},
     "evaluate": {"utils", "data", "models", "losses", "config"},
     "engine": {"utils", "data", "models", "losses", "config", "evaluate"},
+    "deploy": {"utils", "data", "models", "config", "evaluate"},
 }
 
 

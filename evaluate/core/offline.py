@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from config.eval_params import EvalParams
 from config.params import Params
@@ -66,7 +67,9 @@ def find_model(path: Path) -> Path:
     if (path / MODEL_BEST).is_file():
         return path / MODEL_BEST
     if not path.is_dir():
-        raise DataError(f"model_path: {path}: no such file or folder; train a model first, or name a .pth or .npz file")
+        raise DataError(
+            f"model_path: {path}: no such file or folder; train a model first, or name a .pth, .onnx or .npz file"
+        )
     finished = [model for model in path.rglob(MODEL_BEST) if is_finished(model.parent)]
     if not finished:
         raise DataError(f"model_path: {path}: no finished run in this folder (no {MODEL_BEST}); train a model first")
@@ -104,13 +107,28 @@ def load_trained(path: Path, options: EvalParams) -> Subject:
         DataError: the file is no checkpoint, or its weights do not fit its params.
         ParamsError: the params in it, or their combination with `options`, are not valid.
     """
-    trained, labels, network = load_trained_network(path)
+    trained, labels, network, _ = load_trained_network(path)
     device = choose_device(options.parallels)
     logger.info("model %s; %s", path, describe_device(device))
     if device.type == "cpu" and trained.keep_freed_memory:
         keep_freed_memory()
     network = network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    embedder = Embedder(network, labels).eval()
+    return subject_of(path, trained, Embedder(network, labels).eval(), options)
+
+
+def subject_of(path: Path, trained: Params, embedder: nn.Module, options: EvalParams) -> Subject:
+    """A network, and what `options` ask to evaluate it on.
+
+    Args:
+        path: where it lies.
+        trained: the params it was trained with.
+        embedder: as evaluation plug-ins get it.
+        options: what is asked for.
+
+    Raises:
+        DataError: one of several data sets is not there.
+        ParamsError: a data set is named that is not measured.
+    """
     evaluations: dict[str, Params] = {}
     for params in options.as_trained(trained):
         name = params.evaluation_params.data_set(params.batches_dir)

@@ -24,6 +24,8 @@ class Trained(NamedTuple):
     """Sorted pids of its training set; the position is the class index."""
     network: ReidNetwork
     """On the CPU."""
+    metrics: Mapping[str, float]
+    """What the evaluation in training said of it, fractions; empty if there was none."""
 
 
 def find_network(named: str, key: str, advice: str) -> Path:
@@ -69,7 +71,7 @@ def load_trained_network(path: Path) -> Trained:
         network.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         raise DataError(f"{path}: {_why(checkpoint.model, own)}") from error
-    return Trained(params, checkpoint.labels, network)
+    return Trained(params, checkpoint.labels, network, checkpoint.metrics)
 
 
 def digest_of(trained: Trained) -> str:

@@ -1,0 +1,205 @@
+"""The network inside an exported model or a checkpoint: raw pixels in, embeddings of unit length out."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import onnxruntime
+import torch
+
+from data.augmentation.normalisation import STATISTICS, Normalisation, normalise
+from deploy.card import ModelCard
+from deploy.exportable import EMBEDDING, LEAST_LENGTH, LENGTH
+from evaluate.core.trained import load_trained_network
+from models.network import Embedder
+from utils.cpus import num_own_cpus
+from utils.device import choose_device
+from utils.errors import DataError
+from utils.precision import evaluation_precision
+
+_ERRORS_ONLY = 3
+"""onnxruntime's level of messages."""
+
+logger = logging.getLogger(__name__)
+
+
+class Embedded(NamedTuple):
+    """What a network makes of B images."""
+
+    embeddings: np.ndarray
+    """(B, D) float32, of unit length; zeros where the network gave zeros."""
+    lengths: np.ndarray
+    """(B, 1) float32, the lengths they had before."""
+
+
+class EmbeddingNetwork(Protocol):
+    """A network that embeds raw pixels; several threads may call it at once.
+
+    card: None where another program exported the model; the sizes are in pixels.
+    """
+
+    card: ModelCard | None
+    img_h: int
+    img_w: int
+    embedding_dim: int
+    branch_dims: tuple[int, ...]
+
+    def embed(self, pixels: np.ndarray) -> Embedded:
+        """(B, img_h, img_w, 3) uint8 RGB -> embeddings."""
+        ...
+
+
+class OnnxNetwork:
+    """A model that export_onnx wrote, run by onnxruntime: on a GPU where onnxruntime has one, else on the CPU.
+
+    Args:
+        path: the .onnx file.
+        threads: processors to compute on; 0 = all of this process's.
+
+    Raises:
+        DataError: the file cannot be read, or was written by another program.
+    """
+
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        self.session = open_session(path, threads)
+        card = card_of(self.session, path)
+        if card is None:
+            raise DataError(
+                f"{path}: says nothing of what images it takes (no reid.* metadata); export it with export_onnx, "
+                "or tell the sizes: img_h, img_w"
+            )
+        self.card: ModelCard | None = card
+        self.img_h, self.img_w = card.img_h, card.img_w
+        self.embedding_dim, self.branch_dims = card.embedding_dim, card.branch_dims
+        self.layout = card.layout
+
+    def embed(self, pixels: np.ndarray) -> Embedded:
+        """(B, img_h, img_w, 3) uint8 RGB -> embeddings."""
+        given = pixels if self.layout == "nhwc" else np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+        return Embedded(*_run(self.session, given, [EMBEDDING, LENGTH]))
+
+
+class ForeignNetwork:
+    """A model that another program exported: one input of images, the first output (B, D) is the embedding.
+
+    Whether it takes uint8 or normalised floating-point pixels, channels first or last, and how many images at once,
+    its input tells; what normalisation it wants and of what size the images are has to be told.
+
+    Raises:
+        DataError: the file cannot be read, or its input or output is not like that.
+        ValueError: it is a model of ours, which says its sizes itself.
+    """
+
+    card: ModelCard | None = None
+    branch_dims: tuple[int, ...] = ()
+
+    def __init__(self, path: Path, img_h: int, img_w: int, normalisation: Normalisation, threads: int = 0) -> None:
+        self.session = open_session(path, threads)
+        if card_of(self.session, path) is not None:
+            raise ValueError(f"img_h, img_w: {path} says them itself")
+        self.img_h, self.img_w = img_h, img_w
+        self.means, self.deviations = (np.array(values, np.float32) for values in STATISTICS[normalisation])
+        taken = self.session.get_inputs()
+        types = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float16)": np.float16}
+        shape = taken[0].shape
+        if len(taken) != 1 or taken[0].type not in types or len(shape) != 4 or 3 not in (shape[1], shape[3]):
+            got = ", ".join(f"{one.name} {one.type} {one.shape}" for one in taken)
+            raise DataError(f"{path}: expected one input (B, 3, H, W) or (B, H, W, 3) of uint8 or floats, got {got}")
+        self.dtype, self.channels_first = types[taken[0].type], shape[1] == 3
+        height, width = shape[2:] if self.channels_first else shape[1:3]
+        if (isinstance(height, int) and height != img_h) or (isinstance(width, int) and width != img_w):
+            raise DataError(f"{path}: takes images of {height} x {width}, told {img_h} x {img_w}")
+        if isinstance(shape[0], int) and shape[0] != 1:
+            raise DataError(f"{path}: takes exactly {shape[0]} images at once; export it with a free batch size")
+        self.one_by_one = shape[0] == 1
+        blank = _run(self.session, self._input(np.zeros((1, img_h, img_w, 3), np.uint8)))[0]
+        if blank.ndim != 2 or len(blank) != 1:
+            raise DataError(f"{path}: its first output is not (B, D) but {blank.shape}")
+        self.embedding_dim = blank.shape[1]
+
+    def embed(self, pixels: np.ndarray) -> Embedded:
+        """(B, img_h, img_w, 3) uint8 RGB -> embeddings."""
+        parts = np.split(pixels, len(pixels)) if self.one_by_one else [pixels]
+        rows = np.concatenate([_run(self.session, self._input(part))[0] for part in parts]).astype(np.float32)
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+        return Embedded(rows / np.maximum(lengths, LEAST_LENGTH), lengths)
+
+    def _input(self, pixels: np.ndarray) -> np.ndarray:
+        if self.dtype != np.uint8:
+            pixels = (pixels.astype(np.float32) / 255 - self.means) / self.deviations
+        given = pixels.transpose(0, 3, 1, 2) if self.channels_first else pixels
+        return np.ascontiguousarray(given, dtype=self.dtype)
+
+
+class TorchNetwork:
+    """A checkpoint that start_train wrote, run by torch: on the first GPU where there is one, else on the CPU.
+
+    Args:
+        path: the .pth file.
+        threads: processors torch computes on, in all of this process; 0 = as torch has it.
+
+    Raises:
+        DataError, ParamsError: as `load_trained_network`.
+    """
+
+    card: ModelCard | None = None
+
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        params, labels, network, _ = load_trained_network(path)
+        self.device = choose_device(())
+        placed = network.to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.embedder = Embedder(placed, labels).eval()
+        self.precision = evaluation_precision(params.precision, self.device)
+        self.normalisation: Normalisation = params.data_augmentation.normalisation
+        self.img_h, self.img_w = params.img_h, params.img_w
+        self.embedding_dim, self.branch_dims = network.embedding_dim, self.embedder.branch_dims
+
+    @torch.inference_mode()
+    def embed(self, pixels: np.ndarray) -> Embedded:
+        """(B, img_h, img_w, 3) uint8 RGB -> embeddings."""
+        # torch warns of memory that may not be written, though nobody writes to it here.
+        images = torch.from_numpy(np.require(pixels, requirements="W")).to(self.device).permute(0, 3, 1, 2)
+        with self.precision.autocast(self.device):
+            rows = self.embedder(normalise(images, self.normalisation)).float()
+        lengths = rows.norm(dim=1, keepdim=True)
+        return Embedded((rows / lengths.clamp_min(LEAST_LENGTH)).cpu().numpy(), lengths.cpu().numpy())
+
+
+def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
+    """An ONNX file made ready to run.
+
+    Args:
+        threads: processors to compute on; 0 = all of this process's, which may be fewer than the machine's.
+
+    Raises:
+        DataError: it is missing, damaged or no model.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or num_own_cpus()
+    options.log_severity_level = _ERRORS_ONLY
+    wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
+    providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=providers)
+    # Of many kinds, none of which onnxruntime documents; all of them come of the file.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path}: not an ONNX model that can be run ({reason})") from error
+
+
+def _run(
+    session: onnxruntime.InferenceSession, given: np.ndarray, names: Sequence[str] | None = None
+) -> list[np.ndarray]:
+    """The outputs of those names, or all of them, for a model with one input."""
+    return [np.asarray(output) for output in session.run(names, {session.get_inputs()[0].name: given})]
+
+
+def card_of(session: onnxruntime.InferenceSession, path: Path) -> ModelCard | None:
+    """What a model says of itself; None where another program wrote it; raises as `ModelCard.from_metadata`."""
+    return ModelCard.from_metadata(session.get_modelmeta().custom_metadata_map, str(path))

@@ -1,0 +1,148 @@
+import logging
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+import deploy.export
+from config.export import ExportParams
+from deploy.card import ModelCard
+from deploy.export import export_onnx, to_onnx
+from deploy.networks import OnnxNetwork
+from evaluate.core.trained import Trained
+from tests.deploy.conftest import Model
+from utils.errors import DataError
+
+
+def reference(model: Model, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """From the definition, in double precision, an image at a time: embeddings of unit length, and their lengths."""
+    network = model.trained.network.eval().double()
+    rows = []
+    for image in pixels:
+        channels = [(image[:, :, channel] / 255 - 0.5) / 0.5 for channel in range(3)]
+        with torch.no_grad():
+            rows.append(network.embed(torch.from_numpy(np.stack(channels))[None])[0].numpy())
+    lengths = np.array([[np.sqrt((row**2).sum())] for row in rows])
+    return np.stack(rows) / lengths, lengths
+
+
+@pytest.fixture(scope="session")
+def pixels() -> np.ndarray:
+    """Nine images of noise, of all brightnesses and contrasts."""
+    rng = np.random.default_rng(1)
+    noise = rng.normal(rng.uniform(0, 255, (9, 1, 1, 3)), rng.uniform(0, 60, (9, 1, 1, 1)), (9, 64, 32, 3))
+    return np.clip(noise, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("number", [1, 2, 9])
+def test_raw_pixels_become_the_embeddings_of_the_trained_network(
+    model: Model, exported: Path, pixels: np.ndarray, number: int
+) -> None:
+    session = onnxruntime.InferenceSession(exported)
+    embeddings, lengths = session.run(["embedding", "length"], {"images": pixels[:number]})
+    expected, expected_lengths = reference(model, pixels[:number])
+    assert np.abs(np.asarray(embeddings) - expected).max() < 1e-5
+    assert lengths == pytest.approx(expected_lengths, rel=1e-4)
+
+
+def test_the_file_is_valid_and_says_how_to_use_it(model: Model, exported: Path) -> None:
+    proto = onnx.load(exported)
+    onnx.checker.check_model(proto, full_check=True)
+    assert proto.opset_import[0].version == 20
+    card = ModelCard.from_metadata({entry.key: entry.value for entry in proto.metadata_props}, "")
+    assert card is not None
+    assert (card.img_h, card.img_w, card.embedding_dim, card.branch_dims) == (64, 32, 24, (8, 8, 8))
+    assert (card.mean, card.std, card.colour_order, card.layout) == ((0.5,) * 3, (0.5,) * 3, "RGB", "nhwc")
+    assert card.metrics == {"mAP": 0.5}
+    assert card.num_labels == 3
+    assert card.params == model.params.model_dump(mode="json")
+    assert card.num_measured == len(model.dataset.query) + len(model.dataset.gallery)
+    assert {"rank1", "mAP"} <= card.measured.keys()
+    assert [threshold.far for threshold in card.thresholds] == sorted(
+        (threshold.far for threshold in card.thresholds), reverse=True
+    )
+
+
+def test_the_file_says_nothing_of_the_machine_that_exported_it(exported: Path) -> None:
+    content = exported.read_bytes()
+    assert b"site-packages" not in content
+    assert b"stack_trace" not in content
+
+
+OPTIONS = [
+    {"layout": "nchw"},
+    {"precision": "fp16"},
+    {"simplify": True, "opset": 18},
+    {"resize": True},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options))
+def test_every_option_gives_the_same_embeddings(
+    model: Model, pixels: np.ndarray, tmp_path: Path, options: dict[str, object]
+) -> None:
+    out = tmp_path / "model.onnx"
+    card = export_onnx(model.path, model.exporting(measured_images=0, **options), out)
+    found = OnnxNetwork(out).embed(pixels)
+    expected, lengths = reference(model, pixels)
+    limit = 2e-2 if options.get("precision") == "fp16" else 1e-4
+    assert np.abs(found.embeddings - expected).max() < limit
+    assert found.lengths == pytest.approx(lengths, rel=100 * limit)
+    assert card.thresholds == ()
+    assert onnx.load(out).opset_import[0].version == card.opset == options.get("opset", 20)
+    if options.get("resize"):
+        size_free(OnnxNetwork(out), pixels[0])
+
+
+def size_free(network: OnnxNetwork, pixels: np.ndarray) -> None:
+    """Smooth images of other sizes give nearly the embedding of what Pillow makes of them."""
+    smooth = Image.fromarray(pixels).resize((8, 16)).resize((160, 240), Image.Resampling.BICUBIC)
+    resized = smooth.resize((32, 64), Image.Resampling.BILINEAR)
+    inside, outside = (network.embed(np.asarray(image)[None]).embeddings for image in (smooth, resized))
+    assert np.abs(inside - outside).max() < 5e-3
+
+
+def test_eight_bits_are_smaller_and_say_what_they_cost(
+    model: Model, exported: Path, pixels: np.ndarray, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "model.onnx"
+    with caplog.at_level(logging.INFO):
+        card = export_onnx(model.path, model.exporting(precision="int8", calibration_images=8), out)
+    assert out.stat().st_size < 0.4 * exported.stat().st_size
+    assert "trained" in caplog.text
+    assert "exported, int8" in caplog.text
+    assert {"rank1", "mAP"} <= card.measured.keys()
+    expected, _ = reference(model, pixels)
+    cosines = (OnnxNetwork(out).embed(pixels).embeddings * expected).sum(axis=1)
+    assert cosines.min() > 0.95
+
+
+def test_a_model_that_says_something_else_is_not_written(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the colours are normalised a little differently, as when normalisation lives in two places."""
+
+    def other(trained: Trained, options: ExportParams) -> onnx.ModelProto:
+        augmentation = trained.params.data_augmentation.model_copy(update={"normalisation": "imagenet"})
+        return to_onnx(
+            trained._replace(params=trained.params.model_copy(update={"data_augmentation": augmentation})), options
+        )
+
+    monkeypatch.setattr(deploy.export, "to_onnx", other)
+    out = tmp_path / "model.onnx"
+    out.write_bytes(b"an earlier one")
+    with pytest.raises(DataError, match=r"differs from the trained network .* at most 0\.0001 is allowed in fp32"):
+        export_onnx(model.path, model.params, out)
+    assert out.read_bytes() == b"an earlier one"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_eight_bits_need_training_images(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deploy.export, "read_dataset", lambda params: model.dataset._replace(train=[]))
+    with pytest.raises(DataError, match=r"export_params\.precision: .*training images"):
+        export_onnx(model.path, model.exporting(precision="int8"), tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []

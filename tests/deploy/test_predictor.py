@@ -1,0 +1,207 @@
+import io
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from PIL import Image
+
+from data.images import decode
+from deploy.predictor import Predictor
+from tests.deploy.conftest import Model
+from utils.errors import DataError
+
+
+@pytest.fixture(scope="session")
+def predictor(exported: Path) -> Predictor:
+    return Predictor(exported, batch_size=5, threads=1)
+
+
+@pytest.fixture(scope="session")
+def embeddings(predictor: Predictor, images: list[Path]) -> np.ndarray:
+    return predictor(images)
+
+
+def test_embeddings_are_of_unit_length_and_in_order(
+    predictor: Predictor, images: list[Path], embeddings: np.ndarray
+) -> None:
+    assert embeddings.shape == (12, predictor.embedding_dim) == (12, 24)
+    assert embeddings.dtype == np.float32
+    assert np.linalg.norm(embeddings, axis=1) == pytest.approx(np.ones(12), abs=1e-6)
+    alone = np.concatenate([predictor([image]) for image in images])
+    assert np.abs(alone - embeddings).max() < 1e-6
+    # Different images, different embeddings: an order that is wrong would show.
+    assert np.abs(embeddings[:, None] - embeddings[None]).max(axis=2)[~np.eye(12, dtype=bool)].min() > 1e-4
+
+
+def test_a_checkpoint_and_its_export_agree(model: Model, images: list[Path], embeddings: np.ndarray) -> None:
+    by_torch = Predictor(model.path)
+    assert by_torch.card is None
+    assert np.abs(by_torch(images) - embeddings).max() < 1e-5
+
+
+def test_every_kind_of_image_is_the_same_image(
+    predictor: Predictor, images: list[Path], embeddings: np.ndarray
+) -> None:
+    path = images[0]
+    with Image.open(path) as opened:
+        opened.load()
+    kinds = [path, str(path), path.read_bytes(), opened, np.array(decode(path))]
+    assert np.abs(predictor(kind for kind in kinds) - embeddings[0]).max() < 1e-6
+
+
+def test_images_of_other_sizes_are_resized_as_in_training(predictor: Predictor, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    large = Image.fromarray(rng.integers(0, 256, (150, 90, 3), np.uint8))
+    large.save(tmp_path / "large.png")
+    content = io.BytesIO()
+    large.save(content, "PNG")
+    expected = decode(tmp_path / "large.png", 64, 32)
+    for kind in (tmp_path / "large.png", content.getvalue(), large, np.array(large)):
+        assert np.array_equal(predictor.prepare(kind), expected)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "L", "LA", "P", "1"])
+def test_images_of_pillow_are_read_as_their_files_are(predictor: Predictor, mode: str) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 32, 3), np.uint8)).convert(mode)
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    assert np.array_equal(predictor.prepare(image), predictor.prepare(content.getvalue()))
+
+
+def test_nothing_is_embedded_as_nothing(predictor: Predictor) -> None:
+    assert predictor([]).shape == (0, 24)
+
+
+def test_unreadable_images_are_named(predictor: Predictor, images: list[Path], tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"bad\.jpg: not an image"):
+        predictor([*images, bad])
+    with pytest.raises(DataError, match="image 12: not an image"):
+        predictor([*images, b"no image"])
+
+
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), 7, Image.new("I;16", (4, 4))],
+)
+def test_what_is_no_image_is_refused(predictor: Predictor, image: object) -> None:
+    with pytest.raises(ValueError, match=r"image 0: .*expected"):
+        predictor([image])  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("shape", [(0, 64, 32, 3), (1, 32, 64, 3), (64, 32, 3)])
+def test_pixels_of_another_shape_are_refused(predictor: Predictor, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="pixels: expected uint8"):
+        predictor.embed(np.zeros(shape, np.uint8))
+
+
+def test_threads_share_a_predictor(predictor: Predictor, images: list[Path], embeddings: np.ndarray) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda place: predictor([images[place]])[0], list(range(12)) * 3))
+    assert np.abs(np.stack(found) - np.concatenate([embeddings] * 3)).max() < 1e-6
+
+
+def test_the_digest_tells_models_apart(model: Model, predictor: Predictor, exported: Path, tmp_path: Path) -> None:
+    copied = shutil.copy(exported, tmp_path / "copy.onnx")
+    assert Predictor(copied, warm_up=False).digest == predictor.digest
+    assert Predictor(model.path, warm_up=False).digest != predictor.digest
+
+
+def pooled(path: Path, shape: list[int | str], kind: int, *, outputs: str = "flat", extra: bool = False) -> Path:
+    """Another program's model: the mean colour of an image, (B, 3)."""
+    first = shape[1] == 3
+    nodes = [
+        helper.make_node("Cast", ["x"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["first"], perm=[0, 1, 2, 3] if first else [0, 3, 1, 2]),
+        helper.make_node("GlobalAveragePool", ["first"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+    ]
+    taken = [helper.make_tensor_value_info("x", kind, shape)]
+    if extra:
+        taken.append(helper.make_tensor_value_info("y", kind, shape))
+    given = [helper.make_tensor_value_info(outputs, TensorProto.FLOAT, None)]
+    graph = helper.make_graph(nodes, "g", taken, given)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+PIXELS = np.random.default_rng(3).integers(0, 256, (3, 8, 4, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [
+        (["b", 3, 8, 4], TensorProto.FLOAT),
+        (["b", 3, "h", "w"], TensorProto.FLOAT),
+        ([1, 8, 4, 3], TensorProto.FLOAT),
+        (["b", 8, 4, 3], TensorProto.UINT8),
+        (["b", 3, 8, 4], TensorProto.FLOAT16),
+    ],
+)
+def test_a_foreign_model_is_used_once_its_sizes_are_told(tmp_path: Path, shape: list[int | str], kind: int) -> None:
+    predictor = Predictor(pooled(tmp_path / "x.onnx", shape, kind), img_h=8, img_w=4, normalisation="half")
+    colours = PIXELS.astype(np.float64).mean(axis=(1, 2))
+    if kind != TensorProto.UINT8:
+        colours = (colours / 255 - 0.5) / 0.5
+    expected = colours / np.linalg.norm(colours, axis=1, keepdims=True)
+    tolerance = 0.05 if kind == TensorProto.FLOAT16 else 1e-4
+    assert predictor(list(PIXELS)) == pytest.approx(expected, abs=tolerance)
+    assert predictor.card is None
+
+
+def test_a_foreign_model_is_refused_unless_its_sizes_are_told(tmp_path: Path) -> None:
+    path = pooled(tmp_path / "x.onnx", ["b", 3, 8, 4], TensorProto.FLOAT)
+    with pytest.raises(DataError, match=r"x\.onnx: says nothing of what images it takes .* img_h, img_w"):
+        Predictor(path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "options", "message"),
+    [
+        (["b", 3, 16, 4], TensorProto.FLOAT, {}, "takes images of 16 x 4, told 8 x 4"),
+        ([4, 3, 8, 4], TensorProto.FLOAT, {}, "exactly 4 images at once"),
+        (["b", 1, 8, 4], TensorProto.FLOAT, {}, "expected one input"),
+        (["b", 3, 8, 4], TensorProto.INT32, {}, "expected one input"),
+        (["b", 3, 8, 4], TensorProto.FLOAT, {"extra": True}, "expected one input"),
+        (["b", 3, 8, 4], TensorProto.FLOAT, {"outputs": "pooled"}, r"first output is not \(B, D\)"),
+    ],
+)
+def test_a_foreign_model_of_another_form_is_refused(
+    tmp_path: Path, shape: list[int | str], kind: int, options: dict[str, object], message: str
+) -> None:
+    path = pooled(tmp_path / "x.onnx", shape, kind, **options)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(DataError, match=message):
+        Predictor(path, img_h=8, img_w=4)
+
+
+def test_sizes_are_told_both_and_only_where_they_are_unknown(exported: Path, model: Model) -> None:
+    for path in (exported, model.path):
+        with pytest.raises(ValueError, match="says them itself"):
+            Predictor(path, img_h=64, img_w=32)
+    with pytest.raises(ValueError, match="tell both or none"):
+        Predictor(exported, img_h=64)
+    with pytest.raises(ValueError, match="batch_size"):
+        Predictor(exported, batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.onnx", None, "no such file"),
+        ("x.onnx", b"no model", "not an ONNX model that can be run"),
+        ("x.onnx", b"", "not an ONNX model that can be run"),
+        ("x.pth", b"no model", "not a checkpoint"),
+        ("x.pt", b"", "expected an .onnx"),
+    ],
+)
+def test_what_is_no_model_is_refused(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        Predictor(path)
