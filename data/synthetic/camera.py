@@ -64,14 +64,22 @@ def develop(image: Image.Image, camera: Camera, rng: np.random.Generator) -> Ima
         image = image.resize(size, Image.Resampling.BILINEAR).resize(image.size, Image.Resampling.BILINEAR)
     if rng.random() < 0.4:
         image = image.filter(ImageFilter.BoxBlur((rng.uniform(0.0, 0.7), rng.uniform(0.0, 0.35))))
-    pixels = np.asarray(image, dtype=np.float32) * np.float32(1 / 255)
-    gamma = np.float32(camera.gamma * rng.uniform(0.92, 1.08))
-    pixels = pixels**gamma
-    grey = pixels.mean(axis=2, keepdims=True)
-    pixels = grey + np.float32(camera.saturation * rng.uniform(0.88, 1.1)) * (pixels - grey)
+    gamma = camera.gamma * rng.uniform(0.92, 1.08)
+    saturation = camera.saturation * rng.uniform(0.88, 1.1)
     gains = np.asarray(camera.gains) * rng.uniform(0.95, 1.05, 3) * rng.uniform(0.88, 1.1)
+    return expose(image, gamma, saturation, gains, camera.noise, rng)
+
+
+def expose(
+    image: Image.Image, gamma: float, saturation: float, gains: np.ndarray, noise: float, rng: np.random.Generator
+) -> Image.Image:
+    """Tone curve, saturation, white balance (one factor per channel) and sensor noise, see `Camera`; RGB."""
+    pixels = np.asarray(image, dtype=np.float32) * np.float32(1 / 255)
+    pixels = pixels ** np.float32(gamma)
+    grey = pixels.mean(axis=2, keepdims=True)
+    pixels = grey + np.float32(saturation) * (pixels - grey)
     pixels = pixels * (gains * 255).astype(np.float32)
-    pixels = pixels + np.float32(camera.noise) * rng.standard_normal(pixels.shape, dtype=np.float32)
+    pixels = pixels + np.float32(noise) * rng.standard_normal(pixels.shape, dtype=np.float32)
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 

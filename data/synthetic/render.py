@@ -38,7 +38,7 @@ def _compose(shot: Shot, camera: Camera, seed: int, rng: np.random.Generator) ->
     if shot.person is not None:
         axis, scale = _partial_box(rng) if shot.partial else _box(rng, shot.person)
         feet = (axis[0], axis[1] + 0.985 * scale)
-        _draw_shadow(background, feet, scale)
+        draw_shadow(background, feet, scale)
         draw_person(Canvas(layer, axis, scale), shot.person, _pose(rng, yaw))
     if rng.random() < _OCCLUDED:
         draw_occluder(layer, rng)
@@ -76,7 +76,8 @@ def _draw_passer_by(layer: Image.Image, rng: np.random.Generator) -> None:
     draw_person(other, sample_person(rng), _pose(rng, float(rng.uniform(0, 2 * math.pi))))
 
 
-def _draw_shadow(background: Image.Image, feet: Point, scale: float) -> None:
+def draw_shadow(background: Image.Image, feet: Point, scale: float) -> None:
+    """Darkens the ground around the feet of a body of `scale` pixels."""
     x, y = feet
     half = (0.17 * scale, 0.025 * scale)
     spot = Image.new("L", background.size)
