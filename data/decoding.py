@@ -41,7 +41,7 @@ TO_UPRIGHT = {
 """What undoes each orientation that EXIF knows beside 1, the upright one."""
 
 
-def decode_bytes(content: bytes, height: int = 0, width: int = 0) -> np.ndarray:
+def decode_bytes(content: bytes, height: int = 0, width: int = 0, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode a JPEG, PNG, BMP or WebP as RGB, resized bilinearly (with antialiasing) where its size differs.
 
     The content tells the format, not a suffix. An orientation in the EXIF data is applied first. Alpha and transparent
@@ -52,20 +52,21 @@ def decode_bytes(content: bytes, height: int = 0, width: int = 0) -> np.ndarray:
     Args:
         content: all of a file.
         height, width: size wanted, pixels; 0 keeps the image's own.
+        max_pixels: an image of more is refused before they take memory; at most MAX_PIXELS.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        DataError: it is empty, truncated, damaged, of another format, or has more than MAX_BYTES or MAX_PIXELS; its
+        DataError: it is empty, truncated, damaged, of another format, or has more than MAX_BYTES or `max_pixels`; its
             message names no file.
     """
     if problem := why_too_long(len(content)):
         raise DataError(problem)
     try:
         image, exif = _open(content)
-        if image.width * image.height > MAX_PIXELS:
-            raise DataError(f"{image.width} x {image.height} is more than {MAX_PIXELS:,} pixels; scale it down")
+        if image.width * image.height > max_pixels:
+            raise DataError(f"{image.width} x {image.height} is more than {max_pixels:,} pixels; scale it down")
         rgb = _upright(_to_rgb(image), exif)
         if height and width and rgb.size != (width, height):
             rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)

@@ -1,0 +1,1 @@
+"""A service that embeds images and searches a gallery, with a page for the browser: `python -m deploy.serve`."""

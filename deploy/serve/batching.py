@@ -1,0 +1,110 @@
+"""Images of several requests embedded together."""
+
+import queue
+import threading
+from concurrent.futures import Future
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from deploy.serve.problems import ProblemError
+
+
+class Embeds(Protocol):
+    """What a batcher needs of a predictor."""
+
+    batch_size: int
+
+    def embed(self, pixels: np.ndarray) -> np.ndarray:
+        """(B, H, W, 3) uint8 -> (B, D) float32."""
+        ...
+
+
+class _Waiting(NamedTuple):
+    pixels: np.ndarray
+    """(H, W, 3) uint8."""
+    result: "Future[np.ndarray]"
+
+
+class Batcher:
+    """Gathers images that wait while the network computes, and embeds them at once; nobody waits for a batch to fill.
+
+    One thread computes; what it does with its processors is the network's affair.
+
+    Args:
+        predictor: embeds.
+        max_waiting: images that may wait.
+        observe: called with the size of each batch.
+    """
+
+    def __init__(self, predictor: Embeds, max_waiting: int, observe: "Observe") -> None:
+        self._predictor, self._max_waiting, self._observe = predictor, max_waiting, observe
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="embedding", daemon=True)
+        self._thread.start()
+
+    @property
+    def num_waiting(self) -> int:
+        """Images that wait."""
+        return self._queue.qsize()
+
+    def submit(self, images: list[np.ndarray]) -> "list[Future[np.ndarray]]":
+        """Let images (H, W, 3) uint8 be embedded: a future (D,) float32 for each. A cancelled one is left out.
+
+        Raises:
+            ProblemError: 503, too many wait, or the batcher is closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise ProblemError(503, "the service is stopping", retry_after=5)
+            if self.num_waiting + len(images) > self._max_waiting:
+                raise ProblemError(503, f"more than {self._max_waiting} images wait for the network", retry_after=1)
+            futures: list[Future[np.ndarray]] = [Future() for _ in images]
+            for waiting in map(_Waiting, images, futures):
+                self._queue.put(waiting)
+        return futures
+
+    def close(self) -> None:
+        """Embed what waits, then stop."""
+        with self._lock:
+            self._closed = True
+            self._queue.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (first := self._queue.get()) is not None:
+            batch, is_last = [first], False
+            while len(batch) < self._predictor.batch_size and not is_last:
+                try:
+                    more = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                is_last = more is None
+                batch += [] if more is None else [more]
+            self._embed([one for one in batch if one.result.set_running_or_notify_cancel()])
+            if is_last:
+                return
+
+    def _embed(self, batch: list[_Waiting]) -> None:
+        if not batch:
+            return
+        self._observe(len(batch))
+        try:
+            rows = self._predictor.embed(np.stack([one.pixels for one in batch]))
+        # Whatever it is, those who wait are told, and the next batch is tried.
+        except Exception as error:
+            for one in batch:
+                one.result.set_exception(error)
+            return
+        for one, row in zip(batch, rows, strict=True):
+            one.result.set_result(row)
+
+
+class Observe(Protocol):
+    """Takes note of the size of a batch."""
+
+    def __call__(self, size: int, /) -> None:
+        """Called in the batcher's thread."""
+        ...

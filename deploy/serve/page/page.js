@@ -1,0 +1,250 @@
+"use strict";
+
+// What the page shows follows from these and from what the service says; nothing is kept in the page's elements alone.
+const trail = []; // queries so far, the last is shown: {blob} a picture of one's own, or {id, image, name} of the gallery
+let matches = [];
+let thresholds = [];
+let asked = 0; // number of the newest search; the answer to an older one comes too late
+
+const $ = (id) => document.getElementById(id);
+const percent = (share) => `${+(100 * share).toPrecision(3)} %`;
+
+async function ask(path, options = {}) {
+  const token = sessionStorage.getItem("token");
+  const headers = { ...options.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
+  let answer;
+  try {
+    answer = await fetch(path, { ...options, headers });
+  } catch {
+    throw new Error("The service does not answer. Is it still running?");
+  }
+  if (answer.status === 401) {
+    await login();
+    return ask(path, options);
+  }
+  if (answer.ok) return answer;
+  let reason = `the service answered ${answer.status}`;
+  try {
+    reason = (await answer.json()).error;
+  } catch {}
+  throw new Error(`That did not work: ${reason}.`);
+}
+
+let loggingIn = null;
+function login() {
+  // Several requests may be refused at once; one question is enough.
+  loggingIn ??= new Promise((done) => {
+    const dialog = $("login");
+    dialog.addEventListener("close", () => {
+      sessionStorage.setItem("token", $("token").value.trim());
+      $("token").value = "";
+      loggingIn = null;
+      done();
+    }, { once: true });
+    dialog.showModal();
+  });
+  return loggingIn;
+}
+
+function say(text, isProblem = false) {
+  $("message").textContent = text;
+  $("message").classList.toggle("problem", isProblem);
+}
+
+// Images need the token, too, which <img src> cannot send.
+async function picture(image, path) {
+  try {
+    const url = URL.createObjectURL(await (await ask(path)).blob());
+    image.onload = () => URL.revokeObjectURL(url);
+    image.src = url;
+  } catch {
+    image.alt = "not to be had any more";
+  }
+}
+
+function filters() {
+  const query = new URLSearchParams({ k: $("count").value });
+  if ($("camera").value) query.append("camid", $("camera").value);
+  for (const id of ["start", "end"]) {
+    if ($(id).value) query.append(id, new Date($(id).value).getTime() / 1000);
+  }
+  return query;
+}
+
+async function search() {
+  const query = trail.at(-1);
+  if (!query) return;
+  const number = ++asked;
+  say("Searching …");
+  const request = query.blob
+    ? { method: "POST", body: query.blob, headers: { "Content-Type": query.blob.type || "application/octet-stream" } }
+    : { method: "POST", body: JSON.stringify({ id: query.id }), headers: { "Content-Type": "application/json" } };
+  try {
+    const found = await (await ask(`/search?${filters()}`, request)).json();
+    if (number !== asked) return;
+    matches = found.matches;
+    say("");
+    showMatches();
+    mark();
+  } catch (error) {
+    if (number !== asked) return;
+    matches = [];
+    showMatches();
+    say(error.message, true);
+  }
+}
+
+function showQuery() {
+  const query = trail.at(-1);
+  $("back").disabled = trail.length < 2;
+  $("keep").disabled = !query?.blob;
+  $("query").hidden = !query;
+  $("invitation").hidden = Boolean(query);
+  $("drop").classList.toggle("filled", Boolean(query));
+  if (!query) return;
+  if (query.blob) {
+    const url = URL.createObjectURL(query.blob);
+    $("query").onload = () => URL.revokeObjectURL(url);
+    $("query").src = url;
+    $("query").alt = "The picture that is searched for";
+  } else {
+    picture($("query"), query.image);
+    $("query").alt = `${query.name}, searched for`;
+  }
+}
+
+function searchFor(query) {
+  trail.push(query);
+  showQuery();
+  search();
+}
+
+function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+function showMatches() {
+  $("matches").replaceChildren(...matches.map(card));
+}
+
+function card(match, place) {
+  const image = element("img", { alt: "", loading: "lazy" });
+  picture(image, match.image);
+  const bar = element("i");
+  bar.style.width = `${Math.min(100, 100 * match.distance)}%`;
+  const camera = match.camid ? ` · camera ${match.camid}` : "";
+  const facts = element("span", { className: "facts" },
+    element("b", { textContent: match.distance.toFixed(3) }), camera,
+    element("span", { className: "bar" }, bar),
+    element("span", { className: "name", textContent: match.name, title: match.name }));
+  const again = element("button", { className: "again", type: "button", onclick: () => searchFor(match) }, image, facts);
+  again.setAttribute("aria-label", `Match ${place + 1}: ${match.name}, distance ${match.distance.toFixed(3)}${camera}. Search for it`);
+  const remove = element("button", { className: "remove", type: "button", textContent: "×", title: "Remove from the gallery", onclick: () => removeMatch(match) });
+  remove.setAttribute("aria-label", `Remove ${match.name} from the gallery`);
+  return element("li", {}, again, remove);
+}
+
+async function removeMatch(match) {
+  if (!confirm(`Remove ${match.name} from the gallery?`)) return;
+  try {
+    await ask(`/gallery/${match.id}`, { method: "DELETE" });
+    matches = matches.filter((other) => other.id !== match.id);
+    showMatches();
+    mark();
+    summarise();
+  } catch (error) {
+    say(error.message, true);
+  }
+}
+
+async function keepQuery() {
+  const { blob } = trail.at(-1);
+  const query = new URLSearchParams({ name: blob.name ?? "" });
+  if ($("camera").value) query.append("camid", $("camera").value);
+  try {
+    const kept = await (await ask(`/gallery?${query}`, { method: "POST", body: blob })).json();
+    await Promise.all([summarise(), search()]);
+    say(`Added as ${kept.name}.`);
+  } catch (error) {
+    say(error.message, true);
+  }
+}
+
+// The slider dims what lies beyond it, and says what its distance means where that was measured.
+function mark() {
+  const limit = Number($("threshold").value);
+  $("distance").textContent = limit.toFixed(3);
+  [...$("matches").children].forEach((item, place) => item.classList.toggle("beyond", matches[place].distance > limit));
+  for (const button of $("marks").children) {
+    button.setAttribute("aria-pressed", Math.abs(Number(button.value) - limit) < 0.003);
+  }
+  const within = matches.filter((match) => match.distance <= limit).length;
+  const counted = matches.length ? `${within} of these ${matches.length} are within it. ` : "";
+  // Those who are accepted at a calibrated distance are accepted at a larger one, too.
+  const below = thresholds.filter((one) => one.distance <= limit + 1e-9).at(-1);
+  const above = thresholds.find((one) => one.distance > limit + 1e-9);
+  let meaning = "The model brings no calibrated distances; export it with a test set to get them.";
+  if (thresholds.length && below) {
+    meaning = `On its test set the model accepts at least ${percent(below.tar)} of true pairs, and ` +
+      (above ? `at most ${percent(above.far)} of false ones.` : `${percent(below.far)} of false ones or more.`);
+    if (Math.abs(below.distance - limit) < 0.003) {
+      meaning = `On its test set the model accepts ${percent(below.tar)} of true pairs, and ${percent(below.far)} of false ones.`;
+    }
+  } else if (thresholds.length) {
+    meaning = `On its test set the model accepts less than ${percent(above.tar)} of true pairs, and less than ${percent(above.far)} of false ones.`;
+  }
+  $("meaning").textContent = counted + meaning;
+}
+
+async function summarise() {
+  const [model, { cameras }] = await Promise.all(["/model", "/cameras"].map(async (path) => (await ask(path)).json()));
+  const mAP = model.metrics.mAP === undefined ? "" : ` · mAP ${percent(model.metrics.mAP)} on its test set`;
+  $("summary").textContent = `${model.gallery.toLocaleString("en")} images${mAP}`;
+  const chosen = $("camera").value;
+  const known = cameras.filter((camera) => camera !== 0);
+  $("camera").replaceChildren(...["", ...known].map((value) => element("option", { value, textContent: value || "any" })));
+  $("camera").value = known.map(String).includes(chosen) ? chosen : "";
+  return model;
+}
+
+async function begin() {
+  const model = await summarise();
+  thresholds = model.thresholds.toSorted((a, b) => a.distance - b.distance);
+  $("marks").replaceChildren(...thresholds.map((one) => element("button", {
+    type: "button", value: one.distance, textContent: `1 : ${Math.round(1 / one.far).toLocaleString("en")}`,
+    title: `Accepts ${percent(one.tar)} of true pairs and one false pair in ${Math.round(1 / one.far)}`,
+    onclick: () => { $("threshold").value = one.distance; mark(); },
+  })));
+  const usual = thresholds.findLast((one) => one.far <= 0.011);
+  if (usual) $("threshold").value = usual.distance;
+  mark();
+  say(model.gallery ? "" : "The gallery is empty. Drop a picture, then add it.");
+}
+
+function take(files) {
+  const picture = [...files].find((file) => file.type.startsWith("image/"));
+  if (picture) searchFor({ blob: picture });
+  else say("That is no picture.", true);
+}
+
+$("file").addEventListener("change", (event) => { take(event.target.files); event.target.value = ""; });
+$("drop").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" || event.key === " ") { event.preventDefault(); $("file").click(); }
+});
+// Anywhere on the page: who misses the field by a little must not lose the page to the picture.
+for (const kind of ["dragover", "dragleave", "drop"]) {
+  document.addEventListener(kind, (event) => {
+    event.preventDefault();
+    $("drop").classList.toggle("over", kind === "dragover");
+    if (kind === "drop") take(event.dataTransfer.files);
+  });
+}
+document.addEventListener("paste", (event) => { if (event.clipboardData.files.length) take(event.clipboardData.files); });
+$("back").addEventListener("click", () => { trail.pop(); showQuery(); search(); });
+$("keep").addEventListener("click", keepQuery);
+$("threshold").addEventListener("input", mark);
+$("filters").addEventListener("change", search);
+$("filters").addEventListener("submit", (event) => event.preventDefault());
+begin().catch((error) => say(error.message, true));
