@@ -4,6 +4,7 @@
 const trail = []; // queries so far, the last is shown: {blob} a picture of one's own, or {id, image, name} of the gallery
 let matches = [];
 let thresholds = [];
+let limit = 0.5; // cosine distance up to which two images are taken for one person
 let asked = 0; // number of the newest search; the answer to an older one comes too late
 
 const $ = (id) => document.getElementById(id);
@@ -75,7 +76,8 @@ async function search() {
   const query = trail.at(-1);
   if (!query) return;
   const number = ++asked;
-  say("Searching …");
+  $("results").classList.add("searching");
+  if (!matches.length) say("Searching …");
   const request = query.blob
     ? { method: "POST", body: query.blob, headers: { "Content-Type": query.blob.type || "application/octet-stream" } }
     : { method: "POST", body: JSON.stringify({ id: query.id }), headers: { "Content-Type": "application/json" } };
@@ -92,6 +94,7 @@ async function search() {
     showMatches();
     say(error.message, true);
   }
+  $("results").classList.remove("searching");
 }
 
 function showQuery() {
@@ -133,7 +136,7 @@ function card(match, place) {
   const image = element("img", { alt: "", loading: "lazy" });
   picture(image, match.image);
   const bar = element("i");
-  bar.style.width = `${Math.min(100, 100 * match.distance)}%`;
+  bar.style.width = `${Math.min(100, (100 * match.distance) / $("threshold").max)}%`;
   const camera = match.camid ? ` · camera ${match.camid}` : "";
   const facts = element("span", { className: "facts" },
     element("b", { textContent: match.distance.toFixed(3) }), camera,
@@ -172,24 +175,29 @@ async function keepQuery() {
   }
 }
 
+function limitTo(distance) {
+  limit = distance;
+  $("threshold").value = distance;
+  mark();
+}
+
 // The slider dims what lies beyond it, and says what its distance means where that was measured.
 function mark() {
-  const limit = Number($("threshold").value);
   $("distance").textContent = limit.toFixed(3);
   [...$("matches").children].forEach((item, place) => item.classList.toggle("beyond", matches[place].distance > limit));
-  for (const button of $("marks").children) {
-    button.setAttribute("aria-pressed", Math.abs(Number(button.value) - limit) < 0.003);
+  for (const button of $("marks").querySelectorAll("button")) {
+    button.setAttribute("aria-pressed", Number(button.value) === limit);
   }
   const within = matches.filter((match) => match.distance <= limit).length;
   const counted = matches.length ? `${within} of these ${matches.length} are within it. ` : "";
   // Those who are accepted at a calibrated distance are accepted at a larger one, too.
-  const below = thresholds.filter((one) => one.distance <= limit + 1e-9).at(-1);
-  const above = thresholds.find((one) => one.distance > limit + 1e-9);
+  const below = thresholds.filter((one) => one.distance <= limit).at(-1);
+  const above = thresholds.find((one) => one.distance > limit);
   let meaning = "The model brings no calibrated distances; export it with a test set to get them.";
   if (thresholds.length && below) {
     meaning = `On its test set the model accepts at least ${percent(below.tar)} of true pairs, and ` +
       (above ? `at most ${percent(above.far)} of false ones.` : `${percent(below.far)} of false ones or more.`);
-    if (Math.abs(below.distance - limit) < 0.003) {
+    if (below.distance === limit) {
       meaning = `On its test set the model accepts ${percent(below.tar)} of true pairs, and ${percent(below.far)} of false ones.`;
     }
   } else if (thresholds.length) {
@@ -212,14 +220,14 @@ async function summarise() {
 async function begin() {
   const model = await summarise();
   thresholds = model.thresholds.toSorted((a, b) => a.distance - b.distance);
-  $("marks").replaceChildren(...thresholds.map((one) => element("button", {
-    type: "button", value: one.distance, textContent: `1 : ${Math.round(1 / one.far).toLocaleString("en")}`,
-    title: `Accepts ${percent(one.tar)} of true pairs and one false pair in ${Math.round(1 / one.far)}`,
-    onclick: () => { $("threshold").value = one.distance; mark(); },
+  // Distances of one model lie within 0.1, of another within 1.
+  if (thresholds.length) $("threshold").max = Math.min(2, 1.5 * thresholds.at(-1).distance).toFixed(3);
+  $("marks").hidden = !thresholds.length;
+  $("marks").replaceChildren("one false pair in ", ...thresholds.map((one) => element("button", {
+    type: "button", value: one.distance, textContent: Math.round(1 / one.far).toLocaleString("en"),
+    title: `Accepts ${percent(one.tar)} of true pairs`, onclick: () => limitTo(one.distance),
   })));
-  const usual = thresholds.findLast((one) => one.far <= 0.011);
-  if (usual) $("threshold").value = usual.distance;
-  mark();
+  limitTo(thresholds.findLast((one) => one.far <= 0.011)?.distance ?? 0.5);
   say(model.gallery ? "" : "The gallery is empty. Drop a picture, then add it.");
 }
 
@@ -244,7 +252,7 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
 document.addEventListener("paste", (event) => { if (event.clipboardData.files.length) take(event.clipboardData.files); });
 $("back").addEventListener("click", () => { trail.pop(); showQuery(); search(); });
 $("keep").addEventListener("click", keepQuery);
-$("threshold").addEventListener("input", mark);
+$("threshold").addEventListener("input", () => limitTo(Number($("threshold").value)));
 $("filters").addEventListener("change", search);
 $("filters").addEventListener("submit", (event) => event.preventDefault());
 begin().catch((error) => say(error.message, true));
