@@ -4,9 +4,11 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,8 +97,11 @@ def test_the_commands_of_the_readme_run_in_their_order(script: Script, make_mark
     change(recipes / "seed/_market1501.json", tiny)
     smaller = {"model_params": {"model": "resnet_18"}, "batch_sampling_params": "4*2", "lr": {"warmup_epoch": 0}}
     change(recipes / "seed/pcb6_global_gtri016_rb6.json", smaller)
-    commands = [command for command in COMMANDS if re.match(r"(python|torchrun .*) \w+\.py", command)]
+    commands = [command for command in COMMANDS if re.match(r"(python|torchrun .*) (\w+\.py|-m deploy)", command)]
     for command in commands:
+        if command.startswith("python -m"):
+            run_module(script, *shlex.split(command)[2:])
+            continue
         launcher, name, arguments = re.fullmatch(r"(python|torchrun .*?) (\w+\.py)(.*)", command).groups()  # pyright: ignore[reportOptionalMemberAccess]
         arguments = shlex.split(arguments)
         process = script.run(name, *arguments, launcher=shlex.split(launcher)[1:])
@@ -109,8 +114,37 @@ def test_the_commands_of_the_readme_run_in_their_order(script: Script, make_mark
         if "--detach" in arguments:
             wait_for(script.folder / "runs" / "second" / "train_log", "finished")
     assert len(commands) >= 8
-    for written in ("pictures/rank_list.png", "features.npz", "report.html", "classes.html", "persons/grid.png"):
+    for written in (
+        "pictures/rank_list.png",
+        "features.npz",
+        "report.html",
+        "classes.html",
+        "persons/grid.png",
+        "pedestrians.npz",
+    ):
         assert (script.folder / written).is_file()
+
+
+def run_module(script: Script, module: str, *arguments: str) -> None:
+    """The command of a module, from our folder's code; a server is left running until it answers."""
+    command = [sys.executable, "-W", "error", "-m", module, *arguments]
+    environment = {**script.environment(), "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=script.folder, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        if module != "deploy.serve":
+            messages = process.stderr.read()
+            assert process.wait() == 0, messages
+            return
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if address := re.search(r"http://127\.0\.0\.1:\d+", line):
+                with urllib.request.urlopen(f"{address[0]}/health") as answer:
+                    assert json.load(answer)["status"] == "ok"
+                process.send_signal(signal.SIGINT)
+                break
+        messages = "".join(lines) + process.stderr.read()
+        assert process.wait() == 130, messages
 
 
 def change(recipe: Path, settings: dict[str, object]) -> None:

@@ -1,0 +1,68 @@
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from deploy.serve.batching import Batcher
+from deploy.serve.problems import ProblemError
+from tests.deploy.serve.conftest import MeanColour, direction
+
+
+def image(value: int) -> np.ndarray:
+    return np.full((8, 4, 3), (value, 255 - value, 9), np.uint8)
+
+
+@pytest.fixture
+def batcher(network: MeanColour) -> Iterator[Batcher]:
+    batcher = Batcher(network, 100, lambda size: None)
+    yield batcher
+    network.may_go_on.set()
+    batcher.close()
+
+
+def test_every_image_gets_its_own_embedding(batcher: Batcher, network: MeanColour) -> None:
+    futures = batcher.submit([image(value) for value in range(10)])
+    rows = [future.result(timeout=10) for future in futures]
+    expected = [direction((value, 255 - value, 9)) for value in range(10)]
+    assert np.stack(rows) == pytest.approx(np.stack(expected), abs=1e-6)
+    assert sum(network.batches) == 10
+    assert max(network.batches) <= 4
+
+
+def test_what_was_cancelled_is_not_embedded(batcher: Batcher, network: MeanColour) -> None:
+    network.may_go_on.clear()
+    first = batcher.submit([image(0)])
+    while network.batches != [1]:
+        pass
+    others = batcher.submit([image(value) for value in range(1, 4)])
+    assert others[1].cancel()
+    network.may_go_on.set()
+    for future in (*first, others[0], others[2]):
+        future.result(timeout=10)
+    assert network.batches == [1, 2]
+
+
+def test_a_failure_reaches_those_it_concerns_and_the_next_are_embedded(batcher: Batcher, network: MeanColour) -> None:
+    network.error = RuntimeError("out of order")
+    (failed,) = batcher.submit([image(1)])
+    with pytest.raises(RuntimeError, match="out of order"):
+        failed.result(timeout=10)
+    network.error = None
+    (later,) = batcher.submit([image(1)])
+    assert later.result(timeout=10).shape == (3,)
+
+
+def test_closing_finishes_what_waits_and_takes_no_more(network: MeanColour) -> None:
+    sizes: list[int] = []
+    batcher = Batcher(network, 100, sizes.append)
+    network.may_go_on.clear()
+    futures = batcher.submit([image(value) for value in range(9)])
+    closing = threading.Thread(target=batcher.close)
+    closing.start()
+    network.may_go_on.set()
+    closing.join(timeout=10)
+    assert all(future.done() for future in futures)
+    assert sum(sizes) == 9
+    with pytest.raises(ProblemError, match="stopping"):
+        batcher.submit([image(1)])

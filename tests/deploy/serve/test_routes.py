@@ -1,0 +1,204 @@
+import base64
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from tests.deploy.serve.conftest import BLUE, GREEN, RED, Colour, MeanColour, direction, png
+
+
+def distance(one: Colour, other: Colour) -> float:
+    return 1 - float(direction(one) @ direction(other))
+
+
+def test_an_image_is_embedded(client: TestClient) -> None:
+    answer = client.post("/embed", content=png(RED), headers={"Content-Type": "image/png"})
+    assert answer.status_code == 200
+    assert answer.json()["dim"] == 3
+    assert answer.json()["model"] == "digest"
+    assert np.array(answer.json()["embeddings"]) == pytest.approx(direction(RED)[None], abs=1e-6)
+
+
+def test_several_images_are_embedded_in_their_order_also_as_plain_numbers(client: TestClient) -> None:
+    colours = [RED, GREEN, BLUE, RED, GREEN, BLUE]
+    body = {"images": [base64.b64encode(png(colour)).decode() for colour in colours]}
+    answer = client.post("/embed", json=body, headers={"Accept": "application/octet-stream"})
+    assert answer.headers["x-shape"] == "6,3"
+    rows = np.frombuffer(answer.content, "<f4").reshape(6, 3)
+    assert rows == pytest.approx(np.stack([direction(colour) for colour in colours]), abs=1e-6)
+
+
+def test_a_search_ranks_the_gallery(client: TestClient) -> None:
+    orange = (250, 120, 20)
+    answer = client.post("/search", content=png(orange)).json()
+    assert answer["gallery"] == 3
+    names = [match["name"] for match in answer["matches"]]
+    assert names == ["0001_c1_a.png", "0002_c2_b.png", "deeper/0003_c3_c.png"]
+    expected = [distance(orange, colour) for colour in (RED, GREEN, BLUE)]
+    assert [match["distance"] for match in answer["matches"]] == pytest.approx(expected, abs=1e-5)
+    assert [match["camid"] for match in answer["matches"]] == [1, 2, 3]
+
+
+def test_a_gallery_image_is_searched_for_without_itself(client: TestClient) -> None:
+    first = client.post("/search", content=png(RED)).json()["matches"][0]
+    matches = client.post("/search?k=2", json={"id": first["id"]}).json()["matches"]
+    assert [match["name"] for match in matches] == ["deeper/0003_c3_c.png", "0002_c2_b.png"]
+
+
+def test_filters_narrow_a_search(client: TestClient) -> None:
+    def names(query: str) -> list[str]:
+        found = client.post(f"/search?{query}", content=png(RED)).json()["matches"]
+        return sorted(match["name"][:4] for match in found)
+
+    assert names("camid=2&camid=3") == ["0002", "deep"]
+    assert names("k=1") == ["0001"]
+    assert names(f"max_distance={distance(RED, BLUE) + 1e-4}") == ["0001", "deep"]
+    assert names("start=4e9") == []
+    assert names("end=1") == []
+
+
+def test_images_are_added_shown_and_removed(client: TestClient) -> None:
+    content = png((200, 200, 0))
+    added = client.post("/gallery?name=new&camid=7&time=12.5", content=content)
+    assert added.status_code == 201
+    item = added.json()
+    assert (item["name"], item["camid"], item["time"]) == ("new", 7, 12.5)
+    assert client.get(f"/gallery/{item['id']}").json() == item
+    assert client.get(item["image"]).content == content
+    assert client.get(item["image"]).headers["content-type"] == "image/png"
+    assert client.post("/search?k=1", content=content).json()["matches"][0]["id"] == item["id"]
+    assert client.get("/cameras").json() == {"cameras": [1, 2, 3, 7]}
+    again = client.post("/gallery?name=new", content=content)
+    assert again.status_code == 409
+    assert "new: is in the gallery already" in again.json()["error"]
+    assert client.delete(f"/gallery/{item['id']}").status_code == 204
+    for ask in (client.get, client.delete):
+        assert ask(f"/gallery/{item['id']}").status_code == 404
+    assert client.post("/search", json={"id": item["id"]}).status_code == 404
+
+
+def test_an_image_without_a_name_gets_one_of_its_content(client: TestClient) -> None:
+    names = {client.post("/gallery", content=png(colour)).json()["name"] for colour in ((1, 2, 3), (3, 2, 1))}
+    assert len(names) == 2
+    assert all(name.startswith("upload-") for name in names)
+    assert client.post("/gallery", content=png((1, 2, 3))).status_code == 409
+
+
+def test_images_of_the_folder_are_shown_and_nothing_beside_it(client: TestClient, folder: Path) -> None:
+    ids = {match["name"]: match for match in client.post("/search", content=png(RED)).json()["matches"]}
+    inner = ids["deeper/0003_c3_c.png"]["image"]
+    assert client.get(inner).content == (folder / "deeper/0003_c3_c.png").read_bytes()
+    # What was a file of the folder becomes a link to somewhere else.
+    secret = folder.parent / "secret.png"
+    secret.write_bytes(png(BLUE))
+    (folder / "0001_c1_a.png").unlink()
+    (folder / "0001_c1_a.png").symlink_to(secret)
+    assert client.get(ids["0001_c1_a.png"]["image"]).status_code == 404
+    (folder / "0002_c2_b.png").unlink()
+    assert client.get(ids["0002_c2_b.png"]["image"]).json() == {"error": "its file is no longer there"}
+    assert client.get("/gallery/..%2f..%2fsecret.png/image").status_code in (404, 422)
+
+
+def test_the_service_tells_how_it_is(client: TestClient) -> None:
+    assert client.get("/health").json() == {"status": "ok"}
+    model = client.get("/model").json()
+    assert (model["model"], model["dim"], model["size"], model["gallery"]) == ("digest", 3, [8, 4], 3)
+    assert (model["metrics"], model["thresholds"]) == ({}, [])
+    client.post("/embed", content=png(RED))
+    client.get("/no/such/path")
+    text = client.get("/metrics").text
+    assert 'reid_requests_total{route="/embed",status="200"} 1.0' in text
+    assert 'reid_requests_total{route="none",status="404"} 1.0' in text
+    assert "reid_batch_images_count 1.0" in text
+    assert "reid_gallery_images 3.0" in text
+    assert "reid_waiting_images 0.0" in text
+
+
+def test_openapi_lists_the_routes_and_pages_load_nothing_from_elsewhere(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {"/embed", "/search", "/gallery", "/gallery/{id}", "/health", "/metrics"} <= paths.keys()
+    for path in ("/", "/page.css", "/page.js", "/docs", "/docs.js"):
+        answer = client.get(path)
+        assert answer.status_code == 200
+        assert "//" not in answer.text.replace("// ", "").replace("http://www.w3.org", "")
+        assert answer.headers["content-security-policy"].startswith("default-src 'self'")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def broken() -> dict[str, bytes]:
+    """Bodies that are no image."""
+    content = io.BytesIO()
+    Image.new("RGB", (4, 8)).save(content, "GIF")
+    return {"empty": b"", "text": b"hello", "truncated": png(RED, (64, 64))[:-60], "GIF": content.getvalue()}
+
+
+@pytest.mark.parametrize("kind", broken())
+@pytest.mark.parametrize("path", ["/embed", "/search", "/gallery"])
+def test_what_is_no_image_is_refused_with_a_reason(
+    client: TestClient, network: MeanColour, path: str, kind: str
+) -> None:
+    answer = client.post(path, content=broken()[kind])
+    assert answer.status_code == 422
+    assert answer.json().keys() == {"error"}
+    assert network.batches == []
+    assert client.post("/embed", content=png(RED)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "reason"),
+    [
+        ("/embed", b"{", "not JSON"),
+        ("/embed", b"[" * 100_000, "not JSON"),
+        ("/embed", b"[]", "a JSON object with images expected"),
+        ("/embed", b'{"images": []}', "images: a list"),
+        ("/embed", b'{"images": [7]}', "images: a list"),
+        ("/embed", b'{"images": ["?"]}', "image 0: not base64"),
+        ("/embed", b'{"image": ["?"]}', "a JSON object with images"),
+        ("/search", b'{"id": "7"}', "id: a whole number"),
+        ("/search", b'{"id": true}', "id: a whole number"),
+        ("/search?k=0", b'{"id": 0}', "k: "),
+        ("/search?k=x", b'{"id": 0}', "k: "),
+        ("/search?k=1001", b'{"id": 0}', "at most 1000"),
+        ("/search?start=nan", b'{"id": 0}', "start: "),
+        ("/gallery?camid=-1", b"", "camid: "),
+    ],
+)
+def test_malformed_requests_are_refused_with_a_reason(client: TestClient, path: str, body: bytes, reason: str) -> None:
+    answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith(reason) or reason in answer.json()["error"]
+
+
+def test_one_bad_image_of_several_is_named(client: TestClient) -> None:
+    body = {"images": [base64.b64encode(content).decode() for content in (png(RED), b"no image")]}
+    answer = client.post("/embed", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith("image 1: not an image")
+
+
+def test_a_failure_of_ours_is_told_by_a_number_only(
+    client: TestClient, network: MeanColour, caplog: pytest.LogCaptureFixture
+) -> None:
+    network.error = RuntimeError("secret detail")
+    caller = TestClient(client.app, base_url="http://127.0.0.1", raise_server_exceptions=False)
+    answer = caller.post("/embed", content=png(RED))
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    number = answer.json()["error"].rpartition(" ")[2]
+    assert number in caplog.text
+    assert "secret detail" in caplog.text
+    network.error = None
+    assert caller.post("/embed", content=png(RED)).status_code == 200
+
+
+def test_a_model_card_is_shown(serving: Callable[..., TestClient], network: MeanColour) -> None:
+    from tests.deploy.test_card import CARD
+
+    network.card = CARD  # pyright: ignore[reportAttributeAccessIssue]
+    model = serving().get("/model").json()
+    assert model["metrics"] == {"mAP": 0.8}
+    assert model["thresholds"][0] == {"far": 0.1, "tar": 0.9, "distance": 0.3}
