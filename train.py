@@ -21,7 +21,7 @@ from engine.operations import (
 )
 from engine.run_folder import new_name
 from evaluate.core.plugins import plugin_options
-from utils.cli import exit_code_of
+from utils.cli import exit_code_of, whole_number
 from utils.logs import log_to_screen
 from utils.torchrun import is_launched
 
@@ -110,7 +110,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, metavar="PATH", help="what make_synthetic, build_lmdb, sample_gan or export_onnx writes"
     )
-    parser.add_argument("--count", type=_count, metavar="N", help="pictures that sample_gan writes; default: 64")
+    parser.add_argument(
+        "--count", type=whole_number(1, 1_000_000), metavar="N", help="pictures that sample_gan writes; default: 64"
+    )
     args = parser.parse_args(argv)
     if args.operation in NEEDS_RUN and not args.sub_working_dir:
         parser.error(f"{args.operation} needs --sub_working_dir NAME: {NEEDS_RUN[args.operation]}")
@@ -124,12 +126,6 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
             parser.error(f"--{option} goes with {' and '.join(operations)}, not with {args.operation}")
     args.config_path = args.config_path or Path("params.json")
     return args
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 to a million, got {text}")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from data.layouts.market import NAME
 from data.read_ahead import read_ahead
 from data.samples import JUNK_PID, Sample
 from deploy.predictor import Predictor
-from utils.cli import exit_code_of
+from utils.cli import exit_code_of, whole_number
 from utils.errors import DataError
 from utils.logs import bars_hidden, log_to_screen
 
@@ -52,11 +52,12 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    number = whole_number(1, 100_000)
     parser.add_argument("folder", type=Path, metavar="DIR", help="the images, or an .lmdb file of them")
     parser.add_argument("--model", type=Path, required=True, metavar="FILE", help="a model.onnx or model_best.pth")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the .npz file to write")
-    parser.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="images at once; default: 32")
-    parser.add_argument("--threads", type=_positive, default=0, metavar="N", help="processors; default: all")
+    parser.add_argument("--batch-size", type=number, default=32, metavar="N", help="images at once; default: 32")
+    parser.add_argument("--threads", type=number, default=0, metavar="N", help="processors; default: all")
     parser.add_argument(
         "--skip-unreadable", action="store_true", help="leave out what cannot be read, instead of stopping"
     )
@@ -121,12 +122,6 @@ def embed(predictor: Predictor, samples: Sequence[Sample], description: str, *, 
 def _labelled(path: Path) -> Sample:
     name = NAME.match(path.name)
     return Sample(path, int(name["pid"]), int(name["camid"])) if name else Sample(path, JUNK_PID, 0)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 100_000:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 to 100000, got {text}")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What every entry script does around its work: exit codes and messages."""
 
+import argparse
 import logging
 import os
 import sys
@@ -32,6 +33,17 @@ def exit_code_of(main: Callable[[], None]) -> int:
                 stream.flush()
         os._exit(code)
     return code
+
+
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """For an option of a command line: reads a whole number in a range, both ends included."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"expected a number from {least} to {most:,}, got {text}")
+        return int(text)
+
+    return read
 
 
 def _exit_code_of(main: Callable[[], None]) -> int:

@@ -23,7 +23,7 @@ from deploy.predictor import Predictor
 from deploy.serve.app import create_app
 from deploy.serve.guard import is_loopback
 from deploy.serve.limits import Limits
-from utils.cli import exit_code_of
+from utils.cli import exit_code_of, whole_number
 from utils.cpus import num_own_cpus
 from utils.errors import DataError, ParamsError
 from utils.logs import log_to_screen
@@ -31,6 +31,8 @@ from utils.logs import log_to_screen
 TOKEN = "REID_TOKEN"
 """Variable of the environment with the token."""
 SHORTEST_TOKEN = 16
+IDLE = 4
+"""Connections that may be open for each request that may be under way."""
 KEPT_OPEN = 30
 """Seconds a connection stays open without a request."""
 
@@ -56,11 +58,14 @@ def main(argv: Sequence[str]) -> None:
         )
         hosts = () if args.host in ("0.0.0.0", "::") else {args.host, "localhost", "127.0.0.1", "::1"}
         app = create_app(predictor, gallery, folder, limits, hosts=hosts, token=token, threads=num_own_cpus() + 1)
-        serve(app, args.host, args.port)
+        serve(app, args.host, args.port, IDLE * limits.connections)
 
 
-def serve(app: ASGIApp, host: str, port: int) -> None:
+def serve(app: ASGIApp, host: str, port: int, most: int) -> None:
     """Answer requests until a signal ends it; those under way are answered first.
+
+    Args:
+        most: connections that are open at once, also those that ask nothing.
 
     Raises:
         DataError: the address is taken, or is none of this machine's.
@@ -71,7 +76,13 @@ def serve(app: ASGIApp, host: str, port: int) -> None:
     except OSError as error:
         raise DataError(f"--host {host} --port {port}: cannot be listened at: {error.strerror or error}") from error
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=KEPT_OPEN, ws="none"
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEPT_OPEN,
+        limit_concurrency=most,
+        ws="none",
     )
     with listening:
         shown = f"[{host}]" if family == socket.AF_INET6 else host
@@ -121,15 +132,20 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    number = whole_number(1, 100_000)
     parser.add_argument("--model", type=Path, required=True, metavar="FILE", help="a model.onnx or model_best.pth")
     parser.add_argument("--gallery", type=Path, required=True, metavar="DIR", help="the folder of images")
     parser.add_argument("--index", type=Path, metavar="DIR", help="what is known of them; default: .gallery in there")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; default: 127.0.0.1")
-    parser.add_argument("--port", type=_port, default=8000, help="default: 8000; 0 = any that is free")
+    parser.add_argument("--port", type=whole_number(0, 65535), default=8000, help="default: 8000; 0 = any that is free")
     parser.add_argument("--token-file", type=Path, metavar="FILE", help=f"what clients must show; or {TOKEN}")
-    parser.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="images at once; default: 16")
+    parser.add_argument("--batch-size", type=number, default=16, metavar="N", help="images at once; default: 16")
     parser.add_argument(
-        "--threads", type=_positive, default=0, metavar="N", help="processors of the network; default: all"
+        "--threads",
+        type=number,
+        default=0,
+        metavar="N",
+        help="processors of the network; default: all",
     )
     for name, field in Limits.model_fields.items():
         parser.add_argument(
@@ -154,18 +170,6 @@ def read_limits(args: argparse.Namespace) -> Limits:
         first = error.errors()[0]
         option = str(first["loc"][0]).replace("_", "-")
         raise ParamsError(f"--{option}: {first['msg']}, got {first['input']}") from error
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, got {text}")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 100_000:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 to 100000, got {text}")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -127,7 +127,9 @@ def test_the_commands_of_the_readme_run_in_their_order(script: Script, make_mark
 
 def run_module(script: Script, module: str, *arguments: str) -> None:
     """The command of a module, from our folder's code; a server is left running until it answers."""
-    command = [sys.executable, "-W", "error", "-m", module, *arguments]
+    # Of a server, at any port that is free.
+    port = ["--port", "0"] if module == "deploy.serve" else []
+    command = [sys.executable, "-W", "error", "-m", module, *arguments, *port]
     environment = {**script.environment(), "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, cwd=script.folder, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

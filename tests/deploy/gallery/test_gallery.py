@@ -1,200 +1,268 @@
-"""A gallery against a plain list of the same images, through additions, removals and new openings."""
-
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from deploy.gallery import records
-from deploy.gallery.gallery import Gallery, Item, Match, NameTakenError
+from deploy.gallery.exact import search_exactly
+from deploy.gallery.gallery import Gallery, Item, NameTakenError
+from tests.conftest import ROOT
+from tests.deploy.gallery.conftest import DIM, named, unit
 from utils.errors import DataError
 from utils.locks import LockedError
 
-DIM = 16
+
+def slow(vectors: np.ndarray, rows: list[int], query: np.ndarray, k: int) -> list[tuple[float, int]]:
+    """The k nearest of some rows from the definition, one after the other."""
+    found = []
+    for row in rows:
+        cosine = sum(float(a) * float(b) for a, b in zip(vectors[row], query, strict=True))
+        found.append((1 - cosine, row))
+    return sorted(found)[:k]
 
 
-def opened(folder: Path, index="exact") -> Gallery:
-    return Gallery(folder, DIM, "model", index=index)
-
-
-def plain_search(kept: dict[int, tuple[Item, np.ndarray]], query: np.ndarray, k: int, passes) -> list[tuple[int, Item]]:
-    """Ids and items, nearest first."""
-    distances = [
-        (float(((vector.astype(float) - query.astype(float)) ** 2).sum() / 2), id_, item)
-        for id_, (item, vector) in kept.items()
-        if passes(item)
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    number=st.integers(1, 40),
+    k=st.integers(1, 45),
+    cameras=st.lists(st.integers(1, 4), max_size=2),
+    bounds=st.tuples(st.integers(95, 145), st.integers(95, 145)),
+    dead=st.integers(0, 10),
+)
+def test_a_search_finds_what_comparing_one_by_one_finds(
+    tmp_path_factory: pytest.TempPathFactory,
+    seed: int,
+    number: int,
+    k: int,
+    cameras: list[int],
+    bounds: tuple[int, int],
+    dead: int,
+) -> None:
+    rng = np.random.default_rng(seed)
+    # Of few different vectors, so that there are ties.
+    vectors = unit(rng, 12)[rng.integers(0, 12, number)]
+    queries = np.concatenate([unit(rng, 2), vectors[:1]])
+    items = named(number)
+    removed = sorted({int(id_) for id_ in rng.integers(0, number, dead)})
+    with Gallery(tmp_path_factory.mktemp("gallery"), DIM, "model") as gallery:
+        assert gallery.add(vectors, items) == list(range(number))
+        gallery.remove(removed)
+        found = gallery.search(queries, k, camids=cameras, start=bounds[0], end=bounds[1])
+    wanted = [
+        row
+        for row, item in enumerate(items)
+        if row not in removed and (not cameras or item.camid in cameras) and bounds[0] <= item.time <= bounds[1]
     ]
-    return [(id_, item) for _, id_, item in sorted(distances)[:k]]
+    for query, matches in zip(queries, found, strict=True):
+        expected = slow(vectors, wanted, query, k)
+        assert [match.distance for match in matches] == pytest.approx([one[0] for one in expected], abs=2e-6)
+        assert all(match.item == items[match.id] for match in matches)
+        # Equal vectors are equally far, and then the lower id comes first.
+        groups = {match.id: slow(vectors, [match.id], query, 1)[0][0] for match in matches}
+        assert [match.id for match in matches] == sorted(groups, key=lambda id_: (round(groups[id_], 5), id_))
+        assert len(matches) == len(expected)
 
 
-def test_a_life_of_additions_removals_and_openings(tmp_path: Path, make_vectors, make_items, rng) -> None:
-    kept: dict[int, tuple[Item, np.ndarray]] = {}
-    seen: set[int] = set()
-    for round_ in range(6):
-        with opened(tmp_path) as gallery:
-            vectors, items = make_vectors(40), make_items(40, 40 * round_)
-            ids = gallery.add(vectors, items)
-            assert not seen.intersection(ids), "an id is given once"
-            seen.update(ids)
-            kept |= {id_: both for id_, *both in zip(ids, items, vectors, strict=True)}  # type: ignore[misc]
-            removed = rng.permutation(list(kept))[: 30 if round_ % 2 else 45].tolist()[: len(kept) - 1]
-            gallery.remove(removed)
-            for id_ in removed:
-                del kept[id_]
-            assert len(gallery) == len(kept)
-            assert gallery.ids() == {item.name: id_ for id_, (item, _) in kept.items()}
-            queries = make_vectors(3)
-            for filters, passes in (
-                ({}, lambda item: True),
-                ({"camids": [1, 3]}, lambda item: item.camid in (1, 3)),
-                ({"start": 1010.0, "end": 1130.0}, lambda item: 1010 <= item.time <= 1130),
-                ({"camids": {2}, "end": 1100.0}, lambda item: item.camid == 2 and item.time <= 1100),
-            ):
-                for matches, query in zip(gallery.search(queries, 7, **filters), queries, strict=True):
-                    expected = plain_search(kept, query, 7, passes)
-                    assert [(match.id, match.item) for match in matches] == expected
-            for id_, (item, vector) in kept.items():
-                assert gallery.item(id_) == item
-                assert gallery.vector(id_).tolist() == vector.tolist()
+@pytest.mark.parametrize("share", [0.01, 0.5, None])
+def test_many_rows_are_searched_in_blocks(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, share: float | None
+) -> None:
+    monkeypatch.setattr("deploy.gallery.exact.SCORES", 1000)
+    vectors, queries = unit(rng, 3000), unit(rng, 5)
+    wanted = None if share is None else rng.random(3000) < share
+    distances = 1 - queries.astype(np.float64) @ vectors.astype(np.float64).T
+    if wanted is not None:
+        distances[:, ~wanted] = np.inf
+    for found, row in zip(search_exactly(vectors, wanted, queries, 20), distances, strict=True):
+        assert found.rows.tolist() == np.argsort(row, kind="stable")[:20].tolist()
+        assert found.distances == pytest.approx(np.sort(row)[:20], abs=1e-6)
 
 
-def test_rows_of_removed_items_are_given_back_when_they_are_the_most(tmp_path: Path, make_vectors, make_items) -> None:
-    vectors = make_vectors(20)
-    with opened(tmp_path) as gallery:
-        ids = gallery.add(vectors, make_items(20), [b"%d" % row for row in range(20)])
-        gallery.remove(ids[:10])
-    with opened(tmp_path) as gallery:
-        assert (tmp_path / "vectors-1.f32").exists(), "half of the rows are not more than half"
-        gallery.remove([ids[15]])
-    with opened(tmp_path) as gallery:
-        assert [path.name for path in tmp_path.glob("vectors-*")] == ["vectors-2.f32"]
-        assert list(gallery.ids().values()) == ids[10:15] + ids[16:]
-        for id_ in gallery.ids().values():
-            assert gallery.image(id_) == b"%d" % id_
-            assert gallery.search(vectors[id_ : id_ + 1], 1)[0] == [Match(id_, gallery.item(id_), 0.0)]
-        assert gallery.add(make_vectors(1), [Item("new")]) == [20]
-    opened(tmp_path).close()
+def test_what_was_added_is_there_after_reopening(tmp_path: Path, rng: np.random.Generator) -> None:
+    vectors = unit(rng, 5)
+    with Gallery(tmp_path, DIM, "model") as gallery:
+        ids = gallery.add(vectors[:3], named(3), [b"a", b"b", b"c"])
+        gallery.remove(ids[1:2])
+        assert gallery.add(vectors[3:], named(2, first=3)) == [3, 4]
+    with Gallery(tmp_path, DIM, "model") as gallery:
+        assert gallery.ids() == {"0.jpg": 0, "2.jpg": 2, "3.jpg": 3, "4.jpg": 4}
+        assert len(gallery) == 4
+        assert gallery.cameras() == [1, 2, 3]
+        assert (gallery.image(0), gallery.image(3)) == (b"a", None)
+        assert np.array_equal(gallery.vector(4), vectors[4])
+        assert gallery.item(2) == named(3)[2]
+        assert [match.id for match in gallery.search(vectors[1:2], 9)[0] if match.id == 1] == []
+        for ask in (gallery.item, gallery.vector, gallery.image, lambda id_: gallery.remove([id_])):
+            with pytest.raises(KeyError):
+                ask(1)
 
 
-def test_items_come_back_as_they_were(tmp_path: Path, make_vectors) -> None:
-    items = [Item("José/一.png", -3, 0.1, "12:34"), Item("a" * 3000), Item("\udcff.png", 2**63 - 1, -1e9)]
-    with opened(tmp_path) as gallery:
-        ids = gallery.add(make_vectors(3), items, [b"", b"\0" * 100_000, b"crop"])
-    with opened(tmp_path) as gallery:
-        assert [gallery.item(id_) for id_ in ids] == items
-        assert gallery.items() == dict(zip(ids, items, strict=True))
-        assert [gallery.image(id_) for id_ in ids] == [b"", b"\0" * 100_000, b"crop"]
-        gallery.remove(ids[:1])
-        for ask in (gallery.item, gallery.vector, gallery.image):
-            for id_ in (ids[0], 3, -1):
-                with pytest.raises(KeyError):
-                    ask(id_)
-        with pytest.raises(KeyError):
-            gallery.remove([ids[1], ids[0]])
-        assert len(gallery) == 2, "a removal that fails removes nothing"
+def test_rows_of_removed_images_are_given_back_but_their_ids_are_not(tmp_path: Path, rng: np.random.Generator) -> None:
+    vectors = unit(rng, 10)
+    with Gallery(tmp_path, DIM, "model") as gallery:
+        gallery.add(vectors, named(10))
+        gallery.remove(range(7))
+    with Gallery(tmp_path, DIM, "model") as gallery:
+        assert [path.name for path in tmp_path.glob("*.f32")] == ["vectors-2.f32"]
+        assert all(np.array_equal(gallery.vector(id_), vectors[id_]) for id_ in (7, 8, 9))
+        assert gallery.add(vectors[:1], named(1)) == [10]
+        assert [match.id for match in gallery.search(vectors[:1], 1)[0]] == [10]
 
 
-def test_images_that_lie_elsewhere_are_not_kept(tmp_path: Path, make_vectors) -> None:
-    with opened(tmp_path) as gallery:
-        assert gallery.image(gallery.add(make_vectors(1), [Item("a")])[0]) is None
-
-
-def test_the_files_grow_by_themselves(tmp_path: Path, make_vectors, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "MAP_SIZE", 2**17)
-    with opened(tmp_path) as gallery:
-        for number in range(8):
-            gallery.add(make_vectors(1), [Item(str(number))], [bytes([number]) * 200_000])
-        assert [gallery.image(number) for number in range(8)] == [bytes([number]) * 200_000 for number in range(8)]
-
-
-def test_images_of_unknown_time_are_in_no_span(tmp_path: Path, make_vectors) -> None:
-    with opened(tmp_path) as gallery:
-        gallery.add(make_vectors(2), [Item("unknown"), Item("known", time=5.0)])
-        query = make_vectors(1)
-        assert {match.item.name for match in gallery.search(query, 9, end=5.0)[0]} == {"known"}
-        assert len(gallery.search(query, 9)[0]) == 2
-
-
-def test_names_are_taken_once(tmp_path: Path, make_vectors) -> None:
-    with opened(tmp_path) as gallery:
-        (first,) = gallery.add(make_vectors(1), [Item("a")])
-        with pytest.raises(NameTakenError, match="a: is in the gallery already"):
-            gallery.add(make_vectors(2), [Item("b"), Item("a")])
-        assert len(gallery) == 1
-        gallery.remove([first])
-        assert gallery.add(make_vectors(1), [Item("a")]) == [first + 1]
+def test_a_name_is_taken_once(gallery: Gallery, rng: np.random.Generator) -> None:
+    gallery.add(unit(rng, 2), named(2))
+    with pytest.raises(NameTakenError, match=r"1\.jpg: is in the gallery already"):
+        gallery.add(unit(rng, 2), named(2, first=1))
+    assert len(gallery) == 2
+    gallery.remove([1])
+    assert gallery.add(unit(rng, 1), named(1, first=1)) == [2]
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("vectors", "items", "images", "message"),
     [
-        (lambda v: (v.astype(np.float64), [Item("a"), Item("b")]), "expected float32"),
-        (lambda v: (v[:, :5], [Item("a"), Item("b")]), "expected float32"),
-        (lambda v: (v * np.float32(1.01), [Item("a"), Item("b")]), "expected unit length, got 1.01 in row 0"),
-        (lambda v: (v * np.float32(np.nan), [Item("a"), Item("b")]), "expected unit length, got nan"),
-        (lambda v: (v, [Item("a")]), "2 vectors, 1 items"),
-        (lambda v: (v, [Item("a"), Item("b")], [b""]), "1 images"),
-        (lambda v: (v, [Item("a"), Item("a")]), "called the same"),
-        (lambda v: (v, [Item("a"), Item("")]), "name: must not be empty"),
-        (lambda v: (v, [Item("a"), Item("\ud800")]), "name: expected text"),
-        (lambda v: (v, [Item("a"), Item("b", 2**63)]), "camid: expected"),
-        (lambda v: (v, [Item("a"), Item("b", 0, np.inf)]), "time: expected"),
+        (np.ones((1, DIM), np.float32), named(1), (), "unit length, got 2.8"),
+        (np.eye(DIM, dtype=np.float64)[:1], named(1), (), "float64"),
+        (np.eye(DIM + 1, dtype=np.float32)[:1], named(1), (), r"\(1, 9\)"),
+        (np.full((1, DIM), np.nan, np.float32), named(1), (), "unit length, got nan"),
+        (np.eye(DIM, dtype=np.float32)[:2], named(1), (), "2 vectors, 1 items"),
+        (np.eye(DIM, dtype=np.float32)[:1], named(1), (b"", b""), "2 images"),
+        (np.eye(DIM, dtype=np.float32)[:2], named(1) * 2, (), "called the same"),
+        (np.eye(DIM, dtype=np.float32)[:1], [Item("")], (), "must not be empty"),
+        (np.eye(DIM, dtype=np.float32)[:1], [Item("a", time=math.nan)], (), "time"),
+        (np.eye(DIM, dtype=np.float32)[:1], [Item("a", camid=2**63)], (), "camid"),
     ],
 )
-def test_what_cannot_be_added_says_why(tmp_path: Path, make_vectors, change, message: str) -> None:
-    with opened(tmp_path) as gallery:
-        with pytest.raises(ValueError, match=message):
-            gallery.add(*change(make_vectors(2)))
-        assert len(gallery) == 0
-        assert gallery.add(make_vectors(0), []) == []
+def test_what_cannot_be_added_is_refused_whole(
+    gallery: Gallery, vectors: np.ndarray, items: list[Item], images: tuple[bytes, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        gallery.add(vectors, items, images)
+    assert len(gallery) == 0
 
 
-def test_searches_go_on_while_images_come_and_go(tmp_path: Path, make_vectors) -> None:
-    vectors = make_vectors(400)
-    failures: list[BaseException] = []
+def test_an_index_belongs_to_one_model_and_one_process(tmp_path: Path) -> None:
+    with Gallery(tmp_path, DIM, "model"), pytest.raises(LockedError, match="a gallery"):
+        Gallery(tmp_path, DIM, "model")
+    with pytest.raises(DataError, match="embeddings of the model model, but other is in use"):
+        Gallery(tmp_path, DIM, "other")
+    with pytest.raises(DataError, match="embeddings of size 8, but 9"):
+        Gallery(tmp_path, DIM + 1, "model")
+
+
+def test_the_records_grow_as_they_need(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "MAP_SIZE", 2**17)
+    images = [bytes([number]) * 2**16 for number in range(8)]
+    with Gallery(tmp_path, DIM, "model") as gallery:
+        gallery.add(unit(rng, 8), named(8), images)
+        assert [gallery.image(id_) for id_ in range(8)] == images
+
+
+def test_damage_is_refused_and_never_misread(tmp_path: Path, rng: np.random.Generator) -> None:
+    vectors = unit(rng, 50)
+    with Gallery(tmp_path, DIM, "model") as gallery:
+        gallery.add(vectors, named(50))
+    files = {path: path.read_bytes() for path in (tmp_path / "items.lmdb", tmp_path / "vectors-1.f32")}
+    used = {tmp_path / "items.lmdb": 2**15, tmp_path / "vectors-1.f32": vectors.nbytes}
+    refused = 0
+    for path, content in files.items():
+        for place in rng.integers(0, used[path], 12).tolist():
+            path.write_bytes(content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :])
+            with suppress(DataError), Gallery(tmp_path, DIM, "model") as gallery:
+                # Not every byte of the records' file means something.
+                assert all(np.array_equal(gallery.vector(id_), vectors[id_]) for id_ in range(50))
+                assert gallery.ids() == {item.name: id_ for id_, item in enumerate(named(50))}
+                continue
+            refused += 1
+        path.write_bytes(content)
+    assert refused >= 12  # every one of the vectors'
+    (tmp_path / "vectors-1.f32").write_bytes(vectors[:49].tobytes())
+    with pytest.raises(DataError, match="cut short"):
+        Gallery(tmp_path, DIM, "model")
+
+
+ADDING = """
+    import sys
+    from pathlib import Path
+    import numpy as np
+    from deploy.gallery.gallery import Gallery
+    from tests.deploy.gallery.conftest import DIM, named, unit
+    with Gallery(Path(sys.argv[1]), DIM, "model") as gallery:
+        print("begun", flush=True)
+        while True:
+            first = gallery._records.state.next_id
+            vectors = np.concatenate([unit(np.random.default_rng(first + place), 1) for place in range(3)])
+            gallery.add(vectors, named(3, first), [b"%d" % (first + place) for place in range(3)])
+            gallery.remove([first])
+"""
+
+
+@pytest.mark.parametrize("times", [4, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_kill_loses_at_most_what_was_under_way(tmp_path: Path, rng: np.random.Generator, times: int) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(ADDING), str(tmp_path)]
+    known = 0
+    for _ in range(times):
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, env={**os.environ}) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(float(rng.uniform(0.0, 0.2)))
+            process.send_signal(signal.SIGKILL)
+        with Gallery(tmp_path, DIM, "model") as gallery:
+            items = gallery.items()
+            assert len(items) >= known
+            known = len(items)
+            for id_, item in items.items():
+                assert item == named(1, id_)[0]
+                assert gallery.image(id_) == b"%d" % id_
+                assert np.array_equal(gallery.vector(id_), unit(np.random.default_rng(id_), 1)[0])
+            # The first of three may have been removed; all others are there.
+            given = range(gallery._records.state.next_id)
+            assert [id_ for id_ in given if id_ % 3] == [id_ for id_ in items if id_ % 3]
+    assert known > 0
+
+
+def test_images_of_unknown_time_are_in_no_span(gallery: Gallery, rng: np.random.Generator) -> None:
+    gallery.add(unit(rng, 2), [Item("unknown"), Item("known", time=5.0)])
+    query = unit(rng, 1)
+    assert [match.item.name for match in gallery.search(query, 9, end=5.0)[0]] == ["known"]
+    assert len(gallery.search(query, 9)[0]) == 2
+
+
+def test_searches_go_on_while_images_come_and_go(gallery: Gallery, rng: np.random.Generator) -> None:
+    vectors = unit(rng, 400)
     stop = threading.Event()
 
-    def search(gallery: Gallery) -> None:
-        try:
-            while not stop.is_set():
-                for matches in gallery.search(vectors[:4], 5):
-                    distances = [match.distance for match in matches]
-                    assert len(matches) == 5
-                    assert distances == sorted(distances)
-                    for match in matches:  # the vector that belongs to the name
-                        expected = ((vectors[int(match.item.name) % 400].astype(float) - vectors[:4]) ** 2).sum(1) / 2
-                        assert abs(expected - match.distance).min() < 1e-12
-        except BaseException as error:
-            failures.append(error)
+    def search() -> int:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            for query, matches in zip(vectors[:4], gallery.search(vectors[:4], 5), strict=True):
+                assert len(matches) == 5
+                for match in matches:  # the vector that belongs to the name
+                    own = vectors[int(match.item.name)].astype(np.float64)
+                    assert match.distance == pytest.approx(((own - query) ** 2).sum() / 2, abs=1e-12)
+        return number
 
-    with opened(tmp_path) as gallery:
-        gallery.add(vectors[:50], [Item(str(row)) for row in range(50)])
-        threads = [threading.Thread(target=search, args=(gallery,)) for _ in range(3)]
-        for thread in threads:
-            thread.start()
+    gallery.add(vectors[:50], [Item(str(row)) for row in range(50)])
+    with ThreadPoolExecutor(3) as pool:
+        searching = [pool.submit(search) for _ in range(3)]
         for row in range(50, 250):
-            ids = gallery.add(vectors[row % 400][None], [Item(str(row))])
-            gallery.remove([ids[0] - 50])
+            (id_,) = gallery.add(vectors[row : row + 1], [Item(str(row))])
+            gallery.remove([id_ - 50])
         stop.set()
-        for thread in threads:
-            thread.join()
-    assert failures == []
-
-
-def test_another_process_is_refused(tmp_path: Path) -> None:
-    with opened(tmp_path), pytest.raises(LockedError, match="busy with a gallery"):
-        opened(tmp_path)
-    gallery = opened(tmp_path)
-    gallery.close()
-    gallery.close()
-    opened(tmp_path).close()
-
-
-def test_an_index_of_another_model_is_refused(tmp_path: Path) -> None:
-    opened(tmp_path).close()
-    with pytest.raises(DataError, match="holds embeddings of the model model, but other is in use"):
-        Gallery(tmp_path, DIM, "other")
-    with pytest.raises(DataError, match="holds embeddings of size 16, but 8 is in use"):
-        Gallery(tmp_path, 8, "model")
-    opened(tmp_path).close()
+        assert min(one.result() for one in searching) > 0

@@ -103,7 +103,9 @@ def test_the_number_of_requests_at_once_is_limited(serving: Serving, network: Me
     network.may_go_on.clear()
     with ThreadPoolExecutor(4) as pool:
         held = [pool.submit(client.post, "/embed", content=png(RED)) for _ in range(2)]
-        _until(lambda: client.app._under_way == 2)  # pyright: ignore[reportFunctionMemberAccess]
+        guard = client.app
+        assert isinstance(guard, Guard)
+        _until(lambda: guard._under_way == 2)
         assert client.get("/health").status_code == 503
         network.may_go_on.set()
         assert [one.result().status_code for one in held] == [200, 200]
