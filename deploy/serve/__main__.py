@@ -23,6 +23,7 @@ from deploy.predictor import Predictor
 from deploy.serve.app import create_app
 from deploy.serve.guard import is_loopback
 from deploy.serve.limits import Limits
+from deploy.serve.protocol import BoundedProtocol
 from utils.cli import exit_code_of, whole_number
 from utils.cpus import num_own_cpus
 from utils.errors import DataError, ParamsError
@@ -33,6 +34,7 @@ TOKEN = "REID_TOKEN"
 SHORTEST_TOKEN = 16
 IDLE = 4
 """Connections that may be open for each request that may be under way."""
+SECONDS_TO_END = 5
 KEPT_OPEN = 30
 """Seconds a connection stays open without a request."""
 
@@ -75,6 +77,7 @@ def serve(app: ASGIApp, host: str, port: int, most: int) -> None:
         listening = socket.create_server((host, port), family=family, backlog=512)
     except OSError as error:
         raise DataError(f"--host {host} --port {port}: cannot be listened at: {error.strerror or error}") from error
+    # What hangs is not waited for in the end: a client that does not read what it asked for.
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -83,6 +86,8 @@ def serve(app: ASGIApp, host: str, port: int, most: int) -> None:
         timeout_keep_alive=KEPT_OPEN,
         limit_concurrency=most,
         ws="none",
+        http=BoundedProtocol,
+        timeout_graceful_shutdown=SECONDS_TO_END,
     )
     with listening:
         shown = f"[{host}]" if family == socket.AF_INET6 else host

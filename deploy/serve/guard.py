@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class Guard:
-    """ASGI middleware: hosts, token, rate, number of requests, counting, and errors without traceback.
+    """ASGI middleware: hosts, origins, token, rate, number of requests, counting, and errors without traceback.
 
     Args:
         app: what is guarded.
@@ -84,6 +84,10 @@ class Guard:
         headers = dict(scope["headers"])
         if self._hosts and host_of(headers.get(b"host", b"")) not in self._hosts:
             raise ProblemError(421, "this service does not go by that name")
+        # A page of another site may send requests through a visitor's browser, though it cannot read the answers.
+        origin = headers.get(b"origin")
+        if origin is not None and origin.partition(b"://")[2] != headers.get(b"host"):
+            raise ProblemError(403, "requests from pages of other sites are refused")
         client = scope["client"][0] if scope.get("client") else ""
         if (wait := self._wait(client, time.monotonic())) > 0:
             raise ProblemError(429, "too many requests from this address", retry_after=math.ceil(wait))

@@ -150,6 +150,14 @@ def test_a_name_that_is_not_the_service_s_is_refused(serving: Serving) -> None:
         assert client.get("/health", headers={"Host": host}).status_code == status
 
 
+def test_pages_of_other_sites_are_refused(client: TestClient) -> None:
+    for origin in ("http://evil.example", "http://127.0.0.1:9", "null"):
+        answer = client.post("/gallery", content=png(RED), headers={"Origin": origin})
+        assert answer.status_code == 403
+    own = {"Origin": "http://127.0.0.1:8000", "Host": "127.0.0.1:8000"}
+    assert client.post("/gallery", content=png(RED), headers=own).status_code == 201
+
+
 @pytest.mark.parametrize(
     ("header", "host"), [(b"a:80", "a"), (b"A", "a"), (b"[::1]:8", "::1"), (b"[::1]", "::1"), (b"", "")]
 )

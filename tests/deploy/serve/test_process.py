@@ -111,3 +111,31 @@ def test_a_taken_address_is_told(exported: Path, tmp_path: Path, monkeypatch: py
         arguments = ["--gallery", str(tmp_path / "new"), "--port", str(taken.getsockname()[1])]
         with pytest.raises(UserError, match="cannot be listened at"):
             main(["--model", str(exported), *arguments])
+
+
+def test_endless_headers_and_idle_connections_are_ended(service: Service) -> None:
+    port = int(service.address.rpartition(":")[2])
+    with (
+        socket.create_connection(("127.0.0.1", port)) as endless,
+        socket.create_connection(("127.0.0.1", port)) as idle,
+    ):
+        endless.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ")
+        with suppress(ConnectionError):
+            for _ in range(100):
+                endless.sendall(b"a" * 2**16)
+        assert ask(f"{service.address}/health") == {"status": "ok"}
+        idle.settimeout(30)
+        assert idle.recv(1) == b""
+        memory = int(Path(f"/proc/{service.process.pid}/statm").read_text().split()[1]) * 4096
+    assert memory < 2**31
+
+
+def test_clients_that_do_not_read_do_not_keep_it_from_ending(service: Service) -> None:
+    port = int(service.address.rpartition(":")[2])
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        deaf.connect(("127.0.0.1", port))
+        deaf.sendall(b"GET /page.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 100)
+        assert ask(f"{service.address}/health") == {"status": "ok"}
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(timeout=30) == 143
