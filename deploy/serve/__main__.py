@@ -77,10 +77,11 @@ def serve(app: ASGIApp, host: str, port: int, most: int) -> None:
         listening = socket.create_server((host, port), family=family, backlog=512)
     except OSError as error:
         raise DataError(f"--host {host} --port {port}: cannot be listened at: {error.strerror or error}") from error
+    # Uvicorn warns of what clients do wrong, a line each time, which is as often as they like.
     # What hangs is not waited for in the end: a client that does not read what it asked for.
     config = uvicorn.Config(
         app,
-        log_level="warning",
+        log_level="error",
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEPT_OPEN,

@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 
 from deploy.gallery.gallery import Gallery, Item, Match
 from deploy.predictor import Predictor
-from deploy.serve.bodies import images_of, is_json, parsed, read_body
+from deploy.serve.bodies import images_of, is_json, parsed, read_body, unless_gone
 from deploy.serve.counters import Counters
 from deploy.serve.guard import Guard, described
 from deploy.serve.limits import Limits
@@ -100,7 +100,7 @@ def _add_network_routes(app: FastAPI, service: Service) -> None:
         """
         body = await read_body(request, service.limits)
         images = images_of(parsed(body, ["images"]), service.limits) if is_json(request) else [body]
-        rows = await service.embed(images)
+        rows = await unless_gone(request, service.embed(images))
         if request.headers.get("accept") == FLOATS:
             shape = f"{rows.shape[0]},{rows.shape[1]}"
             return Response(rows.astype("<f4").tobytes(), media_type=FLOATS, headers={"X-Shape": shape})
@@ -128,7 +128,8 @@ def _add_network_routes(app: FastAPI, service: Service) -> None:
                 raise ProblemError(422, "id: a whole number expected")
             matches = await service.search(await service.vector(id_), wanted, without=id_)
         else:
-            matches = await service.search((await service.embed([body]))[0], wanted)
+            (vector,) = await unless_gone(request, service.embed([body]))
+            matches = await service.search(vector, wanted)
         return {"matches": [_told(match.id, match.item, match) for match in matches], "gallery": len(service.gallery)}
 
 

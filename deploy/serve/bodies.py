@@ -4,8 +4,8 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from starlette.requests import ClientDisconnect, Request
@@ -16,6 +16,8 @@ from deploy.serve.problems import ProblemError
 from utils.errors import DataError
 
 JSON = "application/json"
+
+T = TypeVar("T")
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:
@@ -43,6 +45,28 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     except ClientDisconnect:
         raise ProblemError(400, "the client has gone") from None
     return bytes(body)
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What comes of `work`, which is given up when the client goes away; for when the body has been read.
+
+    Raises:
+        ProblemError: 400, the client has gone.
+    """
+    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(_client_goes(request))
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ProblemError(400, "the client has gone")
+    finally:
+        working.cancel()
+        gone.cancel()
+
+
+async def _client_goes(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def is_json(request: Request) -> bool:

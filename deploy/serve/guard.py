@@ -23,10 +23,11 @@ OPEN = ("/", "/page.js", "/page.css", "/docs", "/docs.js", "/health")
 HEADERS = [
     (
         b"content-security-policy",
-        b"default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'; form-action 'none'",
+        b"default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; frame-ancestors 'none'; form-action 'none'",
     ),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 ]
 

@@ -10,7 +10,7 @@ import pytest
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
-from deploy.serve.bodies import read_body
+from deploy.serve.bodies import read_body, unless_gone
 from deploy.serve.guard import Guard, host_of, is_loopback
 from deploy.serve.limits import Limits
 from deploy.serve.problems import ProblemError
@@ -124,6 +124,31 @@ def test_a_body_that_comes_too_slowly_is_not_waited_for() -> None:
     with pytest.raises(ProblemError, match=r"within 0\.3 s") as error:
         asyncio.run(read())
     assert error.value.status == 408
+
+
+def test_work_for_clients_that_went_away_is_given_up() -> None:
+    given_up: list[bool] = []
+
+    async def receive() -> dict[str, object]:
+        await asyncio.sleep(0.05)
+        return {"type": "http.disconnect"}
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            given_up.append(True)
+            raise
+
+    async def ask() -> None:
+        try:
+            await unless_gone(Request({"type": "http", "method": "POST", "headers": []}, receive), work())
+        finally:
+            await asyncio.sleep(0)
+
+    with pytest.raises(ProblemError, match="the client has gone"):
+        asyncio.run(asyncio.wait_for(ask(), timeout=5))
+    assert given_up == [True]
 
 
 def test_a_token_opens_the_service(serving: Serving) -> None:
