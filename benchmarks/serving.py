@@ -205,8 +205,9 @@ def hold_out(service: Service, predictor: Predictor, images: list[bytes], second
     connection.request("GET", "/health")
     assert connection.getresponse().status == 200, "the service no longer answers"
     counts = ", ".join(f"{number:,} {what}" for what, number in sorted(load.counts.items()))
+    wrong = {what: number for what, number in load.wrong.items() if number}
     return (
-        f"{seconds / 60:g} minutes of load: {counts}. {load.wrong} wrong answers. The service runs on. Its memory: "
+        f"{seconds / 60:g} minutes of load: {counts}. {sum(wrong.values())} wrong answers{f' ({wrong})' if wrong else ''}. The service runs on. Its memory: "
         f"{first:.0f} MiB in the first third after a fifth of the time, {last:.0f} MiB in the last "
         f"({last / first - 1:+.1%}).\n"
     )
@@ -219,7 +220,7 @@ class Load:
         self.service, self.images, self.deadline = service, images, deadline
         self.expected = predictor(images)
         self.counts: Counter[str] = Counter()
-        self.wrong = 0
+        self.wrong: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def embed(self, number: int) -> None:
@@ -228,7 +229,7 @@ class Load:
             status, body = self._ask("POST", "/embed", self.images[place], FLOATS)
             row = np.frombuffer(body, "<f4") if status == 200 else np.zeros(0)
             right = row.shape == self.expected[place].shape and np.abs(row - self.expected[place]).max() < TOLERANCE
-            self._note("embedded", right)
+            self._note("embedded", right, status)
 
     def search(self, number: int) -> None:
         """Searches; a picture that is in the gallery is found, first and at no distance."""
@@ -238,7 +239,7 @@ class Load:
         self._note("added", status == 201)
         for _ in self._places(number):
             status, body = self._ask("POST", "/search?k=5", own)
-            self._note("searched", status == 200 and name.encode() in body)
+            self._note("searched", status == 200 and name.encode() in body, status)
 
     def keep(self, number: int) -> None:
         """Adds images and removes them again."""
@@ -258,7 +259,7 @@ class Load:
             for body in bodies:
                 kind = {"Content-Type": "application/json"} if body.startswith(b"[") else {}
                 status, _ = self._ask("POST", "/embed", body, kind)
-                self._note("malformed refused", status == 422)
+                self._note("malformed refused", status == 422, status)
             time.sleep(0.05)
 
     def oversized(self, number: int) -> None:
@@ -268,9 +269,9 @@ class Load:
         for _ in self._places(number):
             status, _ = self._ask("POST", "/embed", bytes(2**20 + 1))
             # The service may answer and close before all of it is sent.
-            self._note("oversized refused", status in (0, 413))
+            self._note("oversized refused", status in (0, 413), status)
             status, _ = self._ask("POST", "/embed", bomb.getvalue())
-            self._note("bombs refused", status == 422)
+            self._note("bombs refused", status == 422, status)
             time.sleep(0.1)
 
     def slow(self, number: int) -> None:
@@ -281,7 +282,7 @@ class Load:
                 if place % 3:
                     continue
                 answer = connection.recv(100)
-                self._note("slow refused", b" 408 " in answer)
+                self._note("slow refused", b" 408 " in answer, answer[:20])
 
     def _places(self, number: int) -> Iterator[int]:
         """Images in turn until time is up."""
@@ -302,10 +303,10 @@ class Load:
         finally:
             connection.close()
 
-    def _note(self, what: str, is_right: bool) -> None:
+    def _note(self, what: str, is_right: bool, told: object = "") -> None:
         with self._lock:
             self.counts[what] += 1
-            self.wrong += not is_right
+            self.wrong[f"{what}: {told}"] += not is_right
 
 
 if __name__ == "__main__":

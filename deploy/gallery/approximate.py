@@ -138,7 +138,7 @@ class ApproximateSearch:
         try:
             index = self._index
             if index is None or index.kind != chosen.kind:
-                index = self._load(chosen)
+                index = self._load(chosen, len(vectors))
             if index is None or (index.kind == "ivf_pq" and len(vectors) >= GROWTH * index.num_trained):
                 self._index = None
                 index = self._build(chosen, vectors)
@@ -158,8 +158,8 @@ class ApproximateSearch:
         self._num_saved = 0
         return index
 
-    def _load(self, chosen: Chosen) -> FaissIndex | None:
-        """The saved index, if there is one that fits."""
+    def _load(self, chosen: Chosen, num_rows: int) -> FaissIndex | None:
+        """The saved index, if there is one that fits a gallery of so many rows."""
         assert chosen.kind is not None
         try:
             fields = json.loads(self._file.with_suffix(".json").read_text(encoding="utf-8"))
@@ -169,7 +169,7 @@ class ApproximateSearch:
             index = read_index(self._file, chosen.kind, trained)
         except (OSError, ValueError, KeyError, AttributeError, DataError):
             return None
-        if index.num_rows != rows:
+        if index.num_rows != rows or rows > num_rows:  # more: the records are an older copy
             return None
         self._num_saved = rows
         self._tell(chosen, f"; {rows:,} rows were indexed before")

@@ -62,6 +62,9 @@ class Records:
         self.path = path
         self._about = {"format": FORMAT, "dim": dim, "model": model}
         if not path.exists():
+            if left := sorted(path.parent.glob("vectors-*")):
+                # They would be overwritten, and an index of them be taken for one of what is to come.
+                raise DataError(f"{path}: is missing, while {left[0].name} is there; {MAKE_ANEW}")
             self._create()
         elif problem := _why_unsafe(path):
             raise DataError(f"{path}: {problem}; {MAKE_ANEW}")

@@ -86,8 +86,11 @@ async function search() {
     if (number !== asked) return;
     matches = found.matches;
     say("");
+    const chosen = $("matches").contains(document.activeElement);
     showMatches();
     mark();
+    // Who works by keyboard would begin at the top of the page again, as the chosen match is gone.
+    if (chosen) $("matches").querySelector(".again")?.focus({ preventScroll: true });
   } catch (error) {
     if (number !== asked) return;
     matches = [];
@@ -119,6 +122,7 @@ function showQuery() {
 function searchFor(query) {
   trail.push(query);
   showQuery();
+  window.scrollTo(0, 0);
   search();
 }
 

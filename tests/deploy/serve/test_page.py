@@ -51,6 +51,11 @@ def test_a_picture_is_searched_for_and_its_matches_in_turn(page: Page, images: l
     expect(page.locator("#keep")).to_be_disabled()
     page.locator("#back").click()
     expect(page.locator("#matches .name").first).to_have_text(names[0])
+    page.locator("#matches .again").nth(2).press("Enter")
+    expect(page.locator("#back")).to_be_enabled()
+    expect(page.locator("#matches .again").first).to_be_focused()
+    page.locator("#back").press("Enter")
+    expect(page.locator("#matches .name").first).to_have_text(names[0])
 
     # The slider dims what lies beyond, and says what a calibrated distance means.
     slider = page.locator("#threshold")
