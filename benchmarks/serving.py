@@ -23,7 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import date
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -201,14 +201,15 @@ def hold_out(service: Service, predictor: Predictor, images: list[bytes], second
     settled = memory[int(WARM_UP * len(memory)) :]
     third = max(1, len(settled) // 3)
     first, last = (statistics.median(part) / 2**20 for part in (settled[:third], settled[-third:]))
-    connection = service.connection()
-    connection.request("GET", "/health")
-    assert connection.getresponse().status == 200, "the service no longer answers"
+    with closing(service.connection()) as connection:
+        connection.request("GET", "/health")
+        assert connection.getresponse().read() == b'{"status":"ok"}', "the service no longer answers"
     counts = ", ".join(f"{number:,} {what}" for what, number in sorted(load.counts.items()))
     wrong = {what: number for what, number in load.wrong.items() if number}
+    which = f" ({wrong})" if wrong else ""
     return (
-        f"{seconds / 60:g} minutes of load: {counts}. {sum(wrong.values())} wrong answers{f' ({wrong})' if wrong else ''}. The service runs on. Its memory: "
-        f"{first:.0f} MiB in the first third after a fifth of the time, {last:.0f} MiB in the last "
+        f"{seconds / 60:g} minutes of load: {counts}. {sum(wrong.values())} wrong answers{which}. The service runs on. "
+        f"Its memory: {first:.0f} MiB in the first third after a fifth of the time, {last:.0f} MiB in the last "
         f"({last / first - 1:+.1%}).\n"
     )
 

@@ -24,7 +24,7 @@ def checkpoint(tmp_path: Path) -> Path:
 def test_the_service_is_compared_and_holds_out(checkpoint: Path, tmp_path: Path) -> None:
     to_file = ["--model", str(checkpoint), "--out", str(tmp_path / "serving.md")]
     main([*to_file, "--rounds", "1", "--images", "8", "--clients", "2"])
-    main([*to_file, "--load", "0.05"])
+    main([*to_file, "--load", "0.15"])
     text = (tmp_path / "serving.md").read_text()
     assert (
         len(re.findall(r"^\| (predictor alone|service, 2 clients) \| \d+\.\d \| .* to .* \|$", text, flags=re.M)) == 2
