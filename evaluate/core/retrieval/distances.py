@@ -67,6 +67,7 @@ class FeatureDistances:
             self._query_scale = _inverse_lengths(self._query_square, "query")
             self._gallery_scale = _inverse_lengths(self._gallery_square, "gallery")
         self._buffer = torch.empty(0)
+        self._by_numpy = _numpy_keeps_ties()
 
     def rows(self, start: int, stop: int) -> Tensor:
         """(stop - start, G) float32, as `Distances` says."""
@@ -89,8 +90,11 @@ class FeatureDistances:
         if len(self._buffer) < len(query):
             self._buffer = torch.empty((len(query), self.shape[1]))
         product = self._buffer[: len(query)]
-        # NumPy's BLAS is as fast as torch's on Intel's processors and half as slow again on others.
-        np.matmul(query.numpy(), self._gallery.numpy().T, out=product.numpy())
+        # Torch's BLAS is as fast as NumPy's on Intel's processors and half as slow again on others.
+        if self._by_numpy:
+            np.matmul(query.numpy(), self._gallery.numpy().T, out=product.numpy())
+        else:
+            torch.mm(query, self._gallery.T, out=product)
         return product[:num_rows]
 
 
@@ -138,6 +142,14 @@ def full_precision() -> Iterator[None]:
     finally:
         for backend, precision in zip(backends, before, strict=True):
             backend.fp32_precision = precision
+
+
+def _numpy_keeps_ties() -> bool:
+    """Whether NumPy's products of equal rows are equal; on some processors its BLAS adds some up in another order."""
+    query = np.cos(np.arange(40 * 33, dtype=np.float32)).reshape(40, 33)
+    rows = np.tile(np.sin(np.arange(33, dtype=np.float32)), (1000, 1))
+    product = query @ rows.T
+    return bool((product == product[:, :1]).all())
 
 
 def _without_offset(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:

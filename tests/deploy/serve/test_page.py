@@ -11,6 +11,7 @@ from tests.deploy.serve.test_process import Service, service
 
 __all__ = ["service"]
 
+expect.set_options(timeout=20_000)  # a loaded machine takes its time
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
 
