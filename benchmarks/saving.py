@@ -95,7 +95,7 @@ def measure(training: Training, rounds: int, steps: int) -> dict[str, Any]:
     between = 60 * training.params.checkpoint.every_minutes
     return {
         "model": training.params.model_params.model,
-        "images": [training.params.images_per_step, training.params.img_h, training.params.img_w],
+        "images": [training.params.batch_images, training.params.img_h, training.params.img_w],
         "steps_of_a_round": steps,
         "state_bytes": size,
         "seconds_without": seconds[False],

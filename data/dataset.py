@@ -87,9 +87,9 @@ def check_training_set(train: Sequence[Sample], options: DataOptions, world_size
             f"batch_sampling_params.P: {sampling.P} identities a batch{spread}, but the training set has "
             f"{len(images_of)}; lower P"
         )
-    if not sampling.class_balanced and world_size * options.images_per_step > len(train):
+    if not sampling.class_balanced and world_size * options.batch_images > len(train):
         raise ParamsError(
-            f"batch_size: {options.images_per_step}{spread} is more than the {len(train)} training images; lower it"
+            f"batch_size: {options.batch_images}{spread} is more than the {len(train)} training images; lower it"
         )
     if sampling.class_balanced and (few := sum(number < sampling.K for number in images_of.values())):
         logger.info("%d identities have fewer than K = %d images; theirs are repeated in a batch", few, sampling.K)

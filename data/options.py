@@ -92,8 +92,8 @@ class DataOptions(Options):
     """Random or P x K sampling."""
 
     @property
-    def images_per_step(self) -> int:
-        """Images that one step on one device sees."""
+    def batch_images(self) -> int:
+        """Images of one batch on one device."""
         sampling = self.batch_sampling_params
         return sampling.P * sampling.K if self.batch_size is None else self.batch_size
 

@@ -27,7 +27,7 @@ def epoch_batches(
     sampling = options.batch_sampling_params
     if sampling.class_balanced:
         return pk_batches(labels, world_size * sampling.P, sampling.K, rng, accumulate)
-    return random_batches(len(labels), world_size * options.images_per_step, rng, accumulate)
+    return random_batches(len(labels), world_size * options.batch_images, rng, accumulate)
 
 
 def random_batches(num_images: int, batch_size: int, rng: np.random.Generator, accumulate: int = 1) -> list[list[int]]:

@@ -37,7 +37,7 @@ class EpochSteps:
         self.batches = training.batches(training.epoch)
         self.num_steps = training.steps_per_epoch
         self.first = training.epoch * self.num_steps
-        self.images_per_step = params.images_per_step * params.accumulate_steps * dist.world_size
+        self.images_per_step = params.batch_images * params.accumulate_steps * dist.world_size
         self.spectral = training.spectral_acts()
 
     def take(self) -> None:

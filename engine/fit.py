@@ -115,7 +115,7 @@ def record_epoch(
     params = training.params
     rates = learning_rates(training.stepper.optimizer)
     recorder.scalars("train", {**recent.losses, **recent.measures, **rates}, training.step)
-    num_images = training.step // training.epoch * params.images_per_step * params.accumulate_steps
+    num_images = training.step // training.epoch * params.batch_images * params.accumulate_steps
     speed = num_images * this_process().world_size / training.seconds
     record = {
         "epoch": training.epoch,
@@ -149,7 +149,7 @@ def record_epoch(
 def _memory_of(training: Training) -> tuple[str, str]:
     """What a step holds in memory, and what to lower where that is too much."""
     params, precision = training.params, training.stepper.precision.name
-    number = params.images_per_step + num_generated(params)
+    number = params.batch_images + num_generated(params)
     images = f"{number} images of {params.img_h} x {params.img_w} a batch in {precision}"
     lower = "batch_sampling_params.P or K" if params.batch_sampling_params.class_balanced else "batch_size"
     halved = ' or set precision "bf16", which halves what the network remembers' if precision == "fp32" else ""

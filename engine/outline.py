@@ -26,7 +26,7 @@ def describe_training(params: Params, train: Sequence[Sample]) -> str:
     """The arithmetic of a run: steps, images, identities, parameters, learning rates."""
     pids = sorted_pids(train)
     steps = len(batches_of_all(params, [sample.pid for sample in train], 0)) // params.accumulate_steps
-    images = params.images_per_step * params.accumulate_steps
+    images = params.batch_images * params.accumulate_steps
     spread = f" on each of {num_processes(params)} devices" if num_processes(params) > 1 else ""
     with torch.device("meta"):
         network = build_network(params.model_params, len(pids))

@@ -158,7 +158,7 @@ def build_training(params: Params, dataset: Dataset, device: torch.device, *, re
         embedding_dim=network.embedding_dim,
         teacher_dim=0 if teacher is None else teacher.embedding_dim,
         seed=params.seed,
-        generated_share=num_generated(params) / params.images_per_step,
+        generated_share=num_generated(params) / params.batch_images,
         lambda_consistency=params.gan_params.lambda_consistency,
     ).to(device)
     optimizer = build_optimizer(params, network, criterion)

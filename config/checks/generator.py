@@ -19,9 +19,9 @@ def generated_images_are_used(params: Params) -> Iterator[Conflict]:
     if gan.mix_ratio > 0 and not gan.adv_train and not gan.pretrain_snapshot_g:
         text = f"needs a generator: name one that train_gan made as {SNAPSHOT}, or set {ADVERSARIAL} to true"
         yield Conflict((RATIO, SNAPSHOT, ADVERSARIAL), text)
-    if gan.mix_ratio > 0 and round(gan.mix_ratio * params.images_per_step) == 0:
+    if gan.mix_ratio > 0 and round(gan.mix_ratio * params.batch_images) == 0:
         text = (
-            f"gives no image to a batch of {params.images_per_step}; set it to at least {1 / params.images_per_step:g}"
+            f"gives no image to a batch of {params.batch_images}; set it to at least {1 / params.batch_images:g}"
         )
         yield Conflict((RATIO, "batch_size"), text)
     if gan.mix_ratio > 0 and gan.mix_start_epoch >= params.epoch:

@@ -140,7 +140,7 @@ class Mixing:
 
 def num_generated(params: Params) -> int:
     """M, the generated images that join each batch."""
-    return round(params.gan_params.mix_ratio * params.images_per_step)
+    return round(params.gan_params.mix_ratio * params.batch_images)
 
 
 class Chosen(NamedTuple):
@@ -187,7 +187,7 @@ def describe_mixing(params: Params, chosen: Chosen) -> str:
     start = params.gan_params.mix_start_epoch
     since = f" from epoch {start + 1} on" if start else ""
     return (
-        f"{num_generated(params)} generated images of {whom} join each batch of {params.images_per_step}{since}{along}"
+        f"{num_generated(params)} generated images of {whom} join each batch of {params.batch_images}{since}{along}"
     )
 
 

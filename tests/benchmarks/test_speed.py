@@ -166,7 +166,7 @@ def test_every_setting_is_a_valid_training(plan: Any, images: Path) -> None:
     for setting in settings:
         for variant in plan.variants:
             params = params_of(setting, variant, images)
-            assert params.images_per_step == setting.batch
+            assert params.batch_images == setting.batch
             # A part's map has whole rows, and the textbook's parts are as large as ours.
             assert -(-setting.height // (16 * setting.stride)) % max(1, setting.parts) == 0
             assert setting.dim % max(1, setting.parts) == 0

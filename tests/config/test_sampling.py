@@ -29,7 +29,7 @@ def test_a_text_is_identities_times_images(desk, text, expected):
         desk.load({"batch_sampling_params": {"class_balanced": True, "P": 2, "K": 9}}, f"batch_sampling_params={text}"),
     ):
         assert params.batch_sampling_params == expected
-        assert params.images_per_step == expected.P * expected.K
+        assert params.batch_images == expected.P * expected.K
         assert notes == ()
 
 
@@ -71,15 +71,15 @@ def test_overrides_are_layers_in_their_own_order(desk):
 
 def test_the_predecessor_s_batch_size_stands_in_the_section_that_is_replaced(desk):
     desk.write({"batch_sampling_params": {"class_balanced": True, "P": 4, "K": 2, "batch_size": 8}}, "old.json")
-    assert desk.load({"extends": "old.json", "batch_sampling_params": "64*1"}).params.images_per_step == 64
-    assert desk.load({"extends": "old.json"}, "batch_sampling_params=32*2").params.images_per_step == 64
+    assert desk.load({"extends": "old.json", "batch_sampling_params": "64*1"}).params.batch_images == 64
+    assert desk.load({"extends": "old.json"}, "batch_sampling_params=32*2").params.batch_images == 64
 
 
 def test_a_text_says_how_many_images_a_batch_has_whatever_an_earlier_layer_says(desk):
     desk.write({"batch_size": 9}, "new.json")
-    assert desk.load({"extends": "new.json", "batch_sampling_params": "64*1"}).params.images_per_step == 64
+    assert desk.load({"extends": "new.json", "batch_sampling_params": "64*1"}).params.batch_images == 64
     assert desk.load({"extends": "new.json"}, "batch_sampling_params=64*1", "batch_size=64").params.batch_size == 64
-    assert desk.load({"batch_sampling_params": "64*1"}, "batch_size=32").params.images_per_step == 32
+    assert desk.load({"batch_sampling_params": "64*1"}, "batch_size=32").params.batch_images == 32
     expected = "batch_size: is 9, but batch_sampling_params says 64 images; leave one of the two out"
     assert desk.mistakes({"batch_size": 9, "batch_sampling_params": "64*1"}) == [f"params.json: {expected}"]
 

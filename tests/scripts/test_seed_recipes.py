@@ -90,7 +90,7 @@ def test_a_recipe_takes_a_training_step(path: Path) -> None:
     optimizer = build_optimizer(params, network, criterion)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     before = [parameter.detach().clone() for parameter in trained]
-    images = torch.randn(params.images_per_step, 3, params.img_h, params.img_w)
+    images = torch.randn(params.batch_images, 3, params.img_h, params.img_w)
     labels = torch.arange(sampling.P).repeat_interleave(sampling.K) % NUM_CLASSES
     teacher = TeacherOutput(torch.randn(len(labels), TEACHER_DIM), torch.randn(len(labels), NUM_CLASSES))
 
@@ -149,7 +149,7 @@ def test_a_recipe_is_what_the_columns_of_its_row_say(row: list[str]) -> None:
     assert params.data_augmentation.mirror
     assert augmentation == ("mirro,RE" if params.data_augmentation.random_erasing.probability else "mirro")
     assert (sampling.P, sampling.K, sampling.class_balanced) == (int(P), int(K), K != "1")
-    assert params.images_per_step == int(P) * int(K)
+    assert params.batch_images == int(P) * int(K)
 
 
 def test_no_two_recipes_are_the_same() -> None:

@@ -49,5 +49,5 @@ def test_what_goes_together(desk, content):
 
 def test_with_random_sampling_the_batch_size_wins(desk):
     sampling = {"class_balanced": False, "P": 64, "K": 1}
-    assert desk.load({"batch_sampling_params": sampling}).params.images_per_step == 64
-    assert desk.load({"batch_sampling_params": sampling, "batch_size": 9}).params.images_per_step == 9
+    assert desk.load({"batch_sampling_params": sampling}).params.batch_images == 64
+    assert desk.load({"batch_sampling_params": sampling, "batch_size": 9}).params.batch_images == 9
