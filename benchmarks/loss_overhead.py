@@ -28,7 +28,7 @@ from losses.criterion import Criterion, build_criterion
 from losses.options import LossOptions
 from models.network import ReidNetwork, build_network
 from models.options import ModelParams
-from utils.branches import BranchOutput
+from models.outputs import BranchOutput
 from utils.cli import exit_code_of
 from utils.files import write_json
 from utils.logs import log_to_screen

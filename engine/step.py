@@ -17,7 +17,7 @@ from engine.optim import fill_momentum
 from engine.train_batch import TrainBatch
 from losses.criterion import Criterion, Losses, OfGenerated
 from models.network import ReidNetwork
-from utils.branches import of_images
+from models.outputs import select_images
 from utils.distributed import this_process
 from utils.errors import ParamsError
 from utils.precision import Precision
@@ -48,8 +48,8 @@ class LossModule(nn.Module):
             output = self.network(pixels, spectral)
         if made is not None:
             number = len(batch.pixels)
-            of_made = OfGenerated(of_images(output, slice(number, None)), made.labels, made.sources)
-            output = of_images(output, slice(number))
+            of_made = OfGenerated(select_images(output, slice(number, None)), made.labels, made.sources)
+            output = select_images(output, slice(number))
         terms, measures = self.criterion(output, batch.labels, step, batch.taught, of_made)
         logits = torch.cat([branch.scores.logits.detach() for branch in output.values()])
         accuracy = (logits.argmax(-1) == batch.labels).float().mean()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.precision import in_single
+from utils.precision import at_least_fp32
 
 AdversarialLoss = Literal["non_saturating", "hinge", "wgan"]
 
@@ -136,14 +136,14 @@ def _gradients(scores: Tensor, images: Tensor) -> Tensor:
         raise ValueError("gradient penalty: no gradient leads from the scores; set requires_grad before scoring")
     # One pass for all: the sum's gradient is that of each score, as a score depends on its own image alone.
     (gradients,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
-    return in_single(gradients).flatten(1)
+    return at_least_fp32(gradients).flatten(1)
 
 
 def _checked(scores: Tensor) -> Tensor:
     """Scores (B,) in at least float32."""
     if scores.dim() != 1 or not len(scores):
         raise ValueError(f"adversarial loss: scores must be one number per image, got shape {(*scores.shape,)}")
-    return in_single(scores)
+    return at_least_fp32(scores)
 
 
 def _unknown(kind: str) -> ValueError:

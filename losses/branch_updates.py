@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from utils.branches import BranchOutput, ClassScores, SpectralOutput
+from models.outputs import BranchOutput, ClassScores, SpectralOutput
 
 
 def draw_updated_parts(num_parts: int, draws: int, generator: torch.Generator) -> Tensor:
@@ -35,7 +35,7 @@ def leave_out(branch: BranchOutput, keep: Tensor) -> BranchOutput:
         return torch.where(keep.view(-1, *[1] * (values.dim() - 1)), values, values.detach())
 
     def kept_scores(scores: ClassScores) -> ClassScores:
-        return ClassScores(kept(scores.logits), None if scores.lengths is None else kept(scores.lengths))
+        return ClassScores(kept(scores.logits), None if scores.scale is None else kept(scores.scale))
 
     spectral = branch.spectral
     return BranchOutput(

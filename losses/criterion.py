@@ -12,7 +12,7 @@ from losses.generated import GeneratedLoss
 from losses.options import LossOptions, TripletFeature
 from losses.softmax import SoftmaxLoss
 from losses.triplet import TripletLoss
-from utils.branches import GLOBAL, PARTS, BranchOutput, ClassScores, end_to_end, whole_embedding
+from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores, concat_embeddings, concat_parts
 from utils.collectives import gathered
 from utils.distributed import mean_over_processes
 from utils.randomness import BRANCHES, seed_for
@@ -125,7 +125,7 @@ class Criterion(nn.Module):
         if generated is not None:
             if self.generated is None:
                 raise ValueError("there are generated images, but no loss for them")
-            sources = None if generated.sources is None else whole_embedding(output)[generated.sources]
+            sources = None if generated.sources is None else concat_embeddings(output)[generated.sources]
             of_generated = _leave_stripes_out(generated.output, keep)
             terms |= self.generated(of_generated, generated.labels, sources, step)
         return Losses(terms, measures)
@@ -214,4 +214,4 @@ def _triplet_features(output: Mapping[str, BranchOutput], on: TripletFeature) ->
     if on == "global":
         return output[GLOBAL].features
     parts = output[PARTS].features
-    return parts if on == "parts" else end_to_end([parts])[None]
+    return parts if on == "parts" else concat_parts([parts])[None]

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utils.branches import BranchOutput, whole_embedding
-from utils.precision import in_single
+from models.outputs import BranchOutput, concat_embeddings
+from utils.precision import at_least_fp32
 
 
 class TeacherOutput(NamedTuple):
@@ -35,8 +35,8 @@ def logits_distillation(student: Tensor, teacher: Tensor, temperature: float) ->
 
     Source: Hinton et al. 2015, arXiv 1503.02531, section 2.
     """
-    wanted = F.log_softmax(in_single(teacher.detach()) / temperature, dim=-1)
-    given = F.log_softmax(in_single(student) / temperature, dim=-1)
+    wanted = F.log_softmax(at_least_fp32(teacher.detach()) / temperature, dim=-1)
+    given = F.log_softmax(at_least_fp32(student) / temperature, dim=-1)
     return temperature**2 * (wanted.exp() * (wanted - given)).sum(-1)
 
 
@@ -45,7 +45,7 @@ def embedding_distillation(student: Tensor, teacher: Tensor) -> Tensor:
 
     The teacher gets no gradient.
     """
-    difference = F.normalize(in_single(student), dim=-1) - F.normalize(in_single(teacher.detach()), dim=-1)
+    difference = F.normalize(at_least_fp32(student), dim=-1) - F.normalize(at_least_fp32(teacher.detach()), dim=-1)
     return difference.square().sum(-1)
 
 
@@ -85,7 +85,7 @@ class DistillationLoss(nn.Module):
             divergence = logits_distillation(logits, teacher.logits, self.temperature)
             terms["distillation_logits"] = self.lambda_logits * divergence.mean(1).sum()
         if self.lambda_embedding:
-            student = in_single(whole_embedding(output))
+            student = at_least_fp32(concat_embeddings(output))
             student = student if self.projection is None else self.projection(student)
             distance = embedding_distillation(student, teacher.embeddings)
             terms["distillation_embedding"] = self.lambda_embedding * distance.mean()

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from losses.softmax import SoftmaxLoss
-from utils.branches import BranchOutput, whole_embedding
-from utils.precision import in_single
+from models.outputs import BranchOutput, concat_embeddings
+from utils.precision import at_least_fp32
 
 
 def outlier_loss(logits: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def outlier_loss(logits: Tensor) -> Tensor:
 
     Source: Zheng et al. 2017, arXiv 1701.07717, the LSRO loss with Z = 1.
     """
-    return -F.log_softmax(in_single(logits), dim=-1).mean(-1)
+    return -F.log_softmax(at_least_fp32(logits), dim=-1).mean(-1)
 
 
 def consistency_loss(embeddings: Tensor, sources: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ def consistency_loss(embeddings: Tensor, sources: Tensor) -> Tensor:
     if embeddings.shape != sources.shape:
         shapes = f"{(*embeddings.shape,)} and {(*sources.shape,)}"
         raise ValueError(f"embeddings of generated images and of their sources must have one shape, got {shapes}")
-    embeddings, sources = in_single(embeddings), in_single(sources.detach())
+    embeddings, sources = at_least_fp32(embeddings), at_least_fp32(sources.detach())
     lengths = torch.linalg.vector_norm(embeddings, dim=-1) * torch.linalg.vector_norm(sources, dim=-1)
     # Of a zero vector the product is zero already; a tiny length instead of 1 would make its gradient enormous.
     return 1 - (embeddings * sources).sum(-1) / lengths.masked_fill(lengths == 0, 1.0)
@@ -97,6 +97,6 @@ class GeneratedLoss(nn.Module):
         losses = [self.classification(branch.scores, labels, step) for branch in output.values()]
         terms = {"generated": self.weight * torch.cat(losses).sum()}
         if self.lambda_consistency and sources is not None:
-            distance = consistency_loss(whole_embedding(output), sources)
+            distance = consistency_loss(concat_embeddings(output), sources)
             terms["consistency"] = self.weight * self.lambda_consistency * distance.mean()
         return terms

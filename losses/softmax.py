@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utils.branches import ClassScores
-from utils.precision import in_single
+from models.outputs import ClassScores
+from utils.precision import at_least_fp32
 
 
 def softmax_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, focal_gamma: float = 0.0) -> Tensor:
@@ -23,7 +23,7 @@ def softmax_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, f
     Source: Lin et al. 2017, arXiv 1708.02002, equation 4.
     """
     parts, batch, _ = logits.shape
-    flat, targets = in_single(logits).flatten(0, 1), labels.repeat(parts)
+    flat, targets = at_least_fp32(logits).flatten(0, 1), labels.repeat(parts)
     losses = F.cross_entropy(flat, targets, reduction="none", label_smoothing=label_smoothing)
     if focal_gamma:
         missed = -torch.expm1(-F.cross_entropy(flat, targets, reduction="none"))
@@ -36,25 +36,25 @@ def subtract_margin(scores: ClassScores, labels: Tensor, margin: float) -> Tenso
     """AM-softmax: the true class must win with its cosine lowered by a margin.
 
     Args:
-        scores: logits = length * cosine, (P, B, N), and lengths (P, B); the lengths may be missing without a margin.
+        scores: logits = scale * cosine, (P, B, N), with the scale (P, B); without a margin the scale may be None.
         labels: (B,) int64.
         margin: m, on the cosine; 0 changes nothing.
 
     Returns:
-        Logits (P, B, N) float32, the true class's being length * (cosine - m).
+        Logits (P, B, N) float32, the true class's being scale * (cosine - m).
 
     Raises:
         ValueError: a margin, but the classifier is linear: its logits have no cosine.
 
     Source: Wang et al. 2018, arXiv 1801.05599, equations 5 and 6.
     """
-    logits = in_single(scores.logits)
+    logits = at_least_fp32(scores.logits)
     if not margin:
         return logits
-    if scores.lengths is None:
+    if scores.scale is None:
         raise ValueError(f"a softmax margin, got {margin}, needs a cosine classifier; this one is linear")
     is_true = labels[:, None] == torch.arange(logits.shape[-1], device=labels.device)
-    return torch.where(is_true, logits - margin * in_single(scores.lengths)[..., None], logits)
+    return torch.where(is_true, logits - margin * at_least_fp32(scores.scale)[..., None], logits)
 
 
 def margin_at(margins: float | tuple[float, ...], every: int, step: int) -> float:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utils.distances import euclidean
-from utils.precision import in_single
+from utils.precision import at_least_fp32
 
 
 class Triplets(NamedTuple):
@@ -29,7 +29,7 @@ def batch_hard(features: Tensor, labels: Tensor) -> Triplets:
 
     Source: Hermans et al. 2017, arXiv 1703.07737, equation 5.
     """
-    features = in_single(features)
+    features = at_least_fp32(features)
     distances = euclidean(features, features)
     same = labels[:, None] == labels
     # The zero of the anchor itself is exact this way; computed, it has the rounding error of the features' squares.
@@ -50,7 +50,7 @@ def batch_weighted(features: Tensor, labels: Tensor) -> Triplets:
 
     Source: Ristani and Tomasi 2018, arXiv 1803.10859, the adaptive weights of the triplet loss.
     """
-    features = in_single(features)
+    features = at_least_fp32(features)
     distances = euclidean(features, features)
     same = labels[:, None] == labels
     positive = _weighted_mean(distances, distances, _same_but_not_itself(same))

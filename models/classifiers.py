@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utils.branches import ClassScores
+from models.outputs import ClassScores
 
 
 class LinearClassifier(nn.Module):
@@ -43,7 +43,7 @@ class CosineClassifier(nn.Module):
         nn.init.normal_(self.weight, std=dim**-0.5)
 
     def forward(self, embeddings: Tensor) -> ClassScores:
-        """(P, B, D) -> scores of (P, B, N), with the lengths the cosines were multiplied with."""
+        """(P, B, D) -> scores of (P, B, N), with the scale of the cosines."""
         weight = F.normalize(self.weight, dim=1)
         if self.scale:
             logits = self.scale * (F.normalize(embeddings, dim=-1) @ weight)

@@ -5,9 +5,9 @@ from torch import Tensor, nn
 
 from models.classifiers import CosineClassifier, LinearClassifier
 from models.erasing import BandErasing
+from models.outputs import BranchOutput, SpectralOutput
 from models.pooling import Pooling, StripePooling
 from models.spectral import spectral_transform
-from utils.branches import BranchOutput, SpectralOutput
 
 
 class BranchHead(nn.Module):

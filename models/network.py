@@ -8,7 +8,7 @@ from models.backbones import ResNet, build_backbone
 from models.classifiers import CosineClassifier, LinearClassifier
 from models.heads import BranchHead
 from models.options import ModelParams
-from utils.branches import GLOBAL, PARTS, BranchOutput, end_to_end, whole_logits
+from models.outputs import GLOBAL, PARTS, BranchOutput, concat_parts, mean_logits
 
 
 class ReidNetwork(nn.Module):
@@ -39,7 +39,7 @@ class ReidNetwork(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) -> embeddings (B, D), all parts of all branches end to end; for retrieval."""
-        return end_to_end([head.embed(feature_map)[1] for _, head, feature_map in self._heads_and_maps(images)])
+        return concat_parts([head.embed(feature_map)[1] for _, head, feature_map in self._heads_and_maps(images)])
 
     def classifiers(self) -> list[nn.Module]:
         """The classification layer of each branch."""
@@ -82,7 +82,7 @@ class Embedder(nn.Module):
     def logits(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) -> class scores of the whole network (B, N)."""
         # As it is written: where calling it runs compiled code, that is made for training.
-        return whole_logits(self.network.forward(images))
+        return mean_logits(self.network.forward(images))
 
 
 def build_network(options: ModelParams, num_classes: int) -> ReidNetwork:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.precision import in_single
+from utils.precision import at_least_fp32
 
 
 def spectral_transform(embeddings: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
@@ -25,7 +25,7 @@ def spectral_transform(embeddings: Tensor, sigma: float) -> tuple[Tensor, Tensor
     """
     # In half precision exp(cosine / sigma) has too few digits for a small sigma.
     with torch.autocast(embeddings.device.type, enabled=False):
-        directions = F.normalize(in_single(embeddings), dim=-1)
+        directions = F.normalize(at_least_fp32(embeddings), dim=-1)
         transition = (directions @ directions.transpose(-1, -2) / sigma).softmax(-1)
     share = transition.detach().diagonal(dim1=-2, dim2=-1).mean()
     return transition.to(embeddings.dtype) @ embeddings, share

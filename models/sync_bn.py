@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from utils.collectives import stacked
 from utils.distributed import mean_over_processes, this_process
-from utils.precision import in_single
+from utils.precision import at_least_fp32
 
 
 def synchronised(network: nn.Module, device: torch.device) -> nn.Module:
@@ -98,8 +98,8 @@ class _Normalised(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         values, weight, mean, inverse, count = ctx.saved_tensors
         shape = _per_channel(values)
-        normalised = (in_single(values) - mean.view(shape)) * inverse.view(shape)
-        slope = in_single(gradient)
+        normalised = (at_least_fp32(values) - mean.view(shape)) * inverse.view(shape)
+        slope = at_least_fp32(gradient)
         sums = torch.stack([_sum(slope), _sum(slope * normalised)])
         means = stacked(sums.double()).sum(0).div(count).to(mean.dtype)
         scale = inverse if weight is None else inverse * weight
@@ -117,7 +117,7 @@ def _statistics(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Source: Chan et al. 1979, "Updating formulae and a pairwise algorithm for computing sample variances", equation 2.1.
     """
-    values = in_single(values)
+    values = at_least_fp32(values)
     count = values.numel() // values.shape[1]
     mean = _sum(values) / max(count, 1)
     squares = _sum((values - mean.view(_per_channel(values))).square())

@@ -10,7 +10,7 @@ BELOW = {
     "utils": set(),
     "data": {"utils"},
     "models": {"utils"},
-    "losses": {"utils"},
+    "losses": {"utils", "data", "models"},
     "config": {"utils", "data", "models", "losses"},
     "evaluate": {"utils", "data", "models", "losses", "config"},
     "engine": {"utils", "data", "models", "losses", "config", "evaluate"},

@@ -42,7 +42,7 @@ def evaluation_precision(name: PrecisionName, device: torch.device) -> Precision
     return choose_precision(name, device)
 
 
-def in_single(values: torch.Tensor) -> torch.Tensor:
+def at_least_fp32(values: torch.Tensor) -> torch.Tensor:
     """The values in at least float32, in which losses are computed: half precision is widened, float64 stays."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 

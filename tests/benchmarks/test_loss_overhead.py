@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.loss_overhead import as_leaves, build, lower, main, milliseconds
-from utils.branches import GLOBAL, PARTS
+from models.outputs import GLOBAL, PARTS
 
 CPU = torch.device("cpu")
 # Six stripes need six rows of the feature map: at stride 1, 96 pixels.

@@ -17,8 +17,8 @@ from losses.distillation import TeacherOutput
 from losses.options import LossOptions
 from models.network import build_network
 from models.options import ModelParams
+from models.outputs import BranchOutput
 from tests.processes import run_in_processes
-from utils.branches import BranchOutput
 from utils.distributed import this_process
 from utils.precision import FP16, FP32, Precision
 

@@ -36,7 +36,7 @@ def test_a_network_comes_back_with_its_weights(save: Callable[..., Path]) -> Non
     assert all(torch.equal(value, kept[name]) for name, value in trained.network.state_dict().items())
 
 
-def test_weights_in_half_precision_are_computed_with_in_single(save: Callable[..., Path]) -> None:
+def test_weights_in_half_precision_are_computed_in_single_precision(save: Callable[..., Path]) -> None:
     trained = load_trained_network(
         save(lambda weights: weights.update({name: value.half() for name, value in weights.items()}))
     )

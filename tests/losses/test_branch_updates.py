@@ -9,8 +9,8 @@ from torch import Tensor
 from losses.branch_updates import draw_updated_parts, hardest_part, leave_out
 from losses.criterion import Criterion, OfGenerated
 from losses.distillation import TeacherOutput
+from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores, SpectralOutput, concat_embeddings
 from tests.losses.conftest import make_criterion
-from utils.branches import GLOBAL, PARTS, BranchOutput, ClassScores, SpectralOutput, whole_embedding
 
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
 NUM_PARTS = 4
@@ -85,21 +85,21 @@ class Stripes:
     def leaves(self, name: str) -> dict[str, Tensor]:
         branch = self.output[name]
         assert branch.spectral is not None
-        assert branch.scores.lengths is not None
-        assert branch.spectral.scores.lengths is not None
+        assert branch.scores.scale is not None
+        assert branch.spectral.scores.scale is not None
         return {
             "features": branch.features,
             "embeddings": branch.embeddings,
             "logits": branch.scores.logits,
-            "lengths": branch.scores.lengths,
+            "scale": branch.scores.scale,
             "spectral logits": branch.spectral.scores.logits,
-            "spectral lengths": branch.spectral.scores.lengths,
+            "spectral scale": branch.spectral.scores.scale,
         }
 
     def alone(self, part: int) -> BranchOutput:
         """One stripe, as its classifier sees it."""
         leaves = {what: leaf.detach()[part, None] for what, leaf in self.leaves(PARTS).items()}
-        scores = ClassScores(leaves["logits"], leaves["lengths"])
+        scores = ClassScores(leaves["logits"], leaves["scale"])
         return BranchOutput(leaves["features"], leaves["embeddings"], scores)
 
     def reached(self, name: str) -> dict[str, list[bool]]:
@@ -110,8 +110,8 @@ class Stripes:
 
 # For every term of the criterion: settings that have it, and the tensors its gradient reaches.
 TERMS: dict[str, tuple[dict[str, Any], set[str]]] = {
-    "softmax_parts": ({"softmax_margin": 0.2}, {"logits", "lengths"}),
-    "softmax_parts_spectral": ({"softmax_margin": 0.2}, {"spectral logits", "spectral lengths"}),
+    "softmax_parts": ({"softmax_margin": 0.2}, {"logits", "scale"}),
+    "softmax_parts_spectral": ({"softmax_margin": 0.2}, {"spectral logits", "spectral scale"}),
     "triplet_parts": ({"tri_loss_margin": "soft_margin", "tri_loss_on": ("parts",)}, {"features"}),
     "triplet_concat": (
         {"tri_loss_margin": "soft_margin", "tri_loss_on": ("concat",), "tri_loss_adaptive_weight": True},
@@ -149,7 +149,7 @@ def test_no_loss_reaches_a_stripe_left_out_and_every_loss_keeps_its_value(
 
 
 @pytest.mark.parametrize(("term", "reaches"), [
-    ("outliers", {"logits"}), ("generated", {"logits", "lengths"}), ("consistency", {"embeddings"}),
+    ("outliers", {"logits"}), ("generated", {"logits", "scale"}), ("consistency", {"embeddings"}),
 ])  # fmt: skip
 def test_a_stripe_left_out_learns_nothing_from_generated_images_either(
     term: str, reaches: set[str], monkeypatch: pytest.MonkeyPatch
@@ -173,7 +173,7 @@ def test_a_stripe_left_out_learns_nothing_from_generated_images_either(
     assert made.reached(GLOBAL) == {what: [True] for what in reaches}
     # Nor do real images, of any branch, follow those that were made from them.
     assert real.reached(PARTS) == real.reached(GLOBAL) == {}
-    assert whole_embedding(real.output).requires_grad
+    assert concat_embeddings(real.output).requires_grad
 
 
 def updated_stripes(criterion: Criterion, step: int) -> tuple[bool, ...]:
@@ -231,7 +231,7 @@ def test_the_stripe_with_the_highest_classification_loss_is_the_one_updated(sett
 def test_a_branch_without_lengths_or_spectral_transform_stays_without() -> None:
     branch = BranchOutput(torch.ones(2, 1, 1), torch.ones(2, 1, 1), ClassScores(torch.ones(2, 1, 1), None))
     kept = leave_out(branch, torch.tensor([True, False]))
-    assert kept.scores.lengths is None
+    assert kept.scores.scale is None
     assert kept.spectral is None
 
 

@@ -10,8 +10,8 @@ from losses.distillation import TeacherOutput, embedding_distillation, logits_di
 from losses.options import Distillation, LossOptions
 from losses.softmax import softmax_loss, subtract_margin
 from losses.triplet import batch_hard, batch_weighted, triplet_loss, triplet_measures
+from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores, SpectralOutput, concat_embeddings, select_images
 from tests.losses.conftest import make_criterion
-from utils.branches import GLOBAL, PARTS, BranchOutput, ClassScores, SpectralOutput, of_images, whole_embedding
 
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
 EVERYTHING: dict[str, Any] = {
@@ -250,7 +250,7 @@ def test_options_reach_the_losses() -> None:
 def parted(num_real: int) -> tuple[dict[str, BranchOutput], dict[str, BranchOutput], dict[str, BranchOutput]]:
     """Six images of a network, of which the last were generated: all, the real ones and the generated ones."""
     output = draw_output(spectral=False)
-    return output, of_images(output, slice(num_real)), of_images(output, slice(num_real, None))
+    return output, select_images(output, slice(num_real)), select_images(output, slice(num_real, None))
 
 
 @pytest.mark.parametrize("share", [0.5, 2.0])
@@ -279,7 +279,7 @@ def test_generated_images_of_somebody_are_classified_and_compared_to_their_sourc
         losses = softmax_loss(subtract_margin(branch.scores, labels, 0.2), labels, 0.1)
         expected += 0.5 * losses.mean(1).sum().item()
     assert terms["generated"].item() == pytest.approx(expected, rel=1e-5)
-    embeddings = whole_embedding(output).detach()
+    embeddings = concat_embeddings(output).detach()
     cosines = F.cosine_similarity(embeddings[4:], embeddings[sources])
     assert terms["consistency"].item() == pytest.approx(0.5 * 0.25 * (1 - cosines).mean().item(), rel=1e-5)
     terms["consistency"].backward()
@@ -306,12 +306,12 @@ def test_an_output_is_parted_image_by_image() -> None:
             assert torch.equal(whole, getattr(branch, field))
         assert torch.equal(real[name].scores.logits, branch.scores.logits[:, :4])
         assert torch.equal(made[name].scores.logits, branch.scores.logits[:, 4:])
-        lengths, whole_lengths = made[name].scores.lengths, branch.scores.lengths
-        assert lengths is not None
-        assert whole_lengths is not None
-        assert torch.equal(lengths, whole_lengths[:, 4:])
+        scale, whole_scale = made[name].scores.scale, branch.scores.scale
+        assert scale is not None
+        assert whole_scale is not None
+        assert torch.equal(scale, whole_scale[:, 4:])
         assert made[name].spectral is None
     linear = {GLOBAL: output[GLOBAL]._replace(scores=ClassScores(output[GLOBAL].scores.logits, None))}
-    assert of_images(linear, slice(2))[GLOBAL].scores.lengths is None
-    with pytest.raises(ValueError, match="spectral transform cannot be parted"):
-        of_images(draw_output(), slice(4))
+    assert select_images(linear, slice(2))[GLOBAL].scores.scale is None
+    with pytest.raises(ValueError, match="cannot be sliced"):
+        select_images(draw_output(), slice(4))

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from losses.generated import GeneratedLoss, consistency_loss, outlier_loss
 from losses.softmax import SoftmaxLoss, softmax_loss
-from utils.branches import GLOBAL, PARTS, BranchOutput, ClassScores
+from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores
 
 LABELS = torch.tensor([0, 5, 2, 2])
 

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from losses.criterion import Criterion
 from losses.distillation import TeacherOutput
+from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores
 from tests.losses.conftest import make_criterion
 from tests.processes import run_in_processes
-from utils.branches import GLOBAL, PARTS, BranchOutput, ClassScores
 from utils.distributed import this_process
 
 NUM_PARTS, DIM, CLASSES = 3, 4, 5
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 0, 3, 3, 4, 4, 1])
-LEAVES = ("features", "embeddings", "logits", "lengths")
+LEAVES = ("features", "embeddings", "logits", "scale")
 SETTINGS: dict[str, dict[str, Any]] = {
     "batch hard": {"tri_loss_margin": 0.3},
     "soft margin, weighted": {"tri_loss_margin": "soft_margin", "tri_loss_adaptive_weight": True},
@@ -59,7 +59,7 @@ def look(criterion: Criterion, where: slice, step: int) -> Seen:
     output = {}
     for branch, parts in ((PARTS, NUM_PARTS), (GLOBAL, 1)):
         features, embeddings = draw(f"{branch} features", parts, DIM), draw(f"{branch} embeddings", parts, DIM)
-        scores = ClassScores(draw(f"{branch} logits", parts, CLASSES), draw(f"{branch} lengths", parts))
+        scores = ClassScores(draw(f"{branch} logits", parts, CLASSES), draw(f"{branch} scale", parts))
         output[branch] = BranchOutput(features, embeddings, scores)
     taught = TeacherOutput(
         torch.randn(len(LABELS), (NUM_PARTS + 1) * DIM, generator=generator)[where],

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from losses.softmax import margin_at, softmax_loss, subtract_margin
-from utils.branches import ClassScores
+from models.outputs import ClassScores
 
 LABELS = [0, 6, 3, 3, 1]
 
@@ -36,9 +36,9 @@ def draw_cosine(parts: int, scale: float) -> tuple[Tensor, Tensor, ClassScores]:
     embeddings = 2 * torch.randn(parts, 5, 6, generator=generator)
     weights = torch.randn(parts, 6, 7, generator=generator)
     norms = embeddings.norm(dim=-1)
-    lengths = torch.full_like(norms, scale) if scale else norms
+    scales = torch.full_like(norms, scale) if scale else norms
     cosines = (embeddings / norms[..., None]) @ (weights / weights.norm(dim=1, keepdim=True))
-    return embeddings, weights, ClassScores(lengths[..., None] * cosines, lengths)
+    return embeddings, weights, ClassScores(scales[..., None] * cosines, scales)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
@@ -77,11 +77,11 @@ def test_the_margin_makes_the_loss_harder() -> None:
 
 
 def test_the_gradient_of_a_length_of_its_own_knows_of_the_margin() -> None:
-    lengths = torch.full((1, 1), 4.0, requires_grad=True)
-    logits = lengths[..., None] * torch.tensor([[[0.5, 0.1]]])
-    subtract_margin(ClassScores(logits, lengths), torch.tensor([0]), 0.3).sum().backward()
-    assert lengths.grad is not None
-    assert lengths.grad.item() == pytest.approx(0.5 + 0.1 - 0.3)
+    scales = torch.full((1, 1), 4.0, requires_grad=True)
+    logits = scales[..., None] * torch.tensor([[[0.5, 0.1]]])
+    subtract_margin(ClassScores(logits, scales), torch.tensor([0]), 0.3).sum().backward()
+    assert scales.grad is not None
+    assert scales.grad.item() == pytest.approx(0.5 + 0.1 - 0.3)
 
 
 def test_a_linear_classifier_has_no_margin() -> None:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from models.classifiers import CosineClassifier, LinearClassifier
 from models.network import Embedder, build_network
 from models.options import ModelParams
-from utils.branches import GLOBAL, PARTS
+from models.outputs import GLOBAL, PARTS
 
 
 def small(**options: object) -> ModelParams:

@@ -24,8 +24,8 @@ from engine.training import Training, build_training, read_training_data
 from losses.branch_updates import draw_updated_parts
 from losses.criterion import Losses
 from models.generator import pictures_as_bytes
+from models.outputs import PARTS, BranchOutput, concat_embeddings
 from tests.engine.gan.conftest import CPU, Bench, images_in, told, written
-from utils.branches import PARTS, BranchOutput, whole_embedding
 from utils.checkpoint import load_tensors, save_tensors
 from utils.distributed import Dist
 from utils.errors import DataError, ParamsError
@@ -175,7 +175,7 @@ def test_images_of_somebody_have_the_labels_of_their_sources(bench: Bench, gener
         for part in branch.scores.logits:
             expected += F.cross_entropy(part[8:], labels, reduction="sum").item() / 8
     assert terms["generated"].item() == pytest.approx(expected, rel=1e-4)
-    embeddings = whole_embedding(output)
+    embeddings = concat_embeddings(output)
     cosines = F.cosine_similarity(embeddings[8:], embeddings[:8][sources])
     assert terms["consistency"].item() == pytest.approx(0.4 * (1 - cosines).sum().item() / 8, rel=1e-3, abs=1e-6)
     assert "accuracy" in measures

@@ -1,0 +1,82 @@
+"""What each branch of a network returns in training; losses take it as input."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+PARTS = "parts"
+"""Name of the branch of horizontal stripes."""
+GLOBAL = "global"
+"""Name of the branch that sees the whole feature map."""
+
+
+class ClassScores(NamedTuple):
+    """A classifier's output for P parts of B images."""
+
+    logits: Tensor
+    """(P, B, N)."""
+    scale: Tensor | None
+    """(P, B), the factor between cosines and logits of a cosine classifier; None for a linear classifier."""
+
+
+class SpectralOutput(NamedTuple):
+    """Output of the spectral transform of a batch."""
+
+    scores: ClassScores
+    """Of the transformed embeddings, by the branch's classifier."""
+    diagonal: Tensor
+    """Scalar: the mean weight of an embedding in its own transform; 1 = the transform changes nothing."""
+
+
+class BranchOutput(NamedTuple):
+    """Output of one branch in training. P is 1 for a global or single feature."""
+
+    features: Tensor
+    """(P, B, D) before normalisation; input of metric losses."""
+    embeddings: Tensor
+    """(P, B, D) after normalisation; what retrieval compares."""
+    scores: ClassScores
+    """Of the embeddings."""
+    spectral: SpectralOutput | None = None
+    """None without the spectral transform."""
+
+
+def select_images(output: Mapping[str, BranchOutput], images: slice) -> dict[str, BranchOutput]:
+    """The output for a slice of the batch's images.
+
+    Raises:
+        ValueError: the output includes a spectral transform, which depends on the whole batch.
+    """
+
+    def select(branch: BranchOutput) -> BranchOutput:
+        if branch.spectral is not None:
+            raise ValueError("the output of a spectral transform depends on the whole batch and cannot be sliced")
+        scale = branch.scores.scale
+        scores = ClassScores(branch.scores.logits[:, images], None if scale is None else scale[:, images])
+        return BranchOutput(branch.features[:, images], branch.embeddings[:, images], scores)
+
+    return {name: select(branch) for name, branch in output.items()}
+
+
+def concat_embeddings(output: Mapping[str, BranchOutput]) -> Tensor:
+    """Embeddings of all parts of all branches concatenated: (B, D), as retrieval compares them."""
+    return concat_parts([branch.embeddings for branch in output.values()])
+
+
+def concat_parts(branches: Sequence[Tensor]) -> Tensor:
+    """Concatenate the parts of several branches, each (P, B, D) with its own P and D: (B, sum of P * D)."""
+    return torch.cat([parts.transpose(0, 1).flatten(1) for parts in branches], dim=1)
+
+
+def mean_logits(output: Mapping[str, BranchOutput]) -> Tensor:
+    """Class scores of the whole network (B, N): the mean of all parts' logits.
+
+    Their softmax is the normalised geometric mean of the parts' probabilities, the logarithmic opinion pool. Every
+    part of every branch has the same weight, as in the classification loss; and since log-sum-exp is convex, the
+    cross entropy of the pool is at most the mean of theirs, which training minimises.
+
+    Source: Heskes 1998, "Selecting weighting factors in logarithmic opinion pools", NIPS 10.
+    """
+    return torch.cat([branch.scores.logits.float() for branch in output.values()]).mean(dim=0)
