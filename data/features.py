@@ -1,29 +1,22 @@
 """Embeddings of images, and the feature files (.npz) that carry them from one framework to another."""
 
-import math
-import sys
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from data.samples import Sample
-from utils.archives import START, check_room, open_archive
-from utils.errors import DataError, UserError
-from utils.files import atomic_path
-from utils.seal import SealingFile
+from utils.errors import DataError, UserError, first_line
+from utils.files import ZIP_START, atomic_path, check_archive
 
 SPLITS = ("query", "gallery")
 BRANCH_DIMS = "branch_dims"
 NPY = b"\x93NUMPY"
 """What a file of one array begins with."""
 _KNOWN = {f"{split}_{kind}" for split in SPLITS for kind in ("features", "pids", "camids", "paths")} | {BRANCH_DIMS}
-_BYTES_PER_NUMBER = 8
-"""That ours take at most: embeddings are float32, which are looked through for NaN, pids and camids int64."""
 
 
 class Features(NamedTuple):
@@ -73,15 +66,13 @@ def write_features(path: Path, features: TestFeatures) -> None:
     if features.gallery.branch_dims:
         arrays[BRANCH_DIMS] = np.array(features.gallery.branch_dims)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        sealing = SealingFile(file)
-        np.savez(sealing, allow_pickle=False, **arrays)
-        sealing.seal()
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def read_features(path: Path) -> TestFeatures:
     """Read a feature file, made by `write_features` or by any other program that writes these arrays.
 
-    Damage does not go unnoticed: a file of ours has a checksum over all of it, and in any other each array has one.
+    Every array is compared to its checksum.
 
     Raises:
         DataError: with everything that is wrong with the file.
@@ -101,10 +92,10 @@ def read_features(path: Path) -> TestFeatures:
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of the file that are known here; nothing in it is executed.
+    """The known arrays of the file; nothing in it is executed.
 
     Raises:
-        DataError: the file is missing or damaged, or takes more memory than there is.
+        DataError: the file is missing, damaged or no feature file.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
@@ -113,70 +104,22 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             start = file.read(len(NPY))
             if start == NPY:
                 raise DataError(f"{path}: one array only; expected an .npz file with {_needed()}")
-            if not start.startswith(START):
+            if not start.startswith(ZIP_START):
                 raise ValueError("no zip archive")
-            archive, _ = open_archive(path, file, compressed=True)
-            return _read_arrays(path, archive)
+            check_archive(path, file)
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as content:
+                arrays = {name: content[name] for name in content.files if name in _KNOWN}
     except UserError:
         raise
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    # Of whatever kind: what a stranger's file can make zipfile and numpy raise has no end.
+    # numpy raises errors of many types for what is no array.
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path}: not a feature file that can be read safely ({reason})") from error
-
-
-def _read_arrays(path: Path, archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
-    """The arrays of an archive, after a look at all their headers: a few bytes can claim to be any number of numbers.
-
-    Raises:
-        DataError: what the headers claim fits neither the archive nor the memory.
-        Exception: of many kinds, of what is no array.
-    """
-    entries: dict[str, zipfile.ZipInfo] = {}
-    needed = 0
-    for entry in archive.infolist():
-        name = entry.filename.removesuffix(".npy")
-        # Also those that are of no use here: in a damaged directory one that is may go by another name.
-        with archive.open(entry) as member:
-            if name not in _KNOWN:
-                continue
-            if name in entries:
-                raise DataError(f"{path}: {name}: there are two arrays of this name")
-            entries[name] = entry
-            shape, dtype = _header(member)
-            size, count = entry.file_size - member.tell(), math.prod(shape)
-            if dtype.hasobject:
-                raise ValueError(f"{name} holds Python objects, which could run code; write numbers")
-            if count * dtype.itemsize != size:
-                raise DataError(f"{path}: {name}: {dtype} {shape} does not fit the {size} bytes there are of it")
-            # Read as it is, then turned into what is computed with.
-            needed += size + count * _BYTES_PER_NUMBER
-    check_room(path, needed)
-    arrays = {}
-    for name, entry in entries.items():
-        with archive.open(entry) as member:
-            arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
-            # The checksum of an entry is compared when its end is reached.
-            member.read()
+        raise DataError(f"{path}: not a feature file that can be read safely ({first_line(error)})") from error
+    if bad := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+        raise DataError(f"{path}: not a feature file that can be read safely ({bad[0]} is no array)")
     return arrays
-
-
-def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of an array that begins at the file's position; behind it afterwards are the numbers.
-
-    Raises:
-        ValueError: there is no such array.
-    """
-    version = np.lib.format.read_magic(member)
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
-    elif version == (2, 0):
-        shape, _, dtype = np.lib.format.read_array_header_2_0(member)
-    else:
-        raise ValueError(f"version {version[0]}.{version[1]} of numpy's format is for tables with named columns")
-    return shape, dtype
 
 
 def _part(arrays: Mapping[str, np.ndarray], split: str, problems: list[str]) -> Features | None:
@@ -216,12 +159,12 @@ def _paths(paths: np.ndarray | None, split: str, shape: tuple[int, ...], problem
     if paths.shape != shape or paths.dtype.kind != "U":
         problems.append(f"{split}_paths: expected texts, as many as features, got {paths.dtype} {paths.shape}")
         return None
-    # As numbers first: Python cannot make a text of those that are no letters.
-    number = np.dtype(np.uint32).newbyteorder(paths.dtype.byteorder)
-    if paths.nbytes and (highest := int(np.ravel(paths).view(number).max())) > sys.maxunicode:
-        problems.append(f"{split}_paths: expected texts, got {highest:#x} for a letter")
+    try:
+        names = paths.tolist()
+    except (ValueError, SystemError) as error:
+        # Numbers beyond Unicode.
+        problems.append(f"{split}_paths: expected texts: {first_line(error)}")
         return None
-    names = paths.tolist()
     if bad := [row for row, name in enumerate(names) if not name or "\0" in name]:
         problems.append(f"{split}_paths: {len(bad)} of {len(names)} name no file, the first: {bad[0]}")
     return names

@@ -1,20 +1,16 @@
-"""Checkpoint files: written whole or not at all; read only if undamaged, without executing anything."""
+"""Checkpoint files: written completely or not at all; read only if undamaged, without executing anything."""
 
-import io
-import os
+import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from utils.archives import START, check_room, open_archive
-from utils.errors import DataError, UserError
-from utils.files import atomic_path
-from utils.pickle_outline import MAX_BYTES, UnsafeError, check_pickle
-from utils.seal import Seal, SealingFile
+from utils.errors import DataError, UserError, first_line
+from utils.files import ZIP_START, atomic_path, check_archive
 
 FORMAT = 1
 MODEL_BEST = "model_best.pth"
@@ -23,8 +19,6 @@ GENERATOR = "generator.pth"
 """In a run's folder: the person generator that was trained in it."""
 LAST = "last.pth"
 """In a run's folder: everything needed to go on; there only while the run is unfinished."""
-_START_BEFORE_ARCHIVES = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")
-"""What torch before 1.6 began its files with: a pickle of a number that is the same in all of them."""
 
 
 class Checkpoint(NamedTuple):
@@ -97,25 +91,22 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def save_tensors(path: Path, content: Mapping[str, Any]) -> None:
-    """torch.save with a checksum behind it, through a temporary file beside the target."""
+    """torch.save through a temporary file beside the target."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        sealing = SealingFile(file)
         try:
-            torch.save(dict(content), sealing)  # pyright: ignore[reportArgumentType]
+            torch.save(dict(content), file)
         except RuntimeError as error:
-            # Stopped amid writing, torch still tries to end its archive, and complains that it cannot; what stopped it,
-            # an interrupt or a full disk, must not be hidden by that.
+            # An interrupt or a full disk stops torch.save amid its archive, which it then fails to close: that failure
+            # must not hide the reason.
             if isinstance(error.__context__, KeyboardInterrupt | OSError):
                 raise error.__context__ from None
             raise
-        sealing.seal()
 
 
 def load_tensors(path: Path) -> Any:
-    """torch.load on the CPU for files of anybody: it runs no code, and damage does not go unnoticed.
+    """torch.load on the CPU: runs no code, and compares every record of the file to its checksum.
 
-    A file of ours is compared to its checksum. In one that torch.save alone wrote, each record has a checksum; in one
-    of torch before 1.6 nothing has, and changed numbers in it cannot be told.
+    Files that torch wrote before version 1.6 have no checksums: changed numbers in them go unnoticed.
 
     Raises:
         DataError: the file is missing, damaged or holds more than tensors and plain values.
@@ -124,60 +115,21 @@ def load_tensors(path: Path) -> Any:
         raise DataError(f"{path}: no such file")
     try:
         with path.open("rb") as file, warnings.catch_warnings():
-            # torch remarks on foreign pickles before it refuses them; the refusal says it all.
+            # torch warns of foreign pickles before it refuses them.
             warnings.simplefilter("ignore", UserWarning)
-            # The same open file throughout: under its name another may lie a moment later.
-            _check(path, file)
+            if file.read(len(ZIP_START)) == ZIP_START:
+                check_archive(path, file)
             file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    # Of whatever kind: what a stranger's file can make unpickling, zipfile and torch raise has no end.
+    # Unpickling raises errors of any type.
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(f"{path}: not a checkpoint that can be loaded safely ({reason})") from error
-
-
-def _check(path: Path, file: BinaryIO) -> None:
-    """See that a file is whole, as far as it can be seen, and that torch can read it without harm.
-
-    Raises:
-        DataError: it is damaged.
-        UnsafeError: it is not harmless.
-        Exception: of many kinds: it is no checkpoint.
-    """
-    if file.read(len(START)) == START:
-        _check_archive(path, file)
-    else:
-        file.seek(0)
-        _check_before_archives(path, file)
-
-
-def _check_archive(path: Path, file: BinaryIO) -> None:
-    """The same for an archive, which torch.save writes."""
-    archive, seal = open_archive(path, file, compressed=False)
-    if seal is Seal.NONE and (name := archive.testzip()) is not None:
-        raise DataError(f"{path}: damaged: its record {name!a} does not fit its checksum; take another copy")
-    sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
-    check_room(path, sum(sizes.values()))
-    # All records lie in one folder, whose name is up to the writer.
-    folder = archive.infolist()[0].filename.partition("/")[0]
-    with archive.open(f"{folder}/data.pkl") as pickled:
-        content = io.BytesIO(pickled.read(MAX_BYTES + 1))
-    check_pickle(content, lambda key, size: sizes.get(f"{folder}/data/{key}") == size)
-
-
-def _check_before_archives(path: Path, file: BinaryIO) -> None:
-    """The same for what torch wrote before 1.6: five pickles, and the numbers behind them."""
-    if file.read(len(_START_BEFORE_ARCHIVES)) != _START_BEFORE_ARCHIVES:
-        raise UnsafeError("it does not begin as a file that torch wrote")
-    size = file.seek(0, os.SEEK_END)
-    check_room(path, size)
-    file.seek(0)
-    for _ in range(5):
-        check_pickle(file, lambda key, needed: needed <= size)
+        # torch's own message of a refused type advises to switch the check off; the error behind it names the type.
+        cause = error.__context__ if isinstance(error, pickle.UnpicklingError) else None
+        raise DataError(f"{path}: not a checkpoint that can be loaded safely ({first_line(cause or error)})") from error
 
 
 def _maps_names(value: Any, kind: type) -> bool:

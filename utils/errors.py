@@ -30,3 +30,8 @@ def with_advice(error: OSError) -> str:
     """Why something cannot be written and, where known, what to do: "No space left on device; free some space"."""
     advice = f"; {_ADVICE[error.errno]}" if error.errno in _ADVICE else ""
     return f"{error.strerror or error}{advice}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""Files that are either written completely or not at all."""
+"""Files that are written completely or not at all, and archives that are read only if undamaged."""
 
 import json
 import logging
@@ -6,14 +6,22 @@ import os
 import re
 import secrets
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from utils.errors import DataError, with_advice
+from utils.errors import DataError, first_line, with_advice
 
 _TEMPORARY = re.compile(r"\.(?P<target>.+)\.unfinished-\d+-[0-9a-f]{8}\.tmp", re.DOTALL)
+
+ZIP_START = b"PK\3\4"
+"""The first bytes of a zip archive, such as a checkpoint or a feature file."""
+_FOLDER = 0x10
+"""Attribute of a zip entry that is a folder."""
+_END_SIZE, _MANY = 22, 0xFFFF
+"""Bytes of the record that ends an archive; the number of entries in it if there are more than it can say."""
 
 logger = logging.getLogger(__name__)
 
@@ -97,3 +105,31 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Replace a file by JSON that people can read; raises like `atomic_path`."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def check_archive(path: Path, file: BinaryIO) -> None:
+    """Compare every entry of a zip archive to its checksum; reads the whole file.
+
+    Args:
+        path: the file's name in messages.
+
+    Raises:
+        OSError: the file cannot be read.
+        DataError: it is damaged.
+    """
+    try:
+        archive = zipfile.ZipFile(file)
+        entries = archive.infolist()
+        bad = archive.testzip()
+        file.seek(-_END_SIZE - len(archive.comment), os.SEEK_END)
+        number = int.from_bytes(file.read(_END_SIZE)[10:12], "little")
+    except OSError:
+        raise
+    # zipfile raises errors of many types for archives that it cannot read.
+    except Exception as error:
+        raise DataError(f"{path}: damaged: {first_line(error)}; take another copy of it, or make it anew") from error
+    # The directory has no checksum: a changed bit may hide an entry, or mark it as a folder, whose content torch skips.
+    if bad is None and number in (len(entries), _MANY) and not any(entry.external_attr & _FOLDER for entry in entries):
+        return
+    reason = "its directory is not as it was written" if bad is None else f"its entry {bad!a} does not fit its checksum"
+    raise DataError(f"{path}: damaged: {reason}; take another copy of it, or make it anew")

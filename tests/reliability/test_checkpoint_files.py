@@ -12,8 +12,11 @@ from tests.reliability.damage import damaged
 from utils.checkpoint import load_tensors
 from utils.errors import DataError
 
+Write = Callable[[Path], None]
+COUNTS = [300, pytest.param(2000, marks=pytest.mark.slow)]
 
-def outcomes(path: Path, write: Callable[[Path], None], count: int) -> collections.Counter[str]:
+
+def outcomes(path: Path, write: Write, count: int) -> collections.Counter[str]:
     """What becomes of damaged versions of a file."""
     write(path)
     original, content = load_tensors(path), path.read_bytes()
@@ -24,38 +27,32 @@ def outcomes(path: Path, write: Callable[[Path], None], count: int) -> collectio
     return found
 
 
-def test_any_damage_to_a_checkpoint_of_ours_is_refused(tmp_path: Path) -> None:
-    assert outcomes(tmp_path / "ours.pth", write_ours, 300) == {"refused": 300}
-
-
-def test_no_damage_to_a_foreign_checkpoint_changes_what_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("write", [write_ours, write_foreign])
+@pytest.mark.parametrize("count", COUNTS)
+def test_no_damage_changes_what_is_read(write: Write, count: int, tmp_path: Path) -> None:
     """It may be in bytes that nobody reads, such as the time of an entry: then all is as it was."""
-    found = outcomes(tmp_path / "foreign.pth", write_foreign, 300)
+    found = outcomes(tmp_path / "file.pth", write, count)
     assert found["changed"] == 0
-    assert found["refused"] > 150
+    assert found["refused"] > count / 2
 
 
-def test_damage_to_a_file_of_old_torch_is_refused_or_not_seen(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", COUNTS)
+def test_damage_to_a_file_of_old_torch_is_refused_or_not_seen(count: int, tmp_path: Path) -> None:
     """It has no checksum: changed numbers pass for what was trained. But nothing else than that or a message comes."""
-    found = outcomes(tmp_path / "old.pth", write_before_archives, 300)
-    assert found["refused"] > 30
-    write_before_archives(tmp_path / "old.pth")
-    (tmp_path / "old.pth").write_bytes((tmp_path / "old.pth").read_bytes()[:-1])
+    path = tmp_path / "old.pth"
+    assert outcomes(path, write_before_archives, count)["refused"] > count / 10
+    write_before_archives(path)
+    path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError):
-        load_tensors(tmp_path / "old.pth")
+        load_tensors(path)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("write", [write_ours, write_foreign, write_before_archives])
-def test_thousands_of_damaged_files(write: Callable[[Path], None], tmp_path: Path) -> None:
-    found = outcomes(tmp_path / "file.pth", write, 2000)
-    print(write.__name__, dict(found))
-    assert write is write_before_archives or found["changed"] == 0
-    assert write is not write_ours or found["refused"] == 2000
-
-
-def flip_each_bit(path: Path, bits: range) -> collections.Counter[str]:
-    """What becomes of a foreign file in whose directory, where it says what it holds and where, one bit is changed."""
+@pytest.mark.parametrize(
+    "bits", [range(1), pytest.param(range(1, 8), marks=pytest.mark.slow)], ids=["one", "the others"]
+)
+def test_no_bit_of_a_directory_changes_what_is_read(bits: range, tmp_path: Path) -> None:
+    """The directory, which has no checksum, says what the file holds and where."""
+    path = tmp_path / "foreign.pth"
     torch.save({"a": torch.arange(3.0), "b": torch.ones(3)}, path)
     original, content = load_tensors(path), path.read_bytes()
     found = collections.Counter[str]()
@@ -65,30 +62,25 @@ def flip_each_bit(path: Path, bits: range) -> collections.Counter[str]:
             changed[place] ^= 1 << (place + bit) % 8
             path.write_bytes(changed)
             found[outcome(path, original)] += 1
-    return found
-
-
-@pytest.mark.parametrize(
-    "bits", [range(1), pytest.param(range(1, 8), marks=pytest.mark.slow)], ids=["one", "the others"]
-)
-def test_no_bit_of_a_directory_changes_what_is_read(bits: range, tmp_path: Path) -> None:
-    found = flip_each_bit(tmp_path / "foreign.pth", bits)
     print(dict(found))
     assert found["changed"] == 0
-    assert found["refused"] > found["equal"]
+    assert found["refused"] > 100
 
 
 def test_damage_is_called_so(tmp_path: Path) -> None:
     path = tmp_path / "model_best.pth"
     write_ours(path)
     content = path.read_bytes()
-    for changed in (content[:-1], content[:-71], content[: len(content) // 2], content + b"\0"):
+    for changed in (content[:-1], content[: len(content) // 2], content.replace(b"market", b"markup")):
         path.write_bytes(changed)
-        with pytest.raises(DataError, match=r"damaged: its end is missing; take another copy"):
+        with pytest.raises(DataError, match=r"model_best\.pth: damaged: .*take another copy"):
             load_tensors(path)
-    for changed in (content + content, content.replace(b"market", b"markup")):
-        path.write_bytes(changed)
-        with pytest.raises(
-            DataError, match=r"^[^(]*: damaged: its content does not fit its checksum; take another copy"
-        ):
-            load_tensors(path)
+
+
+def test_a_file_with_a_comment_is_read(tmp_path: Path) -> None:
+    """Earlier versions ended their files with a checksum in the archive's comment."""
+    path = tmp_path / "model_best.pth"
+    write_ours(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:-2] + (71).to_bytes(2, "little") + b"sha256:" + b"0" * 64)
+    assert load_tensors(path)["labels"] == [3, 7, 12]
