@@ -10,9 +10,9 @@ from pathlib import Path
 
 from config.eval_params import EvalParams
 from config.load import load_eval_params
-from config.params import Params
 from data.features import write_features
 from engine.launch import joined, launch, needs_launch
+from evaluate.core.context import EvalContext
 from evaluate.core.offline import (
     Outcome,
     Subject,
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
             make_folders(options)
         with agreed():
             subject = read_subject(options)
-        outcomes = [measure(name, params, options) for name, params in subject.evaluations.items()]
+        outcomes = [measure(name, context, options) for name, context in subject.evaluations.items()]
         # All processes have the same figures; one tells them.
         if this_process().is_main:
             write_outcomes(options, subject, outcomes)
@@ -103,17 +103,17 @@ def make_folders(options: EvalParams) -> None:
         Path(options.pictures_dir).expanduser().mkdir(parents=True, exist_ok=True)
 
 
-def measure(name: str, params: Params, options: EvalParams) -> Outcome:
+def measure(name: str, context: EvalContext, options: EvalParams) -> Outcome:
     """One evaluation, shown on the screen; what `options` do not ask for is let go at once."""
     logger.info("data set %s", name)
     start = time.monotonic()
-    evaluation = evaluate(params)
+    evaluation = evaluate(context)
     elapsed = time.monotonic() - start
     if speaks():
         print(metrics_table(evaluation.metrics, decimals=4), flush=True)
     report = evaluation.report() if options.report_path and evaluation.report else None
     features = evaluation.features if options.features_path else None
-    return Outcome(params, evaluation._replace(features=features, report=report and (lambda: report)), elapsed)
+    return Outcome(context.params, evaluation._replace(features=features, report=report and (lambda: report)), elapsed)
 
 
 def write_outcomes(options: EvalParams, subject: Subject, outcomes: list[Outcome]) -> None:

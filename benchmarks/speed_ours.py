@@ -20,6 +20,7 @@ from data.store import build_store
 from engine.batches import train_batches
 from engine.train_batch import TrainBatch
 from engine.training import build_training
+from evaluate.core.context import EvalContext
 from evaluate.core.extract import extract
 from models.network import Embedder
 from utils.device import make_ready
@@ -221,7 +222,7 @@ class OurExtraction:
         return self._embed(None)
 
     def _embed(self, kept: KeptImages | None) -> float:
-        params = self.params.with_net(self.embedder, kept)
+        context = EvalContext(self.params, self.embedder, kept)
         start = time.perf_counter()
-        extract(params, self.samples, "benchmark")
+        extract(context, self.samples, "benchmark")
         return (time.perf_counter() - start) / len(self.samples)

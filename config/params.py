@@ -1,19 +1,15 @@
 """The one frozen tree that params.json becomes: each package's own options, put together."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, PrivateAttr, SerializeAsAny
-from torch import nn
+from pydantic import Field, SerializeAsAny
 
 from config.evaluation import EvaluationParams
 from config.export import ExportParams
 from config.gan import GanParams
-from data.features import TestFeatures
-from data.kept import KeptImages
 from data.options import DataOptions
 from losses.options import LossOptions
 from models.options import ModelOptions
-from utils.errors import ParamsError
 from utils.options import Options
 from utils.precision import PrecisionName
 
@@ -93,52 +89,3 @@ class Params(LossOptions, ModelOptions, DataOptions):
     """How export_onnx writes the trained network."""
     working_dir: str = "runs"
     """Folder that holds the runs."""
-
-    _online_net: nn.Module | None = PrivateAttr(None)
-    _kept_images: KeptImages | None = PrivateAttr(None)
-    _features: TestFeatures | None = PrivateAttr(None)
-
-    @property
-    def online_net(self) -> nn.Module:
-        """The network an evaluation plug-in measures: normalised images (B, 3, H, W) -> embeddings (B, D).
-
-        Raises:
-            ParamsError: there are only features, and the plug-in asks for a network.
-            ValueError: there is neither.
-        """
-        if self._online_net is None and self._features is not None:
-            plugin = self.evaluation_params.type
-            raise ParamsError(
-                f"evaluation_params.type: {plugin} measures a network, and {self.batches_dir} holds features only"
-            )
-        if self._online_net is None:
-            raise ValueError("these params carry no network; evaluation passes params.with_net(network)")
-        return self._online_net
-
-    @property
-    def has_net(self) -> bool:
-        """Whether there is a network; features from a file have none."""
-        return self._online_net is not None
-
-    @property
-    def kept_images(self) -> KeptImages | None:
-        """Decoded images that outlast an evaluation, for the next one; None = each evaluation decodes its own."""
-        return self._kept_images
-
-    @property
-    def features(self) -> TestFeatures | None:
-        """Embeddings that are to be evaluated instead of those the network would give; None = embed the images."""
-        return self._features
-
-    def with_net(self, net: nn.Module, kept_images: KeptImages | None = None) -> Self:
-        """A copy of these params for an evaluation plug-in, carrying the network to measure."""
-        copy = self.model_copy()
-        copy._online_net = net
-        copy._kept_images = kept_images
-        return copy
-
-    def with_features(self, features: TestFeatures) -> Self:
-        """A copy of these params for an evaluation plug-in, carrying embeddings that are there already."""
-        copy = self.model_copy()
-        copy._features = features
-        return copy

@@ -10,6 +10,7 @@ from config.params import Params
 from data.features import TestFeatures
 from data.samples import DISTRACTOR_PID, JUNK_PID, Dataset, Sample, sorted_pids
 from deploy.card import Threshold
+from evaluate.core.context import EvalContext
 from evaluate.core.extract import extract
 from evaluate.core.retrieval.retrieve import RetrievalOptions, retrieve
 from evaluate.core.verification.roc import FALSE_ACCEPT_RATES, retrieval_roc
@@ -37,7 +38,7 @@ def measure(params: Params, dataset: Dataset, network: nn.Module) -> Measured:
     """
     if not dataset.query or not dataset.gallery:
         raise DataError(f"{params.batches_dir}: no query or no gallery images to measure on")
-    config = params.with_net(network)
+    config = EvalContext(params, network)
     features = TestFeatures(extract(config, dataset.query, "query"), extract(config, dataset.gallery, "gallery"))
     options = RetrievalOptions()
     retrieval = retrieve(features, options, torch.device("cpu"))

@@ -15,6 +15,7 @@ from engine.recorder import Recorder
 from engine.run_folder import RunFolder
 from engine.state_writer import StateWriter
 from engine.training import Training
+from evaluate.core.context import EvalContext
 from evaluate.core.plugins import Evaluation, evaluate
 from evaluate.core.table import metrics_table
 from models.network import Embedder
@@ -103,7 +104,7 @@ def checkpoint_of(training: Training, evaluation: Evaluation | None) -> Checkpoi
 def evaluate_network(training: Training) -> Evaluation:
     """Let the plug-in of the params measure the network as it is; every process gets the same figures."""
     embedder = Embedder(training.network, training.pids).eval()
-    evaluation = evaluate(training.params.with_net(embedder, training.kept_images))
+    evaluation = evaluate(EvalContext(training.params, embedder, training.kept_images))
     # What only an offline evaluation asks for would keep all embeddings in memory during the next epoch.
     return evaluation._replace(features=None, report=None)
 

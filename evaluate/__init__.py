@@ -1,10 +1,10 @@
 '''Evaluation. Every file in this folder is one plug-in; the arithmetic they share is in evaluate/core/.
 
-A new plug-in is a new file with a function `run_eval(config)`; nothing else changes. `config` is the validated training
-or evaluation config, and `config.online_net` the network to measure, in eval mode: normalised images (B, 3, H, W) ->
-embeddings (B, D). Save this as evaluate/neighbour_evaluate.py, put "evaluation_params": {"type": "neighbour_evaluate"}
-into params.json, and the best model is the one whose gallery images most often have their nearest neighbour in a
-picture of the same person:
+A new plug-in is a new file with a function `run_eval(config)`; nothing else changes. `config` has every key of the
+validated params as an attribute, and `config.online_net` is the network to measure, in eval mode: normalised images
+(B, 3, H, W) -> embeddings (B, D). Save this as evaluate/neighbour_evaluate.py, put
+"evaluation_params": {"type": "neighbour_evaluate"} into params.json, and the best model is the one whose gallery
+images most often have their nearest neighbour in a picture of the same person:
 
     """Share of gallery images whose nearest neighbour shows the same person."""
 

@@ -16,6 +16,7 @@ from data.dataset import read_dataset
 from data.samples import Dataset, Sample
 from evaluate.core.classification.classified import Classified
 from evaluate.core.classification.confusion import confusion_counts, confusion_picture, most_confused
+from evaluate.core.context import EvalContext
 from evaluate.core.extract import Reading, read_images
 from evaluate.core.report.blocks import Report
 from evaluate.core.report.classification import classification_report
@@ -33,7 +34,7 @@ class Options(EvaluationParams):
     """Classes in the picture of the confusion matrix, those with most errors; 0 = no picture."""
 
 
-def run_eval(config: Params) -> dict[str, Any]:
+def run_eval(config: EvalContext) -> dict[str, Any]:
     """Classify the validation images of the data set in `config.batches_dir`.
 
     Returns:
@@ -47,7 +48,7 @@ def run_eval(config: Params) -> dict[str, Any]:
     options = config.evaluation_params
     assert isinstance(options, Options)
     _class_scores(config)  # before the data set, which a feature file is not
-    dataset = read_dataset(config)
+    dataset = read_dataset(config.params)
     found = classify(config, dataset)
     topk = _informative(options.topk, found.num_classes)
     result: dict[str, Any] = {
@@ -61,7 +62,7 @@ def run_eval(config: Params) -> dict[str, Any]:
     }
     if options.confusion_classes:
         result["confusion_matrix"] = confusion_matrix(found, options.confusion_classes)
-    result["report"] = partial(_report, found, topk, config)
+    result["report"] = partial(_report, found, topk, config.params)
     return result
 
 
@@ -84,7 +85,7 @@ def check_data(dataset: Dataset, config: Params) -> None:
         logger.info("%s: %s left out: always 100%% of %d classes", config.batches_dir, names, len(trained))
 
 
-def classify(config: Params, dataset: Dataset) -> Classified:
+def classify(config: EvalContext, dataset: Dataset) -> Classified:
     """The validation images with the class scores that `config.online_net` gives them.
 
     The network has to have, besides what every plug-in needs, the method `logits`, normalised images (B, 3, H, W) ->
@@ -94,9 +95,9 @@ def classify(config: Params, dataset: Dataset) -> Classified:
         DataError, ParamsError: as for `run_eval`.
         ValueError: the network gives another number of scores than it has labels.
     """
-    _check(dataset, config)
+    _check(dataset, config.params)
     reading, labels = _class_scores(config)
-    _check_same_classes(dataset, labels, config)
+    _check_same_classes(dataset, labels, config.params)
     samples, scores = read_images(config, dataset.val, "val", reading)
     if scores.shape[1] != len(labels):
         raise ValueError(f"online_net: {scores.shape[1]} class scores for {len(labels)} labels")
@@ -106,9 +107,9 @@ def classify(config: Params, dataset: Dataset) -> Classified:
     return Classified(samples, truth, scores, [names[pid] for pid in labels])
 
 
-def _class_scores(config: Params) -> tuple[Reading, Sequence[int]]:
+def _class_scores(config: EvalContext) -> tuple[Reading, Sequence[int]]:
     """The network's method that gives class scores, and the pid of each class; a ParamsError where it has none."""
-    net = config.online_net if config.has_net else None
+    net = config.network
     reading: Reading | None = getattr(net, "logits", None)
     labels: Sequence[int] = getattr(net, "labels", ())
     if reading is None or not labels:

@@ -12,6 +12,7 @@ from config.evaluation import EvaluationParams
 from config.params import Params
 from data.dataset import read_dataset
 from data.samples import Dataset
+from evaluate.core.context import EvalContext
 from evaluate.core.extract import extract
 from evaluate.core.report.blocks import Report
 from evaluate.core.retrieval.distances import Metric
@@ -60,7 +61,7 @@ class Options(EvaluationParams):
         return far
 
 
-def run_eval(config: Params) -> dict[str, Any]:
+def run_eval(config: EvalContext) -> dict[str, Any]:
     """Verify the pairs of `pairs_file`, or pairs drawn from the data set in `config.batches_dir`.
 
     Returns:
@@ -76,13 +77,13 @@ def run_eval(config: Params) -> dict[str, Any]:
         DataError: the pairs file has mistakes, images are missing, or the data set gives no pairs.
         ParamsError: there is no network, only features from a file, or too few pairs are to be drawn.
     """
-    options = _options_of(config)
+    params, options = config.params, _options_of(config.params)
     if not config.has_net:
         raise ParamsError(
             "evaluation_params.type: lfw_evaluate embeds the images of its pairs, for which it needs a network; a "
             "feature file holds no pairs; evaluate it with market_evaluate, or name a .pth file as model_path"
         )
-    pairs = _pairs(config, None if options.pairs_file else read_dataset(config))
+    pairs = _pairs(params, None if options.pairs_file else read_dataset(params))
     found = extract(config, pairs.samples, "pairs", flip=options.flip)
     pairs = _readable(pairs, without_images(pairs, found.samples))
     distances = pair_distances(found.features, pairs.first, pairs.second, options.metric)
@@ -97,7 +98,7 @@ def run_eval(config: Params) -> dict[str, Any]:
         # Brings matplotlib along, which only a report needs.
         from evaluate.core.report.verification import verification_report
 
-        return verification_report(found, pairs, distances, metrics, _title(config, options), _facts(config, options))
+        return verification_report(found, pairs, distances, metrics, _title(params, options), _facts(params, options))
 
     return {**metrics, **counts, "score": "accuracy", "report": report}
 

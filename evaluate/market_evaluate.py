@@ -11,6 +11,7 @@ from config.params import Params
 from data.dataset import read_dataset
 from data.features import Features, TestFeatures
 from data.samples import Dataset, Sample
+from evaluate.core.context import EvalContext
 from evaluate.core.extract import extract
 from evaluate.core.pictures import CROP_HEIGHT, rank_list_picture
 from evaluate.core.report.blocks import Report
@@ -39,7 +40,7 @@ class Options(RetrievalOptions):
     """Gallery images in each rank list."""
 
 
-def run_eval(config: Params) -> dict[str, Any]:
+def run_eval(config: EvalContext) -> dict[str, Any]:
     """Rank the gallery for every query, of the data set in `config.batches_dir` or of the features that config carries.
 
     Returns:
@@ -50,12 +51,12 @@ def run_eval(config: Params) -> dict[str, Any]:
     Raises:
         DataError: no query or gallery images, or no query with a true match in the gallery.
     """
-    return measure(config, None if config.features else read_dataset(config))
+    return measure(config, None if config.features else read_dataset(config.params))
 
 
-def measure(config: Params, dataset: Dataset | None) -> dict[str, Any]:
+def measure(config: EvalContext, dataset: Dataset | None) -> dict[str, Any]:
     """`run_eval` on a data set; None = on the features that config carries."""
-    options = options_of(config)
+    options = options_of(config.params)
     if dataset is not None:
         features = embed(config, dataset)
     elif config.features is not None:
@@ -104,12 +105,12 @@ def options_of(config: Params) -> Options:
     return config.evaluation_params
 
 
-def embed(config: Params, dataset: Dataset) -> TestFeatures:
+def embed(config: EvalContext, dataset: Dataset) -> TestFeatures:
     """Embeddings of query and gallery."""
-    check_data(dataset, config)
+    check_data(dataset, config.params)
     splits = [dataset.query, dataset.gallery]
     parts = [
-        extract(config, split, name, flip=options_of(config).flip) if split else None
+        extract(config, split, name, flip=options_of(config.params).flip) if split else None
         for name, split in zip(TestFeatures._fields, splits, strict=True)
     ]
     # Random galleries are drawn from both; VehicleID, for which they were made, keeps all its images in one.

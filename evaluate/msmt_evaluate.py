@@ -4,6 +4,7 @@ This is how cross-domain results are told: trained on Market-1501, measured on M
 never seen. Papers have measured on V2 (masked faces) since 2019; V1 is read as well.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from data.lmdb_format import is_lmdb
 from data.lmdb_reading import read_about
 from data.samples import Dataset
 from evaluate import market_evaluate
+from evaluate.core.context import EvalContext
 from utils.errors import DataError
 
 
@@ -28,7 +30,7 @@ class Options(market_evaluate.Options):
         return self.msmt_dir or batches_dir
 
 
-def run_eval(config: Params) -> dict[str, Any]:
+def run_eval(config: EvalContext) -> dict[str, Any]:
     """As market_evaluate.run_eval, with MSMT17's query and gallery, or with the features that config carries.
 
     Raises:
@@ -36,7 +38,7 @@ def run_eval(config: Params) -> dict[str, Any]:
     """
     if config.features is not None:
         return market_evaluate.run_eval(config)
-    return market_evaluate.measure(_on_msmt(config), _read_msmt(config))
+    return market_evaluate.measure(replace(config, params=_on_msmt(config.params)), _read_msmt(config.params))
 
 
 def check_data(dataset: Dataset, config: Params) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from data.samples import Sample
+from evaluate.core.context import EvalContext
 from evaluate.core.extract import extract
 from evaluate.core.trained import digest_of, find_network, load_trained_network
 from models.generator import Generator
@@ -43,7 +44,7 @@ class ConditionNetwork:
         """
         # An image that was left out would give all that follow the embedding of another.
         params = self._trained.params.model_copy(update={"bad_images": "error"})
-        config = params.with_net(Embedder(self._trained.network).to(device).eval())
+        config = EvalContext(params, Embedder(self._trained.network).to(device).eval())
         return extract(config, samples, "conditions").features.to(device)
 
     def sign(self, generator: Generator) -> None:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from config.params import Params
 from data.augmentation.normalisation import normalise
 from data.features import Features
 from data.samples import Sample, fingerprint
 from data.stream import stream_images
+from evaluate.core.context import EvalContext
 from utils.agreement import agreed
 from utils.distributed import gather_objects, gather_rows, is_one_of_several, this_process
 from utils.errors import DataError
@@ -26,7 +26,7 @@ Reading = Callable[[Tensor], Tensor]
 """Normalised images (B, 3, H, W) -> one row for each (B, D), all by themselves: `online_net` or a method of it."""
 
 
-def extract(config: Params, samples: Sequence[Sample], description: str, *, flip: bool = False) -> Features:
+def extract(config: EvalContext, samples: Sequence[Sample], description: str, *, flip: bool = False) -> Features:
     """Embed every image with `config.online_net`, on the device the network lies on.
 
     Args:
@@ -51,7 +51,7 @@ def extract(config: Params, samples: Sequence[Sample], description: str, *, flip
 
 
 def read_images(
-    config: Params, samples: Sequence[Sample], description: str, reading: Reading, *, flip: bool = False
+    config: EvalContext, samples: Sequence[Sample], description: str, reading: Reading, *, flip: bool = False
 ) -> tuple[list[Sample], Tensor]:
     """What `reading` makes of every image, a batch at a time; `extract` is this with the network itself.
 
@@ -95,7 +95,7 @@ def read_images(
 
 @torch.inference_mode()
 def _read_batches(
-    config: Params, net: nn.Module, samples: Sequence[Sample], description: str, reading: Reading, *, flip: bool
+    config: EvalContext, net: nn.Module, samples: Sequence[Sample], description: str, reading: Reading, *, flip: bool
 ) -> tuple[list[int], list[Tensor]]:
     """The positions in `samples` that could be read, and what became of them in batches (B, D)."""
     paths = [sample.path for sample in samples]
@@ -111,7 +111,7 @@ def _read_batches(
             config.img_w,
             batch_size,
             config.bad_images,
-            kept=config.kept_images,
+            kept=config.images,
             pinned=device.type == "cuda",
         )
         for kept, pixels in stream:

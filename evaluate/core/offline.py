@@ -14,6 +14,7 @@ from config.eval_params import EvalParams
 from config.params import Params
 from data.dataset import read_dataset
 from data.features import read_features
+from evaluate.core.context import EvalContext
 from evaluate.core.plugins import Evaluation, plugin_options
 from evaluate.core.report.page import write_report
 from evaluate.core.trained import load_trained_network
@@ -31,10 +32,10 @@ DEFAULT_PLUGIN = "market_evaluate"
 
 
 class Subject(NamedTuple):
-    """What is evaluated, and on what: by name of the data set the params of one evaluation, carrying the subject."""
+    """What is evaluated, and on what: the context of each evaluation by name of its data set."""
 
     path: Path
-    evaluations: Mapping[str, Params]
+    evaluations: Mapping[str, EvalContext]
 
 
 class Outcome(NamedTuple):
@@ -97,7 +98,7 @@ def load_features(path: Path, options: EvalParams) -> Subject:
     params = params.model_copy(update={"evaluation_params": evaluation})
     features = read_features(path)
     logger.info("features %s; %s", path, describe_device(choose_device(options.parallels)))
-    return Subject(path, {str(path): params.with_features(features)})
+    return Subject(path, {str(path): EvalContext(params, features=features)})
 
 
 def load_trained(path: Path, options: EvalParams) -> Subject:
@@ -129,7 +130,7 @@ def subject_of(path: Path, trained: Params, embedder: nn.Module, options: EvalPa
         DataError: one of several data sets is not there.
         ParamsError: a data set is named that is not measured.
     """
-    evaluations: dict[str, Params] = {}
+    evaluations: dict[str, EvalContext] = {}
     for params in options.as_trained(trained):
         name = params.evaluation_params.data_set(params.batches_dir)
         if name in evaluations:
@@ -137,7 +138,7 @@ def subject_of(path: Path, trained: Params, embedder: nn.Module, options: EvalPa
         if options.data_dirs:
             # Before any is measured, lest the last turn out to be missing after hours.
             read_dataset(params)
-        evaluations[name] = params.with_net(embedder)
+        evaluations[name] = EvalContext(params, embedder)
     return Subject(path, evaluations)
 
 

@@ -15,6 +15,7 @@ from config.evaluation import EvaluationParams
 from config.params import Params
 from data.features import TestFeatures
 from data.samples import Dataset
+from evaluate.core.context import EvalContext
 from evaluate.core.report.blocks import Report
 from utils.errors import ParamsError, UserError
 from utils.out_of_memory import out_of_memory_told
@@ -27,7 +28,7 @@ class Plugin(NamedTuple):
     """One file of evaluate/: its name, its function, the class of its keys, and its check of the data."""
 
     name: str
-    run_eval: Callable[[Params], Any]
+    run_eval: Callable[[EvalContext], Any]
     options: type[EvaluationParams]
     check_data: Callable[[Dataset, Params], None]
 
@@ -83,14 +84,15 @@ def plugin_options(name: str) -> type[EvaluationParams]:
     return load_plugin(name).options
 
 
-def evaluate(params: Params) -> Evaluation:
-    """Run the plug-in that the params name on the network they carry.
+def evaluate(context: EvalContext) -> Evaluation:
+    """Run the plug-in that the params name on the network or the features of the context.
 
     Raises:
         ParamsError: there is no such plug-in.
         UserError: what the plug-in returned breaks its contract.
-        ValueError: `params.evaluation_params` is not of the plug-in's own class.
+        ValueError: the evaluation_params are not of the plug-in's own class.
     """
+    params = context.params
     options = params.evaluation_params
     if options.type is None:
         raise ParamsError(f"evaluation_params.type: null, nothing to evaluate; allowed: {', '.join(plugin_names())}")
@@ -102,7 +104,7 @@ def evaluate(params: Params) -> Evaluation:
         )
     images = f"{options.batch_size} images of {params.img_h} x {params.img_w} a batch"
     with out_of_memory_told(f"evaluating {images}", "lower evaluation_params.batch_size"):
-        return normalise_result(plugin.name, plugin.run_eval(params))
+        return normalise_result(plugin.name, plugin.run_eval(context))
 
 
 def normalise_result(name: str, result: Any) -> Evaluation:

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from config.params import Params
 from data.dataset import read_dataset
+from data.features import Features, TestFeatures
 from evaluate.classification_evaluate import Options, check_data, run_eval
+from evaluate.core.context import EvalContext
 from evaluate.core.pictures import RIGHT, WRONG
 from evaluate.core.plugins import load_plugin
 from utils.errors import DataError, ParamsError
@@ -62,7 +64,7 @@ def params_for(folder: Path, net: nn.Module | None = None, keys: Mapping[str, An
     common = {"batches_dir": str(folder), "img_h": 16, "img_w": 16, "evaluation_params": plugin}
     half = {"data_augmentation": {"normalisation": "half"}}
     net = ColourNet().eval() if net is None else net.eval()
-    return Params.model_validate({**common, **half, **(keys or {})}).with_net(net)
+    return EvalContext(Params.model_validate({**common, **half, **(keys or {})}), net)
 
 
 def test_metrics_of_a_folder_small_enough_to_follow(folder):
@@ -90,7 +92,7 @@ def test_metrics_of_a_folder_small_enough_to_follow(folder):
 def test_three_classes_with_the_default_options_simply_work(folder, caplog):
     config = params_for(folder({name: TRAIN[name] for name in TRAIN}))
     with caplog.at_level(logging.INFO):
-        check_data(read_dataset(config), config)
+        check_data(read_dataset(config.params), config.params)
     assert caplog.messages == [f"{config.batches_dir}: top5 left out: always 100% of 3 classes"]
     result = run_eval(config)
     assert result["top1"] == 1.0
@@ -118,7 +120,7 @@ def test_the_picture_can_be_turned_off(folder):
 def test_classes_without_validation_images_are_counted_and_left_out_of_the_mean(folder, caplog):
     config = params_for(folder({"lips": [RED, GREEN]}))
     with caplog.at_level(logging.INFO):
-        check_data(read_dataset(config), config)
+        check_data(read_dataset(config.params), config.params)
     assert "2 of 3 classes have no validation images" in caplog.text
     result = run_eval(config)
     assert result["num_classes_without_images"] == 2
@@ -138,7 +140,7 @@ def test_validation_classes_that_were_never_trained_are_named(folder):
     root = folder({"lips": [RED], "ash": [GREY], "zinc": [GREY]})
     config = params_for(root)
     with pytest.raises(DataError, match=f"{root}: 2 of the validation classes have no training images: ash, zinc;"):
-        check_data(read_dataset(config), config)
+        check_data(read_dataset(config.params), config.params)
     with pytest.raises(DataError, match="ash, zinc"):
         run_eval(config)
 
@@ -169,7 +171,7 @@ def test_a_folder_without_validation_images_is_told_what_is_missing(folder):
     config = params_for(folder({}))
     message = f"{config.batches_dir}: no validation images; they are looked for in val/CLASS/ beside train/CLASS/"
     with pytest.raises(DataError, match=message):
-        check_data(read_dataset(config), config)
+        check_data(read_dataset(config.params), config.params)
     with pytest.raises(DataError, match=message):
         run_eval(config)
 
@@ -177,13 +179,13 @@ def test_a_folder_without_validation_images_is_told_what_is_missing(folder):
 def test_a_market_folder_is_told_that_it_has_none(make_market, tmp_path):
     config = params_for(make_market(tmp_path / "market"))
     with pytest.raises(DataError, match="Data sets in Market-1501's layout have none: evaluate them with market_eval"):
-        check_data(read_dataset(config), config)
+        check_data(read_dataset(config.params), config.params)
 
 
 def test_params_that_train_no_classifier_are_refused(folder):
     config = params_for(folder({"lips": [RED]}), keys={"tri_loss_lambda_cls": 0, "tri_loss_margin": 0.3})
     with pytest.raises(ParamsError, match="tri_loss_lambda_cls: 0 trains no classifier"):
-        check_data(read_dataset(config), config)
+        check_data(read_dataset(config.params), config.params)
 
 
 def test_a_network_without_class_scores_is_refused(folder):
@@ -197,10 +199,10 @@ def test_a_network_without_class_scores_is_refused(folder):
 
 
 def test_features_from_a_file_have_no_class_scores(folder):
-    carrying_none = Params.model_validate(params_for(folder({"lips": [RED]})).model_dump(exclude={"evaluation_params"}))
-    plugin = Options.model_validate({"type": "classification_evaluate"})
+    features = Features(torch.ones(1, 2), torch.tensor([1]), torch.tensor([1]), [])
+    context = EvalContext(params_for(folder({"lips": [RED]})).params, features=TestFeatures(features, features))
     with pytest.raises(ParamsError, match="a feature file holds embeddings only"):
-        run_eval(carrying_none.model_copy(update={"evaluation_params": plugin}))
+        run_eval(context)
 
 
 def test_more_scores_than_labels_are_a_mistake_of_the_caller(folder):

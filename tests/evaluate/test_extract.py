@@ -2,6 +2,7 @@
 
 import logging
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from config.params import Params
 from data.kept import KeptImages
 from data.samples import Sample
+from evaluate.core.context import EvalContext
 from evaluate.core.extract import extract, read_images
 from evaluate.market_evaluate import Options
 from utils.errors import DataError
@@ -38,7 +40,9 @@ def samples_of(paths):
 def params(net, **keys):
     options = Options.model_validate({"type": "market_evaluate", "batch_size": 2})
     half = {"data_augmentation": {"normalisation": "half"}}
-    return Params.model_validate({"img_h": 32, "img_w": 16, "evaluation_params": options} | half | keys).with_net(net)
+    return EvalContext(
+        Params.model_validate({"img_h": 32, "img_w": 16, "evaluation_params": options} | half | keys), net
+    )
 
 
 def test_embeds_every_image_in_order(image_files):
@@ -57,7 +61,7 @@ def test_embeds_every_image_in_order(image_files):
 def test_images_kept_from_an_earlier_evaluation_are_not_read_again(image_files):
     net, kept = MeanColour().eval(), KeptImages(10**6)
     paths = image_files(COLOURS)
-    config = params(net).with_net(net, kept)
+    config = replace(params(net), images=kept)
     first = extract(config, samples_of(paths), "gallery")
     assert kept.used == len(paths) * 32 * 16 * 3
     for path in paths:

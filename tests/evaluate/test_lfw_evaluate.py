@@ -12,6 +12,7 @@ from torch import nn
 from config.params import Params
 from data.dataset import read_dataset
 from data.features import Features, TestFeatures
+from evaluate.core.context import EvalContext
 from evaluate.core.plugins import evaluate, load_plugin
 from evaluate.core.report.blocks import Figures, ImageGroups, Note
 from evaluate.lfw_evaluate import Options, run_eval
@@ -36,7 +37,7 @@ def params_for(folder, **options):
 
 
 def run(folder, **options):
-    return evaluate(params_for(folder, **options).with_net(colour_net()))
+    return evaluate(EvalContext(params_for(folder, **options), colour_net()))
 
 
 @pytest.fixture
@@ -156,7 +157,7 @@ def test_mirror_images_are_added_where_asked_for(faces, tmp_path):
         picture.save(tmp_path / "Ann" / f"Ann_{number:04d}.png")
     # By left halves Ann's two images are as far apart as red and green; with the mirror images they are the same.
     aucs = [
-        run_eval(params_for("nowhere", **options, far=(0.0,), flip=flip).with_net(LeftHalf().eval()))["auc"]
+        run_eval(EvalContext(params_for("nowhere", **options, far=(0.0,), flip=flip), LeftHalf().eval()))["auc"]
         for flip in (False, True)
     ]
     assert aucs == [0.5, 1.0]
@@ -171,7 +172,7 @@ def test_each_image_is_embedded_once(faces):
             return images.mean(dim=(2, 3))
 
     net = Counting().eval()
-    run_eval(params_for("nowhere", **faces()).with_net(net))
+    run_eval(EvalContext(params_for("nowhere", **faces()), net))
     assert net.seen == 9
 
 
@@ -216,7 +217,7 @@ def test_unreadable_images_take_their_pairs_along_where_asked_for(faces, tmp_pat
     (tmp_path / "Cy" / "Cy_0001.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"Cy_0001\.png"):
         run("nowhere", **options)
-    skipping = params_for("nowhere", **options).model_copy(update={"bad_images": "skip"}).with_net(colour_net())
+    skipping = EvalContext(params_for("nowhere", **options).model_copy(update={"bad_images": "skip"}), colour_net())
     with caplog.at_level(logging.WARNING):
         evaluation = evaluate(skipping)
     assert evaluation.counts == {"num_pairs": 6, "num_genuine": 3, "num_folds": 2}
@@ -229,11 +230,11 @@ def test_unreadable_images_take_their_pairs_along_where_asked_for(faces, tmp_pat
 def test_features_from_a_file_hold_no_pairs(crowd):
     part = Features(torch.ones(2, 3), torch.tensor([1, 2]), torch.tensor([1, 2]), [])
     with pytest.raises(ParamsError, match=r"lfw_evaluate .* needs a network"):
-        evaluate(params_for(crowd).with_features(TestFeatures(part, part)))
+        evaluate(EvalContext(params_for(crowd), features=TestFeatures(part, part)))
 
 
 def test_the_report_shows_the_mistakes(faces):
-    report = run_eval(params_for("nowhere", **faces()).with_net(colour_net()))["report"]()
+    report = run_eval(EvalContext(params_for("nowhere", **faces()), colour_net()))["report"]()
     blocks = [block for section in report.sections for block in section.blocks]
     (figures,) = (block for block in blocks if isinstance(block, Figures))
     assert [(figure.name, figure.value) for figure in figures.items] == [
@@ -256,7 +257,7 @@ def test_the_report_shows_the_mistakes(faces):
 
 def test_the_report_is_named_after_what_was_measured(faces, tmp_path, crowd):
     def report(folder, **options):
-        return run_eval(params_for(folder, **options).with_net(colour_net()))["report"]()
+        return run_eval(EvalContext(params_for(folder, **options), colour_net()))["report"]()
 
     options = faces()
     named = report("nowhere", **options)

@@ -16,6 +16,7 @@ from data.lmdb_reading import read_lmdb
 from data.lmdb_writing import pack_dataset
 from data.options import DataOptions
 from evaluate.classification_evaluate import class_names
+from evaluate.core.context import EvalContext
 from evaluate.core.extract import extract
 from evaluate.core.plugins import evaluate, plugin_options
 from evaluate.core.report.images import why_no_pictures
@@ -29,11 +30,11 @@ def pack(folder: Path) -> Path:
     return out
 
 
-def params(batches_dir: Path, plugin: str, **options: Any) -> Params:
+def params(batches_dir: Path, plugin: str, **options: Any) -> EvalContext:
     chosen = plugin_options(plugin).model_validate({"type": plugin, **options})
     config = Params(batches_dir=str(batches_dir), img_h=32, img_w=16)
     network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()).eval()
-    return config.model_copy(update={"evaluation_params": chosen}).with_net(network)
+    return EvalContext(config.model_copy(update={"evaluation_params": chosen}), network)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from torch import nn
 from config.params import Params
 from data.features import Features, TestFeatures
 from data.samples import Sample
+from evaluate.core.context import EvalContext
 from evaluate.core.pictures import RIGHT, WRONG
 from evaluate.core.plugins import evaluate
 from evaluate.market_evaluate import Options
@@ -23,7 +24,7 @@ def run(folder, **options):
     net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     plugin = Options.model_validate({"type": "market_evaluate", "metric": "euclidean"} | options)
     keys = {"batches_dir": str(folder), "img_h": 32, "img_w": 16, "evaluation_params": plugin}
-    return evaluate(Params.model_validate(keys).with_net(net))
+    return evaluate(EvalContext(Params.model_validate(keys), net))
 
 
 def test_metrics_of_a_folder_small_enough_to_follow(market_folder):
@@ -126,7 +127,7 @@ def features(query_pids, query_camids, gallery_pids, gallery_camids, gallery):
 def run_on(given, **options):
     plugin = Options.model_validate({"type": "market_evaluate", "metric": "euclidean"} | options)
     params = Params().model_copy(update={"evaluation_params": plugin})
-    return evaluate(params.with_features(given))
+    return evaluate(EvalContext(params, features=given))
 
 
 def test_features_are_evaluated_without_network_or_images():

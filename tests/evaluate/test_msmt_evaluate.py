@@ -12,6 +12,7 @@ from torch import nn
 from config.params import Params
 from data.features import Features, TestFeatures
 from data.samples import Dataset
+from evaluate.core.context import EvalContext
 from evaluate.core.plugins import evaluate, load_plugin
 from evaluate.market_evaluate import Options as MarketOptions
 from evaluate.msmt_evaluate import Options
@@ -61,14 +62,14 @@ def test_a_network_trained_on_market_is_measured_on_msmt17(
     market = market_folder({"0001_c1_0.png": RED}, {"0001_c2_0.png": RED})
     config = params(market, msmt_dir=str(msmt_folder))
     load_plugin("msmt_evaluate").check_data(NO_DATA, config)
-    evaluation = evaluate(config.with_net(network()))
+    evaluation = evaluate(EvalContext(config, network()))
     assert (evaluation.metrics["rank1"], evaluation.metrics["rank2"]) == (0.5, 1.0)
     assert (evaluation.score, evaluation.score_name) == (pytest.approx((1 + 1 / 2) / 2), "mAP")
     assert (evaluation.counts["num_query"], evaluation.counts["num_gallery"]) == (2, 4)
 
 
 def test_without_a_folder_it_is_the_data_set_itself(msmt_folder: Path) -> None:
-    assert evaluate(params(msmt_folder).with_net(network())).score == pytest.approx(0.75)
+    assert evaluate(EvalContext(params(msmt_folder), network())).score == pytest.approx(0.75)
 
 
 def test_features_of_a_file_need_no_folder() -> None:
@@ -77,7 +78,7 @@ def test_features_of_a_file_need_no_folder() -> None:
 
     given = TestFeatures(features([[1.0, 0.0], [0.0, 1.0]], 1), features([[0.9, 0.1], [1.0, 0.0]], 2))
     # Person 1's query is nearest to person 2's image; person 2's query is nearer to person 1's.
-    assert evaluate(params("missing").with_features(given)).metrics["rank1"] == 0.0
+    assert evaluate(EvalContext(params("missing"), features=given)).metrics["rank1"] == 0.0
 
 
 @pytest.mark.parametrize("msmt_dir", ["", "missing"])
@@ -87,9 +88,11 @@ def test_a_folder_without_msmt17_is_refused_before_training(
     market = market_folder({"0001_c1_0.png": RED}, {"0001_c2_0.png": RED})
     config = params(market, msmt_dir=msmt_dir and str(tmp_path / msmt_dir))
     where = tmp_path / msmt_dir if msmt_dir else market
-    for use in (lambda: load_plugin("msmt_evaluate").check_data(NO_DATA, config), lambda: evaluate(config)):
-        with pytest.raises(DataError, match=rf"evaluation_params\.msmt_dir: {where}: no MSMT17 here; expected list_"):
-            use()
+    message = rf"evaluation_params\.msmt_dir: {where}: no MSMT17 here; expected list_"
+    with pytest.raises(DataError, match=message):
+        load_plugin("msmt_evaluate").check_data(NO_DATA, config)
+    with pytest.raises(DataError, match=message):
+        evaluate(EvalContext(config))
 
 
 def test_messages_name_the_folder_of_msmt17(msmt_folder: Path) -> None:

@@ -15,6 +15,7 @@ import evaluate as package
 from config.evaluation import EvaluationParams
 from config.params import Params
 from data.features import Features, TestFeatures
+from evaluate.core.context import EvalContext
 from evaluate.core.plugins import evaluate, load_plugin, normalise_result, plugin_names, plugin_options
 from evaluate.core.report.blocks import Report
 from evaluate.market_evaluate import Options as MarketOptions
@@ -39,7 +40,7 @@ def write(folder, name, source):
 
 
 def params_for(options):
-    return Params.model_validate({"evaluation_params": options}).with_net(nn.Identity().eval())
+    return EvalContext(Params.model_validate({"evaluation_params": options}), nn.Identity().eval())
 
 
 def test_every_file_of_evaluate_is_a_plugin():
@@ -106,7 +107,7 @@ def test_the_documented_example_works(plugin_folder, market_folder):
     folder = market_folder({}, {name: (grey, grey, grey) for name, grey in greys.items()})
     net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     keys = {"batches_dir": str(folder), "img_h": 32, "img_w": 16, "evaluation_params": options}
-    evaluation = evaluate(Params.model_validate(keys).with_net(net))
+    evaluation = evaluate(EvalContext(Params.model_validate(keys), net))
     assert evaluation.metrics == {"nearest": pytest.approx(2 / 3)}
     assert evaluation.counts == {"num_gallery": 3}
 

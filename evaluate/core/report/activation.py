@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from config.params import Params
 from data.augmentation.normalisation import normalise
 from data.images import decode
 from data.samples import Sample
+from evaluate.core.context import EvalContext
 from evaluate.core.report.blocks import ImageGroup, ImageGroups, Note, Section, Shown, Verdict
 from evaluate.core.report.images import as_source, describe, number, person
 from evaluate.core.report.ordering import Found, walk
@@ -57,7 +57,7 @@ def overlay(image: np.ndarray, strength: np.ndarray) -> np.ndarray:
     return mixed.round().astype(np.uint8)
 
 
-def activation_section(retrieval: Retrieval, places: Sequence[int], config: Params, missing: str) -> Section:
+def activation_section(retrieval: Retrieval, places: Sequence[int], config: EvalContext, missing: str) -> Section:
     """The activation of the queries at some places of the result, and of their first right and first wrong image."""
     title = "Where the network looks"
     backbone = _backbone(config)
@@ -82,11 +82,9 @@ def activation_section(retrieval: Retrieval, places: Sequence[int], config: Para
     return Section(title, text, (ImageGroups(tuple(groups)),))
 
 
-def _backbone(config: Params) -> nn.Module | None:
+def _backbone(config: EvalContext) -> nn.Module | None:
     """The part of the network that makes its last feature map, where it is as an Embedder has it."""
-    if not config.has_net:
-        return None
-    backbone = getattr(getattr(config.online_net, "network", None), "backbone", None)
+    backbone = getattr(getattr(config.network, "network", None), "backbone", None)
     return backbone if isinstance(backbone, nn.Module) else None
 
 
@@ -110,7 +108,7 @@ def _looked(retrieval: Retrieval, place: int) -> list[Looked]:
 
 
 @torch.inference_mode()
-def _draw(backbone: nn.Module, looked: Sequence[Looked], config: Params) -> list[tuple[Shown, Shown]]:
+def _draw(backbone: nn.Module, looked: Sequence[Looked], config: EvalContext) -> list[tuple[Shown, Shown]]:
     """Each image as the network sees it, and beside it its activation."""
     device = next(backbone.parameters()).device
     pictures = []

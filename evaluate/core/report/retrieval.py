@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from config.params import Params
+from evaluate.core.context import EvalContext
 from evaluate.core.report.activation import activation_section
 from evaluate.core.report.blocks import Block, Facts, Figure, Figures, Note, Report, Section
 from evaluate.core.report.cameras import camera_section
@@ -46,7 +46,7 @@ def retrieval_report(
     retrieval: Retrieval,
     metrics: Mapping[str, float],
     counts: Mapping[str, int],
-    config: Params,
+    config: EvalContext,
     memory: int = MEMORY,
 ) -> Report:
     """All there is to see of a retrieval evaluation; the same arguments give the same report.
@@ -86,7 +86,7 @@ def _summary(
     retrieval: Retrieval,
     metrics: Mapping[str, float],
     counts: Mapping[str, int],
-    config: Params,
+    config: EvalContext,
     options: RetrievalOptions,
 ) -> Section:
     """Headline numbers, and below them what was measured and how."""
@@ -122,18 +122,18 @@ def _ranks(retrieval: Retrieval) -> Section:
     return Section("Ranks", "", (cmc_chart(cmc), ap_chart(result.ap.numpy())))
 
 
-def _name(config: Params) -> str:
+def _name(config: EvalContext) -> str:
     if config.batches_dir == "synthetic":
         return "Synthetic pedestrians"
     return Path(config.batches_dir).expanduser().resolve().name or config.batches_dir
 
 
-def _subtitle(retrieval: Retrieval, config: Params) -> str:
+def _subtitle(retrieval: Retrieval, config: EvalContext) -> str:
     num_query, num_gallery = retrieval.truth.shape
     return f"{num_query:,} queries against {num_gallery:,} gallery images, {_model(config)}."
 
 
-def _model(config: Params) -> str:
+def _model(config: EvalContext) -> str:
     if not config.has_net:
         return "embeddings from a file"
     return f"{config.model_params.model}, images of {config.img_w} × {config.img_h}"

@@ -11,6 +11,7 @@ from PIL import Image
 from config.params import Params
 from data.features import Features, TestFeatures
 from data.samples import Sample
+from evaluate.core.context import EvalContext
 from evaluate.core.retrieval.retrieve import Retrieval, RetrievalOptions, retrieve
 
 
@@ -43,14 +44,14 @@ def make_features(tmp_path: Path) -> Callable[..., TestFeatures]:
 
 
 @pytest.fixture
-def config() -> Params:
-    """Params of an evaluation without a network."""
+def config() -> EvalContext:
+    """An evaluation without a network."""
     params = Params(batches_dir="/data/Market <1501>", img_h=64, img_w=32)
-    return params.model_copy(update={"evaluation_params": RetrievalOptions(type="market_evaluate")})
+    return EvalContext(params.model_copy(update={"evaluation_params": RetrievalOptions(type="market_evaluate")}))
 
 
 @pytest.fixture
-def retrieval(make_features: Callable[..., TestFeatures], config: Params) -> Retrieval:
+def retrieval(make_features: Callable[..., TestFeatures], config: EvalContext) -> Retrieval:
     options = config.evaluation_params
     assert isinstance(options, RetrievalOptions)
     return retrieve(make_features(), options, torch.device("cpu"))

@@ -1,12 +1,14 @@
 """Activation maps: their values, their colours, and when there are none."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from evaluate.core.context import EvalContext
 from evaluate.core.report.activation import activation, activation_section, overlay
 from evaluate.core.report.blocks import ImageGroups, Note
 from models.network import Embedder, build_network
@@ -51,7 +53,7 @@ def test_overlay_is_dark_where_nothing_answers_and_keeps_the_picture():
 def test_a_section_shows_query_first_wrong_and_first_right(retrieval, config):
     torch.manual_seed(0)
     net = Embedder(build_network(TINY, 3)).eval()
-    section = activation_section(retrieval, [0, 5, 17], config.with_net(net), "")
+    section = activation_section(retrieval, [0, 5, 17], replace(config, network=net), "")
     (block,) = section.blocks
     assert isinstance(block, ImageGroups)
     assert len(block.groups) == 3
@@ -67,22 +69,21 @@ def test_a_section_shows_query_first_wrong_and_first_right(retrieval, config):
         assert f"pid {pid}, camera" not in group.images[2].hint
     # One image after the other gives the same pictures as all of them at once.
     one = config.evaluation_params.model_copy(update={"batch_size": 1})
-    alone = activation_section(
-        retrieval, [0], config.model_copy(update={"evaluation_params": one}).with_net(net), ""
-    ).blocks[0]
+    params = config.params.model_copy(update={"evaluation_params": one})
+    alone = activation_section(retrieval, [0], EvalContext(params, net), "").blocks[0]
     assert isinstance(alone, ImageGroups)
     assert [image.hint for image in alone.groups[0].images] == [image.hint for image in block.groups[0].images]
 
 
 @pytest.mark.parametrize(("net", "reason"), [(None, "come from a file"), (nn.Identity(), "no feature map")])
 def test_without_a_feature_map_a_sentence_says_why(retrieval, config, net, reason):
-    (note,) = activation_section(retrieval, [0], config if net is None else config.with_net(net), "").blocks
+    (note,) = activation_section(retrieval, [0], replace(config, network=net), "").blocks
     assert isinstance(note, Note)
     assert reason in note.text
 
 
 def test_without_pictures_a_sentence_says_why(retrieval, config):
     torch.manual_seed(0)
-    config = config.with_net(Embedder(build_network(TINY, 3)).eval())
+    config = replace(config, network=Embedder(build_network(TINY, 3)).eval())
     (note,) = activation_section(retrieval, [0], config, "Gone.").blocks
     assert note == Note("Gone.")

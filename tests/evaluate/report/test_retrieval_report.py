@@ -2,6 +2,7 @@
 
 import base64
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,13 +37,17 @@ def make(retrieval, config, **metrics):
     return retrieval_report(retrieval, metrics, {"num_query": result.num_query, "num_gallery": 72}, config, 2**26)
 
 
+def with_options(config, options):
+    return replace(config, params=config.params.model_copy(update={"evaluation_params": options}))
+
+
 def section(report, title):
     return report.sections[TITLES.index(title)]
 
 
 def test_a_report_has_all_sections_and_is_the_same_each_time(retrieval, config, tmp_path):
     torch.manual_seed(0)
-    config = config.with_net(Embedder(build_network(ModelParams(model="resnet_18", feature_dim=8), 3)).eval())
+    config = replace(config, network=Embedder(build_network(ModelParams(model="resnet_18", feature_dim=8), 3)).eval())
     for name in ("a.html", "b.html"):
         write_report(tmp_path / name, [make(retrieval, config)])
     report = make(retrieval, config)
@@ -57,7 +62,7 @@ def test_a_report_has_all_sections_and_is_the_same_each_time(retrieval, config, 
 
 def test_the_summary_says_what_was_measured_and_how(retrieval, config):
     options = config.evaluation_params.model_copy(update={"flip": True, "re_ranking": "k_reciprocal"})
-    config = config.model_copy(update={"evaluation_params": options})
+    config = with_options(config, options)
     figures, facts = section(make(retrieval, config, threshold_eer=0.41, mAP_std=0.0123, tar=0.5), "Summary").blocks
     assert isinstance(figures, Figures)
     assert isinstance(facts, Facts)
@@ -76,7 +81,7 @@ def test_the_summary_says_what_was_measured_and_how(retrieval, config):
 
 def test_of_random_galleries_it_says_which_one_is_shown(retrieval, config):
     options = config.evaluation_params.model_copy(update={"protocol": "random_gallery", "gallery_repeats": 7})
-    blocks = section(make(retrieval, config.model_copy(update={"evaluation_params": options})), "Summary").blocks
+    blocks = section(make(retrieval, with_options(config, options)), "Summary").blocks
     assert isinstance(blocks[-1], Note)
     assert "means over 7 random galleries" in blocks[-1].text
     assert not isinstance(section(make(retrieval, config), "Summary").blocks[-1], Note)
@@ -148,7 +153,7 @@ def test_a_single_damaged_image_leaves_an_empty_frame(retrieval, config):
 def test_every_protocol_and_metric_can_be_reported(make_features, config, protocol, metric):
     options = config.evaluation_params.model_copy(update={"protocol": protocol, "metric": metric})
     retrieval = retrieve(make_features(), options, torch.device("cpu"))
-    page = render([make(retrieval, config.model_copy(update={"evaluation_params": options}))])
+    page = render([make(retrieval, with_options(config, options))])
     assert ("images from the query&#39;s own camera are ignored" in page) == (protocol == "cross_camera")
     assert (" of unit length" in page) == (metric == "cosine")
 
@@ -197,7 +202,7 @@ def test_a_file_is_read_once_however_often_it_is_shown(retrieval):
 
 def test_options_of_another_plug_in_are_refused(retrieval, config):
     with pytest.raises(ValueError, match="RetrievalOptions expected, got EvaluationParams"):
-        make(retrieval, config.model_copy(update={"evaluation_params": EvaluationParams()}))
+        make(retrieval, with_options(config, EvaluationParams()))
 
 
 @pytest.mark.parametrize(("distance", "text"), [(0.12345, "0.123"), (12.345, "12.3"), (12345.6, "1.23e+04")])

@@ -1,0 +1,52 @@
+"""What an evaluation plug-in gets as its `config`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from config.params import Params
+from data.features import TestFeatures
+from data.kept import KeptImages
+from utils.errors import ParamsError
+
+
+@dataclass(frozen=True)
+class EvalContext:
+    """The params of one evaluation, every key as an attribute, and the network or the features to measure.
+
+    Args:
+        params: the validated params.
+        network: see `online_net`; None where features are evaluated.
+        images: decoded images that outlast the evaluation, for the next one; None = each evaluation decodes its own.
+        features: embeddings read from a file, evaluated instead of a network's.
+    """
+
+    params: Params
+    network: nn.Module | None = None
+    images: KeptImages | None = None
+    features: TestFeatures | None = None
+
+    def __getattr__(self, key: str) -> Any:
+        """The value of a key of the params."""
+        return getattr(self.params, key)
+
+    @property
+    def online_net(self) -> nn.Module:
+        """The network to measure, in eval mode: normalised images (B, 3, H, W) -> embeddings (B, D).
+
+        Raises:
+            ParamsError: there are only features from a file.
+        """
+        if self.network is None:
+            params = self.params
+            plugin = params.evaluation_params.type
+            raise ParamsError(
+                f"evaluation_params.type: {plugin} measures a network, and {params.batches_dir} holds features only"
+            )
+        return self.network
+
+    @property
+    def has_net(self) -> bool:
+        """Whether there is a network; features from a file have none."""
+        return self.network is not None
