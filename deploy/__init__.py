@@ -1,1 +1,1 @@
-"""A trained network at work outside of training: exported, predicting, searching, serving, tracking."""
+"""A trained network at work outside of training: exported, predicting, searching, serving."""

@@ -1,0 +1,1 @@
+"""Short programs that use a trained model, to copy and to change."""
