@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from config.load import load_eval_params, load_params
+from config.load import load_params
 from config.params import Params
 from engine.optim import build_optimizer
 from evaluate.core.plugins import plugin_options
@@ -178,13 +177,3 @@ def test_the_readme_has_one_row_for_each_recipe() -> None:
     rows = re.findall(r"^\| .*?\| `([\w.-]+\.json)` \|", README, flags=re.MULTILINE)
     assert len(TABLE_ROWS) == 63
     assert sorted(rows) == [path.name for path in RECIPES]
-
-
-@pytest.mark.parametrize("command", re.findall(r"^python .*", README, flags=re.MULTILINE))
-def test_the_params_that_a_command_of_the_readme_gives_are_valid(command: str) -> None:
-    _, script, *arguments = shlex.split(command)
-    overrides = arguments[arguments.index("--set") + 1 :] if "--set" in arguments else []
-    if script == "evaluator.py":
-        load_eval_params(ROOT / arguments[0], overrides, plugin_options=plugin_options)
-    else:
-        load_params(ROOT / arguments[arguments.index("--config_path") + 1], overrides, plugin_options=plugin_options)
