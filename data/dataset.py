@@ -7,8 +7,8 @@ from pathlib import Path
 
 from data.images import BadImage, find_bad_images
 from data.layouts import LayoutChoice, describe_layouts, detect_layout, read_layout
-from data.lmdb_format import is_lmdb
-from data.lmdb_reading import read_lmdb
+from data.lmdb.format import is_lmdb
+from data.lmdb.reading import read_lmdb
 from data.options import DataOptions
 from data.samples import DISTRACTOR_PID, JUNK_PID, Dataset, Sample, sorted_pids
 from data.synthetic import cached_synthetic

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data.decoding import decode_bytes, why_too_long
-from data.lmdb_reading import has_image, read_image, split_path
+from data.lmdb.reading import has_image, read_image, split_path
 from utils.cpus import num_own_cpus
 from utils.errors import DataError
 from utils.logs import bars_hidden

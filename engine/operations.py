@@ -14,7 +14,7 @@ import torch
 from config.load import OPERATION, load_params, operation_of
 from config.params import Params
 from data.dataset import summary_table
-from data.lmdb_writing import pack_dataset
+from data.lmdb.writing import pack_dataset
 from data.samples import sorted_pids
 from data.synthetic import make_synthetic
 from engine.alike import check_machines

@@ -11,8 +11,8 @@ from typing import Any
 from config.params import Params
 from data.dataset import read_root
 from data.layouts.msmt import MSMT
-from data.lmdb_format import is_lmdb
-from data.lmdb_reading import read_about
+from data.lmdb.format import is_lmdb
+from data.lmdb.reading import read_about
 from data.samples import Dataset
 from evaluate import market_evaluate
 from evaluate.core.context import EvalContext

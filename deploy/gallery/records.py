@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import lmdb
 
-from data.lmdb_format import image_key, sample_key, seal, to_json, unseal
+from data.lmdb.format import add_checksum, image_key, sample_key, strip_checksum, to_json
 from deploy.gallery import probe
 from deploy.gallery.items import Entry
 from utils.errors import DataError
@@ -197,7 +197,7 @@ class Records:
         self._put(transaction, None, ABOUT, to_json({**self._about, "state": state}))
 
     def _put(self, transaction: lmdb.Transaction, database: Any, key: bytes, content: bytes) -> None:
-        transaction.put(key, seal(key, content), db=database)
+        transaction.put(key, add_checksum(key, content), db=database)
 
     def _get(self, database: Any, key: bytes) -> bytes | None:
         with self._reading() as transaction:
@@ -208,7 +208,7 @@ class Records:
         return self._environment.begin()
 
     def _unsealed(self, key: bytes, record: bytes) -> bytes:
-        content = unseal(key, record)
+        content = strip_checksum(key, record)
         if content is None:
             raise DataError(f"{self.path}: damaged: a record is not what was written; {MAKE_ANEW}")
         return content

@@ -12,8 +12,8 @@ from torch import nn
 from config.params import Params
 from data.dataset import read_dataset
 from data.features import Features
-from data.lmdb_reading import read_lmdb
-from data.lmdb_writing import pack_dataset
+from data.lmdb.reading import read_lmdb
+from data.lmdb.writing import pack_dataset
 from data.options import DataOptions
 from evaluate.classification_evaluate import class_names
 from evaluate.core.context import EvalContext

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from data.decoding import MAX_BYTES, decode_bytes
 from data.images import decode, find_bad_images, image_exists, read_bytes
-from data.lmdb_reading import read_lmdb
-from data.lmdb_writing import write_lmdb
+from data.lmdb.reading import read_lmdb
+from data.lmdb.writing import write_lmdb
 from data.samples import Dataset, Sample
 from tests.reliability.image_bytes import FORMATS, decode_or_refuse, small_images
 from tests.reliability.rights import closed, open_folder

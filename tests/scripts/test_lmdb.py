@@ -92,5 +92,6 @@ def test_a_file_that_was_not_packed_is_refused_by_training(preloaded_script: Scr
     script.write_params(batches_dir="notes.lmdb")
     process = script.run("train.py", "--sub_working_dir", "run")
     assert process.returncode == 2
-    assert "notes.lmdb: cut short, or no data set packed by build_lmdb; pack the data set anew" in process.stderr
+    assert "notes.lmdb: cannot be read as LMDB" in process.stderr
+    assert "pack the data set again with train.py --operation build_lmdb" in process.stderr
     assert not (script.folder / "runs" / "run").exists()

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from data import lmdb_writing
 from data.dataset import read_dataset
-from data.lmdb_reading import read_lmdb
-from data.lmdb_writing import pack_dataset, write_lmdb
+from data.lmdb import writing
+from data.lmdb.reading import read_lmdb
+from data.lmdb.writing import pack_dataset, write_lmdb
 from data.options import DataOptions
 from data.samples import Dataset, Sample
 from tests.conftest import ROOT
@@ -63,23 +63,24 @@ def test_bad_images_are_named_or_left_out(options: DataOptions, tmp_path: Path) 
     assert [sample.pid for sample in read_lmdb(tmp_path / "out.lmdb").train] == [*range(7), *range(8, 300)]
 
 
-def test_nothing_is_overwritten(options: DataOptions, tmp_path: Path) -> None:
+def test_nothing_is_overwritten_and_the_place_is_checked_before_the_images(
+    options: DataOptions, tmp_path: Path
+) -> None:
+    (tmp_path / "set" / "bounding_box_train" / "0007_c1.png").write_bytes(b"")
     (tmp_path / "file.lmdb").write_text("precious")
     (tmp_path / "folder.lmdb").mkdir()
     (tmp_path / "link.lmdb").symlink_to("nowhere")
-    for name in ("file", "folder", "link"):
-        with pytest.raises(ParamsError, match=rf"^--out .*/{name}\.lmdb: exists already; remove it or name another"):
-            pack_dataset(tmp_path / f"{name}.lmdb", options)
+    for name, problem in (
+        ("file.lmdb", "exists already"),
+        ("folder.lmdb", "exists already"),
+        ("link.lmdb", "exists already"),
+        ("missing/out.lmdb", "there is no folder .*/missing; make it first"),
+        ("out.mdb", r"must end in \.lmdb"),
+    ):
+        with pytest.raises(ParamsError, match=rf"^--out .*/{name}: .*{problem}"):
+            pack_dataset(tmp_path / name, options)
     assert (tmp_path / "file.lmdb").read_text() == "precious"
     assert left(tmp_path) == ["file.lmdb", "folder.lmdb", "link.lmdb"]
-
-
-def test_the_place_is_checked_before_the_images(options: DataOptions, tmp_path: Path) -> None:
-    (tmp_path / "set" / "bounding_box_train" / "0007_c1.png").write_bytes(b"")
-    with pytest.raises(ParamsError, match=r"^--out .*/missing/out\.lmdb: there is no folder .*/missing; make it first"):
-        pack_dataset(tmp_path / "missing" / "out.lmdb", options)
-    with pytest.raises(ParamsError, match=r"^--out .*/out\.mdb: the name of an LMDB file must end in \.lmdb"):
-        pack_dataset(tmp_path / "out.mdb", options)
 
 
 def test_what_is_packed_is_not_packed_again(options: DataOptions, tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_an_interrupt_leaves_nothing(options: DataOptions, tmp_path: Path, monke
             raise KeyboardInterrupt
         return path.read_bytes()
 
-    monkeypatch.setattr(lmdb_writing, "read_bytes", read_bytes)
+    monkeypatch.setattr(writing, "read_bytes", read_bytes)
     with pytest.raises(KeyboardInterrupt):
         pack_dataset(tmp_path / "out.lmdb", options)
     assert left(tmp_path) == []
@@ -108,9 +109,9 @@ def test_a_killed_packing_leaves_nothing_to_the_next(
 ) -> None:
     code = (
         "import os, sys; from pathlib import Path\n"
-        "from data import lmdb_writing; from data.options import DataOptions\n"
-        "lmdb_writing._write_samples = lambda *arguments: os.kill(os.getpid(), 9)\n"  # amid the file
-        "lmdb_writing.pack_dataset(Path(sys.argv[2]), DataOptions(batches_dir=sys.argv[1]))\n"
+        "from data.lmdb import writing; from data.options import DataOptions\n"
+        "writing._write_samples = lambda *arguments: os.kill(os.getpid(), 9)\n"  # amid the file
+        "writing.pack_dataset(Path(sys.argv[2]), DataOptions(batches_dir=sys.argv[1]))\n"
     )
     command = [sys.executable, "-c", code, options.batches_dir, str(tmp_path / "out.lmdb")]
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
@@ -135,7 +136,7 @@ def pack_meanwhile(monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], objec
         make(out)
         yield
 
-    monkeypatch.setattr(lmdb_writing, "locked", locked)
+    monkeypatch.setattr(writing, "locked", locked)
 
 
 def test_the_same_data_set_packed_meanwhile_is_taken(
@@ -194,7 +195,7 @@ def test_an_image_that_vanishes_is_named(options: DataOptions, tmp_path: Path) -
 
 
 def test_a_full_map_is_told(options: DataOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmdb_writing, "_map_size", lambda paths: 2**15)
+    monkeypatch.setattr(writing, "_map_size", lambda paths: 2**15)
     with pytest.raises(DataError, match=r"out\.lmdb: cannot be written: .*MDB_MAP_FULL"):
         pack_dataset(tmp_path / "out.lmdb", options)
     assert left(tmp_path) == []
@@ -205,7 +206,7 @@ def test_a_full_disk_is_told(options: DataOptions, tmp_path: Path) -> None:
     resource = pytest.importorskip("resource", reason="limits as POSIX has them")
     assert resource.RLIMIT_FSIZE is not None
     script = (
-        "import resource, signal, sys; from pathlib import Path; from data.lmdb_writing import pack_dataset; "
+        "import resource, signal, sys; from pathlib import Path; from data.lmdb.writing import pack_dataset; "
         "from data.options import DataOptions; from utils.errors import DataError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "for limit in range(0, 100_000, 24_000):\n"

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from data.dataset import read_dataset
 from data.images import decode, find_bad_images, image_exists, read_bytes
-from data.lmdb_format import IMAGES, is_lmdb, seal, unseal
-from data.lmdb_reading import read_lmdb, split_path
-from data.lmdb_writing import pack_dataset, write_lmdb
+from data.lmdb.format import IMAGES, add_checksum, is_lmdb, strip_checksum
+from data.lmdb.reading import read_lmdb, split_path
+from data.lmdb.writing import pack_dataset, write_lmdb
 from data.options import DataOptions
 from data.samples import Dataset, Sample
 from tests.conftest import ROOT
@@ -141,14 +141,14 @@ def test_any_data_set_comes_back(files: dict[str, tuple[bytes, int, int, str]]) 
 
 @given(st.binary(max_size=40), st.binary(max_size=40), st.data())
 def test_a_record_is_known_by_its_checksum(key: bytes, content: bytes, data: st.DataObject) -> None:
-    record = seal(key, content)
-    assert unseal(key, record) == content
+    record = add_checksum(key, content)
+    assert strip_checksum(key, record) == content
     place = data.draw(st.integers(0, 8 * len(record) - 1))
     damaged = bytearray(record)
     damaged[place // 8] ^= 1 << place % 8
-    assert unseal(key, bytes(damaged)) is None
-    assert unseal(key + b"\0", record) is None
-    assert unseal(key, record[:3]) is None
+    assert strip_checksum(key, bytes(damaged)) is None
+    assert strip_checksum(key + b"\0", record) is None
+    assert strip_checksum(key, record[:3]) is None
 
 
 def test_what_took_its_place_is_read_anew(market: Path, packed: Path, tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from data.images import read_bytes
-from data.lmdb_reading import OPEN_FILES, read_lmdb
+from data.lmdb.reading import read_lmdb
 
 
 def digest(path):

@@ -1,0 +1,121 @@
+"""A damaged LMDB file gives one message that names it, and never a wrong image."""
+
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from data.dataset import read_dataset, without_bad_images
+from data.images import find_bad_images, read_bytes
+from data.lmdb import writing
+from data.lmdb.reading import read_lmdb
+from data.lmdb.writing import write_lmdb
+from data.options import DataOptions
+from data.samples import Dataset, Sample
+from utils.errors import DataError
+
+SIZES = (100, 1000, 3000, 9000)
+"""Of images: LMDB stores small ones inside its tree, large ones in pages of their own."""
+
+
+@pytest.fixture
+def contents() -> dict[str, bytes]:
+    """Paths and bytes of enough images for a tree of several pages."""
+    numbers = random.Random(0)
+    return {f"train/{number:03d}.jpg": numbers.randbytes(SIZES[number % 4]) for number in range(100)}
+
+
+@pytest.fixture
+def packed(tmp_path: Path, contents: dict[str, bytes]) -> Path:
+    root, out = tmp_path / "set", tmp_path / "set.lmdb"
+    (root / "train").mkdir(parents=True)
+    for name, content in contents.items():
+        (root / name).write_bytes(content)
+    write_lmdb(out, root, Dataset([Sample(root / name, 1, 0) for name in contents], [], [], []), "folders")
+    return out
+
+
+def flip(path: Path, content: bytes, offset: int) -> None:
+    """Change one bit in every copy of the content; LMDB may have left an older copy behind."""
+    file = path.read_bytes()
+    changed = bytearray(file)
+    for found in re.finditer(re.escape(content), file):
+        changed[found.start() + offset] ^= 1
+    assert changed != file
+    path.write_bytes(changed)
+
+
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("offset", [0, 50, -1])
+def test_a_damaged_image_is_named_and_the_others_are_read(
+    number: int, offset: int, packed: Path, contents: dict[str, bytes]
+) -> None:
+    damaged = f"train/{number:03d}.jpg"
+    flip(packed, contents[damaged], offset % SIZES[number])
+    for name, content in contents.items():
+        if name != damaged:
+            assert read_bytes(packed / name) == content
+    with pytest.raises(DataError, match=re.escape(f"{packed}/{damaged}: this record of the LMDB is damaged")):
+        read_bytes(packed / damaged)
+
+
+def test_a_damaged_image_can_be_skipped(tmp_path: Path, draw_image: Callable[..., Path]) -> None:
+    images = [draw_image(tmp_path / "set" / "ann" / f"{number}.png", seed=number) for number in range(3)]
+    out = tmp_path / "set.lmdb"
+    write_lmdb(out, tmp_path / "set", Dataset([Sample(path, 1, 0) for path in images], [], [], []), "folders")
+    flip(out, images[1].read_bytes(), 2000)
+    options = DataOptions(batches_dir=str(out), bad_images="skip")
+    dataset = read_dataset(options)
+    assert [sample.path.name for sample in without_bad_images(dataset, options).train] == ["0.png", "2.png"]
+    (bad,) = find_bad_images([sample.path for sample in dataset.train])
+    assert bad.path == out / "ann" / "1.png"
+    assert bad.reason.startswith("this record of the LMDB is damaged")
+
+
+def test_a_damaged_sample_or_description_is_noticed(packed: Path) -> None:
+    file = packed.read_bytes()
+    for content, problem in ((b'"path":"train/007.jpg"', "sample 7 is invalid"), (b'"test_list":', "damaged, or not")):
+        flip(packed, content, 1)
+        with pytest.raises(DataError, match=rf"^{packed}: damaged.*{problem}|^{packed}: {problem}"):
+            read_lmdb(packed)
+        packed.write_bytes(file)
+
+
+def test_a_truncated_file_is_refused(packed: Path) -> None:
+    file = packed.read_bytes()
+    for length in (*range(0, len(file), 8192), *range(1, len(file), 25003), len(file) - 1):
+        packed.write_bytes(file[:length])
+        with pytest.raises(DataError, match=rf"^{packed}: (truncated|cannot be read as LMDB).*build_lmdb"):
+            read_lmdb(packed)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"text" * 5000, b"\0" * 20000])
+def test_another_file_of_the_name_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "notes.lmdb"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"^{path}: cannot be read as LMDB"):
+        read_lmdb(path)
+
+
+def test_the_lmdb_of_another_program_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.lmdb"
+    with lmdb.open(str(path), subdir=False, lock=False) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b"0001_c1.jpg", b"image")
+    with pytest.raises(DataError, match=rf"^{path}: damaged, or not a data set packed by build_lmdb"):
+        read_lmdb(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"^{tmp_path}/missing\.lmdb: cannot be read \(No such file or directory\)"):
+        read_dataset(DataOptions(batches_dir=str(tmp_path / "missing.lmdb")))
+
+
+def test_a_later_format_is_refused(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "FORMAT", 2)
+    root = tmp_path / "set"
+    write_lmdb(tmp_path / "new.lmdb", root, Dataset([Sample(root / "train/000.jpg", 1, 0)], [], [], []), "folders")
+    with pytest.raises(DataError, match=r"new\.lmdb: format 2; this version reads format 1"):
+        read_lmdb(tmp_path / "new.lmdb")
