@@ -31,7 +31,7 @@ from data.synthetic import make_synthetic
 from data.synthetic.options import SyntheticOptions
 from deploy.export import export_onnx
 from deploy.predictor import Predictor
-from evaluate.core.trained import load_trained_network
+from evaluate.core.load_model import load_trained_network
 from models.network import build_network
 from utils.checkpoint import MODEL_BEST, Checkpoint, save_checkpoint
 from utils.cli import exit_code_of

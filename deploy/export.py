@@ -27,8 +27,8 @@ from deploy.measure import Measured, measure, thinned
 from deploy.networks import OnnxNetwork
 from deploy.parity import check_parity, trial_images
 from deploy.quantise import quantise
+from evaluate.core.load_model import Trained, load_trained_network
 from evaluate.core.table import comparison_table
-from evaluate.core.trained import Trained, load_trained_network
 from models.network import Embedder
 from utils.errors import DataError
 from utils.files import atomic_path

@@ -12,7 +12,7 @@ import torch
 from data.augmentation.normalisation import STATISTICS, Normalisation, normalise
 from deploy.card import ModelCard
 from deploy.exportable import EMBEDDING, LEAST_LENGTH, LENGTH
-from evaluate.core.trained import load_trained_network
+from evaluate.core.load_model import load_trained_network
 from models.network import Embedder
 from utils.cpus import num_own_cpus
 from utils.device import choose_device

@@ -13,7 +13,7 @@ from data.images import decode
 from data.samples import Dataset
 from deploy.exportable import Exportable
 from deploy.networks import OnnxNetwork
-from evaluate.core.trained import Trained
+from evaluate.core.load_model import Trained
 from models.network import Embedder
 from utils.errors import DataError
 

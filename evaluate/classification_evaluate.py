@@ -14,7 +14,7 @@ from config.evaluation import EvaluationParams
 from config.params import Params
 from data.dataset import read_dataset
 from data.samples import Dataset, Sample
-from evaluate.core.classification.classified import Classified
+from evaluate.core.classification.accuracy import Classified
 from evaluate.core.classification.confusion import confusion_counts, confusion_picture, most_confused
 from evaluate.core.context import EvalContext
 from evaluate.core.extract import Reading, read_images

@@ -15,8 +15,7 @@ from evaluate.core.context import EvalContext
 from evaluate.core.extract import extract
 from evaluate.core.pictures import CROP_HEIGHT, rank_list_picture
 from evaluate.core.report.blocks import Report
-from evaluate.core.retrieval.matchless import check_matches
-from evaluate.core.retrieval.protocols import GroundTruth
+from evaluate.core.retrieval.protocols import GroundTruth, check_matches
 from evaluate.core.retrieval.random_gallery import mean_and_deviation, random_gallery_trials
 from evaluate.core.retrieval.rank_lists import rank_lists
 from evaluate.core.retrieval.retrieve import Retrieval, RetrievalOptions, retrieve
@@ -58,7 +57,7 @@ def measure(config: EvalContext, dataset: Dataset | None) -> dict[str, Any]:
     """`run_eval` on a data set; None = on the features that config carries."""
     options = options_of(config.params)
     if dataset is not None:
-        features = embed(config, dataset)
+        features = extract_test(config, dataset)
     elif config.features is not None:
         features = config.features
         _check(options, features, config.batches_dir)
@@ -105,7 +104,7 @@ def options_of(config: Params) -> Options:
     return config.evaluation_params
 
 
-def embed(config: EvalContext, dataset: Dataset) -> TestFeatures:
+def extract_test(config: EvalContext, dataset: Dataset) -> TestFeatures:
     """Embeddings of query and gallery."""
     check_data(dataset, config.params)
     splits = [dataset.query, dataset.gallery]

@@ -20,9 +20,7 @@ def generated_images_are_used(params: Params) -> Iterator[Conflict]:
         text = f"needs a generator: name one that train_gan made as {SNAPSHOT}, or set {ADVERSARIAL} to true"
         yield Conflict((RATIO, SNAPSHOT, ADVERSARIAL), text)
     if gan.mix_ratio > 0 and round(gan.mix_ratio * params.batch_images) == 0:
-        text = (
-            f"gives no image to a batch of {params.batch_images}; set it to at least {1 / params.batch_images:g}"
-        )
+        text = f"gives no image to a batch of {params.batch_images}; set it to at least {1 / params.batch_images:g}"
         yield Conflict((RATIO, "batch_size"), text)
     if gan.mix_ratio > 0 and gan.mix_start_epoch >= params.epoch:
         text = f"{gan.mix_start_epoch} leaves no epoch of {params.epoch} for generated images"

@@ -8,7 +8,7 @@ from torch import Tensor
 from data.samples import Sample
 from evaluate.core.context import EvalContext
 from evaluate.core.extract import extract
-from evaluate.core.trained import digest_of, find_network, load_trained_network
+from evaluate.core.load_model import digest_of, find_network, load_trained_network
 from models.generator import Generator
 from models.network import Embedder
 from utils.errors import DataError, UserError

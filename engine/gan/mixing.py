@@ -16,7 +16,7 @@ from engine.gan.adversaries import Adversaries, RealBatch
 from engine.gan.conditions import ConditionNetwork
 from engine.gan.snapshots import TrainedGenerator, load_generator
 from engine.gan.training import as_pictures, build_adversaries, draw_mirrored
-from evaluate.core.trained import digest_of_weights
+from evaluate.core.load_model import digest_of_weights
 from losses.criterion import Losses
 from models.generator import Generator, pictures_as_bytes
 from utils.distributed import this_process
@@ -186,9 +186,7 @@ def describe_mixing(params: Params, chosen: Chosen) -> str:
     along = "" if chosen.trained else ", by a generator that learns along"
     start = params.gan_params.mix_start_epoch
     since = f" from epoch {start + 1} on" if start else ""
-    return (
-        f"{num_generated(params)} generated images of {whom} join each batch of {params.batch_images}{since}{along}"
-    )
+    return f"{num_generated(params)} generated images of {whom} join each batch of {params.batch_images}{since}{along}"
 
 
 def build_mixing(params: Params, train: Sequence[Sample], device: torch.device, *, resume: bool) -> Mixing | None:

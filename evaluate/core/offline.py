@@ -15,9 +15,9 @@ from config.params import Params
 from data.dataset import read_dataset
 from data.features import read_features
 from evaluate.core.context import EvalContext
+from evaluate.core.load_model import load_trained_network
 from evaluate.core.plugins import Evaluation, plugin_options
 from evaluate.core.report.page import write_report
-from evaluate.core.trained import load_trained_network
 from models.network import Embedder
 from utils.checkpoint import MODEL_BEST, is_finished
 from utils.device import choose_device, describe_device

@@ -14,7 +14,7 @@ from data.dataset import read_dataset
 from data.images import decode
 from data.samples import Dataset
 from deploy.export import export_onnx
-from evaluate.core.trained import Trained, load_trained_network
+from evaluate.core.load_model import Trained, load_trained_network
 from models.network import build_network
 from utils.checkpoint import Checkpoint, save_checkpoint
 

@@ -13,7 +13,7 @@ from config.export import ExportParams
 from deploy.card import ModelCard
 from deploy.export import export_onnx, to_onnx
 from deploy.networks import OnnxNetwork
-from evaluate.core.trained import Trained
+from evaluate.core.load_model import Trained
 from tests.deploy.conftest import Model
 from utils.errors import DataError
 

@@ -12,7 +12,7 @@ from data.augmentation.normalisation import normalise
 from engine.teacher import Teacher, load_teacher
 from engine.train_batch import TrainBatch
 from engine.training import Training, build_training, read_training_data
-from evaluate.core.trained import load_trained_network
+from evaluate.core.load_model import load_trained_network
 from models.network import Embedder, build_network
 from tests.conftest import TINY_PARAMS
 from utils.checkpoint import MODEL_BEST, Checkpoint, save_checkpoint, save_tensors

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.augmentation.normalisation import Normalisation, normalise
-from evaluate.core.trained import digest_of, find_network, load_trained_network
+from evaluate.core.load_model import digest_of, find_network, load_trained_network
 from models.network import Embedder
 from utils.errors import DataError, UserError
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from data.images import decode
-from evaluate.core.classification.classified import Classified
+from evaluate.core.classification.accuracy import Classified
 from evaluate.core.classification.confusion import confusion_counts, most_confused
 from evaluate.core.report.blocks import (
     Block,

@@ -10,7 +10,7 @@ from data.features import Features
 from data.samples import DISTRACTOR_PID, JUNK_PID
 from evaluate.core.retrieval.distances import FeatureDistances, Metric, blocks
 from evaluate.core.retrieval.ranking import MEMORY
-from evaluate.core.retrieval.rows import first_columns
+from evaluate.core.retrieval.topk import first_columns
 from utils.errors import DataError
 
 Normalisation = Literal["none", "whole", "branch"]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from evaluate.core.retrieval.distances import Distances, blocks
 from evaluate.core.retrieval.protocols import GroundTruth
-from evaluate.core.retrieval.rows import first_columns, sort_rows_
+from evaluate.core.retrieval.topk import first_columns, sort_rows_
 from utils.errors import DataError
 
 MEMORY = 2**30

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from evaluate.core.retrieval.distances import Distances, full_precision
-from evaluate.core.retrieval.rows import first_columns
+from evaluate.core.retrieval.topk import first_columns
 from utils.errors import DataError
 
 NEAR_BYTES = 2**28

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from data.samples import Sample
-from evaluate.core.classification.classified import Classified
+from evaluate.core.classification.accuracy import Classified
 from evaluate.core.report import ImageGroups, Report, Table, write_report
 from evaluate.core.report.classification import Confusion, classification_report, confusions, surest_mistakes
 

@@ -11,7 +11,7 @@ from scipy.stats import mannwhitneyu
 
 from evaluate.core.retrieval.distances import FeatureDistances, MatrixDistances
 from evaluate.core.retrieval.protocols import GroundTruth
-from evaluate.core.verification.roc import pair_statistics, retrieval_roc, roc
+from evaluate.core.verification.roc import count_at_most, pair_statistics, retrieval_roc, roc
 from utils.errors import DataError
 
 FARS = (0.0, 1e-4, 1e-3, 1e-2, 0.1, 0.25, 1 / 3, 0.5, 0.9, 1.0)
@@ -241,3 +241,19 @@ def test_distances_and_labels_of_different_sizes_are_refused():
     truth = GroundTruth(*(torch.tensor(part) for part in ([1], [1], [1, 2], [2, 2])))
     with pytest.raises(ValueError, match="do not fit"):
         retrieval_roc(MatrixDistances(torch.zeros(1, 3)), truth)
+
+
+finite = st.floats(-(2.0**99), 2.0**99, width=32)
+
+
+@settings(deadline=None)
+@given(edges=st.sets(finite, min_size=1, max_size=8), numbers=st.lists(finite | st.just(float("inf")), max_size=20))
+def test_counts_agree_with_plain_comparisons(edges, numbers):
+    edges = torch.tensor(sorted(edges)).unique()
+    # Numbers on and right beside the edges are where rounding would show.
+    beside = [edges, edges.nextafter(torch.tensor(torch.inf)), edges.nextafter(torch.tensor(-torch.inf))]
+    numbers = torch.cat([torch.tensor(numbers), *beside])
+    expected = [sum(number <= edge for number in numbers.tolist()) for edge in edges.tolist()]
+    assert count_at_most(numbers.clone(), edges).tolist() == expected
+    if torch.cuda.is_available():
+        assert count_at_most(numbers.cuda(), edges.cuda()).tolist() == expected

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluate.core.retrieval.rows import first_columns, sort_rows_
+from evaluate.core.retrieval.topk import first_columns, sort_rows_
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 7), (3, 1000), (0, 4)])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from config.params import Params
-from evaluate.core.trained import load_trained_network
+from evaluate.core.load_model import load_trained_network
 from models.network import build_network
 from models.options import ModelParams
 from utils.checkpoint import Checkpoint, save_checkpoint

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.samples import Sample
-from evaluate.core.classification.classified import Classified
+from evaluate.core.classification.accuracy import Classified
 from evaluate.core.classification.confusion import confusion_counts, most_confused
 
 
