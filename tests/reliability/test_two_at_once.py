@@ -59,7 +59,7 @@ def killed_while_rendering(script: Script, folder: Path, operation: str, *argume
         # They hold stderr open, so this returns when the last of them has ended by itself.
         output = process.communicate(timeout=60)[1]
         assert process.returncode == -signal.SIGKILL
-    assert len(left(folder)) == 2, "the lock and the folder to render into"
+    assert len(left(folder)) == 3, "the lock, its owner and the folder to render into"
     return output
 
 
@@ -134,6 +134,6 @@ def test_a_folder_is_trained_in_by_one_run_only(tmp_path: Path) -> None:
     assert code == 143, told
     for process in refused:
         assert process.returncode == 2
-        assert re.search(r"busy with a training: process \d+ on host \S+ \(since .*\) is at it", process.stderr)
+        assert re.search(r"busy with a training: process \d+ on host \S+ \(since .*\) holds the lock", process.stderr)
     assert "go on with: python train.py" in told
     assert not list(run.path.glob(".*"))

@@ -115,7 +115,7 @@ def test_a_killed_packing_leaves_nothing_to_the_next(
     )
     command = [sys.executable, "-c", code, options.batches_dir, str(tmp_path / "out.lmdb")]
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
-    lock, unfinished = left(tmp_path)
+    lock, _, unfinished = left(tmp_path)
     assert lock == ".out.lmdb.lock"
     assert unfinished.startswith(".out.lmdb.unfinished-")
     pack_dataset(tmp_path / "another.lmdb", options)
