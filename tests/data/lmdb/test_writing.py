@@ -115,11 +115,11 @@ def test_a_killed_packing_leaves_nothing_to_the_next(
     )
     command = [sys.executable, "-c", code, options.batches_dir, str(tmp_path / "out.lmdb")]
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
-    lock, _, unfinished = left(tmp_path)
+    lock, owner, unfinished = left(tmp_path)
     assert lock == ".out.lmdb.lock"
     assert unfinished.startswith(".out.lmdb.unfinished-")
     pack_dataset(tmp_path / "another.lmdb", options)
-    assert left(tmp_path) == [lock, unfinished, "another.lmdb"]  # of another target
+    assert left(tmp_path) == [lock, owner, unfinished, "another.lmdb"]  # of another target
     with caplog.at_level(logging.INFO):
         pack_dataset(tmp_path / "out.lmdb", options)
     assert "which ended without cleaning up" in caplog.text
