@@ -49,6 +49,11 @@ def named_paths(page: Path) -> set[str]:
     return {path for path in paths if not re.search(r"\b[A-Z]+\b(?!\.md)", path)}
 
 
+def drawn_paths(picture: Path) -> set[str]:
+    """The files and folders that the texts of an SVG name."""
+    return set(re.findall(r">([\w/]+(?:\.py|/))", picture.read_text(encoding="utf-8")))
+
+
 def headings(page: Path) -> set[str]:
     """The headings as links name them: small letters, hyphens for spaces, no punctuation."""
     titles = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), flags=re.MULTILINE)

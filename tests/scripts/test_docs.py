@@ -14,7 +14,7 @@ import pytest
 from config.load import load_eval_params, load_params
 from evaluate.core.plugins import plugin_options
 from tests.conftest import ROOT
-from tests.scripts.documents import FOLDERS, PAGES, STORY, commands, headings, links, named_paths
+from tests.scripts.documents import FOLDERS, PAGES, STORY, commands, drawn_paths, headings, links, named_paths
 
 COMMANDS = sorted({command for page in PAGES for command in commands(page)})
 RUN_FILES = {"params.json", "metrics.jsonl", "model_best.pth", "last.pth", "generator.pth"}
@@ -109,6 +109,13 @@ def test_the_files_and_definitions_that_a_page_names_exist(page: Path) -> None:
         assert found, named
         if name:
             assert re.search(rf"^\s*(def|class) {name}\b|^{name}\b.*=", found[0].read_text(), flags=re.MULTILINE), named
+
+
+@pytest.mark.parametrize("picture", sorted((ROOT / "docs").glob("*.svg")), ids=lambda picture: picture.name)
+def test_the_files_that_a_picture_names_exist(picture: Path) -> None:
+    paths = drawn_paths(picture)
+    assert paths
+    assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
 def test_the_readme_is_short_and_leads_to_every_page() -> None:
