@@ -1,7 +1,5 @@
-"""From an image file to pixels, and the search for files that have none."""
+"""Reads image files, from the disk or from an LMDB, and finds those that cannot be read."""
 
-import io
-import os
 import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,18 +26,24 @@ class BadImage(NamedTuple):
 
 
 def read_bytes(path: Path) -> bytes:
-    """What an image file holds; it may be one in an LMDB, X.lmdb/its/path.jpg. Links are followed, wherever they lead.
+    """The content of an image file, which may lie in an LMDB: X.lmdb/its/path.jpg. Links are followed.
 
     Raises:
         DataError: the file cannot be read, is no regular file or larger than MAX_BYTES, the LMDB or the image's record
             in it is damaged, or it has no such image.
     """
     try:
-        packed = split_path(path)
-        return _read_file(path) if packed is None else read_image(*packed)
+        if (packed := split_path(path)) is not None:
+            return read_image(*packed)
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe could block for ever
+            raise DataError(f"{path}: not a regular file")
+        if problem := why_too_long(status.st_size):
+            raise DataError(f"{path}: {problem}")
+        return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:  # a null character, or half of a surrogate pair
+    except ValueError as error:  # a null character, or an unpaired surrogate
         raise DataError(f"{path}: cannot be the name of a file: {error}") from error
 
 
@@ -53,10 +57,10 @@ def image_exists(path: Path) -> bool:
 
 
 def decode(path: Path, height: int = 0, width: int = 0) -> np.ndarray:
-    """Read one image file, which `read_bytes` reads; the rest is as of `decode_bytes`.
+    """Read an image file and decode it as `decode_bytes` does.
 
     Raises:
-        DataError: the file cannot be read or decoded; nothing else, whatever it holds.
+        DataError: the file cannot be read or decoded.
     """
     content = read_bytes(path)
     try:
@@ -78,20 +82,3 @@ def find_bad_images(paths: Sequence[Path], description: str = "checking images")
     with ThreadPoolExecutor(num_own_cpus()) as pool:
         results = tqdm(pool.map(check, paths), description, len(paths), unit="img", leave=False, disable=bars_hidden())
         return [bad for bad in results if bad is not None]
-
-
-def _read_file(path: Path) -> bytes:
-    """All of a regular file; anything else is refused, without waiting for it."""
-    with io.FileIO(path, opener=_open_at_once) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"{path}: a pipe or a device, not a regular file")
-        if problem := why_too_long(status.st_size):
-            raise DataError(f"{path}: {problem}")
-        # The files of /proc have no size, and some of them keep a reader waiting.
-        return file.readall() if status.st_size else b""
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Opens a pipe without waiting for somebody who writes to it."""
-    return os.open(path, flags | os.O_NONBLOCK)

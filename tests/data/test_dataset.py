@@ -34,7 +34,9 @@ def test_skipping_logs_each_bad_image_and_leaves_it_out(folder: Path, caplog: py
     options = DataOptions(batches_dir=str(folder), bad_images="skip")
     dataset = without_bad_images(read_dataset(options), options)
     assert [len(split) for split in dataset] == [2, 1, 0, 0]
-    assert [record.getMessage() for record in caplog.records] == [f"left out: {bad}: not an image that can be read"]
+    (record,) = caplog.records
+    assert f"left out: {bad}: " in record.getMessage()
+    assert "not an image that can be read" in record.getMessage()
 
 
 def test_bad_validation_images_are_found_too(tmp_path: Path, draw_image: Callable[..., Path]) -> None:

@@ -74,7 +74,7 @@ def test_processes_fill_one_store_together(tmp_path: Path) -> None:
         if bad in files:
             first, *others = (each.error for each in filled)
             assert first[0] == "UserError"
-            assert "bad.png: not an image that can be read" in first[1]
+            assert "bad.png: damaged, or not an image" in first[1]
             assert others == [(ToldElsewhereError.__name__, "")] * 2
             continue
         expected = torch.stack([torch.tensor(decode(path, 16, 8)) for path in files])

@@ -69,7 +69,7 @@ def test_unreadable_images_are_told_and_the_rest_is_indexed(
 ) -> None:
     (folder / "broken.jpg").write_bytes(b"no image")
     assert synchronise(gallery, folder, MeanColour()) == Changes(3, 0, 0, 1)
-    assert "broken.jpg: not an image" in caplog.text
+    assert "broken.jpg: damaged, or not an image" in caplog.text
     # One that could be read before is no longer what the file shows.
     (folder / "b.png").write_bytes(b"no image")
     assert synchronise(gallery, folder, MeanColour()) == Changes(0, 0, 1, 2)
