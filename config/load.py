@@ -2,32 +2,35 @@
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from config.checks import CHECKS, EVALUATION_CHECKS, Check
-from config.entries import Findings, Section, dotted, find, merge, one_line, replaced, shown, spelt, without
+from config.errors import Findings, dotted, one_line, shown
 from config.eval_params import EvalParams
 from config.evaluation import EvaluationParams
-from config.legacy import translated
+from config.legacy import translate
 from config.params import Params
-from config.reading import MAX_BYTES, as_entry, parse, read_file, read_text
-from config.sampling import with_sampling, without_replaced
+from config.reading import Settings, is_storable, parse, read_file, read_text
 from config.validation import EVALUATION, PluginOptions, validate
 from utils.errors import ParamsError
 from utils.options import Options
 
 OVERRIDE = "--set"
 SCHEMA = "$schema"
-"""In a params file: where an editor finds what completes it."""
+"""In a params file: the schema with which an editor completes it."""
 OPERATION = "$operation"
-"""In the params of a run's folder: the operation it was begun with."""
+"""In the params of a run's folder: the operation it was started with."""
+SAMPLING = "batch_sampling_params"
+NOTATION = "[1-9][0-9]{0,5}\\*[1-9][0-9]{0,5}"
+"""Sampling as the tables write it: "32*2" is 32 identities with 2 images each, "64*1" 64 random images."""
 T = TypeVar("T", bound=Options)
 
 
 class Loaded(NamedTuple, Generic[T]):
-    """Valid params, and what the log should say about the old spellings they were read from."""
+    """Valid params, and notes for the log about the predecessor's spellings in their files."""
 
     params: T
     notes: tuple[str, ...]
@@ -39,8 +42,8 @@ def load_params(path: Path, overrides: Sequence[str] = (), *, plugin_options: Pl
     Args:
         path: a JSON file; "extends" in it names another file that it changes.
         overrides: texts such as "lr.base_lr=0.02"; the value is JSON or, where it is not, a text. An object is
-            merged into the section it names.
-        plugin_options: the options class of the evaluation plug-in of a name; raises ParamsError where there is none.
+            merged into the section it names. A later override wins over an earlier one.
+        plugin_options: name of an evaluation plug-in -> its options class; raises ParamsError for an unknown name.
 
     Raises:
         ParamsError: with every mistake, one a line.
@@ -56,50 +59,34 @@ def load_eval_params(
 
 
 def params_from_dict(raw: Mapping[str, Any], source: str, plugin_options: PluginOptions) -> Loaded[Params]:
-    """The training params stored in a checkpoint; `source` is what error messages call it.
+    """The training params stored in a checkpoint; `source` is its name in messages.
 
     Raises:
         ParamsError: with every mistake, one a line.
     """
     findings = Findings(sources=[source])
-    section = read_text(_json_text(raw, source), source, findings)
-    layers = [] if section is None else [section]
-    return _finished(Params, CHECKS, layers, plugin_options, findings)
+    try:
+        text = json.dumps(raw)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ParamsError(f"{source}: its params are not JSON data: {one_line(error)}") from error
+    try:
+        data = read_text(text, source, findings)
+    except ValueError as error:
+        raise ParamsError(f"{source}: {error}") from error
+    return _validated(Params, CHECKS, [Settings(data, source)], plugin_options, findings)
 
 
 def operation_of(path: Path) -> str | None:
-    """The operation that the params of a run were written by; None where the file does not say.
+    """The operation that wrote the params of a run; None where the file does not say.
 
     Raises:
         ParamsError: the file cannot be read.
     """
-    findings = Findings(sources=[_name(path)])
-    section = read_file(path, _name(path), findings)
-    if section is None:
-        raise findings.error()
-    entry = section.get(OPERATION)
-    return entry.value if entry is not None and isinstance(entry.value, str) else None
-
-
-def _json_text(raw: Mapping[str, Any], source: str) -> str:
-    """Data as JSON text. Lists that hold the same list many times may take little memory, and spelt out more than any.
-
-    Raises:
-        ParamsError: it is no JSON data, or too much for params.
-    """
-    text, size = [], 0
     try:
-        # Piece by piece, so as to stop in time.
-        for piece in json.JSONEncoder().iterencode(raw):
-            text.append(piece)
-            size += len(piece)
-            if size > MAX_BYTES:
-                raise ParamsError(f"{source}: its params take more than 1 MB; is this the right file?")
-    except RecursionError as error:
-        raise ParamsError(f"{source}: its params are nested too deeply") from error
-    except (TypeError, ValueError) as error:
-        raise ParamsError(f"{source}: its params are not JSON data: {one_line(error)}") from error
-    return "".join(text)
+        operation = read_file(path, _name(path), Findings()).get(OPERATION)
+    except ValueError as error:
+        raise ParamsError(f"{_name(path)}: {error}") from error
+    return operation if isinstance(operation, str) else None
 
 
 def _load(
@@ -111,118 +98,150 @@ def _load(
 ) -> Loaded[T]:
     findings = Findings()
     files = [] if path is None else _files(path, findings)
-    layers = [*files, _overrides(overrides, findings)]
-    return _finished(model, checks, layers, plugin_options, findings)
+    return _validated(model, checks, [*files, *_overrides(overrides, findings)], plugin_options, findings)
 
 
-def _finished(
+def _validated(
     model: type[T],
     checks: Sequence[Check[T]],
-    layers: Iterable[Section],
+    layers: Iterable[Settings],
     plugin_options: PluginOptions,
     findings: Findings,
 ) -> Loaded[T]:
-    """Merges layers, the later ones winning, and validates what comes out."""
-    tree: Section = {}
+    """Merges layers, the later ones winning, and validates the result."""
+    merged = Settings({}, "")
     for layer in layers:
-        layer = translated(with_sampling(_without_annotations(layer, findings), findings), findings)
-        tree = merge(_without_other_plugin(without_replaced(tree, layer, findings), layer, findings), layer)
-    params = validate(model, tree, plugin_options, findings)
+        _drop_annotations(layer, findings)
+        _expand_sampling(merged, layer, findings)
+        translate(layer, findings)
+        _drop_options_of_other_plugin(merged, layer, findings)
+        merged.merge(layer)
+    params = validate(model, merged, plugin_options, findings)
     if params is not None and not findings.incomplete:
-        _check(params, checks, tree, findings)
-    if params is None or findings.problems:
+        _check(params, checks, merged, findings)
+    if params is None or findings.mistakes:
         raise findings.error()
     return Loaded(params, tuple(findings.notes))
 
 
-def _files(path: Path, findings: Findings) -> list[Section]:
+def _files(path: Path, findings: Findings) -> list[Settings]:
     """The file and all it extends, the one that extends none first."""
-    layers: list[Section] = []
+    layers: list[Settings] = []
     seen: list[str] = []
     extended_by = ""
     while True:
         source = _name(path)
         findings.sources.append(source)
-        section = read_file(path, source, findings, extended_by)
-        if section is None:
-            return layers
-        base = section.pop("extends", None)
-        layers.insert(0, section)
         seen.append(os.path.realpath(path))
+        try:
+            data = read_file(path, source, findings)
+        except ValueError as error:
+            return _incomplete(layers, source, (), f"{error}{extended_by}", findings)
+        base = data.pop("extends", None)
+        layers.insert(0, Settings(data, source))
         if base is None:
             return layers
-        if not isinstance(base.value, str) or not base.value:
-            findings.problem(source, base.key, f"expected the name of a params file, got {shown(base.value)}")
-            findings.incomplete = True
-            return layers
-        path, extended_by = path.parent / base.value, source
+        if not isinstance(base, str) or not base:
+            text = f"expected the name of a params file, got {shown(base)}"
+            return _incomplete(layers, source, ("extends",), text, findings)
+        path, extended_by = path.parent / base, f" ({source} extends it)"
         if os.path.realpath(path) in seen:
-            chain = " -> ".join([*findings.sources, _name(path)])
-            findings.problem(source, base.key, f"the files extend each other in a circle: {chain}")
-            findings.incomplete = True
-            return layers
+            text = f"the files extend each other in a circle: {' -> '.join([*findings.sources, _name(path)])}"
+            return _incomplete(layers, source, ("extends",), text, findings)
+
+
+def _incomplete(
+    layers: list[Settings], source: str, key: tuple[str, ...], text: str, findings: Findings
+) -> list[Settings]:
+    findings.mistake(source, key, text)
+    findings.incomplete = True
+    return layers
 
 
 def _name(path: Path) -> str:
-    """What messages call a file: the path as it was given, less its detours, on one line."""
+    """The path in messages: normalised, on one line."""
     name = os.path.normpath(path)
     return name if name.isprintable() else shown(name)
 
 
-def _overrides(overrides: Sequence[str], findings: Findings) -> Section:
-    """What --set says, as if it were one more file."""
+def _overrides(overrides: Sequence[str], findings: Findings) -> list[Settings]:
+    """Each override as settings of its own."""
     findings.sources.append(OVERRIDE)
-    section: Section = {}
+    layers: list[Settings] = []
     for override in overrides:
         name, equals, text = override.partition("=")
         key = tuple(name.strip().split("."))
         if not equals or not all(key):
-            findings.problem(OVERRIDE, (), f"expected key=value such as lr.base_lr=0.02, got {shown(override)}")
+            findings.mistake(OVERRIDE, (), f"expected key=value such as lr.base_lr=0.02, got {shown(override)}")
             continue
         try:
-            value = parse(text)
+            value = parse(text, OVERRIDE, key, findings)
         except json.JSONDecodeError:
             value = text
-        except RecursionError:
-            findings.problem(OVERRIDE, key, "the value is nested too deeply")
+        except ValueError as error:
+            findings.mistake(OVERRIDE, key, one_line(error))
             continue
-        entry = as_entry(value, OVERRIDE, key, findings)
-        if entry is not None:
-            section = merge(section, with_sampling(replaced({}, key, entry), findings))
-    return section
+        if not isinstance(value, str) or is_storable(value, OVERRIDE, key, findings):
+            layer = Settings({}, OVERRIDE)
+            layer.put(key, value, (OVERRIDE, key))
+            layers.append(layer)
+    return layers
 
 
-def _without_annotations(layer: Section, findings: Findings) -> Section:
-    """Drops what a file says of itself."""
+def _drop_annotations(layer: Settings, findings: Findings) -> None:
+    """Removes the keys that are not settings."""
     for name in (SCHEMA, OPERATION):
-        entry = layer.get(name)
-        if entry is not None and not isinstance(entry.value, str):
-            findings.problem(entry.source, entry.key, f"expected a text in double quotes, got {shown(entry.value)}")
-        layer = without(layer, (name,))
-    return layer
+        if name in layer.data:
+            value = layer.data.pop(name)
+            if not isinstance(value, str):
+                text = f"expected a text in double quotes, got {shown(value)}"
+                findings.mistake(*layer.origins[name,], text)
 
 
-def _without_other_plugin(earlier: Section, later: Section, findings: Findings) -> Section:
-    """Where the later layer names another evaluation plug-in, the earlier one's own options no longer mean anything."""
+def _expand_sampling(earlier: Settings, layer: Settings, findings: Findings) -> None:
+    """Spells out the notation of the tables, which replaces the sampling and the batch size of earlier layers."""
+    key, text = (SAMPLING,), layer.data.get(SAMPLING)
+    if not isinstance(text, str):
+        return
+    origin = layer.origin(key)
+    layer.pop(key)
+    if not re.fullmatch(NOTATION, text):
+        findings.mistake(*origin, f'expected an object, or identities*images such as "32*2", got {shown(text)}')
+        findings.doubtful.add(key)
+        return
+    for replaced in (SAMPLING, "batch_size"):
+        earlier.data.pop(replaced, None)
+    identities, images = (int(number) for number in text.split("*"))
+    # With one image per identity the tables mean random sampling.
+    for name, value in {"class_balanced": images > 1, "P": identities, "K": images}.items():
+        layer.put((SAMPLING, name), value, origin)
+    size = layer.data.get("batch_size")
+    if images == 1 and size not in (identities, None):
+        text = f"is {shown(size)}, but batch_sampling_params says {identities} images; leave one of the two out"
+        findings.mistake(*layer.origin(("batch_size",)), text)
+        findings.doubtful.add(("batch_size",))
+
+
+def _drop_options_of_other_plugin(earlier: Settings, later: Settings, findings: Findings) -> None:
+    """Where a later layer names another evaluation plug-in, removes the own options of the earlier one."""
     key = (EVALUATION, "type")
-    old, new = find(earlier, key), find(later, key)
-    if old is None or new is None or old.value == new.value:
-        return earlier
-    for name, entry in earlier[EVALUATION].value.items():
-        if name not in EvaluationParams.model_fields:
-            text = f"'{dotted(entry.key)}' is left out, since {new.source} sets {EVALUATION}.type to {shown(new.value)}"
-            findings.note(entry.source, text)
-            earlier = without(earlier, (EVALUATION, name))
-    return earlier
+    if key not in earlier or key not in later or earlier.get(key) == later.get(key):
+        return
+    for name in [name for name in earlier.get(key[:1]) if name not in EvaluationParams.model_fields]:
+        source, written = earlier.origin((EVALUATION, name))
+        other = f"{later.origin(key)[0]} sets {EVALUATION}.type to {shown(later.get(key))}"
+        text = f"'{dotted(written)}' is left out, since {other}"
+        findings.note(source, text)
+        earlier.pop((EVALUATION, name))
 
 
-def _check(params: T, checks: Sequence[Check[T]], tree: Section, findings: Findings) -> None:
-    """Records what does not go together; what involves a key that is already wrong is left for the next time."""
+def _check(params: T, checks: Sequence[Check[T]], settings: Settings, findings: Findings) -> None:
+    """Records conflicts between settings; those of a key that is already wrong are left for the next time."""
     for check in checks:
         for conflict in check(params):
             keys = [tuple(key.split(".")) for key in conflict.keys]
             if any(findings.is_doubtful(key) for key in keys):
                 continue
-            given = [spelt(tree, key) for key in keys]
-            source = next((source for source, _ in given if source), findings.sources[0])
-            findings.problem(source, given[0][1], conflict.text)
+            origins = [settings.origin(key) for key in keys]
+            source = next((source for source, _ in origins if source), findings.sources[0])
+            findings.mistake(source, origins[0][1], conflict.text)

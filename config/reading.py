@@ -1,162 +1,200 @@
-"""JSON text -> entries that know where they come from. Stricter than Python's own reader, and kinder in its words."""
+"""JSON files as nested dicts, and where each setting in them was written."""
 
 import json
-import math
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from config.entries import Entry, Findings, Key, Section, shortened, shown
+from config.errors import Findings, Key, shortened, shown
 
 MAX_BYTES = 1_000_000
-MAX_DEPTH = 32
-# No setting needs a number that 64 bits cannot hold; past 4300 digits Python refuses to print one.
-MAX_INT = 2**63 - 1
-MAX_DIGITS = 20
+
+Origin = tuple[str, Key]
+"""The file that gave a value ("--set" for the command line), and the key as its author wrote it."""
 
 
-class _Pairs(list[tuple[str, Any]]):
-    """A JSON object before its keys are compared."""
+class Settings:
+    """Nested dicts of JSON data that know the origin of every key."""
+
+    def __init__(self, data: dict[str, Any], source: str) -> None:
+        self.data = data
+        self.origins: dict[Key, Origin] = {key: (source, key) for key in _keys(data)}
+
+    def get(self, key: Key) -> Any:
+        """The value of a key, None where there is none."""
+        value: Any = self.data
+        for part in key:
+            if not isinstance(value, dict):
+                return None
+            value = value.get(part)
+        return value
+
+    def __contains__(self, key: Key) -> bool:
+        section = self.get(key[:-1])
+        return isinstance(section, dict) and key[-1] in section
+
+    def put(self, key: Key, value: Any, origin: Origin) -> None:
+        """Sets a value, in new sections where they are missing."""
+        section = self.data
+        for part in key[:-1]:
+            section = section.setdefault(str(part), {})
+        section[str(key[-1])] = value
+        source, written = origin
+        self.origins |= {(*key, *inner): (source, (*written, *inner)) for inner in [(), *_keys(value)]}
+
+    def pop(self, key: Key) -> Any:
+        """Removes a value and returns it."""
+        return self.get(key[:-1]).pop(key[-1])
+
+    def merge(self, later: "Settings") -> None:
+        """Adds later settings; where both have a key, objects are merged and any other value is replaced."""
+        _merge(self.data, later.data)
+        self.origins |= later.origins
+
+    def origin(self, key: Key) -> Origin:
+        """Where `key` was written, or else the section around it; the source is "" for a key that no file gives."""
+        for depth in range(len(key), 0, -1):
+            if key[:depth] in self.origins and key[:depth] in self:
+                source, written = self.origins[key[:depth]]
+                return source, (*written, *key[depth:])
+        return "", key
 
 
-class _Unusable(NamedTuple):
-    """A number that JSON text can spell but no setting can use."""
+def read_file(path: Path, source: str, findings: Findings) -> dict[str, Any]:
+    """The object in a JSON file; values that no setting can have are recorded and left out.
 
-    text: str
-
-
-def read_file(path: Path, source: str, findings: Findings, extended_by: str = "") -> Section | None:
-    """The object in a JSON file, or None after recording why there is none."""
-    reason = f" ({extended_by} extends it)" if extended_by else ""
+    Raises:
+        ValueError: there is no such object; the text says why.
+    """
     try:
         if path.is_dir():
-            return _unreadable(source, f"is a folder, not a JSON file{reason}", findings)
+            raise ValueError("is a folder, not a JSON file")
         if not path.exists():
-            return _unreadable(source, f"no such file{reason}", findings)
+            raise ValueError("no such file")
         if not path.is_file():
-            return _unreadable(source, f"is not a regular file{reason}", findings)
+            raise ValueError("is not a regular file")
         with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+            raw = file.read(MAX_BYTES)
     except OSError as error:
-        return _unreadable(source, f"cannot be read: {error.strerror or error}{reason}", findings)
-    if len(raw) > MAX_BYTES:
-        return _unreadable(source, "is larger than 1 MB; params files are small, is this the right file?", findings)
+        raise ValueError(f"cannot be read: {error.strerror or error}") from error
     try:
         # Editors on Windows put a byte order mark in front.
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        return _unreadable(source, f"is not UTF-8 text (byte {error.start + 1}); save it as UTF-8", findings)
+        raise ValueError(f"is not UTF-8 text (byte {error.start + 1}); save it as UTF-8") from error
     return read_text(text, source, findings)
 
 
-def read_text(text: str, source: str, findings: Findings) -> Section | None:
-    """The object that JSON text spells, or None after recording why there is none."""
+def read_text(text: str, source: str, findings: Findings) -> dict[str, Any]:
+    """The object in JSON text; see `read_file`."""
+    if len(text) >= MAX_BYTES:
+        raise ValueError("larger than 1 MB; params files are small, is this the right file?")
     if not text.strip():
-        return _unreadable(source, "is empty, expected a JSON object", findings)
+        raise ValueError("is empty, expected a JSON object")
     try:
-        value = parse(text)
+        value = parse(text, source, (), findings)
     except json.JSONDecodeError as error:
-        return _unreadable(source, f"not valid JSON: {_syntax_mistake(error)}", findings)
-    except RecursionError:
-        return _unreadable(source, f"nested more than {MAX_DEPTH} levels deep", findings)
-    if not isinstance(value, _Pairs):
-        got = "a list" if isinstance(value, list) else value.text if isinstance(value, _Unusable) else shown(value)
-        return _unreadable(source, f"expected a JSON object at the top, got {got}", findings)
-    return _section(value, source, (), findings)
-
-
-def parse(text: str) -> Any:
-    """JSON text as data for `as_entry`. Raises json.JSONDecodeError and RecursionError."""
-    return json.loads(
-        text, object_pairs_hook=_Pairs, parse_constant=_Unusable, parse_float=_finite, parse_int=_moderate
-    )
-
-
-def as_entry(value: Any, source: str, key: Key, findings: Findings) -> Entry | None:
-    """What `parse` returned as an entry; None after recording what makes it unusable."""
-    if isinstance(value, _Pairs) and len(key) < MAX_DEPTH:
-        return Entry(_section(value, source, key, findings), source, key)
-    known = len(findings.problems)
-    data = _plain(value, source, key, findings)
-    if len(findings.problems) > known:
-        findings.doubtful.add(key)
-        return None
-    return Entry(data, source, key)
-
-
-def _section(pairs: _Pairs, source: str, key: Key, findings: Findings) -> Section:
-    """A JSON object as entries, less the values that cannot be used."""
-    entries = (
-        (name, as_entry(value, source, (*key, name), findings))
-        for name, value in _distinct(pairs, source, key, findings)
-    )
-    return {name: entry for name, entry in entries if entry is not None}
-
-
-def _plain(value: Any, source: str, key: Key, findings: Findings) -> Any:
-    """Data without origins, as it stands in a list; records what in it cannot be used."""
-    if len(key) >= MAX_DEPTH and isinstance(value, list):
-        findings.problem(source, key[:2], f"nested more than {MAX_DEPTH} levels deep")
-    elif isinstance(value, _Pairs):
-        pairs = _distinct(value, source, key, findings)
-        return {name: _plain(item, source, (*key, name), findings) for name, item in pairs}
-    elif isinstance(value, list):
-        return [_plain(item, source, (*key, place), findings) for place, item in enumerate(value)]
-    elif isinstance(value, _Unusable):
-        findings.problem(source, key, f"{shortened(value.text)} is not a number a setting can have")
-    elif isinstance(value, str) and not _is_text(value):
-        findings.problem(source, key, f"{shown(value)} holds half a character; no file can store it")
-    elif isinstance(value, str) and "\0" in value:
-        findings.problem(source, key, f"{shown(value)} holds the character 0, with which the system ends a text")
+        raise ValueError(f"not valid JSON: {_syntax_mistake(error)}") from error
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"expected a JSON object at the top, got {'a list' if isinstance(value, list) else shown(value)}"
+        )
     return value
 
 
-def _distinct(pairs: _Pairs, source: str, key: Key, findings: Findings) -> list[tuple[str, Any]]:
-    """The pairs of an object; the second of two equal keys and keys that are no text are recorded and left out."""
-    kept: dict[str, Any] = {}
-    for name, item in pairs:
-        if name in kept:
-            findings.problem(source, (*key, name), "duplicate key; keep one of them")
+def parse(text: str, source: str, key: Key, findings: Findings) -> Any:
+    """The data that JSON text holds; what no setting can have is recorded and left out.
+
+    Raises:
+        json.JSONDecodeError: the text is not JSON.
+        ValueError: it is nested too deeply or has a number beyond 64 bits.
+    """
+    try:
+        return _usable(json.loads(text, object_pairs_hook=_object, parse_int=_integer), source, key, findings)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def is_storable(text: str, source: str, key: Key, findings: Findings) -> bool:
+    """Whether a file can hold the text; records why not."""
+    if "\0" in text:
+        findings.mistake(source, key, f"{shown(text)} holds the character 0, with which the system ends a text")
+    elif any("\ud800" <= character <= "\udfff" for character in text):
+        findings.mistake(source, key, f"{shown(text)} holds half a character; no file can store it")
+    else:
+        return True
+    findings.doubtful.add(key)
+    return False
+
+
+class _Object(dict[str, Any]):
+    """A JSON object; `repeated` are the keys that it has more than once."""
+
+    repeated: tuple[str, ...] = ()
+
+
+def _object(pairs: list[tuple[str, Any]]) -> _Object:
+    found = _Object(pairs)
+    if len(found) < len(pairs):
+        found.repeated = tuple(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+    return found
+
+
+def _integer(text: str) -> int:
+    if abs(float(text)) >= 2**63:
+        raise ValueError(f"the number {shortened(text)} does not fit into 64 bits")
+    return int(text)
+
+
+def _usable(value: Any, source: str, key: Key, findings: Findings) -> Any:
+    """The value without repeated keys and texts that cannot be stored; each is recorded."""
+    if len(key) > 100:
+        # Pydantic's reader ends at 200, Python's own functions at 1000.
+        raise RecursionError
+    if isinstance(value, _Object):
+        for name in value.repeated:
+            findings.mistake(source, (*key, name), "duplicate key; keep one of them")
             findings.doubtful.add((*key, name))
-        elif not _is_text(name):
-            findings.problem(source, key, f"the key {shown(name)} holds half a character; no file can store it")
+        items = {name: item for name, item in value.items() if is_storable(name, source, (*key, name), findings)}
+    elif isinstance(value, list):
+        items = dict(enumerate(value))
+    else:
+        return value
+    kept = {
+        name: _usable(item, source, (*key, name), findings)
+        for name, item in items.items()
+        if not isinstance(item, str) or is_storable(item, source, (*key, name), findings)
+    }
+    return kept if isinstance(value, dict) else list(kept.values())
+
+
+def _keys(data: Any) -> Iterator[tuple[str, ...]]:
+    """Every key of nested dicts, the outer before the inner."""
+    if isinstance(data, dict):
+        for name, value in data.items():
+            yield (name,)
+            yield from ((name, *inner) for inner in _keys(value))
+
+
+def _merge(earlier: dict[str, Any], later: dict[str, Any]) -> None:
+    for name, value in later.items():
+        if isinstance(value, dict) and isinstance(earlier.get(name), dict):
+            _merge(earlier[name], value)
         else:
-            kept[name] = item
-    return list(kept.items())
-
-
-def _is_text(text: str) -> bool:
-    """False for half of a surrogate pair, as in "\\ud800": JSON can spell it, UTF-8 cannot."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _finite(text: str) -> float | _Unusable:
-    return float(text) if math.isfinite(float(text)) else _Unusable(text)
-
-
-def _moderate(text: str) -> int | _Unusable:
-    return int(text) if len(text) <= MAX_DIGITS and abs(int(text)) <= MAX_INT else _Unusable(text)
-
-
-def _unreadable(source: str, text: str, findings: Findings) -> None:
-    findings.problem(source, (), text)
-    findings.incomplete = True
+            earlier[name] = value
 
 
 def _syntax_mistake(error: json.JSONDecodeError) -> str:
-    """Where the text stops being JSON and why, in plain words for the mistakes people make most."""
+    """Line, column and reason, in plain words for the most common mistakes."""
     doc, found = error.doc, error.doc[error.pos :].lstrip()
     # Python up to 3.12 points behind a trailing comma, later versions at it.
     comma = error.pos if found.startswith(",") else len(doc[: error.pos].rstrip()) - 1
     closing = doc[comma + 1 :].lstrip()[:1]
     if comma >= 0 and doc[comma] == "," and closing in ("}", "]"):
-        return f"{_position(doc, comma)}: trailing comma before {closing!r}; remove it"
-    reason = error.msg[:1].lower() + error.msg[1:]
-    if found.startswith(("//", "/*", "#")):
-        reason = "JSON has no comments"
+        error = json.JSONDecodeError(f"trailing comma before {closing!r}; remove it", doc, comma)
+    elif found.startswith(("//", "/*", "#")):
+        error.msg = "JSON has no comments"
     elif found.startswith("'"):
-        reason = "texts stand in double quotes"
-    return f"{_position(doc, error.pos)}: {reason}"
-
-
-def _position(text: str, place: int) -> str:
-    return f"line {text.count(chr(10), 0, place) + 1}, column {place - text.rfind(chr(10), 0, place)}"
+        error.msg = "strings need double quotes"
+    return f"line {error.lineno}, column {error.colno}: {error.msg[:1].lower()}{error.msg[1:]}".replace("jSON", "JSON")

@@ -8,9 +8,8 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from config.eval_params import EvalParams
 from config.evaluation import EvaluationParams
-from config.load import OPERATION, SCHEMA
+from config.load import NOTATION, OPERATION, SAMPLING, SCHEMA
 from config.params import Params
-from config.sampling import NOTATION, SAMPLING
 from utils.options import Options
 
 SCHEMAS: dict[str, type[Options]] = {"params.schema.json": Params, "eval_params.schema.json": EvalParams}

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_origin
 
-from config.entries import Key, dotted
+from config.errors import Key, dotted
 from utils.options import Options
 
 Sections = dict[tuple[str, ...], type[Options]]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -169,60 +168,8 @@ def test_a_file_of_100_mb_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "large.json"
     with path.open("wb") as file:
         file.truncate(100_000_000)
-    with pytest.raises(ParamsError, match="is larger than 1 MB"):
+    with pytest.raises(ParamsError, match="larger than 1 MB"):
         load_params(path, plugin_options=plugin_options)
-
-
-def laughs() -> list[Any]:
-    """Thirty lists, each holding the one before ten times: 10^30 values when spelt out."""
-    inner: list[Any] = ["lol"]
-    for _ in range(30):
-        inner = [inner] * 10
-    return inner
-
-
-def nested(depth: int) -> Any:
-    value: Any = 1
-    for _ in range(depth):
-        value = {"lr": value}
-    return value
-
-
-def circle() -> dict[str, Any]:
-    value: dict[str, Any] = {}
-    value["lr"] = value
-    return value
-
-
-HARMFUL: dict[str, tuple[dict[str, Any], str]] = {
-    "lists of lists of lists": ({"parallels": laughs()}, "take more than 1 MB"),
-    "a million keys": (dict.fromkeys(map(str, range(1_000_000))), "take more than 1 MB"),
-    "a long text": ({"working_dir": "a" * 2_000_000}, "take more than 1 MB"),
-    "nested deeply": (nested(100_000), "nested too deeply"),
-    "nested": (nested(200), "nested more than 32 levels deep"),
-    "a circle": (circle(), "not JSON data: Circular"),
-    "a tensor": ({"epoch": torch.ones(1)}, "not JSON data: Object of type Tensor"),
-    "bytes": ({"epoch": b"1"}, "not JSON data"),
-    "a tuple as a key": ({"lr": {(1, 2): 3}}, "not JSON data"),
-    "a number as a key": ({"lr": {1: 3}}, "lr.1: unknown key"),
-    "NaN": ({"lr": {"base_lr": math.nan}}, "lr.base_lr: NaN is not a number"),
-    "more digits than can be printed": ({"epoch": 10**10_000}, "not JSON data: Exceeds the limit"),
-    "half a character": ({"working_dir": "\ud800"}, "half a character"),
-}
-
-
-@pytest.mark.parametrize("key", ["extends", "working_dir", "batches_dir"])
-def test_a_name_that_the_system_would_cut_is_refused(key: str, tmp_path: Path) -> None:
-    (tmp_path / "params.json").write_text(json.dumps({key: "a\0b"}))
-    with pytest.raises(ParamsError, match=f"params.json: {key}: .* holds the character 0"):
-        load_params(tmp_path / "params.json", plugin_options=plugin_options)
-
-
-@pytest.mark.parametrize("name", HARMFUL)
-def test_params_of_a_strange_checkpoint_are_refused(name: str) -> None:
-    raw, message = HARMFUL[name]
-    with pytest.raises(ParamsError, match=f"model.pth: .*{message}"):
-        params_from_dict(raw, "model.pth", plugin_options)
 
 
 @settings(max_examples=150, deadline=None, database=None)
@@ -243,8 +190,8 @@ def test_any_params_of_a_checkpoint_are_read_or_refused(raw: dict[str, Any]) -> 
     verdict(lambda: params_from_dict(raw, "model.pth", plugin_options))
 
 
-def test_as_many_mistakes_as_a_file_has_room_for_take_a_time_in_proportion(tmp_path: Path) -> None:
-    """Each compared with every other would be hours for a file of 1 MB, and a minute for this one."""
+def test_the_time_for_many_mistakes_is_proportional_to_their_number(tmp_path: Path) -> None:
+    """Each compared with every other would take a minute for this file."""
     path = tmp_path / "wrong.json"
     path.write_text(json.dumps({"parallels": [[]] * 30_000}))
     with pytest.raises(ParamsError, match="30000 mistakes"):
