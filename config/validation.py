@@ -1,8 +1,10 @@
 """Merged settings -> frozen options, with every mistake recorded in the words of a params file's author."""
 
 import json
+import operator
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import reduce
 from itertools import takewhile
 from typing import Any, NamedTuple, TypeVar
 
@@ -146,10 +148,8 @@ def _mistakes(errors: Sequence[ErrorDetails], data: Any, at: Key, sections: Sect
     for key, group in grouped.items():
         # Of the types of a union, the one with a mistake inside the value is the one that was meant.
         if key not in around:
-            value = data
-            for part in key:
-                value = value[part] if not isinstance(value, dict) else value.get(part)
             full = (*at, *key)
+            value = None if group[0]["type"] == "missing" else reduce(operator.getitem, key, data)
             named = tuple(part for part in full if isinstance(part, str))
             found[full] = _mistake(group, full, value, allowed_values(annotations.get(named)), sections)
     return found
