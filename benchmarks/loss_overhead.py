@@ -119,7 +119,7 @@ def build(model: str, device: torch.device) -> tuple[ReidNetwork, Criterion]:
     network = build_network(options, NUM_CLASSES).to(device)
     network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     losses = LossOptions(tri_loss_margin=0.3, tri_loss_on=("global", "parts", "concat"))
-    return network.train(), build_criterion(losses, embedding_dim=network.embedding_dim).to(device)
+    return network.train(), build_criterion(losses, sizes=network.sizes).to(device)
 
 
 def as_leaves(output: dict[str, BranchOutput]) -> dict[str, BranchOutput]:
@@ -140,8 +140,8 @@ def as_leaves(output: dict[str, BranchOutput]) -> dict[str, BranchOutput]:
 
 def lower(criterion: Criterion, output: dict[str, BranchOutput], labels: Tensor) -> None:
     """The losses of a step and their gradients."""
-    terms = criterion(output, labels).terms
-    torch.stack(list(terms.values())).sum().backward()
+    losses = criterion(output, labels).losses
+    torch.stack(list(losses.values())).sum().backward()
 
 
 def milliseconds(work: Callable[[], object], device: torch.device) -> float:

@@ -119,7 +119,7 @@ class OurTraining:
         found = []
         for batches in islice(self.batches(), steps):
             (losses,) = self._step(batches)
-            found.append(torch.stack(list(losses.terms.values())).sum())
+            found.append(torch.stack(list(losses.losses.values())).sum())
         return torch.stack(found).tolist()
 
     def _step_resident(self) -> None:

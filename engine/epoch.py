@@ -13,7 +13,7 @@ from engine.schedule import lr_factor
 from engine.state_writer import StateWriter
 from engine.train_batch import TrainBatch
 from engine.training import Training
-from losses.criterion import Losses
+from losses.loss import Losses
 from utils.distributed import this_process
 from utils.errors import ToldElsewhereError
 from utils.interrupts import interrupts_noted
@@ -95,9 +95,7 @@ class EpochSteps:
             return found
         first = training.step * len(batches)
         learnt = [training.mixing.learn(batch.real, first + place) for place, batch in enumerate(batches)]
-        return [
-            losses._replace(measures={**losses.measures, **more}) for losses, more in zip(found, learnt, strict=True)
-        ]
+        return [losses._replace(metrics={**losses.metrics, **more}) for losses, more in zip(found, learnt, strict=True)]
 
     def _collect(self) -> None:
         """Read what the steps since the last time came to, and look whether they are as they should be."""

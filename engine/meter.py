@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from losses.criterion import Losses
+from losses.loss import Losses
 from utils.collectives import stacked
 
 
@@ -78,9 +78,9 @@ class Meter:
             finite: () bool, whether it was applied.
             silent: () bool of each branch, or empty.
         """
-        self._names = [*values[0].terms, *values[0].measures]
-        self._num_losses = len(values[0].terms)
-        rows = [torch.stack([*batch.terms.values(), *batch.measures.values()]) for batch in values]
+        self._names = [*values[0].losses, *values[0].metrics]
+        self._num_losses = len(values[0].losses)
+        rows = [torch.stack([*batch.losses.values(), *batch.metrics.values()]) for batch in values]
         self._pending.append(_Pending(number, images, torch.stack(rows), finite, silent))
 
     def collect(self) -> list[StepValues]:

@@ -15,7 +15,8 @@ from torch.nn.utils import get_total_norm
 from engine.buffers import Buffers
 from engine.optim import fill_momentum
 from engine.train_batch import TrainBatch
-from losses.criterion import Criterion, Losses, OfGenerated
+from losses.criterion import Criterion
+from losses.loss import GeneratedOutput, Losses
 from models.network import ReidNetwork
 from models.outputs import select_images
 from utils.distributed import this_process
@@ -41,20 +42,18 @@ class LossModule(nn.Module):
         self.precision = precision
 
     def forward(self, batch: TrainBatch, step: int, spectral: bool) -> tuple[Tensor, Losses]:
-        """The sum of all losses, and each of them with the measures ("accuracy" among them), without gradient."""
+        """The sum of all losses, and each of them with the metrics, without gradient."""
         made, of_made = batch.generated, None
         pixels = batch.pixels if made is None else torch.cat([batch.pixels, made.pixels])
         with self.precision.autocast(batch.pixels.device):
             output = self.network(pixels, spectral)
         if made is not None:
             number = len(batch.pixels)
-            of_made = OfGenerated(select_images(output, slice(number, None)), made.labels, made.sources)
+            of_made = GeneratedOutput(select_images(output, slice(number, None)), made.labels, made.sources)
             output = select_images(output, slice(number))
-        terms, measures = self.criterion(output, batch.labels, step, batch.taught, of_made)
-        logits = torch.cat([branch.scores.logits.detach() for branch in output.values()])
-        accuracy = (logits.argmax(-1) == batch.labels).float().mean()
-        detached = {name: term.detach() for name, term in terms.items()}
-        return torch.stack(list(terms.values())).sum(), Losses(detached, {"accuracy": accuracy, **measures})
+        losses, metrics = self.criterion(output, batch.labels, step, batch.taught, of_made)
+        detached = {name: loss.detach() for name, loss in losses.items()}
+        return torch.stack(list(losses.values())).sum(), Losses(detached, metrics)
 
 
 class Gradients(NamedTuple):
@@ -227,5 +226,5 @@ def _on_all_devices(module: LossModule, device: torch.device) -> nn.Module:
         **{syncing_buffers: False},  # pyright: ignore[reportArgumentType]
         gradient_as_bucket_view=True,
         # A classifier that no loss looks at gets no gradient.
-        find_unused_parameters=module.criterion.classification is None,
+        find_unused_parameters="scores" not in module.criterion.needs,
     )

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from config.params import Params
 from data.augmentation.normalisation import normalise_unit, unit_again
 from evaluate.core.load_model import Trained, digest_of, find_network, load_trained_network
-from losses.distillation import TeacherOutput
+from losses.loss import TeacherOutput
 from models.outputs import concat_embeddings, mean_logits
 from utils.errors import DataError
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from engine.gan.adversaries import RealBatch
-from losses.distillation import TeacherOutput
+from losses.loss import TeacherOutput
 
 
 class GeneratedImages(NamedTuple):

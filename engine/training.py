@@ -24,6 +24,7 @@ from engine.step import LossModule, Stepper, choose_compilation
 from engine.teacher import Teacher, load_teacher
 from evaluate.core.plugins import load_plugin
 from losses.criterion import Criterion, build_criterion
+from losses.generated import GeneratedWeights
 from models.network import ReidNetwork, build_network
 from models.pretrained import load_imagenet, load_snapshot
 from models.sync_bn import synchronised
@@ -153,13 +154,11 @@ def build_training(params: Params, dataset: Dataset, device: torch.device, *, re
     network = _made_ready(network, params, device)
     criterion = build_criterion(
         params,
-        random_drop_branches=params.model_params.random_drop_branches,
-        update_max_loss_branch=params.model_params.update_max_loss_branch,
-        embedding_dim=network.embedding_dim,
+        params.model_params,
+        sizes=network.sizes,
         teacher_dim=0 if teacher is None else teacher.embedding_dim,
+        generated=_weights_of_generated(params),
         seed=params.seed,
-        generated_share=num_generated(params) / params.batch_images,
-        lambda_consistency=params.gan_params.lambda_consistency,
     ).to(device)
     optimizer = build_optimizer(params, network, criterion)
     module = LossModule(network, criterion, precision)
@@ -187,6 +186,12 @@ def build_training(params: Params, dataset: Dataset, device: torch.device, *, re
         health=Health(params.max_bad_steps),
         mixing=mixing,
     )
+
+
+def _weights_of_generated(params: Params) -> GeneratedWeights | None:
+    """The weights of generated images; None: there are none."""
+    number = num_generated(params)
+    return GeneratedWeights(number / params.batch_images, params.gan_params.lambda_consistency) if number else None
 
 
 def _made_ready(network: ReidNetwork, params: Params, device: torch.device) -> ReidNetwork:

@@ -1,9 +1,46 @@
 """Updating only some stripes in a step: the others add to the losses' values, but get no gradient."""
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor
 
-from models.outputs import BranchOutput, ClassScores, SpectralOutput
+from losses.loss import LossInputs
+from losses.softmax import SoftmaxLoss
+from models.options import ModelParams
+from models.outputs import PARTS, BranchOutput, ClassScores, SpectralOutput
+from utils.distributed import mean_over_processes
+from utils.randomness import BRANCHES, seed_for
+
+ChooseParts = Callable[[LossInputs], Tensor]
+"""Inputs of a step -> (P,) bool, the stripes that it updates; the same in all processes."""
+
+
+def build_part_choice(model: ModelParams, softmax: SoftmaxLoss | None, seed: int) -> ChooseParts | None:
+    """How `model_params` chooses the stripes that a step updates; None: every step updates all.
+
+    Raises:
+        ValueError: the stripes are chosen in two ways, or by a classification loss that is off.
+    """
+    if model.update_max_loss_branch:
+        if model.random_drop_branches or softmax is None:
+            raise ValueError("update_max_loss_branch needs a classification loss and no random_drop_branches")
+        return lambda inputs: hardest_of_batch(inputs, softmax)
+    if model.random_drop_branches:
+        return lambda inputs: draw_for_step(inputs, model.random_drop_branches, seed)
+    return None
+
+
+def draw_for_step(inputs: LossInputs, draws: int, seed: int) -> Tensor:
+    """`draw_updated_parts`, from the seed of the run and the number of the step: (P,) bool."""
+    generator = torch.Generator(inputs.labels.device).manual_seed(seed_for(BRANCHES, seed, inputs.step))
+    return draw_updated_parts(len(inputs.output[PARTS].features), draws, generator)
+
+
+@torch.no_grad()
+def hardest_of_batch(inputs: LossInputs, softmax: SoftmaxLoss) -> Tensor:
+    """The stripe with the highest classification loss of the whole batch, of all processes: (P,) bool."""
+    return hardest_part(mean_over_processes(softmax(inputs.output[PARTS].scores, inputs.labels, inputs.step)))
 
 
 def draw_updated_parts(num_parts: int, draws: int, generator: torch.Generator) -> Tensor:
@@ -28,8 +65,20 @@ def hardest_part(losses: Tensor) -> Tensor:
     return torch.arange(len(losses), device=losses.device) == losses.argmax()
 
 
-def leave_out(branch: BranchOutput, keep: Tensor) -> BranchOutput:
-    """The same values, the gradient reaching only the parts to keep, (P,) bool, from whatever loss is computed."""
+def detach_other_parts(inputs: LossInputs, keep: Tensor) -> LossInputs:
+    """The same values; of the stripes only those to keep, (P,) bool, get a gradient, whatever loss is computed."""
+
+    def detached(output: Mapping[str, BranchOutput]) -> dict[str, BranchOutput]:
+        return {name: detach_branch(branch, keep) if name == PARTS else branch for name, branch in output.items()}
+
+    generated = inputs.generated
+    if generated is not None:
+        generated = generated._replace(output=detached(generated.output))
+    return inputs._replace(output=detached(inputs.output), generated=generated)
+
+
+def detach_branch(branch: BranchOutput, keep: Tensor) -> BranchOutput:
+    """The same values, the gradient reaching only the parts to keep, (P,) bool."""
 
     def kept(values: Tensor) -> Tensor:
         return torch.where(keep.view(-1, *[1] * (values.dim() - 1)), values, values.detach())

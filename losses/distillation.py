@@ -1,23 +1,13 @@
 """Learning from a teacher: its class probabilities and its embeddings."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.outputs import BranchOutput, concat_embeddings
+from losses.loss import Loss, Losses, LossInputs, Need
+from losses.options import Distillation
+from models.outputs import NetworkSizes, concat_embeddings
 from utils.precision import at_least_fp32
-
-
-class TeacherOutput(NamedTuple):
-    """What a frozen teacher says of the images of a step."""
-
-    embeddings: Tensor
-    """(B, D_t), those of retrieval."""
-    logits: Tensor
-    """(B, N), class scores of the whole network."""
 
 
 def logits_distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -49,14 +39,14 @@ def embedding_distillation(student: Tensor, teacher: Tensor) -> Tensor:
     return difference.square().sum(-1)
 
 
-class DistillationLoss(nn.Module):
+class DistillationLoss(Loss):
     """What a network learns from its teacher.
 
     Args:
-        lambda_logits, lambda_embedding: weights of the two terms; 0 leaves one out.
-        temperature: of the logits' term.
-        embedding_dim, teacher_dim: sizes of the two whole embeddings. Where they differ, and the embedding is
-            distilled, the student's goes through a `projection` trained with it.
+        lambda_logits, lambda_embedding: weights of the two losses; 0 leaves one out.
+        temperature: of the logits.
+        embedding_dim, teacher_dim: sizes of the whole embeddings. If the embedding is distilled and they differ, the
+            student's goes through a linear `projection`, trained with the network.
     """
 
     def __init__(
@@ -67,26 +57,35 @@ class DistillationLoss(nn.Module):
         embedding_dim: int = 0,
         teacher_dim: int = 0,
     ) -> None:
-        super().__init__()
+        needs: list[Need] = ["teacher"]
+        super().__init__("distillation", [*needs, "scores"] if lambda_logits else needs)
         self.lambda_logits = lambda_logits
         self.lambda_embedding = lambda_embedding
         self.temperature = temperature
         projects = lambda_embedding and embedding_dim != teacher_dim
         self.projection = nn.Linear(embedding_dim, teacher_dim, bias=False) if projects else None
 
-    def forward(self, output: Mapping[str, BranchOutput], teacher: TeacherOutput) -> dict[str, Tensor]:
-        """Outputs of the branches and the teacher's -> weighted scalars by name.
-
-        All parts of all branches learn the teacher's classes, and are summed as for classification.
-        """
-        terms: dict[str, Tensor] = {}
+    def forward(self, inputs: LossInputs) -> Losses:
+        """All parts of all branches learn the teacher's class scores, and are summed as for classification."""
+        output, teacher = inputs.output, inputs.teacher
+        assert teacher is not None
+        losses: dict[str, Tensor] = {}
         if self.lambda_logits:
             logits = torch.cat([branch.scores.logits for branch in output.values()])
             divergence = logits_distillation(logits, teacher.logits, self.temperature)
-            terms["distillation_logits"] = self.lambda_logits * divergence.mean(1).sum()
+            losses["distillation_logits"] = self.lambda_logits * divergence.mean(1).sum()
         if self.lambda_embedding:
             student = at_least_fp32(concat_embeddings(output))
             student = student if self.projection is None else self.projection(student)
             distance = embedding_distillation(student, teacher.embeddings)
-            terms["distillation_embedding"] = self.lambda_embedding * distance.mean()
-        return terms
+            losses["distillation_embedding"] = self.lambda_embedding * distance.mean()
+        return Losses(losses, {})
+
+
+def build_distillation(options: Distillation, sizes: NetworkSizes | None, teacher_dim: int) -> DistillationLoss | None:
+    """The distillation that the params describe; None: it is off."""
+    if not (options.lambda_logits or options.lambda_embedding):
+        return None
+    embedding_dim = 0 if sizes is None else sizes.embedding_dim
+    weights = options.lambda_logits, options.lambda_embedding
+    return DistillationLoss(*weights, options.temperature, embedding_dim, teacher_dim)

@@ -1,13 +1,14 @@
 """What generated images teach a re-identification network: that they are nobody, or whom they show."""
 
-from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from losses.loss import Loss, Losses, LossInputs
 from losses.softmax import SoftmaxLoss
-from models.outputs import BranchOutput, concat_embeddings
+from models.outputs import concat_embeddings
 from utils.precision import at_least_fp32
 
 
@@ -49,54 +50,62 @@ def consistency_loss(embeddings: Tensor, sources: Tensor) -> Tensor:
     return 1 - (embeddings * sources).sum(-1) / lengths.masked_fill(lengths == 0, 1.0)
 
 
-class GeneratedLoss(nn.Module):
-    """What a network learns from the generated images of a step.
+class GeneratedWeights(NamedTuple):
+    """How much generated images weigh."""
+
+    share: float
+    """Generated images of a step divided by its real ones."""
+    lambda_consistency: float = 0.0
+    """Weight of `consistency_loss`, beside the share; 0 leaves it out."""
+
+
+class GeneratedLoss(Loss):
+    """Loss of the generated images of a step.
+
+    Without labels they are "outliers"; with labels "generated" is their classification loss, and "consistency" compares
+    them to the images they were generated from. All parts of all branches are summed, as for real images.
+
+    The losses are means over the M generated images, those of real images over the R real ones; times M / R, the share,
+    every image counts 1 / R.
 
     Args:
-        classification: the loss of real images, which generated images with a label share, and whose weight those
-            without have too.
-        weight: generated images in a step divided by real ones. The losses of either are means over their own images,
-            M generated and R real; times M / R a mean over M counts every image 1 / R, as each real one does.
-        lambda_consistency: of `consistency_loss`, beside the weight; 0 leaves it out.
+        classification: the loss of real images, applied to generated images with labels; its weight is that of images
+            without labels, too.
+        weights: of generated images.
     """
 
-    def __init__(self, classification: SoftmaxLoss, weight: float, lambda_consistency: float) -> None:
-        super().__init__()
+    def __init__(self, classification: SoftmaxLoss, weights: GeneratedWeights) -> None:
+        super().__init__("generated", ["generated"])
         self.classification = classification
-        self.weight = weight
-        self.lambda_consistency = lambda_consistency
+        self.weights = weights
 
-    def forward(
-        self, output: Mapping[str, BranchOutput], labels: Tensor | None, sources: Tensor | None, step: int
-    ) -> dict[str, Tensor]:
-        """Weighted scalars by name.
-
-        All parts of all branches are summed, as for real images.
-
-        Args:
-            output: what the network makes of the M generated images alone.
-            labels: (M,) int64 of the identities shown; None: the images show nobody, and the term is "outliers".
-                With labels it is "generated", the classification loss.
-            sources: (M, D), whole embeddings of the images that these were generated from, for the term
-                "consistency"; None leaves it out.
-            step: the step, on which the margin of the classification depends.
+    def forward(self, inputs: LossInputs) -> Losses:
+        """No loss in a step without generated images.
 
         Raises:
-            ValueError: not one label per image, sources of another shape than the embeddings or of images that show
-                nobody.
+            ValueError: not one label per image, or sources of images without labels.
         """
+        if inputs.generated is None:
+            return Losses({}, {})
+        output, labels, sources = inputs.generated
+        share, lambda_consistency = self.weights
+        logits = torch.cat([branch.scores.logits for branch in output.values()])
         if labels is None:
             if sources is not None:
-                raise ValueError("generated images without labels show nobody, and take no sources")
-            logits = torch.cat([branch.scores.logits for branch in output.values()])
-            weight = self.classification.weight * self.weight
-            return {"outliers": weight * outlier_loss(logits).mean(1).sum()}
-        images = next(iter(output.values())).scores.logits.shape[1:2]
-        if labels.shape != images:
-            raise ValueError(f"{images[0]} generated images need as many labels, got {(*labels.shape,)}")
-        losses = [self.classification(branch.scores, labels, step) for branch in output.values()]
-        terms = {"generated": self.weight * torch.cat(losses).sum()}
-        if self.lambda_consistency and sources is not None:
-            distance = consistency_loss(concat_embeddings(output), sources)
-            terms["consistency"] = self.weight * self.lambda_consistency * distance.mean()
-        return terms
+                raise ValueError("generated images without labels cannot have sources")
+            weight = self.classification.weight * share
+            return Losses({"outliers": weight * outlier_loss(logits).mean(1).sum()}, {})
+        if labels.shape != logits.shape[1:2]:
+            raise ValueError(f"{logits.shape[1]} generated images need as many labels, got {(*labels.shape,)}")
+        classified = [self.classification(branch.scores, labels, inputs.step) for branch in output.values()]
+        losses = {"generated": share * torch.cat(classified).sum()}
+        if lambda_consistency and sources is not None:
+            real = concat_embeddings(inputs.output)[sources]
+            distance = consistency_loss(concat_embeddings(output), real)
+            losses["consistency"] = share * lambda_consistency * distance.mean()
+        return Losses(losses, {})
+
+
+def build_generated(classification: SoftmaxLoss | None, weights: GeneratedWeights | None) -> GeneratedLoss | None:
+    """The loss of generated images; None: there are none, or classification is off."""
+    return None if classification is None or weights is None else GeneratedLoss(classification, weights)

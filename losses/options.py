@@ -7,7 +7,7 @@ from pydantic import Field
 from utils.options import Options
 
 SoftmaxMargin = Annotated[float, Field(ge=0.0, lt=1.0)]
-TripletFeature = Literal["global", "parts", "concat"]
+MetricFeature = Literal["global", "parts", "concat"]
 
 
 class Distillation(Options):
@@ -32,7 +32,7 @@ class LossOptions(Options):
     """Weight of the triplet loss."""
     tri_loss_lambda_cls: float = Field(default=1.0, ge=0.0)
     """Weight of the classification loss; 0 = off."""
-    tri_loss_on: tuple[TripletFeature, ...] = Field(default=("global",), min_length=1)
+    tri_loss_on: tuple[MetricFeature, ...] = Field(default=("global",), min_length=1)
     """Features with a triplet loss: the global (or single) one, each part's own, the parts put end to end."""
     tri_loss_adaptive_weight: bool = False
     """Weigh all positives and negatives by their difficulty (Ristani and Tomasi 2018) instead of taking the hardest."""

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from losses.options import LossOptions
 from models.outputs import ClassScores
 from utils.precision import at_least_fp32
 
@@ -102,3 +103,16 @@ class SoftmaxLoss(nn.Module):
         """Scores of (P, B, N) and labels (B,) at a step -> weighted mean over the batch, (P,)."""
         logits = subtract_margin(scores, labels, margin_at(self.margin, self.margin_step, step))
         return self.weight * softmax_loss(logits, labels, self.label_smoothing, self.focal_gamma).mean(1)
+
+
+def build_softmax(options: LossOptions) -> SoftmaxLoss | None:
+    """The classification loss that the params describe; None: it is off."""
+    if not options.tri_loss_lambda_cls:
+        return None
+    return SoftmaxLoss(
+        options.tri_loss_lambda_cls,
+        options.softmax_margin,
+        options.softmax_margin_step,
+        options.focal_gamma,
+        options.label_smoothing,
+    )

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from losses.loss import OnFeatures
+from losses.options import LossOptions
 from utils.distances import euclidean
 from utils.precision import at_least_fp32
 
@@ -64,7 +66,7 @@ def triplet_loss(triplets: Triplets, margin: float | Literal["soft_margin"]) -> 
     return F.softplus(difference) if margin == "soft_margin" else F.relu(difference + margin)
 
 
-def triplet_measures(triplets: Triplets, margin: float | Literal["soft_margin"]) -> dict[str, Tensor]:
+def triplet_metrics(triplets: Triplets, margin: float | Literal["soft_margin"]) -> dict[str, Tensor]:
     """How training stands, as scalars without gradient.
 
     Returns:
@@ -74,14 +76,14 @@ def triplet_measures(triplets: Triplets, margin: float | Literal["soft_margin"])
     """
     positive, negative = triplets.positive.detach(), triplets.negative.detach()
     finite = negative.isfinite()
-    measures = {
+    metrics = {
         "correct": (negative > positive).float().mean(),
         "positive": positive.mean(),
         "negative": negative.masked_fill(~finite, 0.0).sum() / finite.sum().clamp_min(1),
     }
     if margin != "soft_margin":
-        measures["active"] = (positive - negative + margin > 0).float().mean()
-    return measures
+        metrics["active"] = (positive - negative + margin > 0).float().mean()
+    return metrics
 
 
 def _same_but_not_itself(same: Tensor) -> Tensor:
@@ -112,9 +114,17 @@ class TripletLoss(nn.Module):
         super().__init__()
         self.weight = weight
         self.margin: float | Literal["soft_margin"] = margin
-        self.find = batch_weighted if adaptive_weight else batch_hard
+        self.mine = batch_weighted if adaptive_weight else batch_hard
 
     def forward(self, features: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Features (P, B, D) and labels (B,) -> weighted mean over parts and anchors, and `triplet_measures`."""
-        triplets = self.find(features, labels)
-        return self.weight * triplet_loss(triplets, self.margin).mean(), triplet_measures(triplets, self.margin)
+        """Features (P, B, D) and labels (B,) -> weighted mean over parts and anchors, and `triplet_metrics`."""
+        triplets = self.mine(features, labels)
+        return self.weight * triplet_loss(triplets, self.margin).mean(), triplet_metrics(triplets, self.margin)
+
+
+def build_triplet(options: LossOptions) -> OnFeatures | None:
+    """The triplet losses that the params describe; None: they are off."""
+    if options.tri_loss_margin == 0 or not options.tri_loss_lambda_tri:
+        return None
+    loss = TripletLoss(options.tri_loss_lambda_tri, options.tri_loss_margin, options.tri_loss_adaptive_weight)
+    return OnFeatures("triplet", dict.fromkeys(options.tri_loss_on, loss), options.gather_embeddings)

@@ -8,7 +8,7 @@ from models.backbones import ResNet, build_backbone
 from models.classifiers import CosineClassifier, LinearClassifier
 from models.heads import BranchHead
 from models.options import ModelParams
-from models.outputs import GLOBAL, PARTS, BranchOutput, concat_parts, mean_logits
+from models.outputs import GLOBAL, PARTS, BranchOutput, NetworkSizes, concat_parts, mean_logits
 
 
 class ReidNetwork(nn.Module):
@@ -40,6 +40,13 @@ class ReidNetwork(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) -> embeddings (B, D), all parts of all branches end to end; for retrieval."""
         return concat_parts([head.embed(feature_map)[1] for _, head, feature_map in self._heads_and_maps(images)])
+
+    @property
+    def sizes(self) -> NetworkSizes:
+        """Sizes of the outputs."""
+        num_classes = self.heads()[0].classifier.weight.shape[-1]
+        dims = {name: (head.num_parts, head.dim) for name, head in zip(self.branches, self.heads(), strict=True)}
+        return NetworkSizes(num_classes, dims)
 
     def classifiers(self) -> list[nn.Module]:
         """The classification layer of each branch."""

@@ -43,6 +43,20 @@ class BranchOutput(NamedTuple):
     """None without the spectral transform."""
 
 
+class NetworkSizes(NamedTuple):
+    """The sizes of a network's outputs, for losses with parameters."""
+
+    num_classes: int
+    """N."""
+    branches: Mapping[str, tuple[int, int]]
+    """P and D of every branch."""
+
+    @property
+    def embedding_dim(self) -> int:
+        """Size of the embedding of all parts of all branches."""
+        return sum(num_parts * dim for num_parts, dim in self.branches.values())
+
+
 def select_images(output: Mapping[str, BranchOutput], images: slice) -> dict[str, BranchOutput]:
     """The output for a slice of the batch's images.
 

@@ -19,7 +19,7 @@ from losses.adversarial import (
     gradient_penalty_wgan,
     interpolated,
 )
-from losses.criterion import Losses
+from losses.loss import Losses
 from models.generator import Discriminator, Generator
 from utils.randomness import ADVERSARIES, seed_for
 

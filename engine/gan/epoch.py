@@ -58,7 +58,7 @@ class GanSteps:
                 if len(step) < self.per_step:
                     continue
                 losses = training.adversaries.step(step, training.step)
-                finite = torch.stack(list(losses.terms.values())).isfinite().all()
+                finite = torch.stack(list(losses.losses.values())).isfinite().all()
                 training.meter.add(training.step, [[]], [losses], finite, {})
                 training.step += 1
                 step = []

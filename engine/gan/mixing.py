@@ -17,7 +17,7 @@ from engine.gan.conditions import ConditionNetwork
 from engine.gan.snapshots import TrainedGenerator, load_generator
 from engine.gan.training import as_pictures, build_adversaries, draw_mirrored
 from evaluate.core.load_model import digest_of_weights
-from losses.criterion import Losses
+from losses.loss import Losses
 from models.generator import Generator, pictures_as_bytes
 from utils.distributed import this_process
 from utils.errors import ParamsError
@@ -102,7 +102,7 @@ class Mixing:
         if self.learner is None or batch is None:
             return {}
         found: Losses = self.learner.step([batch] * self.params.gan_params.d_update_freq, number)
-        return {f"gan_{name}": value for name, value in {**found.terms, **found.measures}.items()}
+        return {f"gan_{name}": value for name, value in {**found.losses, **found.metrics}.items()}
 
     def state(self) -> dict[str, Any]:
         """What the next images follow from besides the seed; nothing where the generator is done."""

@@ -33,7 +33,7 @@ def test_the_losses_are_lowered_down_to_the_outputs_of_the_network_only() -> Non
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
     leaves = as_leaves(output)
     lower(criterion, leaves, labels)
-    assert set(criterion(leaves, labels).terms) == {
+    assert set(criterion(leaves, labels).losses) == {
         "softmax_parts",
         "softmax_global",
         "triplet_global",

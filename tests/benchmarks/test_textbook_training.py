@@ -63,7 +63,7 @@ def test_with_our_weights_it_gives_our_logits_losses_and_embeddings(parts: int, 
     scores = cast(list[Tensor], textbook(pixels))
     ours = next(iter(output.values())).scores.logits
     torch.testing.assert_close(torch.stack(scores), ours)
-    loss = torch.stack(list(build_criterion(params)(output, labels).terms.values())).sum()
+    loss = torch.stack(list(build_criterion(params)(output, labels).losses.values())).sum()
     assert Loop(textbook, CPU).step(pixels, labels)[0] == pytest.approx(loss.item(), rel=1e-9)
     copy_weights(network, textbook.eval())
     for module in (*network.modules(), *textbook.modules()):

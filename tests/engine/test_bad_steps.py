@@ -1,7 +1,7 @@
 """Steps whose numbers are not finite: nothing of them stays, whatever went bad, wherever it did."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,12 +12,11 @@ from config.params import Params
 from engine.optim import build_optimizer
 from engine.step import LossModule, Stepper
 from engine.train_batch import TrainBatch
-from losses.criterion import Criterion, Losses, OfGenerated, build_criterion
-from losses.distillation import TeacherOutput
+from losses.criterion import Criterion, build_criterion
+from losses.loss import Loss, Losses, LossInputs
 from losses.options import LossOptions
 from models.network import build_network
 from models.options import ModelParams
-from models.outputs import BranchOutput
 from tests.processes import run_in_processes
 from utils.distributed import this_process
 from utils.precision import FP16, FP32, Precision
@@ -30,26 +29,17 @@ BAD = 100
 Fault = Callable[[Tensor], Tensor]
 
 
-class FaultyCriterion(Criterion):
-    """The usual losses and, from step 100 on, one more."""
+class FaultyLoss(Loss):
+    """Faulty from step 100 on."""
 
     def __init__(self, fault: Fault, rank: int) -> None:
-        usual = build_criterion(LossOptions(tri_loss_margin="soft_margin"))
-        super().__init__(usual.classification, usual.triplet)
+        super().__init__("fault")
         self.fault, self.rank = fault, rank
 
-    def forward(
-        self,
-        output: Mapping[str, BranchOutput],
-        labels: Tensor,
-        step: int = 0,
-        teacher: TeacherOutput | None = None,
-        generated: OfGenerated | None = None,
-    ) -> Losses:
-        terms, measures = super().forward(output, labels, step, teacher, generated)
-        if step >= BAD and this_process().rank == self.rank:
-            terms["fault"] = self.fault(output["global"].features)
-        return Losses(terms, measures)
+    def forward(self, inputs: LossInputs) -> Losses:
+        if inputs.step >= BAD and this_process().rank == self.rank:
+            return Losses({"fault": self.fault(inputs.output["global"].features)}, {})
+        return Losses({}, {})
 
 
 FAULTS: dict[str, Fault] = {
@@ -66,7 +56,8 @@ def make_stepper(
     """`precision` decides on the scaler alone: the network computes in float32, as float16 is slow on a CPU."""
     torch.manual_seed(0)
     network = build_network(MODEL, 4)
-    criterion = FaultyCriterion(FAULTS[fault], rank)
+    criterion = build_criterion(LossOptions(tri_loss_margin="soft_margin"))
+    criterion["fault"] = FaultyLoss(FAULTS[fault], rank)
     params = Params.model_validate({"optimizer": optimizer, "lr": {"base_lr": 0.001, "fc_lr": 0.01}})
     return Stepper(LossModule(network, criterion, FP32), build_optimizer(params, network, criterion), precision)
 
@@ -137,7 +128,7 @@ def test_a_branch_is_silent_if_no_loss_looks_at_it() -> None:
     assert _silent(stepper) == {"parts": False, "global": False}
     criterion = stepper.module.get_submodule("criterion")
     assert isinstance(criterion, Criterion)
-    criterion.classification = None
+    del criterion["softmax"]
     assert _silent(stepper) == {"parts": True, "global": False}
 
 

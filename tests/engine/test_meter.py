@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from engine.meter import Means, Meter
-from losses.criterion import Losses
+from losses.loss import Losses
 from tests.processes import run_in_processes
 from utils.distributed import this_process
 

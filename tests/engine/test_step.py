@@ -8,7 +8,9 @@ from torch import Tensor
 
 from engine.step import LossModule, Stepper, choose_compilation
 from engine.train_batch import GeneratedImages, TrainBatch
-from losses.criterion import Losses, build_criterion
+from losses.criterion import build_criterion
+from losses.generated import GeneratedWeights
+from losses.loss import Losses
 from losses.options import LossOptions
 from models.network import ReidNetwork, build_network
 from models.options import ModelParams
@@ -66,22 +68,22 @@ def test_a_step_is_one_of_the_optimizer_on_the_sum_of_the_losses() -> None:
     batch = make_batch(1)
     (losses,) = take(stepper, [batch])
     output = network_of(plain)(batch.pixels)
-    terms = build_criterion(LOSSES)(output, batch.labels).terms
-    assert losses.terms.keys() == terms.keys()
-    assert not any(term.requires_grad for term in losses.terms.values())
+    terms = build_criterion(LOSSES)(output, batch.labels).losses
+    assert losses.losses.keys() == terms.keys()
+    assert not any(term.requires_grad for term in losses.losses.values())
     plain.optimizer.zero_grad()
     sum(terms.values()).backward()  # pyright: ignore[reportAttributeAccessIssue]
     plain.optimizer.step()
     for name, value in network_of(plain).state_dict().items():
         torch.testing.assert_close(network_of(stepper).state_dict()[name], value)
     right = [(branch.scores.logits.argmax(-1) == batch.labels).float() for branch in output.values()]
-    assert losses.measures["accuracy"] == pytest.approx(torch.cat([each.flatten() for each in right]).mean().item())
+    assert losses.metrics["accuracy"] == pytest.approx(torch.cat([each.flatten() for each in right]).mean().item())
 
 
 @pytest.mark.parametrize("number", [1, 6])
 def test_generated_images_join_the_real_ones_for_the_forward_pass_alone(number: int) -> None:
     torch.manual_seed(0)
-    criterion = build_criterion(LOSSES, generated_share=number / 8)
+    criterion = build_criterion(LOSSES, generated=GeneratedWeights(number / 8))
     module = LossModule(build_network(MODEL, IDENTITIES), criterion, FP32)
     batch = make_batch(1)
     pixels = torch.randn(number, 3, 64, 32, generator=torch.Generator().manual_seed(2))
@@ -90,13 +92,13 @@ def test_generated_images_join_the_real_ones_for_the_forward_pass_alone(number: 
     output = module.network(torch.cat([batch.pixels, pixels]))
     logits = torch.cat([branch.scores.logits for branch in output.values()])
     outliers = sum(-part[8:].log_softmax(1).mean(1).sum().item() for part in logits) / 8
-    assert losses.terms["outliers"].item() == pytest.approx(outliers, rel=1e-4)
+    assert losses.losses["outliers"].item() == pytest.approx(outliers, rel=1e-4)
     softmax = sum(torch.nn.functional.cross_entropy(part[:8], batch.labels).item() for part in logits)
-    found = sum(term.item() for name, term in losses.terms.items() if name.startswith("softmax"))
+    found = sum(term.item() for name, term in losses.losses.items() if name.startswith("softmax"))
     assert found == pytest.approx(softmax, rel=1e-4)
-    assert loss.item() == pytest.approx(sum(term.item() for term in losses.terms.values()), rel=1e-5)
+    assert loss.item() == pytest.approx(sum(term.item() for term in losses.losses.values()), rel=1e-5)
     right = (logits[:, :8].argmax(-1) == batch.labels).float().mean().item()
-    assert losses.measures["accuracy"].item() == pytest.approx(right)
+    assert losses.metrics["accuracy"].item() == pytest.approx(right)
 
 
 def test_several_batches_are_one_step_on_the_mean_of_their_losses() -> None:
@@ -123,10 +125,10 @@ def test_in_bf16_the_network_computes_in_it_while_weights_and_losses_stay_float3
     (losses,) = take(stepper, [make_batch(1)])
     (expected,) = take(exact, [make_batch(1)])
     assert seen == [torch.bfloat16]
-    assert {term.dtype for term in losses.terms.values()} == {torch.float32}
+    assert {term.dtype for term in losses.losses.values()} == {torch.float32}
     assert {parameter.dtype for parameter in stepper.module.parameters()} == {torch.float32}
-    for name, term in losses.terms.items():
-        assert term.item() == pytest.approx(expected.terms[name].item(), rel=0.1), name
+    for name, term in losses.losses.items():
+        assert term.item() == pytest.approx(expected.losses[name].item(), rel=0.1), name
 
 
 def test_the_precision_is_what_the_device_can() -> None:
@@ -163,7 +165,7 @@ def train(batch_of_all: int) -> Trained:
         part = dist.share(len(whole.labels))
         batch = TrainBatch(whole.pixels[part].double(), whole.labels[part])
         (found,) = take(stepper, [batch], step)
-        losses.append({name: term.item() for name, term in found.terms.items()})
+        losses.append({name: term.item() for name, term in found.losses.items()})
     return Trained(losses, network_of(stepper).state_dict())
 
 
@@ -189,7 +191,7 @@ def test_compiled_steps_are_the_plain_ones(caplog: pytest.LogCaptureFixture) -> 
     for step in range(2):
         (expected,) = take(plain, [make_batch(step)], step)
         (found,) = take(compiled, [make_batch(step)], step)
-        for name, term in expected.terms.items():
-            assert found.terms[name].item() == pytest.approx(term.item(), rel=1e-2), name
+        for name, term in expected.losses.items():
+            assert found.losses[name].item() == pytest.approx(term.item(), rel=1e-2), name
     assert caplog.text.count("the first step, with the compilation of the network") == 1
     assert network_of(plain).state_dict().keys() == network_of(compiled).state_dict().keys()

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from config.params import Params
@@ -90,9 +91,8 @@ def student(tmp_path: Path, make_market: Callable[[Path], Path]) -> Training:
 
 def test_a_step_learns_from_the_teacher_and_leaves_it_alone(student: Training) -> None:
     assert student.teacher is not None
-    assert student.criterion.distillation is not None
-    projection = student.criterion.distillation.projection
-    assert projection is not None
+    projection = student.criterion.get_submodule("distillation.projection")
+    assert isinstance(projection, nn.Linear)
     teacher = {name: value.clone() for name, value in student.teacher.network.state_dict().items()}
     weight = projection.weight.detach().clone()
     for group in student.stepper.optimizer.param_groups:
@@ -102,7 +102,7 @@ def test_a_step_learns_from_the_teacher_and_leaves_it_alone(student: Training) -
     found = student.stepper.gradients([batch], 0, spectral=False)
     student.stepper.update(found.finite)
     (losses,) = found.losses
-    assert {"distillation_logits", "distillation_embedding"} < set(losses.terms)
+    assert {"distillation_logits", "distillation_embedding"} < set(losses.losses)
     assert all(torch.equal(value, teacher[name]) for name, value in student.teacher.network.state_dict().items())
     assert not torch.equal(projection.weight, weight)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engine.gan.adversaries import Adversaries, RealBatch
-from losses.criterion import Losses
+from losses.loss import Losses
 from models.generator import build_discriminator, build_generator
 from tests.conftest import Script
 from tests.engine.gan.conftest import GAN, REID
@@ -54,7 +54,7 @@ def test_no_step_waits_for_the_device(loss: str, penalty: str) -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     for found in losses:
-        assert torch.stack([*found.terms.values(), *found.measures.values()]).isfinite().all()
+        assert torch.stack([*found.losses.values(), *found.metrics.values()]).isfinite().all()
     assert all(tensor.isfinite().all() for tensor in tensors_of(adversaries.state()))
 
 
@@ -79,7 +79,7 @@ def test_from_a_state_the_next_steps_are_the_same_bit_for_bit(penalty: str) -> N
     again.restore(state)
     for step in range(2, 5):
         found, expected = (adversaries.step(batches_of(step), step) for adversaries in (again, whole))
-        assert same(tensors_of(found.terms), tensors_of(expected.terms))
+        assert same(tensors_of(found.losses), tensors_of(expected.losses))
     assert same(tensors_of(again.state()), tensors_of(whole.state()))
 
 

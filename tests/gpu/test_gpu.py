@@ -11,7 +11,7 @@ from data.augmentation.apply import augment
 from data.augmentation.draws import Draws, draw
 from data.augmentation.normalisation import denormalise, normalise
 from data.options import DataAugmentation, RandomErasing
-from losses.distillation import TeacherOutput
+from losses.loss import TeacherOutput
 from models.network import build_network
 from models.options import ModelParams
 from tests.conftest import Script
@@ -65,8 +65,8 @@ def test_a_training_step_gives_the_losses_of_the_cpu() -> None:
     criterion = make_criterion(tri_loss_margin=0.3, tri_loss_on=("global", "parts", "concat"))
     on_cpu = criterion(network(images), labels)
     on_gpu = criterion(network.cuda()(images.cuda()), labels.cuda())
-    for name, loss in on_cpu.terms.items():
-        assert on_gpu.terms[name].item() == pytest.approx(loss.item(), rel=2e-2), name
+    for name, loss in on_cpu.losses.items():
+        assert on_gpu.losses[name].item() == pytest.approx(loss.item(), rel=2e-2), name
 
 
 def test_no_loss_and_no_head_waits_for_the_device() -> None:
@@ -88,10 +88,10 @@ def test_no_loss_and_no_head_waits_for_the_device() -> None:
         for step in range(2):  # the first one sets up libraries, which may wait
             torch.cuda.set_sync_debug_mode("error" if step else "default")
             losses.append(criterion(network(images, spectral=True), labels, step, teacher))
-            torch.stack([*losses[-1].terms.values()]).sum().backward()
+            torch.stack([*losses[-1].losses.values()]).sum().backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert all(torch.stack(list(each.terms.values())).isfinite().all() for each in losses)
+    assert all(torch.stack(list(each.losses.values())).isfinite().all() for each in losses)
 
 
 def test_the_scripts_train_and_evaluate_on_the_gpu(

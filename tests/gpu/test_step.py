@@ -7,7 +7,8 @@ import torch
 
 from engine.step import LossModule, Stepper
 from engine.train_batch import TrainBatch
-from losses.criterion import Losses, build_criterion
+from losses.criterion import build_criterion
+from losses.loss import Losses
 from models.network import build_network
 from tests.engine.test_step import IDENTITIES, LOSSES, MODEL, make_batch, network_of
 from utils.precision import BF16, FP16, FP32, Precision
@@ -37,7 +38,7 @@ def train(precision: Precision, mode: Literal["on", "graphs", "off"] = "off", st
         losses, finite, _ = stepper.gradients([on_gpu(step, precision)], step, spectral=False)
         stepper.update(finite)
         found += losses
-    return [sum(term.item() for term in losses.terms.values()) for losses in found]
+    return [sum(term.item() for term in losses.losses.values()) for losses in found]
 
 
 @pytest.mark.parametrize("precision", [FP32, BF16, FP16], ids=lambda precision: precision.name)
@@ -64,7 +65,7 @@ def test_no_step_waits_for_the_device(precision: Precision) -> None:
             stepper.update(finite)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert all(torch.stack(list(each.terms.values())).isfinite().all() for each in losses)
+    assert all(torch.stack(list(each.losses.values())).isfinite().all() for each in losses)
 
 
 @pytest.mark.parametrize("precision", [FP32, BF16, FP16], ids=lambda precision: precision.name)

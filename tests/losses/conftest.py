@@ -4,20 +4,15 @@ from typing import Any
 
 from losses.criterion import Criterion, build_criterion
 from losses.options import Distillation, LossOptions
-
-NOT_LOSS_OPTIONS = (
-    "random_drop_branches",
-    "update_max_loss_branch",
-    "embedding_dim",
-    "teacher_dim",
-    "seed",
-    "generated_share",
-    "lambda_consistency",
-)
+from models.options import ModelParams
 
 
 def make_criterion(**settings: Any) -> Criterion:
-    """Options of the losses by name; those of the distillation and the arguments of build_criterion beside them."""
-    given = {name: settings.pop(name) for name in NOT_LOSS_OPTIONS if name in settings}
-    taught = {name: settings.pop(name) for name in Distillation.model_fields if name in settings}
-    return build_criterion(LossOptions(**settings, distillation=Distillation(**taught)), **given)
+    """Options of the losses, of the distillation and of the updated stripes by name; arguments of build_criterion."""
+    arguments = {name: settings.pop(name) for name in ("sizes", "teacher_dim", "generated", "seed") if name in settings}
+    model, taught = (
+        {name: settings.pop(name) for name in options.model_fields if name in settings}
+        for options in (ModelParams, Distillation)
+    )
+    options = LossOptions(**settings, distillation=Distillation(**taught))
+    return build_criterion(options, ModelParams(**model), **arguments)

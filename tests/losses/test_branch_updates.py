@@ -6,14 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from losses.branch_updates import draw_updated_parts, hardest_part, leave_out
-from losses.criterion import Criterion, OfGenerated
-from losses.distillation import TeacherOutput
-from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores, SpectralOutput, concat_embeddings
+from losses.branch_updates import detach_branch, draw_updated_parts, hardest_part
+from losses.criterion import Criterion
+from losses.generated import GeneratedWeights
+from losses.loss import GeneratedOutput, TeacherOutput
+from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores, NetworkSizes, SpectralOutput, concat_embeddings
 from tests.losses.conftest import make_criterion
 
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
 NUM_PARTS = 4
+SIZES = NetworkSizes(5, {PARTS: (NUM_PARTS, 3), GLOBAL: (1, 3)})
 
 
 def exact_shares(num_parts: int, draws: int) -> dict[frozenset[int], float]:
@@ -108,8 +110,8 @@ class Stripes:
         return {what: grad.flatten(1).any(1).tolist() for what, grad in grads.items() if grad is not None}
 
 
-# For every term of the criterion: settings that have it, and the tensors its gradient reaches.
-TERMS: dict[str, tuple[dict[str, Any], set[str]]] = {
+# For every loss of the criterion: settings that have it, and the tensors its gradient reaches.
+LOSSES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "softmax_parts": ({"softmax_margin": 0.2}, {"logits", "scale"}),
     "softmax_parts_spectral": ({"softmax_margin": 0.2}, {"spectral logits", "spectral scale"}),
     "triplet_parts": ({"tri_loss_margin": "soft_margin", "tri_loss_on": ("parts",)}, {"features"}),
@@ -118,21 +120,21 @@ TERMS: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"features"},
     ),
     "distillation_logits": ({"lambda_logits": 1.0}, {"logits"}),
-    "distillation_embedding": ({"lambda_embedding": 1.0, "embedding_dim": 15, "teacher_dim": 15}, {"embeddings"}),
+    "distillation_embedding": ({"lambda_embedding": 1.0, "sizes": SIZES, "teacher_dim": 15}, {"embeddings"}),
 }
 
 
-@pytest.mark.parametrize("term", TERMS)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_no_loss_reaches_a_stripe_left_out_and_every_loss_keeps_its_value(
-    term: str, monkeypatch: pytest.MonkeyPatch
+    loss: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, reaches = TERMS[term]
+    settings, reaches = LOSSES[loss]
     keep = [False, True, False, True]
-    monkeypatch.setattr("losses.criterion.draw_updated_parts", lambda *_: torch.tensor(keep))
+    monkeypatch.setattr("losses.branch_updates.draw_updated_parts", lambda *_: torch.tensor(keep))
     all_updated, some_updated = Stripes(), Stripes()
-    complete = make_criterion(**settings)(all_updated.output, LABELS, teacher=all_updated.teacher).terms[term]
+    complete = make_criterion(**settings)(all_updated.output, LABELS, teacher=all_updated.teacher).losses[loss]
     criterion = make_criterion(**settings, random_drop_branches=2)
-    partial = criterion(some_updated.output, LABELS, teacher=some_updated.teacher).terms[term]
+    partial = criterion(some_updated.output, LABELS, teacher=some_updated.teacher).losses[loss]
     assert torch.equal(partial, complete)
     complete.backward()
     partial.backward()
@@ -144,29 +146,29 @@ def test_no_loss_reaches_a_stripe_left_out_and_every_loss_keeps_its_value(
         assert expected is not None
         assert actual is not None
         assert torch.equal(actual[keep], expected[keep])
-    if term.startswith("distillation"):
+    if loss.startswith("distillation"):
         assert some_updated.reached(GLOBAL) == {what: [True] for what in reaches}
 
 
-@pytest.mark.parametrize(("term", "reaches"), [
+@pytest.mark.parametrize(("loss", "reaches"), [
     ("outliers", {"logits"}), ("generated", {"logits", "scale"}), ("consistency", {"embeddings"}),
 ])  # fmt: skip
 def test_a_stripe_left_out_learns_nothing_from_generated_images_either(
-    term: str, reaches: set[str], monkeypatch: pytest.MonkeyPatch
+    loss: str, reaches: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep = [False, True, False, True]
-    monkeypatch.setattr("losses.criterion.draw_updated_parts", lambda *_: torch.tensor(keep))
+    monkeypatch.setattr("losses.branch_updates.draw_updated_parts", lambda *_: torch.tensor(keep))
     real, made = Stripes(), Stripes()
     with torch.no_grad():
         made.leaves(PARTS)["embeddings"].neg_()
-    settings: dict[str, Any] = {"softmax_margin": 0.2, "generated_share": 1.0, "lambda_consistency": 1.0}
-    labels, sources = (None, None) if term == "outliers" else (LABELS, torch.arange(6).flip(0))
+    settings: dict[str, Any] = {"softmax_margin": 0.2, "generated": GeneratedWeights(1.0, 1.0)}
+    labels, sources = (None, None) if loss == "outliers" else (LABELS, torch.arange(6).flip(0))
     found = make_criterion(**settings, random_drop_branches=2)(
-        real.output, LABELS, generated=OfGenerated(made.output, labels, sources)
-    ).terms[term]
+        real.output, LABELS, generated=GeneratedOutput(made.output, labels, sources)
+    ).losses[loss]
     complete = make_criterion(**settings)(
-        real.output, LABELS, generated=OfGenerated(made.output, labels, sources)
-    ).terms[term]
+        real.output, LABELS, generated=GeneratedOutput(made.output, labels, sources)
+    ).losses[loss]
     assert torch.equal(found, complete)
     found.backward()
     assert made.reached(PARTS) == dict.fromkeys(reaches, keep)
@@ -179,7 +181,7 @@ def test_a_stripe_left_out_learns_nothing_from_generated_images_either(
 def updated_stripes(criterion: Criterion, step: int) -> tuple[bool, ...]:
     """Which stripes a step updates; the global branch is updated always."""
     stripes = Stripes()
-    torch.stack([*criterion(stripes.output, LABELS, step).terms.values()]).sum().backward()
+    torch.stack([*criterion(stripes.output, LABELS, step).losses.values()]).sum().backward()
     kept = stripes.reached(PARTS)["logits"]
     assert stripes.reached(PARTS)["spectral logits"] == kept
     assert stripes.reached(GLOBAL) == {"logits": [True], "spectral logits": [True]}
@@ -215,11 +217,11 @@ def test_the_stripe_with_the_highest_classification_loss_is_the_one_updated(sett
         stripes = Stripes()
         with torch.no_grad():
             stripes.leaves(PARTS)["logits"][1] *= scale
-        make_criterion(update_max_loss_branch=True, **settings)(stripes.output, LABELS).terms[
+        make_criterion(update_max_loss_branch=True, **settings)(stripes.output, LABELS).losses[
             "softmax_parts"
         ].backward()
         losses = [
-            make_criterion(**settings)({PARTS: stripes.alone(part)}, LABELS).terms["softmax_parts"].item()
+            make_criterion(**settings)({PARTS: stripes.alone(part)}, LABELS).losses["softmax_parts"].item()
             for part in range(NUM_PARTS)
         ]
         kept = [loss == max(losses) for loss in losses]
@@ -230,7 +232,7 @@ def test_the_stripe_with_the_highest_classification_loss_is_the_one_updated(sett
 
 def test_a_branch_without_lengths_or_spectral_transform_stays_without() -> None:
     branch = BranchOutput(torch.ones(2, 1, 1), torch.ones(2, 1, 1), ClassScores(torch.ones(2, 1, 1), None))
-    kept = leave_out(branch, torch.tensor([True, False]))
+    kept = detach_branch(branch, torch.tensor([True, False]))
     assert kept.scores.scale is None
     assert kept.spectral is None
 

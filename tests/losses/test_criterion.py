@@ -2,18 +2,30 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from losses.criterion import Losses, OfGenerated, build_criterion
-from losses.distillation import TeacherOutput, embedding_distillation, logits_distillation
+from losses.criterion import build_criterion
+from losses.distillation import DistillationLoss, embedding_distillation, logits_distillation
+from losses.generated import GeneratedWeights
+from losses.loss import GeneratedOutput, Losses, OnFeatures, TeacherOutput
 from losses.options import Distillation, LossOptions
-from losses.softmax import softmax_loss, subtract_margin
-from losses.triplet import batch_hard, batch_weighted, triplet_loss, triplet_measures
-from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores, SpectralOutput, concat_embeddings, select_images
+from losses.softmax import SoftmaxLoss, softmax_loss, subtract_margin
+from losses.triplet import TripletLoss, batch_hard, batch_weighted, triplet_loss, triplet_metrics
+from models.outputs import (
+    GLOBAL,
+    PARTS,
+    BranchOutput,
+    ClassScores,
+    NetworkSizes,
+    SpectralOutput,
+    concat_embeddings,
+    select_images,
+)
 from tests.losses.conftest import make_criterion
 
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
+SIZES = NetworkSizes(5, {PARTS: (3, 4), GLOBAL: (1, 8)})
 EVERYTHING: dict[str, Any] = {
     "tri_loss_margin": 0.3,
     "tri_loss_on": ("global", "parts", "concat"),
@@ -22,7 +34,7 @@ EVERYTHING: dict[str, Any] = {
     "label_smoothing": 0.1,
     "lambda_logits": 0.5,
     "lambda_embedding": 0.25,
-    "embedding_dim": 20,
+    "sizes": SIZES,
     "teacher_dim": 7,
 }
 
@@ -55,12 +67,15 @@ def output() -> dict[str, BranchOutput]:
 
 
 def test_parts_are_summed_and_weighted(output: dict[str, BranchOutput]) -> None:
-    terms, measures = make_criterion(tri_loss_lambda_cls=0.5)(output, LABELS)
+    losses, metrics = make_criterion(tri_loss_lambda_cls=0.5)(output, LABELS)
     expected = 0.5 * sum(F.cross_entropy(logits, LABELS).item() for logits in output[PARTS].scores.logits)
-    assert set(terms) == {"softmax_parts", "softmax_global"}
-    assert measures == {}
-    assert terms["softmax_parts"].item() == pytest.approx(expected, rel=1e-6)
-    assert all(term.shape == () for term in terms.values())
+    assert set(losses) == {"softmax_parts", "softmax_global"}
+    right = [(part.argmax(1) == LABELS).float() for branch in output.values() for part in branch.scores.logits]
+    assert {name: value.item() for name, value in metrics.items()} == {
+        "accuracy": pytest.approx(torch.cat(right).mean().item())
+    }
+    assert losses["softmax_parts"].item() == pytest.approx(expected, rel=1e-6)
+    assert all(loss.shape == () for loss in losses.values())
 
 
 def test_the_spectral_transform_is_supervised_like_the_embeddings() -> None:
@@ -68,23 +83,24 @@ def test_the_spectral_transform_is_supervised_like_the_embeddings() -> None:
     criterion = make_criterion(
         tri_loss_lambda_cls=0.5, label_smoothing=0.1, softmax_margin=(0.1, 0.3), softmax_margin_step=10, focal_gamma=2.0
     )
-    terms, measures = criterion(output, LABELS, step=10)
-    assert set(terms) == {"softmax_parts", "softmax_parts_spectral", "softmax_global", "softmax_global_spectral"}
+    losses, metrics = criterion(output, LABELS, step=10)
+    assert set(losses) == {"softmax_parts", "softmax_parts_spectral", "softmax_global", "softmax_global_spectral"}
     for name, branch in output.items():
         assert branch.spectral is not None
-        for term, scores in ((name, branch.scores), (f"{name}_spectral", branch.spectral.scores)):
-            losses = softmax_loss(subtract_margin(scores, LABELS, 0.3), LABELS, 0.1, 2.0)
-            expected = 0.5 * sum(part.mean().item() for part in losses)
-            assert terms[f"softmax_{term}"].item() == pytest.approx(expected, rel=1e-6)
-    assert {name: value.item() for name, value in measures.items()} == pytest.approx(
+        for loss, scores in ((name, branch.scores), (f"{name}_spectral", branch.spectral.scores)):
+            classified = softmax_loss(subtract_margin(scores, LABELS, 0.3), LABELS, 0.1, 2.0)
+            expected = 0.5 * sum(part.mean().item() for part in classified)
+            assert losses[f"softmax_{loss}"].item() == pytest.approx(expected, rel=1e-6)
+    assert "accuracy" in metrics
+    assert {name: value.item() for name, value in metrics.items() if name != "accuracy"} == pytest.approx(
         {"spectral_parts_diagonal": 0.6, "spectral_global_diagonal": 0.7}
     )
-    assert not any(value.requires_grad for value in measures.values())
+    assert not any(value.requires_grad for value in metrics.values())
 
 
 def test_the_margin_follows_the_step(output: dict[str, BranchOutput]) -> None:
     criterion = make_criterion(softmax_margin=(0.0, 0.4), softmax_margin_step=3)
-    losses = [criterion(output, LABELS, step).terms["softmax_parts"].item() for step in (0, 2, 3, 99)]
+    losses = [criterion(output, LABELS, step).losses["softmax_parts"].item() for step in (0, 2, 3, 99)]
     lowered = softmax_loss(subtract_margin(output[PARTS].scores, LABELS, 0.4), LABELS).mean(1).sum().item()
     plain = softmax_loss(output[PARTS].scores.logits, LABELS).mean(1).sum().item()
     assert losses == pytest.approx([plain, plain, lowered, lowered], rel=1e-6)
@@ -101,71 +117,72 @@ def test_each_choice_of_triplet_compares_its_own_features(
         tri_loss_on=("global", "parts", "concat"),
         tri_loss_adaptive_weight=adaptive_weight,
     )
-    terms, measures = criterion(output, LABELS)
+    losses, metrics = criterion(output, LABELS)
     find = batch_weighted if adaptive_weight else batch_hard
     parts = output[PARTS].features
     concat = torch.cat(list(parts), dim=1)[None]
     expected = {}
     for name, features in (("global", output[GLOBAL].features), ("parts", parts), ("concat", concat)):
         triplets = find(features, LABELS)
-        assert terms[f"triplet_{name}"].item() == pytest.approx(2.0 * triplet_loss(triplets, 0.3).mean().item())
-        expected |= {f"triplet_{name}_{what}": value.item() for what, value in triplet_measures(triplets, 0.3).items()}
-    assert {name: value.item() for name, value in measures.items()} == pytest.approx(expected, rel=1e-5)
+        assert losses[f"triplet_{name}"].item() == pytest.approx(2.0 * triplet_loss(triplets, 0.3).mean().item())
+        expected |= {f"triplet_{name}_{what}": value.item() for what, value in triplet_metrics(triplets, 0.3).items()}
+    assert {name: value.item() for name, value in metrics.items() if name != "accuracy"} == pytest.approx(
+        expected, rel=1e-5
+    )
     assert {"triplet_parts_correct", "triplet_parts_active", "triplet_parts_positive", "triplet_parts_negative"} < set(
-        measures
+        metrics
     )
 
 
 @pytest.mark.parametrize("name", ["global", "parts", "concat"])
 def test_a_triplet_reaches_only_the_branch_it_is_on(output: dict[str, BranchOutput], name: str) -> None:
-    terms, _ = make_criterion(tri_loss_lambda_cls=0.0, tri_loss_margin=0.3, tri_loss_on=(name,))(output, LABELS)  # pyright: ignore[reportArgumentType]
-    assert set(terms) == {f"triplet_{name}"}
-    terms[f"triplet_{name}"].backward()
+    losses, _ = make_criterion(tri_loss_lambda_cls=0.0, tri_loss_margin=0.3, tri_loss_on=(name,))(output, LABELS)  # pyright: ignore[reportArgumentType]
+    assert set(losses) == {f"triplet_{name}"}
+    losses[f"triplet_{name}"].backward()
     reached = {branch for branch, values in output.items() if values.features.grad is not None}
     assert reached == {GLOBAL if name == "global" else PARTS}
     assert all(values.scores.logits.grad is None for values in output.values())
 
 
 def test_every_part_of_every_branch_learns_the_teachers_classes(output: dict[str, BranchOutput]) -> None:
-    terms, _ = make_criterion(lambda_logits=0.5, temperature=3.0)(output, LABELS, teacher=draw_teacher())
-    assert set(terms) == {"softmax_parts", "softmax_global", "distillation_logits"}
+    losses, _ = make_criterion(lambda_logits=0.5, temperature=3.0)(output, LABELS, teacher=draw_teacher())
+    assert set(losses) == {"softmax_parts", "softmax_global", "distillation_logits"}
     expected = 0.0
     for branch in output.values():
         for part in branch.scores.logits:
             expected += 0.5 * logits_distillation(part[None], draw_teacher().logits, 3.0).mean().item()
-    assert terms["distillation_logits"].item() == pytest.approx(expected, rel=1e-5)
+    assert losses["distillation_logits"].item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_whole_embedding_learns_the_teachers(output: dict[str, BranchOutput]) -> None:
     teacher = draw_teacher(20)
-    criterion = make_criterion(lambda_embedding=0.25, embedding_dim=20, teacher_dim=20)
+    criterion = make_criterion(lambda_embedding=0.25, sizes=SIZES, teacher_dim=20)
     assert list(criterion.parameters()) == []
     whole = torch.cat([*output[PARTS].embeddings, *output[GLOBAL].embeddings], dim=1)
     expected = 0.25 * embedding_distillation(whole, teacher.embeddings).mean().item()
-    terms, _ = criterion(output, LABELS, teacher=teacher)
-    assert terms["distillation_embedding"].item() == pytest.approx(expected, rel=1e-5)
+    losses, _ = criterion(output, LABELS, teacher=teacher)
+    assert losses["distillation_embedding"].item() == pytest.approx(expected, rel=1e-5)
     same = TeacherOutput(whole.detach(), teacher.logits)
-    assert criterion(output, LABELS, teacher=same).terms["distillation_embedding"].item() == 0.0
+    assert criterion(output, LABELS, teacher=same).losses["distillation_embedding"].item() == 0.0
 
 
 def test_embeddings_of_another_size_are_compared_through_a_projection_that_trains(
     output: dict[str, BranchOutput],
 ) -> None:
     torch.manual_seed(0)
-    criterion = make_criterion(tri_loss_lambda_cls=0.0, lambda_embedding=1.0, embedding_dim=20, teacher_dim=7)
+    criterion = make_criterion(tri_loss_lambda_cls=0.0, lambda_embedding=1.0, sizes=SIZES, teacher_dim=7)
     assert [(name, tuple(weight.shape)) for name, weight in criterion.named_parameters()] == [
         ("distillation.projection.weight", (7, 20))
     ]
-    assert criterion.distillation is not None
-    projection = criterion.distillation.projection
-    assert projection is not None
+    projection = criterion.get_submodule("distillation.projection")
+    assert isinstance(projection, nn.Linear)
     whole = torch.cat([*output[PARTS].embeddings, *output[GLOBAL].embeddings], dim=1)
     expected = embedding_distillation(whole @ projection.weight.T, draw_teacher().embeddings).mean().item()
     optimizer = torch.optim.SGD(criterion.parameters(), lr=1.0)
     losses = []
     for _ in range(50):
         optimizer.zero_grad()
-        loss = criterion(output, LABELS, teacher=draw_teacher()).terms["distillation_embedding"]
+        loss = criterion(output, LABELS, teacher=draw_teacher()).losses["distillation_embedding"]
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
@@ -187,12 +204,12 @@ def test_half_precision_gives_the_single_precision_losses(dtype: torch.dtype, ad
     criterion = make_criterion(**EVERYTHING, tri_loss_adaptive_weight=adaptive_weight)
     teacher = TeacherOutput(*(values.to(dtype) for values in draw_teacher()))
     half: Losses = criterion(draw_output(dtype=dtype), LABELS, teacher=teacher)
-    for name, value in {**half.terms, **half.measures}.items():
+    for name, value in {**half.losses, **half.metrics}.items():
         assert value.dtype == torch.float32, name
         assert value.isfinite(), name
     single = criterion(draw_output(), LABELS, teacher=draw_teacher())
-    for name, value in single.terms.items():
-        assert half.terms[name].item() == pytest.approx(value.item(), rel=0.05), name
+    for name, value in single.losses.items():
+        assert half.losses[name].item() == pytest.approx(value.item(), rel=0.05), name
 
 
 def test_every_gradient_is_finite_where_all_images_are_alike() -> None:
@@ -204,8 +221,10 @@ def test_every_gradient_is_finite_where_all_images_are_alike() -> None:
         )
         for name, parts in ((PARTS, 3), (GLOBAL, 1))
     }
-    criterion = make_criterion(**{**EVERYTHING, "embedding_dim": 16}, tri_loss_adaptive_weight=True)
-    torch.stack([*criterion(ones, LABELS, teacher=draw_teacher()).terms.values()]).sum().backward()
+    criterion = make_criterion(
+        **{**EVERYTHING, "sizes": NetworkSizes(5, {PARTS: (3, 4), GLOBAL: (1, 4)})}, tri_loss_adaptive_weight=True
+    )
+    torch.stack([*criterion(ones, LABELS, teacher=draw_teacher()).losses.values()]).sum().backward()
     for branch in ones.values():
         for values in (branch.features, branch.embeddings, branch.scores.logits):
             assert values.grad is not None
@@ -213,8 +232,8 @@ def test_every_gradient_is_finite_where_all_images_are_alike() -> None:
 
 
 def test_margin_zero_means_no_triplet() -> None:
-    assert make_criterion().triplet is None
-    assert make_criterion(tri_loss_margin=0.3, tri_loss_lambda_tri=0.0).triplet is None
+    assert "triplet" not in make_criterion()
+    assert "triplet" not in make_criterion(tri_loss_margin=0.3, tri_loss_lambda_tri=0.0)
 
 
 def test_options_reach_the_losses() -> None:
@@ -231,23 +250,28 @@ def test_options_reach_the_losses() -> None:
         label_smoothing=0.1,
         distillation=Distillation(teacher="t.pth", lambda_logits=0.3, lambda_embedding=0.4, temperature=5.0),
     )
-    built = build_criterion(options, random_drop_branches=6, embedding_dim=20, teacher_dim=7, seed=9)
-    softmax, triplet, distillation = built.classification, built.triplet, built.distillation
-    assert softmax is not None
+    criterion = build_criterion(options, sizes=SIZES, teacher_dim=7)
+    assert [*criterion] == ["batch_metrics", "softmax", "triplet", "distillation"]
+    softmax, triplets, distillation = (
+        criterion.get_submodule("softmax.loss"),
+        criterion["triplet"],
+        criterion["distillation"],
+    )
+    assert isinstance(softmax, SoftmaxLoss)
     assert (softmax.weight, softmax.margin, softmax.margin_step) == (3.0, (0.1, 0.2), 7)
     assert (softmax.focal_gamma, softmax.label_smoothing) == (1.5, 0.1)
-    assert triplet is not None
-    assert (triplet.weight, triplet.margin, triplet.find) == (2.0, "soft_margin", batch_weighted)
-    assert distillation is not None
+    assert isinstance(triplets, OnFeatures)
+    assert (triplets.features, triplets.gather) == (("parts",), True)
+    triplet = triplets.losses["parts"]
+    assert isinstance(triplet, TripletLoss)
+    assert (triplet.weight, triplet.margin, triplet.mine) == (2.0, "soft_margin", batch_weighted)
+    assert isinstance(distillation, DistillationLoss)
     assert (distillation.lambda_logits, distillation.lambda_embedding, distillation.temperature) == (0.3, 0.4, 5.0)
     assert distillation.projection is not None
     assert distillation.projection.weight.shape == (7, 20)
-    assert (built.triplet_on, built.random_drop_branches, built.update_max_loss_branch) == (("parts",), 6, False)
-    assert (built.gather_embeddings, built.seed) == (True, 9)
-    assert build_criterion(options, update_max_loss_branch=True).update_max_loss_branch
 
 
-def parted(num_real: int) -> tuple[dict[str, BranchOutput], dict[str, BranchOutput], dict[str, BranchOutput]]:
+def sliced(num_real: int) -> tuple[dict[str, BranchOutput], dict[str, BranchOutput], dict[str, BranchOutput]]:
     """Six images of a network, of which the last were generated: all, the real ones and the generated ones."""
     output = draw_output(spectral=False)
     return output, select_images(output, slice(num_real)), select_images(output, slice(num_real, None))
@@ -255,34 +279,34 @@ def parted(num_real: int) -> tuple[dict[str, BranchOutput], dict[str, BranchOutp
 
 @pytest.mark.parametrize("share", [0.5, 2.0])
 def test_generated_images_of_nobody_add_a_term_and_change_no_other(share: float) -> None:
-    _, real, made = parted(4)
+    _, real, made = sliced(4)
     settings: dict[str, Any] = {"tri_loss_margin": 0.3, "tri_loss_on": ("global", "parts"), "tri_loss_lambda_cls": 0.5}
     plain = make_criterion(**settings)(real, LABELS[:4])
-    terms, measures = make_criterion(**settings, generated_share=share)(
-        real, LABELS[:4], generated=OfGenerated(made, None, None)
+    losses, metrics = make_criterion(**settings, generated=GeneratedWeights(share))(
+        real, LABELS[:4], generated=GeneratedOutput(made, None, None)
     )
     logits = [part for branch in made.values() for part in branch.scores.logits]
     expected = 0.5 * share * sum(-F.log_softmax(part, dim=1).mean().item() for part in logits)
-    assert terms.pop("outliers").item() == pytest.approx(expected, rel=1e-5)
-    assert {name: term.item() for name, term in terms.items()} == {name: t.item() for name, t in plain.terms.items()}
-    assert {name: value.item() for name, value in measures.items()} == {n: v.item() for n, v in plain.measures.items()}
+    assert losses.pop("outliers").item() == pytest.approx(expected, rel=1e-5)
+    assert {name: loss.item() for name, loss in losses.items()} == {name: t.item() for name, t in plain.losses.items()}
+    assert {name: value.item() for name, value in metrics.items()} == {n: v.item() for n, v in plain.metrics.items()}
 
 
 def test_generated_images_of_somebody_are_classified_and_compared_to_their_sources() -> None:
-    output, real, made = parted(4)
+    output, real, made = sliced(4)
     sources, labels = torch.tensor([3, 0]), LABELS[[3, 0]]
-    criterion = make_criterion(generated_share=0.5, lambda_consistency=0.25, softmax_margin=0.2, label_smoothing=0.1)
-    terms, _ = criterion(real, LABELS[:4], generated=OfGenerated(made, labels, sources))
-    assert set(terms) == {"softmax_parts", "softmax_global", "generated", "consistency"}
+    criterion = make_criterion(generated=GeneratedWeights(0.5, 0.25), softmax_margin=0.2, label_smoothing=0.1)
+    losses, _ = criterion(real, LABELS[:4], generated=GeneratedOutput(made, labels, sources))
+    assert set(losses) == {"softmax_parts", "softmax_global", "generated", "consistency"}
     expected = 0.0
     for branch in made.values():
-        losses = softmax_loss(subtract_margin(branch.scores, labels, 0.2), labels, 0.1)
-        expected += 0.5 * losses.mean(1).sum().item()
-    assert terms["generated"].item() == pytest.approx(expected, rel=1e-5)
+        classified = softmax_loss(subtract_margin(branch.scores, labels, 0.2), labels, 0.1)
+        expected += 0.5 * classified.mean(1).sum().item()
+    assert losses["generated"].item() == pytest.approx(expected, rel=1e-5)
     embeddings = concat_embeddings(output).detach()
     cosines = F.cosine_similarity(embeddings[4:], embeddings[sources])
-    assert terms["consistency"].item() == pytest.approx(0.5 * 0.25 * (1 - cosines).mean().item(), rel=1e-5)
-    terms["consistency"].backward()
+    assert losses["consistency"].item() == pytest.approx(0.5 * 0.25 * (1 - cosines).mean().item(), rel=1e-5)
+    losses["consistency"].backward()
     for branch in output.values():
         assert branch.embeddings.grad is not None
         assert not branch.embeddings.grad[:, :4].any()
@@ -290,16 +314,16 @@ def test_generated_images_of_somebody_are_classified_and_compared_to_their_sourc
 
 
 def test_generated_images_may_be_missing_from_a_step_but_not_their_loss() -> None:
-    _, real, made = parted(4)
-    assert "outliers" not in make_criterion(generated_share=0.5)(real, LABELS[:4]).terms
-    assert make_criterion().generated is None
-    assert make_criterion(generated_share=0.5, tri_loss_lambda_cls=0.0).generated is None
+    _, real, made = sliced(4)
+    assert "outliers" not in make_criterion(generated=GeneratedWeights(0.5))(real, LABELS[:4]).losses
+    assert "generated" not in make_criterion()
+    assert "generated" not in make_criterion(generated=GeneratedWeights(0.5), tri_loss_lambda_cls=0.0)
     with pytest.raises(ValueError, match="generated images, but no loss for them"):
-        make_criterion()(real, LABELS[:4], generated=OfGenerated(made, None, None))
+        make_criterion()(real, LABELS[:4], generated=GeneratedOutput(made, None, None))
 
 
-def test_an_output_is_parted_image_by_image() -> None:
-    output, real, made = parted(4)
+def test_an_output_is_sliced_by_image() -> None:
+    output, real, made = sliced(4)
     for name, branch in output.items():
         for field, parts in (("features", (real, made)), ("embeddings", (real, made))):
             whole = torch.cat([getattr(part[name], field) for part in parts], dim=1)

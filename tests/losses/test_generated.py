@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from losses.generated import GeneratedLoss, consistency_loss, outlier_loss
+from losses.generated import GeneratedLoss, GeneratedWeights, consistency_loss, outlier_loss
+from losses.loss import GeneratedOutput, LossInputs
 from losses.softmax import SoftmaxLoss, softmax_loss
 from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores
 
@@ -25,6 +26,26 @@ def make_branch(parts: int, size: int, seed: int) -> BranchOutput:
 def make_output() -> dict[str, BranchOutput]:
     """Three stripes of 2 numbers and a global feature of 5: a whole embedding of 11."""
     return {PARTS: make_branch(3, 2, 1), GLOBAL: make_branch(1, 5, 2)}
+
+
+def losses_of(
+    classification: SoftmaxLoss,
+    weights: tuple[float, float],
+    output: dict[str, BranchOutput],
+    labels: Tensor | None,
+    sources: Tensor | None = None,
+    step: int = 0,
+) -> dict[str, Tensor]:
+    """Losses of generated images by share and lambda_consistency; `sources` (4, 11) are the real images' embeddings."""
+    real = make_output()
+    if sources is not None:
+        parts, whole = sources[:, :6].view(4, 3, 2).transpose(0, 1), sources[None, :, 6:]
+        real = {PARTS: real[PARTS]._replace(embeddings=parts), GLOBAL: real[GLOBAL]._replace(embeddings=whole)}
+    generated = GeneratedOutput(output, labels, None if sources is None else torch.arange(4))
+    loss = GeneratedLoss(classification, GeneratedWeights(*weights))
+    losses, metrics = loss(LossInputs(real, LABELS, step, None, generated))
+    assert metrics == {}
+    return losses
 
 
 def reference_outlier(logits: list[float]) -> float:
@@ -112,23 +133,25 @@ def test_embeddings_and_sources_must_have_one_shape() -> None:
         consistency_loss(torch.zeros(4, 5), torch.zeros(1, 5))
 
 
-@pytest.mark.parametrize("weight", [1.0, 0.25])
-def test_images_of_nobody_are_outliers_to_every_part_of_every_branch(weight: float) -> None:
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_images_of_nobody_are_outliers_to_every_part_of_every_branch(share: float) -> None:
     output = make_output()
-    terms = GeneratedLoss(SoftmaxLoss(), weight, 1.0)(output, None, None, 0)
+    losses = losses_of(SoftmaxLoss(), (share, 1.0), output, None)
     expected = 0.0
     for branch in output.values():
         for part in branch.scores.logits:
             expected += math.fsum(reference_outlier(image.tolist()) for image in part) / 4
-    assert terms.keys() == {"outliers"}
-    assert terms["outliers"].shape == ()
-    assert terms["outliers"].item() == pytest.approx(weight * expected, rel=1e-5)
+    assert losses.keys() == {"outliers"}
+    assert losses["outliers"].shape == ()
+    assert losses["outliers"].item() == pytest.approx(share * expected, rel=1e-5)
+    half = losses_of(SoftmaxLoss(0.5), (share, 1.0), output, None)["outliers"]
+    assert half.item() == pytest.approx(0.5 * share * expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("weight", [1.0, 0.25])
-def test_images_of_an_identity_are_classified_and_follow_their_sources(weight: float) -> None:
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_images_of_an_identity_are_classified_and_follow_their_sources(share: float) -> None:
     output, sources = make_output(), draw(4, 11, seed=9)
-    terms = GeneratedLoss(SoftmaxLoss(0.5, label_smoothing=0.1), weight, 2.0)(output, LABELS, sources, 0)
+    losses = losses_of(SoftmaxLoss(0.5, label_smoothing=0.1), (share, 2.0), output, LABELS, sources)
     classified = 0.0
     for branch in output.values():
         for part in softmax_loss(branch.scores.logits, LABELS, 0.1):
@@ -138,51 +161,40 @@ def test_images_of_an_identity_are_classified_and_follow_their_sources(weight: f
         row = [value for stripe in output[PARTS].embeddings for value in stripe[image].tolist()]
         row += output[GLOBAL].embeddings[0, image].tolist()
         distances.append(1 - reference_cosine(row, sources[image].tolist()))
-    expected = {"generated": weight * classified, "consistency": weight * 2.0 * math.fsum(distances) / 4}
-    assert all(term.shape == () for term in terms.values())
-    assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-5)
+    expected = {"generated": share * classified, "consistency": share * 2.0 * math.fsum(distances) / 4}
+    assert all(loss.shape == () for loss in losses.values())
+    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_margin_of_the_step_holds_for_generated_images_too() -> None:
-    loss = GeneratedLoss(SoftmaxLoss(margin=(0.0, 0.4), margin_step=10), 1.0, 0.0)
-    without, later = (loss(make_output(), LABELS, None, step)["generated"] for step in (0, 10))
-    assert without.item() == pytest.approx(
-        GeneratedLoss(SoftmaxLoss(), 1.0, 0.0)(make_output(), LABELS, None, 0)["generated"].item()
-    )
+    margins = SoftmaxLoss(margin=(0.0, 0.4), margin_step=10)
+    without, later = (losses_of(margins, (1.0, 0.0), make_output(), LABELS, step=step)["generated"] for step in (0, 10))
+    plain = losses_of(SoftmaxLoss(), (1.0, 0.0), make_output(), LABELS)["generated"]
+    assert without.item() == pytest.approx(plain.item())
     assert later > without
 
 
-def test_outliers_have_the_weight_of_the_classification() -> None:
-    half, whole = (GeneratedLoss(SoftmaxLoss(weight), 0.25, 0.0) for weight in (0.5, 1.0))
-    output = make_output()
-    torch.testing.assert_close(2 * half(output, None, None, 0)["outliers"], whole(output, None, None, 0)["outliers"])
-
-
-def test_what_is_off_is_no_term() -> None:
+def test_consistency_needs_sources_and_a_weight() -> None:
     output, sources = make_output(), draw(4, 11)
-    both = {"generated", "consistency"}
-    assert GeneratedLoss(SoftmaxLoss(), 1.0, 1.0)(output, LABELS, sources, 0).keys() == both
-    assert GeneratedLoss(SoftmaxLoss(), 1.0, 1.0)(output, LABELS, None, 0).keys() == {"generated"}
-    assert GeneratedLoss(SoftmaxLoss(), 1.0, 0.0)(output, LABELS, sources, 0).keys() == {"generated"}
+    assert losses_of(SoftmaxLoss(), (1.0, 1.0), output, LABELS, sources).keys() == {"generated", "consistency"}
+    assert losses_of(SoftmaxLoss(), (1.0, 1.0), output, LABELS).keys() == {"generated"}
+    assert losses_of(SoftmaxLoss(), (1.0, 0.0), output, LABELS, sources).keys() == {"generated"}
 
 
 def test_weighted_by_its_share_a_generated_image_counts_as_much_as_a_real_one() -> None:
     """8 real and 4 generated images: each adds an eighth of its own loss."""
-    weight = 4 / 8
     logits = draw(1, 12, 6).requires_grad_()
     labels = torch.arange(12) % 6
     embeddings = torch.zeros(1, 4, 5)
     generated = {GLOBAL: BranchOutput(embeddings, embeddings, ClassScores(logits[:, 8:], None))}
     real = SoftmaxLoss()(ClassScores(logits[:, :8], None), labels[:8], 0).sum()
-    total = real + GeneratedLoss(SoftmaxLoss(), weight, 0.0)(generated, labels[8:], None, 0)["generated"]
+    total = real + losses_of(SoftmaxLoss(), (4 / 8, 0.0), generated, labels[8:])["generated"]
     assert total.item() == pytest.approx(softmax_loss(logits, labels).sum().item() / 8, rel=1e-6)
 
 
 def test_labels_and_sources_must_be_those_of_the_images() -> None:
-    loss, output = GeneratedLoss(SoftmaxLoss(), 1.0, 1.0), make_output()
+    output = make_output()
     with pytest.raises(ValueError, match=r"4 generated images need as many labels, got \(3,\)"):
-        loss(output, LABELS[:3], None, 0)
-    with pytest.raises(ValueError, match=r"one shape, got \(4, 11\) and \(4, 7\)"):
-        loss(output, LABELS, draw(4, 7), 0)
-    with pytest.raises(ValueError, match="take no sources"):
-        loss(output, None, draw(4, 11), 0)
+        losses_of(SoftmaxLoss(), (1.0, 1.0), output, LABELS[:3])
+    with pytest.raises(ValueError, match="cannot have sources"):
+        losses_of(SoftmaxLoss(), (1.0, 1.0), output, None, draw(4, 11))

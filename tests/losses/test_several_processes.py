@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from losses.criterion import Criterion
-from losses.distillation import TeacherOutput
-from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores
+from losses.loss import TeacherOutput
+from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores, NetworkSizes
 from tests.losses.conftest import make_criterion
 from tests.processes import run_in_processes
 from utils.distributed import this_process
@@ -28,7 +28,7 @@ OTHERS: dict[str, Any] = {
     "focal_gamma": 2.0,
     "lambda_logits": 0.5,
     "lambda_embedding": 0.25,
-    "embedding_dim": (NUM_PARTS + 1) * DIM,
+    "sizes": NetworkSizes(CLASSES, {PARTS: (NUM_PARTS, DIM), GLOBAL: (1, DIM)}),
     "teacher_dim": (NUM_PARTS + 1) * DIM,
 }
 
@@ -36,8 +36,8 @@ OTHERS: dict[str, Any] = {
 class Seen(NamedTuple):
     """What a criterion gave for some images."""
 
-    terms: dict[str, float]
-    measures: dict[str, float]
+    losses: dict[str, float]
+    metrics: dict[str, float]
     gradients: dict[str, Tensor]
     """Of each leaf, (P, B, ...)."""
 
@@ -65,11 +65,11 @@ def look(criterion: Criterion, where: slice, step: int) -> Seen:
         torch.randn(len(LABELS), (NUM_PARTS + 1) * DIM, generator=generator)[where],
         torch.randn(len(LABELS), CLASSES, generator=generator)[where],
     )
-    terms, measures = criterion(output, LABELS[where], step, taught)
-    torch.stack(list(terms.values())).sum().backward()
+    losses, metrics = criterion(output, LABELS[where], step, taught)
+    torch.stack(list(losses.values())).sum().backward()
     return Seen(
-        {name: term.item() for name, term in terms.items()},
-        {name: measure.item() for name, measure in measures.items()},
+        {name: loss.item() for name, loss in losses.items()},
+        {name: measure.item() for name, measure in metrics.items()},
         {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None},
     )
 
@@ -97,12 +97,15 @@ def test_losses_and_gradients_are_those_of_one_process_with_the_whole_batch(
     for step in range(STEPS):
         whole = look(make(name, gather=False), slice(None), step)
         seen = [every[name][step] for every, _ in results]
-        for term, value in whole.terms.items():
-            own = [each.terms[term] for each in seen]
-            assert sum(own) / WORLD == pytest.approx(value, rel=1e-9), term
-            if term.startswith("triplet"):
-                assert own == [pytest.approx(value, rel=1e-9)] * WORLD, term
-        assert all(each.measures == pytest.approx(whole.measures, rel=1e-6) for each in seen)
+        for loss, value in whole.losses.items():
+            own = [each.losses[loss] for each in seen]
+            assert sum(own) / WORLD == pytest.approx(value, rel=1e-9), loss
+            if loss.startswith("triplet"):
+                assert own == [pytest.approx(value, rel=1e-9)] * WORLD, loss
+        assert sum(each.metrics.pop("accuracy") for each in seen) / WORLD == pytest.approx(
+            whole.metrics.pop("accuracy")
+        )
+        assert all(each.metrics == pytest.approx(whole.metrics, rel=1e-6) for each in seen)
         for leaf, gradient in whole.gradients.items():
             # Of the mean over the processes, as each row is in one process only.
             found = torch.cat([each.gradients[leaf] for each in seen], dim=1) / WORLD
@@ -117,6 +120,6 @@ def test_without_gathering_each_process_forms_triplets_of_its_own(
 ) -> None:
     for rank, (_, seen) in enumerate(results):
         alone = look(make("batch hard", gather=False), slice(4 * rank, 4 * rank + 4), 0)
-        assert seen.terms == alone.terms
-        assert seen.measures == alone.measures
-    assert len({seen.terms["triplet_global"] for _, seen in results}) == WORLD
+        assert seen.losses == alone.losses
+        assert seen.metrics == alone.metrics
+    assert len({seen.losses["triplet_global"] for _, seen in results}) == WORLD

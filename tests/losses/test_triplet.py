@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from losses.triplet import Triplets, batch_hard, batch_weighted, triplet_loss, triplet_measures
+from losses.triplet import Triplets, batch_hard, batch_weighted, triplet_loss, triplet_metrics
 
 BATCHES = [
     [0, 0, 1, 1, 2, 2],
@@ -145,7 +145,7 @@ def test_is_computed_in_single_precision_whatever_the_features_are(mine: Mine, d
 def test_measures_equal_a_count_by_hand(margin: float | Literal["soft_margin"]) -> None:
     positive = torch.tensor([[1.0, 2.0, 3.0, 1.0], [0.5, 0.5, 4.0, 0.0]], requires_grad=True)
     negative = torch.tensor([[1.1, 2.0, 2.0, 9.0], [1.0, 0.8, math.inf, 0.3]], requires_grad=True)
-    measures = triplet_measures(Triplets(positive, negative), margin)
+    metrics = triplet_metrics(Triplets(positive, negative), margin)
     correct = active = near = 0
     distances = []
     for ap, an in zip(positive.flatten().tolist(), negative.flatten().tolist(), strict=True):
@@ -157,11 +157,11 @@ def test_measures_equal_a_count_by_hand(margin: float | Literal["soft_margin"]) 
     expected = {"correct": correct / 8, "positive": near / 8, "negative": sum(distances) / 7}
     if margin != "soft_margin":
         expected["active"] = active / 8
-    assert {name: value.item() for name, value in measures.items()} == pytest.approx(expected)
-    assert all(value.shape == () and not value.requires_grad for value in measures.values())
+    assert {name: value.item() for name, value in metrics.items()} == pytest.approx(expected)
+    assert all(value.shape == () and not value.requires_grad for value in metrics.values())
 
 
 def test_measures_are_finite_where_no_anchor_has_a_negative() -> None:
-    measures = triplet_measures(batch_hard(torch.randn(1, 3, 2), torch.zeros(3, dtype=torch.int64)), 0.3)
-    assert measures["negative"].item() == 0.0
-    assert (measures["correct"].item(), measures["active"].item()) == (1.0, 0.0)
+    metrics = triplet_metrics(batch_hard(torch.randn(1, 3, 2), torch.zeros(3, dtype=torch.int64)), 0.3)
+    assert metrics["negative"].item() == 0.0
+    assert (metrics["correct"].item(), metrics["active"].item()) == (1.0, 0.0)

@@ -152,7 +152,7 @@ class Step(nn.Module):
         )
 
     def forward(self, images: Tensor, labels: Tensor, step: int) -> Tensor:
-        return torch.stack([*self.criterion(self.network(images), labels, step).terms.values()]).sum()
+        return torch.stack([*self.criterion(self.network(images), labels, step).losses.values()]).sum()
 
 
 class Trained(NamedTuple):

@@ -14,7 +14,7 @@ from config.params import Params
 from engine.optim import build_optimizer
 from evaluate.core.plugins import plugin_options
 from losses.criterion import build_criterion
-from losses.distillation import TeacherOutput
+from losses.loss import TeacherOutput
 from models.network import build_network
 from tests.conftest import ROOT
 
@@ -80,11 +80,7 @@ def test_a_recipe_takes_a_training_step(path: Path) -> None:
     model, sampling = params.model_params, params.batch_sampling_params
     network = build_network(model, NUM_CLASSES)
     criterion = build_criterion(
-        params,
-        random_drop_branches=model.random_drop_branches,
-        update_max_loss_branch=model.update_max_loss_branch,
-        embedding_dim=network.embedding_dim,
-        teacher_dim=TEACHER_DIM if params.distillation.teacher else 0,
+        params, model, sizes=network.sizes, teacher_dim=TEACHER_DIM if params.distillation.teacher else 0
     )
     optimizer = build_optimizer(params, network, criterion)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -95,11 +91,11 @@ def test_a_recipe_takes_a_training_step(path: Path) -> None:
 
     output = network.train()(images, spectral=model.spectral_trans > 0)
     losses = criterion(output, labels, teacher=teacher if params.distillation.teacher else None)
-    torch.stack(list(losses.terms.values())).sum().backward()
+    torch.stack(list(losses.losses.values())).sum().backward()
     optimizer.step()
 
-    assert set(losses.terms) == expected_terms(params)
-    assert all(term.isfinite() and term > 0 for term in losses.terms.values())
+    assert set(losses.losses) == expected_terms(params)
+    assert all(term.isfinite() and term > 0 for term in losses.losses.values())
     # Neither zero nor NaN nor infinite.
     assert all(p.grad is not None and 0 < p.grad.norm() < torch.inf for p in trained)
     assert all(0 < (p.detach() - old).norm() < torch.inf for p, old in zip(trained, before, strict=True))

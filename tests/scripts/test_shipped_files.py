@@ -11,7 +11,7 @@ from config.params_table import params_table
 from engine.outline import describe_training
 from evaluate.core.plugins import plugin_options
 from losses.criterion import build_criterion
-from losses.distillation import TeacherOutput
+from losses.loss import TeacherOutput
 from models.network import build_network
 from tests.conftest import ROOT
 
@@ -25,12 +25,12 @@ def test_shipped_params_load_and_their_network_takes_a_step(path: Path) -> None:
     params, notes = load_params(path, plugin_options=plugin_options)
     assert notes == ()
     network = build_network(params.model_params, num_classes=4)
-    criterion = build_criterion(params, embedding_dim=network.embedding_dim, teacher_dim=network.embedding_dim)
+    criterion = build_criterion(params, sizes=network.sizes, teacher_dim=network.embedding_dim)
     labels = torch.tensor([0, 0, 1, 1])
     output = network(torch.randn(4, 3, params.img_h, params.img_w), spectral=True)
     teacher = TeacherOutput(torch.randn(4, network.embedding_dim), torch.randn(4, 4))
-    terms, _ = criterion(output, labels, teacher=teacher)
-    torch.stack(list(terms.values())).sum().backward()
+    losses = criterion(output, labels, teacher=teacher).losses
+    torch.stack(list(losses.values())).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 

@@ -14,7 +14,7 @@ from config.gan import GanParams
 from data.augmentation.differentiable import change, draw_changes
 from engine.gan.adversaries import Adversaries, RealBatch
 from engine.health import DivergedError
-from losses.criterion import Losses
+from losses.loss import Losses
 from models.generator import Discriminator, Generator, build_discriminator, build_generator
 from utils.checkpoint import load_tensors, save_tensors
 from utils.randomness import ADVERSARIES, seed_for
@@ -198,11 +198,11 @@ def test_steps_are_those_of_the_plain_game(changes: dict[str, Any], condition_di
         batches = batches_of(adversaries.options, step, condition_dim)
         reference.stand_where(adversaries)
         losses, expected = adversaries.step(batches, step), reference.step(batches, step)
-        found = {name: value.item() for name, value in {**losses.terms, **losses.measures}.items()}
+        found = {name: value.item() for name, value in {**losses.losses, **losses.metrics}.items()}
         assert set(found) == {"generator", "discriminator", "penalty", "real_score", "fake_score"}
         for name, value in expected.items():
             assert found[name] == pytest.approx(value, rel=1e-3, abs=1e-4), (step, name)
-        assert not any(value.requires_grad for value in losses.terms.values())
+        assert not any(value.requires_grad for value in losses.losses.values())
         for net, other in (
             (adversaries.generator, reference.generator.state_dict()),
             (adversaries.discriminator, reference.discriminator.state_dict()),
@@ -245,20 +245,20 @@ def test_the_optimizers_are_adam_as_set() -> None:
 @pytest.mark.parametrize(("penalty", "d_update_freq"), [("r1", 1), ("r1", 2), ("wgan_gp", 1)])
 def test_a_penalty_is_due_every_so_many_updates_and_weighs_so_much_more(penalty: str, d_update_freq: int) -> None:
     adversaries = make_adversaries(penalty=penalty, d_update_freq=d_update_freq, penalty_every=3)
-    found = [losses.terms["penalty"].item() for losses in train(adversaries, range(7))]
+    found = [losses.losses["penalty"].item() for losses in train(adversaries, range(7))]
     due = [any((step * d_update_freq + place) % 3 == 0 for place in range(d_update_freq)) for step in range(7)]
     assert [value > 0 for value in found] == due
     assert 0 < sum(due) < 7
     # Of the very same first update: three times as seldom counts three times as much.
     first = {
-        every: make_adversaries(penalty=penalty, penalty_every=every).step([make_batch(0)], 0).terms["penalty"].item()
+        every: make_adversaries(penalty=penalty, penalty_every=every).step([make_batch(0)], 0).losses["penalty"].item()
         for every in (1, 3)
     }
     assert first[3] == pytest.approx(3 * first[1], rel=1e-6)
 
 
 def test_no_penalty_is_ever_due_where_none_is_set() -> None:
-    assert [losses.terms["penalty"].item() for losses in train(make_adversaries(penalty_every=1), range(3))] == [
+    assert [losses.losses["penalty"].item() for losses in train(make_adversaries(penalty_every=1), range(3))] == [
         0.0
     ] * 3
 
@@ -270,7 +270,7 @@ def test_preheating_leaves_the_generator_and_its_average_as_they_are() -> None:
     for step in range(2):
         before = tensors_of(list(adversaries.discriminator.parameters()))
         losses = adversaries.step([make_batch(step)], step)
-        assert losses.terms["generator"].isfinite()
+        assert losses.losses["generator"].isfinite()
         assert not same(tensors_of(list(adversaries.discriminator.parameters())), before)
         assert same(tensors_of(list(adversaries.generator.parameters())), generator)
         assert same(tensors_of(adversaries.average.state_dict()), average)
@@ -346,7 +346,7 @@ def test_from_a_state_the_next_steps_are_the_same_bit_for_bit(tmp_path: Path, ch
     torch.rand(10)  # what was drawn elsewhere does not matter
     found, expected = train(again, range(2, 5), 5), train(whole, range(2, 5), 5)
     for one, other in zip(found, expected, strict=True):
-        assert same(tensors_of({**one.terms, **one.measures}), tensors_of({**other.terms, **other.measures}))
+        assert same(tensors_of({**one.losses, **one.metrics}), tensors_of({**other.losses, **other.metrics}))
     assert same(tensors_of(again.state()), tensors_of(whole.state()))
 
 
@@ -377,9 +377,9 @@ def test_what_is_drawn_follows_from_the_seed_and_the_step() -> None:
     assert not same(tensors_of(first.state()), tensors_of(other.state()))
     # Two steps that see the same images do not draw the same.
     again = make_adversaries(seed=3)
-    losses = {again.step([make_batch(0)], 0).terms["discriminator"].item()}
+    losses = {again.step([make_batch(0)], 0).losses["discriminator"].item()}
     again = make_adversaries(seed=3)
-    losses.add(again.step([make_batch(0)], 1).terms["discriminator"].item())
+    losses.add(again.step([make_batch(0)], 1).losses["discriminator"].item())
     assert len(losses) == 2
 
 
@@ -389,8 +389,8 @@ def test_every_loss_goes_with_every_penalty(loss: str, penalty: str) -> None:
     adversaries = make_adversaries(loss=loss, penalty=penalty, penalty_every=1, spectral_norm=True)
     before = tensors_of(adversaries.average.state_dict())
     for losses in train(adversaries, range(3)):
-        assert torch.stack([*losses.terms.values(), *losses.measures.values()]).isfinite().all()
-        assert (losses.terms["penalty"] > 0) == (penalty != "none")
+        assert torch.stack([*losses.losses.values(), *losses.metrics.values()]).isfinite().all()
+        assert (losses.losses["penalty"] > 0) == (penalty != "none")
     assert all(tensor.isfinite().all() for tensor in tensors_of(adversaries.state()))
     assert not same(tensors_of(adversaries.average.state_dict()), before)
 

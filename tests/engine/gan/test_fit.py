@@ -18,7 +18,7 @@ from engine.gan.adversaries import RealBatch
 from engine.gan.fit import begin_generator, fit_generator
 from engine.gan.training import GanTraining, as_pictures, build_gan_training, read_gan_data
 from engine.health import DivergedError
-from losses.criterion import Losses
+from losses.loss import Losses
 from tests.engine.gan.conftest import CPU, GAN, PIDS, Bench, FakeQuality, images_in, told, written
 from utils.checkpoint import load_tensors, save_tensors
 from utils.errors import DataError, ParamsError, UserError
@@ -119,7 +119,7 @@ def test_the_means_of_an_epoch_are_those_of_its_steps(bench: Bench, monkeypatch:
     bench.fit("run", training)
     for number, record in enumerate(training.records):
         for name, value in (record["losses"] | record["measures"]).items():
-            values = [({**each.terms, **each.measures})[name].item() for each in found[4 * number : 4 * number + 4]]
+            values = [({**each.losses, **each.metrics})[name].item() for each in found[4 * number : 4 * number + 4]]
             assert value == pytest.approx(math.fsum(values) / 4, rel=1e-6, abs=1e-9), name
 
 

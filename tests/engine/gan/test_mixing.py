@@ -22,7 +22,9 @@ from engine.step import LossModule
 from engine.train_batch import TrainBatch
 from engine.training import Training, build_training, read_training_data
 from losses.branch_updates import draw_updated_parts
-from losses.criterion import Losses
+from losses.generated import GeneratedLoss
+from losses.loss import Losses
+from losses.triplet import batch_hard, triplet_loss
 from models.generator import pictures_as_bytes
 from models.outputs import PARTS, BranchOutput, concat_embeddings
 from tests.engine.gan.conftest import CPU, Bench, images_in, told, written
@@ -86,8 +88,9 @@ def test_there_are_as_many_images_as_the_ratio_says(bench: Bench, generators: di
         assert generated is not None
         assert generated.pixels.shape == (number, 3, 64, 32)
         assert (generated.labels, generated.sources) == (None, None)
-        assert training.criterion.generated is not None
-        assert training.criterion.generated.weight == number / 8
+        loss = training.criterion["generated"]
+        assert isinstance(loss, GeneratedLoss)
+        assert loss.weights.share == number / 8
 
 
 def test_images_of_nobody_are_the_generators_augmented(bench: Bench, generators: dict[str, str]) -> None:
@@ -139,8 +142,8 @@ def test_the_loss_of_a_step_with_images_of_nobody_is_that_of_both_together(
     right = torch.cat([(part.argmax(1) == batch.labels).float() for parts in real.values() for part in parts])
     assert measures["accuracy"].item() == pytest.approx(right.mean().item())
     # The triplets are formed of real images alone.
-    assert training.criterion.triplet is not None
-    compared, _ = training.criterion.triplet(output["global"].features[:, :8], batch.labels)
+    triplets = batch_hard(output["global"].features[:, :8], batch.labels)
+    compared = triplet_loss(triplets, training.params.tri_loss_margin).mean()
     assert terms["triplet_global"].item() == pytest.approx(compared.item(), rel=1e-4)
 
 
@@ -259,7 +262,8 @@ def test_a_ratio_of_zero_leaves_every_bit_as_it_was(bench: Bench, generators: di
         bench.reid({"mix_ratio": 0.0, "pretrain_snapshot_g": generators["somebody"], "lr": 0.5, "ngf": 9}, epoch=1),
     ]
     for number, training in enumerate(runs):
-        assert (training.mixing, training.criterion.generated) == (None, None)
+        assert training.mixing is None
+        assert "generated" not in training.criterion
         batch = first_step(training)
         assert (batch.generated, batch.real) == (None, None)
         bench.fit(f"run {number}", training)
@@ -313,7 +317,7 @@ def with_terms(training: Training, batch: TrainBatch, step: int, name: str) -> T
 
     def kept(*inputs: Any) -> Losses:
         found = forward(*inputs)
-        terms.update(found.terms)
+        terms.update(found.losses)
         return found
 
     training.criterion.forward = kept  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,0 +1,24 @@
+"""Metrics of a training batch that belong to no loss."""
+
+import torch
+
+from losses.loss import Loss, Losses, LossInputs
+
+
+class BatchMetrics(Loss):
+    """ "accuracy": the share of images and parts whose identity has the highest class score; and of each branch with a
+    spectral transform "spectral_branch_diagonal"."""
+
+    def __init__(self) -> None:
+        super().__init__("batch_metrics")
+
+    def forward(self, inputs: LossInputs) -> Losses:
+        """Metrics only."""
+        branches = inputs.output
+        logits = torch.cat([branch.scores.logits.detach() for branch in branches.values()])
+        metrics = {"accuracy": (logits.argmax(-1) == inputs.labels).float().mean()}
+        for name, branch in branches.items():
+            if branch.spectral is not None:
+                # A copy: a network compiled into CUDA graphs reuses its output's memory.
+                metrics[f"spectral_{name}_diagonal"] = branch.spectral.diagonal.detach().clone()
+        return Losses({}, metrics)
