@@ -34,8 +34,8 @@ images most often have their nearest neighbour in a picture of the same person:
     "score"          names the entry that picks the best model, the higher the better; required
     "num_..."        a count, a whole number
     "features"       data.features.TestFeatures, the embeddings measured: evaluator.py can save them
-    "report"         a function without arguments that makes an evaluate.core.report.Report; evaluator.py calls it
-                     only where a report is asked for
+    "report"         a function without arguments that makes an evaluate.core.report.blocks.Report; evaluator.py calls
+                     it only where a report is asked for
     "threshold..."   a metric that is a distance: the screen shows it as it is
     any other name   a metric, a finite number; fractions, not percent (the screen shows percent)
                      or a picture, a uint8 array (H, W, 3), which TensorBoard shows

@@ -1,11 +1,11 @@
 """The report of an image classification: every class's accuracy, and what is taken for what, with pictures."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
-from data.images import decode
 from evaluate.core.classification.accuracy import Classified
 from evaluate.core.classification.confusion import confusion_counts, most_confused
 from evaluate.core.report.blocks import (
@@ -22,8 +22,7 @@ from evaluate.core.report.blocks import (
     Shown,
     Table,
 )
-from evaluate.core.report.images import MAX_HEIGHT, as_source
-from utils.errors import DataError
+from evaluate.core.report.images import picture
 
 MATRIX_CLASSES = 25
 CONFUSIONS = 12
@@ -167,8 +166,5 @@ def _shown(found: Classified, row: int) -> Shown:
     path, confidence = found.samples[row].path, f"{float(found.confidence[row]):.0%}"
     true, taken_for = (found.names[int(classes[row])] for classes in (found.truth, found.predicted))
     hint = f"{path}, {true} taken for {taken_for} ({confidence})"
-    try:
-        source = as_source(decode(path))
-    except DataError as error:
-        return Shown("", MAX_HEIGHT, MAX_HEIGHT, f"{hint} ({error})", "wrong", below=confidence)
-    return Shown(*source, hint, "wrong", below=confidence)
+    shown = picture(path)
+    return replace(shown, hint=hint + shown.hint, verdict="wrong", below=confidence)

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,25 +40,27 @@ class Crops:
 
     def __init__(self, features: Features) -> None:
         self._features = features
-        self._sources: dict[int, tuple[str, int, int]] = {}
+        self._pictures: dict[int, Shown] = {}
 
     def show(self, row: int, verdict: Verdict, distance: float | None = None, above: str = "") -> Shown:
-        """An image with its frame; its tooltip tells all that is known of it.
-
-        An image that cannot be read is an empty frame, and its tooltip says why.
-        """
+        """An image with its frame; its tooltip tells all that is known of it."""
         hint = describe(self._features, row)
         below = ""
         if distance is not None:
             hint, below = f"{hint}, distance {distance:.4g}", number(distance)
         hint += WORDS.get(verdict, "")
-        if row not in self._sources:
-            try:
-                self._sources[row] = as_source(decode(self._features.samples[row].path))
-            except DataError as error:
-                return Shown("", MAX_HEIGHT // 2, MAX_HEIGHT, f"{hint} ({error})", verdict, above, below)
-        source, width, height = self._sources[row]
-        return Shown(source, width, height, hint, verdict, above, below)
+        if row not in self._pictures:
+            self._pictures[row] = picture(self._features.samples[row].path)
+        shown = self._pictures[row]
+        return replace(shown, hint=hint + shown.hint, verdict=verdict, above=above, below=below)
+
+
+def picture(path: Path) -> Shown:
+    """An image file without a frame; one that cannot be read is an empty frame, and its tooltip says why."""
+    try:
+        return Shown(*as_source(decode(path)), "")
+    except DataError as error:
+        return Shown("", MAX_HEIGHT // 2, MAX_HEIGHT, f" ({error})")
 
 
 def as_source(image: np.ndarray) -> tuple[str, int, int]:

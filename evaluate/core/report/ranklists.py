@@ -1,8 +1,9 @@
 """Rank lists and confused persons in pictures."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from evaluate.core.report.blocks import Cell, ImageGroup, ImageGroups, Note, RankList, RankLists, Section, Shown, Table
+from evaluate.core.report.blocks import Cell, ImageGroup, ImageGroups, Note, RankList, RankLists, Section, Table
 from evaluate.core.report.images import Crops, number, person
 from evaluate.core.report.ordering import Confusion, Found, walk
 from evaluate.core.retrieval.retrieve import Retrieval
@@ -44,11 +45,14 @@ def _rank_list(retrieval: Retrieval, place: int, query: Crops, gallery: Crops) -
         f"first match at {int(result.first[place]) + 1}",
         f"{num_matches} true match{'es' if num_matches > 1 else ''}",
     )
+    # Every image has something above it, so that all stand at one height; ignored ones are too narrow for a distance.
     shown = [
-        gallery.show(found.row, found.verdict, found.distance, above=str(found.rank) if found.rank else "")
+        gallery.show(found.row, found.verdict, found.distance, above=str(found.rank))
+        if found.rank
+        else replace(gallery.show(found.row, "ignored", found.distance, above="·"), below="")
         for found in _until_rank(retrieval, row)
     ]
-    return RankList(query.show(row, "query", above="query"), note, tuple(_aligned(shown)))
+    return RankList(query.show(row, "query", above="query"), note, tuple(shown))
 
 
 def _until_rank(retrieval: Retrieval, row: int) -> list[Found]:
@@ -63,16 +67,6 @@ def _until_rank(retrieval: Retrieval, row: int) -> list[Found]:
         if found.rank == LENGTH:
             break
     return kept
-
-
-def _aligned(images: Sequence[Shown]) -> list[Shown]:
-    """Every image with something above it, so that all stand at one height; narrow ones have no room for a distance."""
-    return [
-        Shown(image.source, image.width, image.height, image.hint, image.verdict, "·", "")
-        if image.verdict == "ignored"
-        else image
-        for image in images
-    ]
 
 
 def confusion_section(
@@ -93,17 +87,13 @@ def confusion_section(
         return Section(title, text, (Note(missing), table))
     groups = [
         ImageGroup(
-            _pair(pair),
+            f"{person(pair.query_pid)} taken for {person(pair.gallery_pid)}",
             _share(pair),
             (query.show(pair.query, "query"), gallery.show(pair.gallery, "wrong", pair.distance)),
         )
         for pair in confusions
     ]
     return Section(title, text, (ImageGroups(tuple(groups)),))
-
-
-def _pair(pair: Confusion) -> str:
-    return f"{person(pair.query_pid)} taken for {person(pair.gallery_pid)}"
 
 
 def _share(pair: Confusion) -> str:

@@ -8,8 +8,9 @@ from PIL import Image
 
 from data.samples import Sample
 from evaluate.core.classification.accuracy import Classified
-from evaluate.core.report import ImageGroups, Report, Table, write_report
+from evaluate.core.report.blocks import ImageGroups, Report, Table
 from evaluate.core.report.classification import Confusion, classification_report, confusions, surest_mistakes
+from evaluate.core.report.page import write_report
 
 NAMES = ["ant", "bee <b>", "cat", "dog"]
 # Two ants taken for bees, the second more surely; one bee for a cat; the dog has no images.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluate.core.report import (
+from evaluate.core.report.blocks import (
     Cell,
     Chart,
     Facts,
@@ -23,12 +23,11 @@ from evaluate.core.report import (
     Section,
     Shown,
     Table,
-    write_report,
+    Verdict,
 )
-from evaluate.core.report.blocks import Verdict
 from evaluate.core.report.charts import ap_chart, cmc_chart
 from evaluate.core.report.images import as_source
-from evaluate.core.report.page import comparison_table, render
+from evaluate.core.report.page import comparison_table, render, write_report
 from utils.errors import DataError
 
 HOSTILE = """</style><script>alert('1')</script>"' onload="alert(2)" <b>&amp; http"""

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from config.evaluation import EvaluationParams
-from evaluate.core.report import Facts, Figures, ImageGroups, Note, RankLists, Table, write_report
+from evaluate.core.report.blocks import Facts, Figures, ImageGroups, Note, RankLists, Table
 from evaluate.core.report.images import Crops, as_source, number
 from evaluate.core.report.ordering import confused_pairs
-from evaluate.core.report.page import render
+from evaluate.core.report.page import render, write_report
 from evaluate.core.report.retrieval import retrieval_report
 from evaluate.core.retrieval.retrieve import retrieve
 from models.network import Embedder, build_network
