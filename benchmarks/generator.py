@@ -29,8 +29,8 @@ from benchmarks.ablation import hardware
 from benchmarks.rows import resolved
 from benchmarks.trainings import ROOT, Job, check_same_params, train_all
 from config.load import load_params
+from data.cache import FileStore
 from data.dataset import read_dataset
-from data.store import FileStore
 from engine.gan.sampling import GRID, write_samples
 from evaluate.core.generation.distances import diversity, frechet_distance, statistics_of
 from evaluate.core.generation.measured_by import features_of, load_measurer

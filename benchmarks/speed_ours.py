@@ -11,12 +11,11 @@ from benchmarks.cost import measured, memory_in_use
 from benchmarks.speed_ceiling import Work, WorkCounter, median_seconds, seconds_each, wait_for
 from benchmarks.speed_settings import Setting, Variant, params_of
 from data.augmentation.apply import augment
-from data.augmentation.draws import Draws, draw
+from data.augmentation.params import AugmentParams, sample
+from data.cache import DecodedImageCache, build_image_cache, build_store
 from data.dataset import read_dataset
 from data.images import decode
-from data.kept import KeptImages, build_kept_images
 from data.loader import load_batches
-from data.store import build_store
 from engine.batches import train_batches
 from engine.train_batch import TrainBatch
 from engine.training import build_training
@@ -160,8 +159,8 @@ class OurPipeline:
         loaded = next(load_batches(store, training.labels, [batch], self.device))
         generator = torch.Generator(self.device)
 
-        def drawn() -> Draws:
-            return draw(options, len(batch), height, width, params.img_h, params.img_w, generator)
+        def drawn() -> AugmentParams:
+            return sample(options, len(batch), height, width, params.img_h, params.img_w, generator)
 
         draws = drawn()
         times = {
@@ -210,7 +209,7 @@ class OurExtraction:
         self.params = ours.training.params
         self.embedder = Embedder(ours.training.network).eval()
         # As in a run: images stay decoded from one evaluation to the next.
-        self.kept = build_kept_images("auto")
+        self.kept = build_image_cache("auto")
         self.samples = list(islice(cycle(read_dataset(self.params).train), number))
 
     def embed(self) -> float:
@@ -221,7 +220,7 @@ class OurExtraction:
         """Seconds per image of all images, decoded from their files."""
         return self._embed(None)
 
-    def _embed(self, kept: KeptImages | None) -> float:
+    def _embed(self, kept: DecodedImageCache | None) -> float:
         context = EvalContext(self.params, self.embedder, kept)
         start = time.perf_counter()
         extract(context, self.samples, "benchmark")

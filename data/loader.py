@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from data.cache.stores import ImageStore
 from data.read_ahead import read_ahead
-from data.store.stores import ImageStore
 
 
 class Batch(NamedTuple):

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from data.cache import DataCache
 from data.layouts import LayoutChoice
-from data.store import DataCache
 from data.synthetic import SyntheticOptions
 from utils.options import Options
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from data.augmentation.apply import augment
-from data.augmentation.draws import draw
+from data.augmentation.params import sample
 from data.loader import Batch, load_batches
 from engine.gan.mixing import Mixing
 from engine.train_batch import GeneratedImages, TrainBatch
@@ -81,7 +81,7 @@ class Augmenter:
         self.pixel_generator.manual_seed(seed_for(pixels_for, seed, number, dist.rank))
         all_images = len(images) * dist.world_size
         full_height, full_width = images.shape[2:]
-        draws = draw(options, all_images, full_height, full_width, params.img_h, params.img_w, self.generator)
+        draws = sample(options, all_images, full_height, full_width, params.img_h, params.img_w, self.generator)
         draws = draws.part(dist.share(all_images))
         size = params.img_h, params.img_w
         return augment(images, draws, options, *size, self.pixel_generator, self.precision.dtype)

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 
 from config.params import Params
+from data.cache import DecodedImageCache, ImageStore, build_image_cache, build_store
 from data.dataset import check_training_set, read_dataset, summary_table, without_bad_images
-from data.kept import KeptImages, build_kept_images
 from data.samples import Dataset, sorted_pids
-from data.store import ImageStore, build_store
 from engine.alike import check_alike
 from engine.belonging import belonging_of
 from engine.buffers import named_buffers
@@ -51,7 +50,7 @@ class Training(Resumable):
     criterion: Criterion
     stepper: Stepper
     """Takes the steps; holds the optimizer."""
-    kept_images: KeptImages | None
+    kept_images: DecodedImageCache | None
     """Decoded test images, from one evaluation to the next; None where they would not fit."""
     teacher: Teacher | None
     """Shows the network how similar classes and images are; None without distillation."""
@@ -179,7 +178,7 @@ def build_training(params: Params, dataset: Dataset, device: torch.device, *, re
         network=network,
         criterion=criterion,
         stepper=Stepper(module, optimizer, precision, compilation),
-        kept_images=build_kept_images(params.data_cache),
+        kept_images=build_image_cache(params.data_cache),
         teacher=teacher,
         steps_per_epoch=len(batches_of_all(params, labels, 0)) // params.accumulate_steps,
         belongs_to=belonging_of(params, dataset, means),

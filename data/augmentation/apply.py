@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on the device: draws and images in, what the network sees out."""
+"""Augmentation of whole batches on the device: params and images in, what the network sees out."""
 
 import math
 from collections.abc import Iterator
@@ -7,31 +7,31 @@ import torch
 from torch import Tensor
 
 from data.augmentation.colours import scale_brightness, scale_contrast, scale_saturation, turn_hue
-from data.augmentation.draws import Draws
 from data.augmentation.geometry import crop_and_mirror, erase_, rotate
 from data.augmentation.normalisation import normalise, normalise_unit
+from data.augmentation.params import AugmentParams
 from data.options import DataAugmentation
 
 CPU_PIXELS = 2**18
-"""Pixels that go through all steps together on a CPU: few enough to stay in its caches from one step to the next."""
+"""Pixels processed together on a CPU: few enough to stay in its caches from one step to the next."""
 
 
 def augment(
     images: Tensor,
-    draws: Draws,
+    params: AugmentParams,
     options: DataAugmentation,
     height: int,
     width: int,
     pixel_generator: torch.Generator,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Training images, changed as drawn and normalised.
+    """Training images, augmented and normalised.
 
     Args:
         images: (B, 3, H, W) uint8, of at least height x width once padded; channels-last ones are fastest.
-        draws: of these images, by `draw` with the same options and sizes.
+        params: of these images, by `sample` with the same options and sizes.
         height, width: size of the result, pixels.
-        pixel_generator: source of noise and of random fill, on the device of `images`; unused without these options.
+        pixel_generator: source of noise and random fill, on the device of `images`; unused without these options.
         dtype: of the result; the arithmetic is float32.
 
     Returns:
@@ -44,53 +44,58 @@ def augment(
         erasing = options.random_erasing
         filled = erasing.probability and erasing.fill == "random"
         fill = _normal(pixels[where], pixel_generator) if filled else None
-        apply(images[where], draws.part(where), options, noise, fill, out=pixels[where])
+        apply(images[where], params.part(where), options, noise, fill, out=pixels[where])
     return pixels
 
 
 def apply(
-    images: Tensor, draws: Draws, options: DataAugmentation, noise: Tensor | None, fill: Tensor | None, out: Tensor
+    images: Tensor,
+    params: AugmentParams,
+    options: DataAugmentation,
+    noise: Tensor | None,
+    fill: Tensor | None,
+    out: Tensor,
 ) -> None:
-    """Change images as drawn, in as few passes over them as there are.
+    """Augment images in as few passes over them as possible.
 
     Args:
         images: (B, 3, H, W) uint8.
-        draws: of these images.
+        params: of these images.
         noise: (B, 3, height, width) standard normal, where options.noise is on.
         fill: what random erasing leaves, of the same shape; None for the mean colour.
-        out: (B, 3, height, width) channels-last, is written.
+        out: the result, (B, 3, height, width) channels-last.
     """
     height, width = out.shape[2:]
-    images = crop_and_mirror(images, draws.tops, draws.lefts, draws.mirrored, options.pad, height, width)
-    if noise is None and draws.leave_colours:
+    images = crop_and_mirror(images, params.tops, params.lefts, params.mirrored, options.pad, height, width)
+    if noise is None and params.leave_colours:
         normalise(images, options.normalisation, out)
     else:
-        pixels = _jitter_colours(images.float().div_(255), draws)
-        if draws.angles is not None:
-            pixels = rotate(pixels, draws.angles)
+        pixels = _jitter_colours(images.float().div_(255), params)
+        if params.angles is not None:
+            pixels = rotate(pixels, params.angles)
         if noise is not None:
             pixels = (pixels + options.noise * noise).clamp_(0, 1)
         normalise_unit(pixels, options.normalisation, out)
-    if draws.rectangles is not None:
+    if params.rectangles is not None:
         # After normalisation the mean colour is zero, and random pixels are standard normal.
-        erase_(out, draws.rectangles, fill)
+        erase_(out, params.rectangles, fill)
 
 
-def _jitter_colours(pixels: Tensor, draws: Draws) -> Tensor:
-    """Brightness, contrast, saturation and hue, in this order, each only where its option is on."""
-    if draws.brightness is not None:
-        pixels = scale_brightness(pixels, draws.brightness)
-    if draws.contrast is not None:
-        pixels = scale_contrast(pixels, draws.contrast)
-    if draws.saturation is not None:
-        pixels = scale_saturation(pixels, draws.saturation)
-    if draws.hue is not None:
-        pixels = turn_hue(pixels, draws.hue)
+def _jitter_colours(pixels: Tensor, params: AugmentParams) -> Tensor:
+    """Change brightness, contrast, saturation and hue, in this order, each where its option is on."""
+    if params.brightness is not None:
+        pixels = scale_brightness(pixels, params.brightness)
+    if params.contrast is not None:
+        pixels = scale_contrast(pixels, params.contrast)
+    if params.saturation is not None:
+        pixels = scale_saturation(pixels, params.saturation)
+    if params.hue is not None:
+        pixels = turn_hue(pixels, params.hue)
     return pixels
 
 
 def _chunks(batch: int, most: int) -> Iterator[slice]:
-    """A batch in as few parts as possible of `most` images each, all of about the same size."""
+    """Split a batch into as few slices as possible of at most `most` images, all of about the same size."""
     size = math.ceil(batch / math.ceil(batch / max(most, 1)))
     for start in range(0, batch, size):
         yield slice(start, start + size)

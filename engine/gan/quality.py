@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from config.params import Params
+from data.cache import FileStore, ImageStore
 from data.samples import DISTRACTOR_PID, JUNK_PID, Dataset, Sample
-from data.store import FileStore, ImageStore
 from engine.gan.adversaries import Adversaries
 from engine.gan.sampling import draw_inputs, generate
 from evaluate.core.generation.measured_by import Measurer, features_of, load_measurer

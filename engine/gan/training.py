@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from config.params import Params
+from data.cache import ImageStore, build_store
 from data.dataset import read_dataset, summary_table, without_bad_images
 from data.samplers import random_batches
 from data.samples import Dataset, Sample, sorted_pids
-from data.store import ImageStore, build_store
 from engine.belonging import belonging_of
 from engine.gan.adversaries import Adversaries, RealBatch
 from engine.gan.conditions import ConditionNetwork

@@ -6,8 +6,8 @@ from typing import Any
 from torch import nn
 
 from config.params import Params
+from data.cache import DecodedImageCache
 from data.features import TestFeatures
-from data.kept import KeptImages
 from utils.errors import ParamsError
 
 
@@ -24,7 +24,7 @@ class EvalContext:
 
     params: Params
     network: nn.Module | None = None
-    images: KeptImages | None = None
+    images: DecodedImageCache | None = None
     features: TestFeatures | None = None
 
     def __getattr__(self, key: str) -> Any:

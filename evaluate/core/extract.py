@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from data.augmentation.normalisation import normalise
+from data.eval_loader import eval_batches
 from data.features import Features
 from data.samples import Sample, fingerprint
-from data.stream import stream_images
 from evaluate.core.context import EvalContext
 from utils.agreement import agreed
 from utils.distributed import gather_objects, gather_rows, is_one_of_several, this_process
@@ -105,13 +105,13 @@ def _read_batches(
     positions: list[int] = []
     batches: list[Tensor] = []
     with tqdm(desc=description, total=len(samples), unit="img", leave=False, disable=bars_hidden()) as progress:
-        stream = stream_images(
+        stream = eval_batches(
             paths,
             config.img_h,
             config.img_w,
             batch_size,
             config.bad_images,
-            kept=config.images,
+            cache=config.images,
             pinned=device.type == "cuda",
         )
         for kept, pixels in stream:

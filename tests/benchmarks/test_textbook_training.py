@@ -12,9 +12,9 @@ from benchmarks.speed_settings import CPU_PLAN, Variant, image_options, params_o
 from benchmarks.speed_textbook import textbook_network
 from benchmarks.textbook_training import ImageFolder, Loop, PartNet, eval_loader, eval_transforms, train_loader
 from data.augmentation.normalisation import normalise
+from data.cache import build_store
 from data.dataset import read_dataset
 from data.samples import sorted_pids
-from data.store import build_store
 from data.synthetic import make_synthetic
 from losses.criterion import build_criterion
 from models.network import ReidNetwork, build_network

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from data.cache import DeviceStore, FileStore, ImageStore, RamStore
 from data.loader import load_batches
-from data.store import DeviceStore, FileStore, ImageStore, RamStore
 from utils.errors import DataError
 
 CPU = torch.device("cpu")

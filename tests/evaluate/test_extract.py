@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from config.params import Params
-from data.kept import KeptImages
+from data.cache import DecodedImageCache
 from data.samples import Sample
 from evaluate.core.context import EvalContext
 from evaluate.core.extract import extract, read_images
@@ -59,7 +59,7 @@ def test_embeds_every_image_in_order(image_files):
 
 
 def test_images_kept_from_an_earlier_evaluation_are_not_read_again(image_files):
-    net, kept = MeanColour().eval(), KeptImages(10**6)
+    net, kept = MeanColour().eval(), DecodedImageCache(10**6)
     paths = image_files(COLOURS)
     config = replace(params(net), images=kept)
     first = extract(config, samples_of(paths), "gallery")

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from data.augmentation.apply import augment
-from data.augmentation.draws import Draws, draw
 from data.augmentation.normalisation import denormalise, normalise
+from data.augmentation.params import AugmentParams, sample
 from data.options import DataAugmentation, RandomErasing
 from losses.loss import TeacherOutput
 from models.network import build_network
@@ -26,10 +26,10 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 def test_augmentation_on_the_device_equals_that_on_the_cpu(changes: dict[str, float]) -> None:
     images = torch.randint(0, 256, (8, 40, 20, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     options = DataAugmentation.model_validate({"pad": 2, "random_erasing": {"probability": 0.5}} | changes)
-    draws = draw(options, 8, 40, 20, 32, 16, torch.Generator("cuda").manual_seed(1))
+    draws = sample(options, 8, 40, 20, 32, 16, torch.Generator("cuda").manual_seed(1))
     pixels = augment(images.cuda(), draws, options, 32, 16, torch.Generator("cuda"))
     assert pixels.is_contiguous(memory_format=torch.channels_last)
-    draws = Draws._make(None if numbers is None else numbers.cpu() for numbers in draws)
+    draws = AugmentParams._make(None if numbers is None else numbers.cpu() for numbers in draws)
     expected = augment(images, draws, options, 32, 16, torch.Generator())
     # A hair's breadth decides at the edge of a rotated picture, and between two highest channels.
     different = (pixels.cpu() - expected).abs() > 1e-3
@@ -49,7 +49,7 @@ def test_augmentation_never_waits_for_the_device() -> None:
             torch.cuda.set_sync_debug_mode(mode)
             for seed, generator in enumerate(generators):
                 generator.manual_seed(seed)
-            draws = draw(options, 16, 40, 20, 32, 16, generators[0]).part(slice(8, 16))
+            draws = sample(options, 16, 40, 20, 32, 16, generators[0]).part(slice(8, 16))
             results.append(augment(images, draws, options, 32, 16, generators[1], torch.bfloat16))
             denormalise(results[-1], "imagenet")
             normalise(images, "half")

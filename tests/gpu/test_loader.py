@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from data.cache import DataCache, DeviceStore, FileStore, ImageStore, RamStore, build_store
+from data.cache.build import free_now
+from data.cache.fill import images_in_ram, images_on_device
+from data.eval_loader import eval_batches
 from data.loader import load_batches
-from data.store import DataCache, DeviceStore, FileStore, ImageStore, RamStore, build_store
-from data.store.build import free_now
-from data.store.fill import images_in_ram, images_on_device
-from data.stream import stream_images
 from utils.errors import ParamsError
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -79,9 +79,9 @@ def test_images_that_the_gpu_has_no_room_for_are_refused(paths: list[Path]) -> N
 
 
 def test_images_to_evaluate_may_lie_in_page_locked_memory(paths: list[Path]) -> None:
-    plain = list(stream_images(paths, HEIGHT, WIDTH, 16))
+    plain = list(eval_batches(paths, HEIGHT, WIDTH, 16))
     for (positions, images), (_, expected) in zip(
-        stream_images(paths, HEIGHT, WIDTH, 16, pinned=True), plain, strict=True
+        eval_batches(paths, HEIGHT, WIDTH, 16, pinned=True), plain, strict=True
     ):
         assert len(positions) == len(images)
         assert images.is_pinned()

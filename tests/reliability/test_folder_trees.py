@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.layouts import LayoutChoice, detect_layout, read_layout
-from data.layouts.known import LayoutName
+from data.layouts.registry import LayoutName
 from data.samples import Dataset
 from tests.data.layouts.test_every_layout import TREES
 from tests.reliability.rights import closed, open_folder

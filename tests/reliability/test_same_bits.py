@@ -11,7 +11,7 @@ import torch
 
 from config.load import load_params
 from data import read_ahead
-from data.store import build
+from data.cache import build
 from engine.fit import fit
 from engine.recorder import Recorder
 from engine.run_folder import RunFolder

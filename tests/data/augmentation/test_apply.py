@@ -10,8 +10,8 @@ from torch import Tensor
 
 import data.augmentation.apply
 from data.augmentation.apply import augment
-from data.augmentation.draws import Draws, draw
 from data.augmentation.normalisation import normalise
+from data.augmentation.params import AugmentParams, sample
 from data.options import DataAugmentation, RandomErasing
 
 PLAIN = DataAugmentation(mirror=False)
@@ -32,15 +32,17 @@ def random_images(batch: int = 4, height: int = 12, width: int = 8) -> Tensor:
     return torch.randint(0, 256, shape, generator=generator(), dtype=torch.uint8).permute(0, 3, 1, 2)
 
 
-def draw_and_augment(images: Tensor, options: DataAugmentation, seed: int = 0) -> Tensor:
-    """Draws by one seed and, for noise and fill, by the next."""
-    draws = draw(options, len(images), images.shape[2], images.shape[3], 12, 8, generator(seed))
-    return augment(images, draws, options, 12, 8, generator(seed + 1))
+def sample_and_augment(images: Tensor, options: DataAugmentation, seed: int = 0) -> Tensor:
+    """AugmentParams by one seed and, for noise and fill, by the next."""
+    params = sample(options, len(images), images.shape[2], images.shape[3], 12, 8, generator(seed))
+    return augment(images, params, options, 12, 8, generator(seed + 1))
 
 
-def reference_pixel(pixel: np.ndarray, draws: Draws, mean_grey: float, brightness_only: bool = False) -> np.ndarray:
+def reference_pixel(
+    pixel: np.ndarray, params: AugmentParams, mean_grey: float, brightness_only: bool = False
+) -> np.ndarray:
     """One RGB pixel in 0..1 through the changes of colour drawn for one image (B = 1), by their definitions."""
-    factors = {name: float(getattr(draws, name)) for name in ("brightness", "contrast", "saturation", "hue")}
+    factors = {name: float(getattr(params, name)) for name in ("brightness", "contrast", "saturation", "hue")}
     pixel = np.clip(pixel * factors["brightness"], 0, 1)
     if brightness_only:
         return pixel
@@ -51,41 +53,41 @@ def reference_pixel(pixel: np.ndarray, draws: Draws, mean_grey: float, brightnes
     return np.array(colorsys.hsv_to_rgb((hue + factors["hue"]) % 1, saturation, value))
 
 
-def reference(image: np.ndarray, draws: Draws, options: DataAugmentation) -> np.ndarray:
+def reference(image: np.ndarray, params: AugmentParams, options: DataAugmentation) -> np.ndarray:
     """One image (H, W, 3) uint8 -> (12, 8, 3), step by step with Python loops; without rotation."""
-    assert draws.mirrored is not None
-    assert draws.rectangles is not None
+    assert params.mirrored is not None
+    assert params.rectangles is not None
     padded = np.pad(image, ((options.pad, options.pad), (options.pad, options.pad), (0, 0)))
-    top, left = int(draws.tops) + options.pad, int(draws.lefts) + options.pad
+    top, left = int(params.tops) + options.pad, int(params.lefts) + options.pad
     crop = padded[top : top + 12, left : left + 8] / 255
-    crop = crop[:, ::-1] if bool(draws.mirrored) else crop
-    bright = [reference_pixel(pixel, draws, 0.0, brightness_only=True) for pixel in crop.reshape(-1, 3)]
+    crop = crop[:, ::-1] if bool(params.mirrored) else crop
+    bright = [reference_pixel(pixel, params, 0.0, brightness_only=True) for pixel in crop.reshape(-1, 3)]
     mean_grey = float(np.mean(np.array(bright) @ (0.299, 0.587, 0.114)))
-    changed = np.array([reference_pixel(pixel, draws, mean_grey) for pixel in crop.reshape(-1, 3)]).reshape(12, 8, 3)
+    changed = np.array([reference_pixel(pixel, params, mean_grey) for pixel in crop.reshape(-1, 3)]).reshape(12, 8, 3)
     normalised = (changed - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
-    top, left, height, width = draws.rectangles[0].tolist()
+    top, left, height, width = params.rectangles[0].tolist()
     normalised[top : top + height, left : left + width] = 0
     return normalised
 
 
 def test_a_batch_equals_its_images_changed_one_by_one() -> None:
     images, options = random_images(24, 14, 9), ALL_DRAWN.model_copy(update={"rotation": 0.0})
-    draws = draw(options, 24, 14, 9, 12, 8, generator())
-    pixels = augment(images, draws, options, 12, 8, generator())
+    params = sample(options, 24, 14, 9, 12, 8, generator())
+    pixels = augment(images, params, options, 12, 8, generator())
     for index, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
-        expected = reference(image, draws.part(slice(index, index + 1)), options)
+        expected = reference(image, params.part(slice(index, index + 1)), options)
         np.testing.assert_allclose(pixels[index].permute(1, 2, 0).numpy(), expected, atol=2e-4)
 
 
 @pytest.mark.parametrize("sizes", [(4, 4), (1, 7), (3, 2, 3)])
 def test_processes_that_share_a_batch_see_together_what_one_sees(sizes: tuple[int, ...]) -> None:
     images = random_images(8, 14, 9)
-    whole = draw_and_augment(images, ALL_DRAWN)
+    whole = sample_and_augment(images, ALL_DRAWN)
     start, parts = 0, []
     for rank, size in enumerate(sizes):
-        draws = draw(ALL_DRAWN, 8, 14, 9, 12, 8, generator())  # every process draws for all images
+        params = sample(ALL_DRAWN, 8, 14, 9, 12, 8, generator())  # every process params for all images
         part = slice(start, start + size)
-        parts.append(augment(images[part], draws.part(part), ALL_DRAWN, 12, 8, generator(100 + rank)))
+        parts.append(augment(images[part], params.part(part), ALL_DRAWN, 12, 8, generator(100 + rank)))
         start += size
     assert torch.equal(torch.cat(parts), whole)
 
@@ -93,31 +95,31 @@ def test_processes_that_share_a_batch_see_together_what_one_sees(sizes: tuple[in
 def test_an_image_alone_becomes_what_it_becomes_among_others() -> None:
     # Large enough for torch to share the work on a lone image among threads, where it can.
     images = random_images(3, 256, 192)
-    draws = draw(ALL_DRAWN, 3, 256, 192, 256, 192, generator())
-    whole = augment(images, draws, ALL_DRAWN, 256, 192, generator())
+    params = sample(ALL_DRAWN, 3, 256, 192, 256, 192, generator())
+    whole = augment(images, params, ALL_DRAWN, 256, 192, generator())
     for index in range(3):
         part = slice(index, index + 1)
-        assert torch.equal(augment(images[part], draws.part(part), ALL_DRAWN, 256, 192, generator()), whole[part])
+        assert torch.equal(augment(images[part], params.part(part), ALL_DRAWN, 256, 192, generator()), whole[part])
 
 
 def test_the_pieces_that_a_cpu_works_in_leave_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     images = random_images(7, 14, 9)
-    whole = draw_and_augment(images, ALL_DRAWN)
+    whole = sample_and_augment(images, ALL_DRAWN)
     for pixels in (1, 12 * 8 * 3):  # one image at a time, and three
         monkeypatch.setattr(data.augmentation.apply, "CPU_PIXELS", pixels)
-        assert torch.equal(draw_and_augment(images, ALL_DRAWN), whole)
+        assert torch.equal(sample_and_augment(images, ALL_DRAWN), whole)
 
 
 def test_the_layout_of_the_images_changes_no_value() -> None:
     images = random_images(6, 14, 9)
-    assert torch.equal(draw_and_augment(images, ALL_DRAWN), draw_and_augment(images.contiguous(), ALL_DRAWN))
+    assert torch.equal(sample_and_augment(images, ALL_DRAWN), sample_and_augment(images.contiguous(), ALL_DRAWN))
 
 
 def test_a_lower_precision_is_the_float32_result_rounded() -> None:
     images, options = random_images(16), DataAugmentation(pad=3, random_erasing=RandomErasing(probability=0.7))
-    draws = draw(options, 16, 12, 8, 12, 8, generator())
+    params = sample(options, 16, 12, 8, 12, 8, generator())
     exact, rounded = (
-        augment(images, draws, options, 12, 8, generator(), dtype) for dtype in (torch.float32, torch.bfloat16)
+        augment(images, params, options, 12, 8, generator(), dtype) for dtype in (torch.float32, torch.bfloat16)
     )
     assert rounded.dtype == torch.bfloat16
     assert rounded.is_contiguous(memory_format=torch.channels_last)
@@ -126,20 +128,20 @@ def test_a_lower_precision_is_the_float32_result_rounded() -> None:
 
 def test_without_options_only_the_normalisation_is_left() -> None:
     images = random_images()
-    torch.testing.assert_close(draw_and_augment(images, PLAIN), normalise(images, "imagenet"))
+    torch.testing.assert_close(sample_and_augment(images, PLAIN), normalise(images, "imagenet"))
 
 
 @pytest.mark.parametrize("name", ["mirror", "hue", "rotation", "noise"])
 def test_the_result_is_laid_out_channels_last(name: str) -> None:
     options = DataAugmentation.model_validate({name: True if name == "mirror" else 0.3})
-    assert draw_and_augment(random_images(), options).is_contiguous(memory_format=torch.channels_last)
+    assert sample_and_augment(random_images(), options).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_crops_and_mirrors_come_up_equally_often() -> None:
     # One bright pixel in the middle tells where the crop began and whether it was mirrored.
     images = torch.zeros(6000, 3, 12, 8, dtype=torch.uint8)
     images[:, :, 6, 2] = 255
-    pixels = draw_and_augment(images, DataAugmentation(mirror=True, pad=1, normalisation="half"))
+    pixels = sample_and_augment(images, DataAugmentation(mirror=True, pad=1, normalisation="half"))
     counts = torch.bincount(pixels[:, 0].flatten(1).argmax(1), minlength=96).view(12, 8)
     # Rows 5..7 by the crop; columns 1..3 by the crop, 4..6 by crop and mirror.
     assert torch.allclose(counts[5:8, 1:7].float(), torch.tensor(6000 / 18), rtol=0.2)
@@ -150,7 +152,7 @@ def test_crops_and_mirrors_come_up_equally_often() -> None:
 def test_erased_pixels_get_their_fill_and_others_stay(fill: str) -> None:
     images = random_images(64)
     erasing = RandomErasing(probability=1.0, fill=fill)  # pyright: ignore[reportArgumentType]
-    pixels = draw_and_augment(images, DataAugmentation(mirror=False, random_erasing=erasing))
+    pixels = sample_and_augment(images, DataAugmentation(mirror=False, random_erasing=erasing))
     changed = (pixels != normalise(images, "imagenet")).all(1)
     assert changed.flatten(1).any(1).all()
     values = pixels.permute(0, 2, 3, 1)[changed]
@@ -164,8 +166,8 @@ def test_erased_pixels_get_their_fill_and_others_stay(fill: str) -> None:
 def test_noise_has_the_deviation_asked_for_and_a_generator_of_its_own() -> None:
     grey = torch.full((32, 3, 12, 8), 128, dtype=torch.uint8)
     options = DataAugmentation(mirror=False, noise=0.1, normalisation="half")
-    draws = draw(options, 32, 12, 8, 12, 8, generator())
-    first, again, other = (augment(grey, draws, options, 12, 8, generator(seed)) for seed in (1, 1, 2))
+    params = sample(options, 32, 12, 8, 12, 8, generator())
+    first, again, other = (augment(grey, params, options, 12, 8, generator(seed)) for seed in (1, 1, 2))
     assert (first / 2 - normalise(grey, "half") / 2).std().item() == pytest.approx(0.1, rel=0.05)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -175,16 +177,16 @@ def test_rotation_turns_each_image_by_its_own_angle() -> None:
     images = torch.zeros(200, 3, 12, 8, dtype=torch.uint8)
     images[:, :, 6:8, 6:8] = 255
     options = DataAugmentation(mirror=False, rotation=30.0, normalisation="half")
-    draws = draw(options, 200, 12, 8, 12, 8, generator())
-    assert draws.angles is not None
-    pixels = augment(images, draws, options, 12, 8, generator())[:, 0].double() / 2 + 0.5
+    params = sample(options, 200, 12, 8, 12, 8, generator())
+    assert params.angles is not None
+    pixels = augment(images, params, options, 12, 8, generator())[:, 0].double() / 2 + 0.5
     rows, columns = torch.arange(12).double() - 5.5, torch.arange(8).double() - 3.5
     # The centre of brightness lies 3 to the right of the image's centre and 1 below, before it is turned.
     down = (pixels * rows[:, None]).sum((1, 2)) / pixels.sum((1, 2))
     right = (pixels * columns).sum((1, 2)) / pixels.sum((1, 2))
     turned = torch.atan2(down, right) - math.atan2(1, 3)
-    torch.testing.assert_close(turned.abs(), draws.angles.abs().double(), atol=0.1, rtol=0)
-    assert torch.corrcoef(torch.stack((turned, draws.angles.double())))[0, 1].abs() > 0.99
+    torch.testing.assert_close(turned.abs(), params.angles.abs().double(), atol=0.1, rtol=0)
+    assert torch.corrcoef(torch.stack((turned, params.angles.double())))[0, 1].abs() > 0.99
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue", "rotation", "noise", "pad"])
@@ -192,14 +194,14 @@ def test_every_option_changes_the_images_and_follows_the_generator(name: str) ->
     images = random_images()
     value = {"rotation": 20.0, "pad": 2}.get(name, 0.3)
     options = DataAugmentation.model_validate({"mirror": False, name: value})
-    first = draw_and_augment(images, options, 1)
+    first = sample_and_augment(images, options, 1)
     assert first.shape == (4, 3, 12, 8)
-    assert not torch.allclose(first, draw_and_augment(images, PLAIN, 1))
-    assert torch.equal(first, draw_and_augment(images, options, 1))
-    assert not torch.equal(first, draw_and_augment(images, options, 2))
+    assert not torch.allclose(first, sample_and_augment(images, PLAIN, 1))
+    assert torch.equal(first, sample_and_augment(images, options, 1))
+    assert not torch.equal(first, sample_and_augment(images, options, 2))
 
 
 def test_images_draw_independently() -> None:
     images = random_images(1).expand(32, -1, -1, -1)
-    pixels = draw_and_augment(images, DataAugmentation(brightness=0.5))
+    pixels = sample_and_augment(images, DataAugmentation(brightness=0.5))
     assert len(pixels.flatten(1).unique(dim=0)) == 32

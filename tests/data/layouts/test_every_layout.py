@@ -7,7 +7,7 @@ from typing import NamedTuple, get_args
 import pytest
 
 from data.layouts import LayoutChoice, describe_layouts, detect_layout, read_layout
-from data.layouts.known import LAYOUTS, LayoutName
+from data.layouts.registry import LAYOUTS, LayoutName
 from utils.errors import DataError, ParamsError
 
 Plant = Callable[[Mapping[str, str]], Path]

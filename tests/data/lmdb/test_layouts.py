@@ -8,7 +8,7 @@ import pytest
 
 from data.dataset import read_dataset
 from data.images import read_bytes
-from data.layouts.known import LayoutName
+from data.layouts.registry import LayoutName
 from data.lmdb.reading import read_about
 from data.lmdb.writing import write_lmdb
 from data.options import DataOptions

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from config.params import Params
 from data.augmentation.apply import augment
-from data.augmentation.draws import draw
+from data.augmentation.params import sample
 from data.loader import load_batches
 from engine.batches import train_batches
 from engine.gan import mixing as mixing_module
@@ -103,7 +103,7 @@ def test_images_of_nobody_are_the_generators_augmented(bench: Bench, generators:
         pictures = pictures_as_bytes(generator(torch.randn(4, 6, generator=random)).detach())
         random.manual_seed(seed_for(GENERATED_AUGMENTATION, params.seed, number))
         options = params.data_augmentation
-        draws = draw(options, 4, 64, 32, 64, 32, random)
+        draws = sample(options, 4, 64, 32, 64, 32, random)
         random.manual_seed(seed_for(GENERATED_PIXELS, params.seed, number, 0))
         expected = augment(pictures, draws, options, 64, 32, random)
         assert batch.generated is not None

@@ -7,8 +7,8 @@ from typing import NoReturn
 import pytest
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-import data.store.shared as shared
-from data.store.shared import NoRoomError, shared_bytes
+import data.cache.shared as shared
+from data.cache.shared import NoRoomError, shared_bytes
 from tests.processes import run_in_processes
 from utils.distributed import this_process, wait_for_all
 

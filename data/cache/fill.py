@@ -1,4 +1,4 @@
-"""Decodes all images of a set into one tensor, on the CPU or on a device, alone or with the run's other processes."""
+"""Decodes all images of a set into one tensor, on the CPU or on a device; the processes of a run share the work."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,19 +7,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from data.cache.shared import shared_bytes
+from data.cache.stores import FileStore
 from data.read_ahead import read_ahead
-from data.store.shared import shared_bytes
-from data.store.stores import FileStore
 from utils.agreement import agreed
 from utils.distributed import Dist, gather_objects, gather_rows, this_process
 from utils.logs import bars_hidden
 
-# Large enough to make little of each thread's start, small enough for an even progress bar.
+# Large enough to hide the overhead of a task, small enough for an even progress bar.
 IMAGES_AT_A_TIME = 16
 
 
 def images_in_ram(paths: Sequence[Path], height: int, width: int) -> Tensor:
-    """N files -> (N, H, W, 3) uint8 on the CPU; the processes of one machine decode a part each and share the whole.
+    """N files -> (N, H, W, 3) uint8 on the CPU; the processes of a machine decode a part each and share the result.
 
     Every process of the run must call this.
 
@@ -40,7 +40,7 @@ def images_in_ram(paths: Sequence[Path], height: int, width: int) -> Tensor:
 
 
 def images_on_device(paths: Sequence[Path], height: int, width: int, device: torch.device) -> Tensor:
-    """N files -> (N, H, W, 3) uint8 on the device; each process decodes a part, and the devices exchange them.
+    """N files -> (N, H, W, 3) uint8 on the device; each process decodes a part and receives the others.
 
     Every process of the run must call this.
 

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from data.cache import DeviceStore, FileStore, ImageStore, RamStore
+from data.cache.fill import images_in_ram, images_on_device
 from data.images import decode
-from data.store import DeviceStore, FileStore, ImageStore, RamStore
-from data.store.fill import images_in_ram, images_on_device
 from utils.errors import DataError
 
 

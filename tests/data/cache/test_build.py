@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import data.store.build as build
-from data.store import DataCache, DeviceStore, FileStore, ImageStore, RamStore, build_store
-from data.store.build import Free, choose_place, least
-from data.store.shared import NoRoomError
+import data.cache.build as build
+from data.cache import DataCache, DeviceStore, FileStore, ImageStore, RamStore, build_store
+from data.cache.build import Free, choose_place, least
+from data.cache.shared import NoRoomError
 from tests.processes import run_in_processes
 from utils.agreement import ToldElsewhereError
 from utils.distributed import this_process
@@ -79,9 +79,9 @@ def test_data_cache_decides_what_is_kept(paths: list[Path], caplog: pytest.LogCa
         # A million images of a million pixels each are more than a quarter of any memory.
         assert isinstance(build_store(paths * 150_000, 1000, 1000, "auto"), FileStore)
     none, _, auto, large = (record.getMessage() for record in caplog.records)
-    assert none == '7 training images of 16x8 are decoded anew each time: data_cache is "none"'
+    assert none == '7 training images of 16x8 are decoded at every use: data_cache is "none"'
     assert auto.startswith("7 training images of 16x8 are kept decoded in memory: they take 0 MiB; ")
-    assert "1050000 training images of 1000x1000 are decoded anew each time: they take 3004074 MiB; " in large
+    assert "1050000 training images of 1000x1000 are decoded at every use: they take 3004074 MiB; " in large
 
 
 def test_images_that_fit_a_third_of_the_device_go_there(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +129,6 @@ def test_auto_goes_on_without_memory_that_cannot_be_shared(
     with caplog.at_level(logging.INFO):
         store: ImageStore = build_store(paths, 16, 8, "auto")
     assert isinstance(store, FileStore)
-    assert "decoded anew each time: they would be kept, but 9 MiB in /dev/shm" in caplog.text
+    assert "decoded at every use: they would fit into memory, but 9 MiB in /dev/shm" in caplog.text
     with pytest.raises(ParamsError, match=r'data_cache: "ram": 9 MiB in /dev/shm .*: No space left'):
         build_store(paths, 16, 8, "ram")

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-import data.store.fill as fill
+import data.cache.fill as fill
+from data.cache.fill import images_in_ram, images_on_device
 from data.images import decode
-from data.store.fill import images_in_ram, images_on_device
 from tests.processes import run_in_processes
 from utils.agreement import ToldElsewhereError
 from utils.distributed import this_process, wait_for_all

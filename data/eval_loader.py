@@ -1,4 +1,4 @@
-"""All images of a list in order, once: what an evaluation reads."""
+"""Batches of images for an evaluation: each image of a list once, in order."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,48 +7,48 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
+from data.cache.decoded import DecodedImageCache
+from data.cache.stores import stack_images
 from data.images import decode
-from data.kept import KeptImages
 from data.read_ahead import read_ahead
-from data.store.stores import stack_images
 from utils.errors import DataError
 
 
-def stream_images(
+def eval_batches(
     paths: Sequence[Path],
     height: int,
     width: int,
     batch_size: int,
     bad_images: Literal["error", "skip"] = "error",
     *,
-    kept: KeptImages | None = None,
+    cache: DecodedImageCache | None = None,
     pinned: bool = False,
 ) -> Iterator[tuple[list[int], Tensor]]:
     """All images in order, in batches, decoded ahead in threads.
 
     Args:
-        paths: the images' files.
-        height, width: size wanted, pixels.
+        paths: the image files.
+        height, width: size of the result, pixels.
         batch_size: images in a batch, fewer in the last.
-        bad_images: what an unreadable image means.
-        kept: where images of earlier passes are found, and those of this one left; None: all are decoded anew.
-        pinned: whether batches lie in page-locked memory.
+        bad_images: what to do with an unreadable image.
+        cache: serves and keeps decoded images; None decodes all of them.
+        pinned: whether batches are allocated in page-locked memory.
 
     Yields:
         Positions in `paths` of the B images read, and the images (B, 3, H, W) uint8, channels last. With "skip" an
-        unreadable image is left out, so a batch may be smaller; a batch in which none is readable is not yielded.
+        unreadable image is left out, so a batch may be smaller; a batch without readable images is not yielded.
 
     Raises:
         DataError: an image is unreadable and `bad_images` is "error".
     """
-    read_one = decode if kept is None else kept.read
+    read_image = decode if cache is None else cache.read
 
     def read(positions: Sequence[int]) -> tuple[list[int], Tensor]:
         readable: list[int] = []
         images: list[np.ndarray] = []
         for position in positions:
             try:
-                images.append(read_one(paths[position], height, width))
+                images.append(read_image(paths[position], height, width))
             except DataError:
                 if bad_images == "error":
                     raise

@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 
-import data.kept
-import data.stream
+import data.cache.decoded
+import data.eval_loader
+from data.cache.decoded import DecodedImageCache
+from data.eval_loader import eval_batches
 from data.images import decode
-from data.kept import KeptImages
-from data.stream import stream_images
 from utils.errors import DataError
 
 
@@ -18,7 +18,7 @@ def paths(tmp_path: Path, draw_image: Callable[..., Path]) -> list[Path]:
 
 
 def test_all_images_come_in_order(paths: list[Path]) -> None:
-    batches = list(stream_images(paths, 48, 24, batch_size=3))
+    batches = list(eval_batches(paths, 48, 24, batch_size=3))
     assert [positions for positions, _ in batches] == [[0, 1, 2], [3, 4, 5], [6]]
     images = torch.cat([images for _, images in batches])
     assert images.dtype == torch.uint8
@@ -30,10 +30,10 @@ def test_streaming_leaves_out_bad_images_only_if_told_to(paths: list[Path]) -> N
     paths[2].write_bytes(b"")
     paths[6].write_bytes(b"")
     with pytest.raises(DataError, match=r"2\.png"):
-        list(stream_images(paths, 128, 64, batch_size=3))
-    for kept in (None, KeptImages(10**9)):
+        list(eval_batches(paths, 128, 64, batch_size=3))
+    for cache in (None, DecodedImageCache(10**9)):
         for _ in range(2):
-            batches = list(stream_images(paths, 128, 64, batch_size=3, bad_images="skip", kept=kept))
+            batches = list(eval_batches(paths, 128, 64, batch_size=3, bad_images="skip", cache=cache))
             # The last batch held nothing but a bad image.
             assert [positions for positions, _ in batches] == [[0, 1], [3, 4, 5]]
             assert [tuple(images.shape) for _, images in batches] == [(2, 3, 128, 64), (3, 3, 128, 64)]
@@ -49,14 +49,14 @@ def test_later_passes_take_what_was_kept_and_decode_the_rest(
         decoded.append(path)
         return decode(path, height, width)
 
-    monkeypatch.setattr(data.kept, "decode", counted)
-    monkeypatch.setattr(data.stream, "decode", counted)
-    kept = KeptImages(4 * 48 * 24 * 3 + 1)
+    monkeypatch.setattr(data.cache.decoded, "decode", counted)
+    monkeypatch.setattr(data.eval_loader, "decode", counted)
+    cache = DecodedImageCache(4 * 48 * 24 * 3 + 1)
     passes = []
     for _ in range(3):
         decoded.clear()
-        passes.append(torch.cat([images for _, images in stream_images(paths, 48, 24, batch_size=2, kept=kept)]))
+        passes.append(torch.cat([images for _, images in eval_batches(paths, 48, 24, batch_size=2, cache=cache)]))
         # Which four are kept depends on which thread was first.
         assert len(decoded) == (7 if len(passes) == 1 else 3)
-    expected = torch.cat([images for _, images in stream_images(paths, 48, 24, batch_size=2)])
+    expected = torch.cat([images for _, images in eval_batches(paths, 48, 24, batch_size=2)])
     assert all(torch.equal(images, expected) for images in passes)

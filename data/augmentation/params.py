@@ -1,4 +1,4 @@
-"""What chance decides about every image of a batch, drawn before anything is done to it."""
+"""The random numbers of augmentation, sampled for a whole batch before it is augmented."""
 
 import math
 from typing import NamedTuple, Self
@@ -12,8 +12,8 @@ ERASING_ATTEMPTS = 100
 """Rectangles tried per image. Source: Zhong et al. 2017, reference code."""
 
 
-class Draws(NamedTuple):
-    """Numbers of B images, on the device of the images; None where the option is off."""
+class AugmentParams(NamedTuple):
+    """Parameters of B images, on the device of the images; None where the option is off."""
 
     tops: Tensor
     """(B,) int64, first row of the crop; negative in the padding."""
@@ -30,21 +30,21 @@ class Draws(NamedTuple):
     angles: Tensor | None
     """(B,) radians."""
     rectangles: Tensor | None
-    """(B, 4) int64: top, left, height and width of what is erased, in the crop; height 0 = nothing."""
+    """(B, 4) int64: top, left, height and width of the erased rectangle in the crop; height 0 = nothing."""
 
     @property
     def leave_colours(self) -> bool:
-        """Whether nothing but the place of pixels changes before they are erased."""
+        """Whether pixels only move, and keep their values, before they are erased."""
         return all(
             numbers is None for numbers in (self.brightness, self.contrast, self.saturation, self.hue, self.angles)
         )
 
     def part(self, where: slice) -> Self:
-        """The numbers of some of the images."""
+        """The parameters of some of the images."""
         return self._make(None if numbers is None else numbers[where] for numbers in self)
 
 
-def draw(
+def sample(
     options: DataAugmentation,
     batch: int,
     full_height: int,
@@ -52,17 +52,17 @@ def draw(
     height: int,
     width: int,
     generator: torch.Generator,
-) -> Draws:
-    """Draw for a whole batch.
+) -> AugmentParams:
+    """Sample the parameters of a whole batch.
 
-    Several processes that share a batch draw for all of it, from the same seed, and take their `part`: together they
-    see what one process alone would see.
+    Processes that share a batch sample for all of it, with the same seed, and take their `part`: together they see what
+    a single process would see.
 
     Args:
         batch: number of images.
         full_height, full_width: size of the images, pixels; with the padding at least height x width.
         height, width: size of the crops.
-        generator: source of the numbers; they lie on its device.
+        generator: source of the numbers, which lie on its device.
     """
 
     def uniform(*shape: int) -> Tensor:
@@ -75,7 +75,7 @@ def draw(
         return centre + spread * (2 * uniform(batch) - 1) if spread else None
 
     erasing = options.random_erasing
-    return Draws(
+    return AugmentParams(
         tops=places(full_height + 2 * options.pad - height + 1),
         lefts=places(full_width + 2 * options.pad - width + 1),
         mirrored=uniform(batch) < 0.5 if options.mirror else None,
@@ -84,12 +84,14 @@ def draw(
         saturation=around(1.0, options.saturation),
         hue=around(0.0, options.hue),
         angles=around(0.0, math.radians(options.rotation)),
-        rectangles=draw_rectangles(batch, height, width, erasing, generator) if erasing.probability else None,
+        rectangles=sample_rectangles(batch, height, width, erasing, generator) if erasing.probability else None,
     )
 
 
-def draw_rectangles(batch: int, height: int, width: int, options: RandomErasing, generator: torch.Generator) -> Tensor:
-    """What random erasing hits: (B, 4) int64, top, left, height and width of one rectangle per image, or height 0.
+def sample_rectangles(
+    batch: int, height: int, width: int, options: RandomErasing, generator: torch.Generator
+) -> Tensor:
+    """Rectangles for random erasing: (B, 4) int64, top, left, height and width of one per image; height 0 = none.
 
     As in the paper an image tries rectangles (area uniform, aspect uniform between min_aspect and its inverse) until
     one is smaller than the image; here all attempts are drawn at once and the first that fits is taken.

@@ -7,9 +7,9 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from data.store.fill import images_in_ram, images_on_device
-from data.store.shared import NoRoomError
-from data.store.stores import DeviceStore, FileStore, ImageStore, RamStore
+from data.cache.fill import images_in_ram, images_on_device
+from data.cache.shared import NoRoomError
+from data.cache.stores import DeviceStore, FileStore, ImageStore, RamStore
 from utils.agreement import agreed
 from utils.distributed import gather_objects
 from utils.errors import ParamsError
@@ -24,10 +24,10 @@ MIB = 2**20
 
 
 class Free(NamedTuple):
-    """Bytes of memory nobody uses."""
+    """Free memory, bytes."""
 
     ram: int | None
-    """None: the system does not tell."""
+    """None: unknown."""
     device: int | None
     """None: the run computes on the CPU."""
 
@@ -40,12 +40,12 @@ def build_store(
     Args:
         paths: the images, the same in all processes.
         height, width: their size when served, pixels.
-        data_cache: where they are kept decoded. "auto": on the device if they take at most a third of what is free
-            there, else in memory if at most a quarter, else nowhere.
+        data_cache: where they are kept decoded. "auto": on the device if they need at most a third of its free memory,
+            else in memory if at most a quarter of that, else nowhere.
         device: what the run computes on.
 
     Raises:
-        ParamsError: `data_cache` names a place that is not there, or in which they find no room.
+        ParamsError: the place that `data_cache` names does not exist or is too small.
         UserError: an image that is to be kept cannot be read.
     """
     size = len(paths) * height * width * 3
@@ -63,11 +63,11 @@ def build_store(
             if data_cache == "ram":
                 with agreed():
                     raise ParamsError(f'data_cache: "ram": {error}; make room, or set "none"') from error
-            why = f"they would be kept, but {error}"
+            why = f"they would fit into memory, but {error}"
         else:
             logger.info("%s are kept decoded in memory: %s", what, why)
             return RamStore(images)
-    logger.info("%s are decoded anew each time: %s", what, why)
+    logger.info("%s are decoded at every use: %s", what, why)
     return FileStore(paths, height, width)
 
 
@@ -75,7 +75,7 @@ def choose_place(data_cache: DataCache, size: int, free: Free) -> Literal["devic
     """Where `size` bytes of decoded images are kept.
 
     Raises:
-        ParamsError: not where `data_cache` wants them.
+        ParamsError: the place that `data_cache` names does not exist or is too small.
     """
     if data_cache == "none":
         return "none"
@@ -95,22 +95,20 @@ def choose_place(data_cache: DataCache, size: int, free: Free) -> Literal["devic
 
 
 def free_now(device: torch.device) -> Free:
-    """What this process finds free."""
+    """Free memory as this process sees it."""
     return Free(free_memory(), torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None)
 
 
 def least(readings: Sequence[Free]) -> Free:
-    """What every process has; not known where one does not know."""
+    """The minimum over all processes; unknown where it is unknown to one of them."""
     return Free(*(None if None in column else min(column) for column in zip(*readings, strict=True)))
 
 
 def _describe(data_cache: DataCache, size: int, free: Free) -> str:
-    """The arithmetic behind the choice."""
+    """The reason for the choice, in numbers."""
     if data_cache == "none":
         return 'data_cache is "none"'
-    memory = (
-        "nobody knows how much memory is free" if free.ram is None else f"{free.ram / MIB:.0f} MiB of memory are free"
-    )
+    memory = "the free memory is unknown" if free.ram is None else f"{free.ram / MIB:.0f} MiB of memory are free"
     device = "" if free.device is None else f", {free.device / MIB:.0f} MiB on the device"
     rule = '; "auto" takes a third of the device or a quarter of the memory' if data_cache == "auto" else ""
     return f"they take {size / MIB:.0f} MiB; {memory}{device}{rule}"

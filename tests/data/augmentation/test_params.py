@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.augmentation.draws import draw, draw_rectangles
+from data.augmentation.params import sample, sample_rectangles
 from data.options import DataAugmentation, RandomErasing
 
 
@@ -16,22 +16,22 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def test_what_is_off_is_not_drawn() -> None:
-    draws = draw(DataAugmentation(mirror=False), 5, 12, 8, 12, 8, generator())
-    assert torch.equal(draws.tops, torch.zeros(5, dtype=torch.int64))
-    assert torch.equal(draws.lefts, torch.zeros(5, dtype=torch.int64))
-    assert draws[2:] == (None,) * 7
+    params = sample(DataAugmentation(mirror=False), 5, 12, 8, 12, 8, generator())
+    assert torch.equal(params.tops, torch.zeros(5, dtype=torch.int64))
+    assert torch.equal(params.lefts, torch.zeros(5, dtype=torch.int64))
+    assert params[2:] == (None,) * 7
 
 
 def test_crops_are_uniform_over_all_that_fit_the_padded_image() -> None:
-    draws = draw(DataAugmentation(pad=2), 9000, 14, 8, 12, 8, generator())
+    params = sample(DataAugmentation(pad=2), 9000, 14, 8, 12, 8, generator())
     # torchvision's RandomCrop: each of H + 2 pad - height + 1 places with the same probability.
-    for places, first, number in ((draws.tops, -2, 7), (draws.lefts, -2, 5)):
+    for places, first, number in ((params.tops, -2, 7), (params.lefts, -2, 5)):
         counts = torch.bincount(places - first, minlength=number)
         assert len(counts) == number
         assert torch.allclose(counts.float(), torch.tensor(9000 / number), rtol=0.15)
-    assert torch.corrcoef(torch.stack((draws.tops, draws.lefts)).float())[0, 1].abs() < 0.05
-    assert draws.mirrored is not None
-    assert draws.mirrored.float().mean().item() == pytest.approx(0.5, abs=0.03)
+    assert torch.corrcoef(torch.stack((params.tops, params.lefts)).float())[0, 1].abs() < 0.05
+    assert params.mirrored is not None
+    assert params.mirrored.float().mean().item() == pytest.approx(0.5, abs=0.03)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_strengths_are_uniform_around_no_change(
     name: str, drawn: str, strength: float, low: float, high: float
 ) -> None:
     options = DataAugmentation.model_validate({name: strength})
-    numbers = getattr(draw(options, 4000, 12, 8, 12, 8, generator()), drawn)
+    numbers = getattr(sample(options, 4000, 12, 8, 12, 8, generator()), drawn)
     assert numbers.shape == (4000,)
     assert numbers.min() >= low
     assert numbers.max() <= high
@@ -59,7 +59,7 @@ def test_strengths_are_uniform_around_no_change(
 
 def test_draws_follow_the_generator() -> None:
     options = DataAugmentation(pad=3, brightness=0.2, random_erasing=RandomErasing(probability=1.0))
-    first, again, other = (draw(options, 16, 12, 8, 12, 8, generator(seed)) for seed in (1, 1, 2))
+    first, again, other = (sample(options, 16, 12, 8, 12, 8, generator(seed)) for seed in (1, 1, 2))
     for one, same, different in zip(first, again, other, strict=True):
         if one is not None and same is not None and different is not None:
             assert torch.equal(one, same)
@@ -90,7 +90,7 @@ def inside(rectangles: Tensor, height: int, width: int) -> Tensor:
 def test_erased_rectangles_follow_the_paper() -> None:
     options = RandomErasing(probability=0.6)
     height, width, count = 32, 16, 4000
-    rectangles = draw_rectangles(count, height, width, options, generator())
+    rectangles = sample_rectangles(count, height, width, options, generator())
     assert rectangles.dtype == torch.int64
     tops, lefts, heights, widths = rectangles.unbind(1)
     assert (rectangles >= 0).all()
@@ -112,4 +112,4 @@ def test_erased_rectangles_follow_the_paper() -> None:
 
 def test_an_image_that_no_rectangle_fits_is_left_alone() -> None:
     options = RandomErasing(probability=1.0, min_area=1.0, max_area=1.0, min_aspect=1.0)
-    assert (draw_rectangles(8, 16, 16, options, generator())[:, 2] == 0).all()
+    assert (sample_rectangles(8, 16, 16, options, generator())[:, 2] == 0).all()

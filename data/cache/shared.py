@@ -1,4 +1,4 @@
-"""Memory that the processes of one machine have in common."""
+"""Memory shared by the processes of a machine."""
 
 import mmap
 import os
@@ -15,22 +15,21 @@ T = TypeVar("T")
 
 
 class NoRoomError(UserError):
-    """The memory cannot be had."""
+    """The memory is not available."""
 
 
 def shared_bytes(size: int, folder: Path | None = None) -> mmap.mmap:
-    """`size` bytes, at first zero, that all processes of this machine read and write; gone with the last of them.
+    """`size` zero bytes that all processes of this machine read and write; released with the last of them.
 
-    Every process of the run must call this. The file behind it loses its name before it gets any memory, so whenever
-    the processes are killed, nothing stays but, at worst, an empty file, whose name no later run will want.
+    Every process of the run must call this. The file behind it is unlinked before any memory is allocated, so a killed
+    process leaves at worst an empty file.
 
     Args:
         size: at least 1.
-        folder: where the first process of the machine makes the file; None: in /dev/shm, which is memory, or where
-            there is none among the temporary files.
+        folder: where local rank 0 makes the file; None: /dev/shm, which is memory, or the temporary folder.
 
     Raises:
-        NoRoomError: it cannot be had on some machine; in every process.
+        NoRoomError: the memory is not available on some machine; in every process.
     """
     dist = this_process()
     is_first = dist.local_rank == 0
@@ -50,19 +49,19 @@ def shared_bytes(size: int, folder: Path | None = None) -> mmap.mmap:
             descriptor, name = _all_or_none(create if is_first else lambda: (-1, ""), what)
             name = gather_objects(name)[dist.rank - dist.local_rank]
             shared = _all_or_none(lambda: _attach(name, size), what)
-        # Without it a full /dev/shm would show only later, by a signal that ends the process.
+        # Otherwise a full /dev/shm would end the process later, by a signal.
         _all_or_none((lambda: _reserve(descriptor, size)) if is_first else (lambda: None), what)
     return shared
 
 
 def _attach(name: str, size: int) -> mmap.mmap:
-    """The file's bytes, which stay when its name goes."""
+    """The bytes of the file, which remain when it is unlinked."""
     with Path(name).open("r+b") as file:
         return mmap.mmap(file.fileno(), size)
 
 
 def _all_or_none(task: Callable[[], T], what: str) -> T:
-    """The task's result, if the tasks of all processes succeed."""
+    """The result of the task, if the tasks of all processes succeed."""
     result, problem = None, None
     try:
         result = task()
@@ -75,6 +74,6 @@ def _all_or_none(task: Callable[[], T], what: str) -> T:
 
 
 def _reserve(descriptor: int, size: int) -> None:
-    """Take the memory now; where the system has no such call the file grows as it is written."""
+    """Allocate the memory now; without such a system call the file grows as it is written."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, size)
