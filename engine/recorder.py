@@ -1,4 +1,4 @@
-"""Writes what happens in a run: TensorBoard events and metrics.jsonl."""
+"""Writes what happens in a run: curves and images into sinks, and metrics.jsonl."""
 
 import json
 import logging
@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from data.augmentation.normalisation import denormalise
-from engine.events import EventWriter
 from engine.run_folder import RunFolder
+from engine.sinks import Sink, TensorBoard
 from evaluate.core.plugins import Evaluation
 from utils.distributed import this_process
 from utils.errors import DataError
@@ -21,19 +21,18 @@ logger = logging.getLogger(__name__)
 
 
 class Recorder:
-    """Scalars and pictures for TensorBoard, one JSON line per epoch. What cannot be written stops no training.
+    """Curves and images for TensorBoard, one JSON line per epoch. What cannot be written stops no training.
 
     Args:
-        folder: the run's folder; of several processes only the first writes into it.
-        purge_step: of a run that goes on: what an interrupted run recorded at this step or later is hidden in
-            TensorBoard, as it is recorded again. None for a new run.
+        folder: the run's folder; of several processes only rank 0 writes into it.
+        purge_step: of a resumed run: TensorBoard hides what was recorded at this step or later, as it is recorded
+            again. None for a new run.
+        sinks: where curves and images go besides TensorBoard.
     """
 
-    def __init__(self, folder: RunFolder, purge_step: int | None = None) -> None:
+    def __init__(self, folder: RunFolder, purge_step: int | None = None, sinks: Sequence[Sink] = ()) -> None:
         self.writes = this_process().is_main
-        # The suffix keeps a run that is resumed within a second from overwriting its own file, named after the clock.
-        suffix = "" if purge_step is None else f".step{purge_step}"
-        self.events = EventWriter(folder.path, purge_step, suffix, enabled=self.writes)
+        self.sinks: list[Sink] = [TensorBoard(folder.path, purge_step), *sinks] if self.writes else []
         self.metrics = folder.metrics
         self._lines: list[str] = []
         self._is_written = True
@@ -44,27 +43,28 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.events.close()
+        for sink in self.sinks:
+            sink.close()
 
     def scalars(self, group: str, values: Mapping[str, float], step: int) -> None:
         """One curve per value, under group/name."""
-        for name, value in values.items():
-            self.events.scalar(f"{group}/{name}", value, step)
+        tagged = {f"{group}/{name}": value for name, value in values.items()}
+        for sink in self.sinks:
+            sink.scalars(tagged, step)
 
     def batch(self, pixels: Tensor, normalisation: Any, step: int, most: int = 32) -> None:
         """A grid of the first augmented images as the network sees them; pixels (B, 3, H, W), normalised."""
-        shown = denormalise(pixels[:most], normalisation).cpu().numpy()
-        self.events.image("train/batch", grid(shown), step)
+        self.images("train/batch", denormalise(pixels[:most], normalisation).cpu(), step)
 
     def images(self, name: str, images: Tensor, step: int) -> None:
         """A grid of images (B, 3, H, W) uint8 on the CPU."""
-        self.events.image(name, grid(images.numpy()), step)
+        self._image(name, grid(images.numpy()), step)
 
     def evaluation(self, evaluation: Evaluation, step: int) -> None:
         """The metrics as curves, the pictures as images."""
         self.scalars("evaluation", evaluation.metrics, step)
         for name, picture in evaluation.pictures.items():
-            self.events.image(f"evaluation/{name}", picture, step, dataformats="HWC")
+            self._image(f"evaluation/{name}", picture, step)
 
     def epochs(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Write metrics.jsonl, one line for each epoch so far, as a whole, so that no reader sees half a line."""
@@ -78,7 +78,8 @@ class Recorder:
 
     def flush(self) -> None:
         """Return when everything recorded is on the disk, or could not be written; any thread may call this."""
-        self.events.flush()
+        for sink in self.sinks:
+            sink.flush()
 
     def settle(self) -> None:
         """Write what could not be written before.
@@ -89,6 +90,11 @@ class Recorder:
         if self.writes and not self._is_written:
             self._write()
 
+    def _image(self, tag: str, pixels: np.ndarray, step: int) -> None:
+        """An image (H, W, 3) uint8."""
+        for sink in self.sinks:
+            sink.image(tag, pixels, step)
+
     def _write(self) -> None:
         self._is_written = False
         write_text(self.metrics, "".join(f"{line}\n" for line in self._lines))
@@ -96,10 +102,10 @@ class Recorder:
 
 
 def grid(images: np.ndarray, columns: int = 8) -> np.ndarray:
-    """(B, 3, H, W) uint8 -> one picture (3, rows * H, columns * W); places left over are black."""
+    """(B, 3, H, W) uint8 -> one image (rows * H, columns * W, 3); places left over are black."""
     batch, channels, height, width = images.shape
     rows = -(-batch // columns)
     places = np.zeros((rows * columns, channels, height, width), dtype=np.uint8)
     places[:batch] = images
-    grid = places.reshape(rows, columns, channels, height, width).transpose(2, 0, 3, 1, 4)
-    return grid.reshape(channels, rows * height, columns * width)
+    grid = places.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
+    return grid.reshape(rows * height, columns * width, channels)

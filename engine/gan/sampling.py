@@ -68,7 +68,7 @@ def write_samples(run: Path, params: Params, out: Path, count: int, device: torc
                 ):
                     Image.fromarray(picture.transpose(1, 2, 0)).save(folder / inputs.name(number))
                     shown += [picture] if number < MOST_IN_GRID else []
-            Image.fromarray(grid(np.stack(shown), COLUMNS).transpose(1, 2, 0)).save(folder / GRID)
+            Image.fromarray(grid(np.stack(shown), COLUMNS)).save(folder / GRID)
     except OSError as error:
         raise DataError(f"{out}: cannot be written: {with_advice(error)}") from error
     logger.info("written: %s: %d pictures of %dx%d and %s", out, count, generator.height, generator.height // 2, GRID)

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from data.augmentation.normalisation import normalise
 from engine import recorder as recorder_module
 from engine.recorder import Recorder
 from engine.run_folder import RunFolder
+from evaluate.core.plugins import Evaluation
 from utils.errors import DataError
 
 
@@ -77,3 +79,40 @@ def test_a_batch_is_shown_as_the_network_sees_it(folder: RunFolder) -> None:
     assert (grid[4:, :2] == (255, 0, 0)).all()
     assert grid[:4].max() == 0
     assert grid[4:, 2:].max() == 0
+
+
+class Printer:
+    """A sink in a few lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        self.lines += [f"{step} {tag} {value}" for tag, value in values.items()]
+
+    def image(self, tag: str, pixels: np.ndarray, step: int) -> None:
+        self.lines.append(f"{step} {tag} {pixels.shape}")
+
+    def flush(self) -> None:
+        self.lines.append("flush")
+
+    def close(self) -> None:
+        self.lines.append("close")
+
+
+def test_a_sink_of_ones_own_gets_everything(folder: RunFolder) -> None:
+    sink = Printer()
+    with Recorder(folder, sinks=[sink]) as recorder:
+        recorder.scalars("train", {"softmax": 0.5, "triplet": 0.25}, 10)
+        recorder.images("samples", torch.zeros(9, 3, 4, 2, dtype=torch.uint8), 10)
+        recorder.evaluation(Evaluation(0.5, "mAP", {"mAP": 0.5}, {}, {"ranks": np.zeros((6, 5, 3), np.uint8)}), 20)
+        recorder.flush()
+    assert sink.lines == [
+        "10 train/softmax 0.5",
+        "10 train/triplet 0.25",
+        "10 samples (8, 16, 3)",
+        "20 evaluation/mAP 0.5",
+        "20 evaluation/ranks (6, 5, 3)",
+        "flush",
+        "close",
+    ]
