@@ -1,4 +1,4 @@
-"""One folder per identity or class, for data of one's own."""
+"""One folder per identity or class, for your own data."""
 
 import logging
 from pathlib import Path
@@ -12,15 +12,15 @@ SPLITS = ("train", "query", "gallery", "val")
 
 
 def read_folders(root: Path) -> Dataset:
-    """root/NAME/*.jpg, all to train on; or root/{train,query,gallery,val}/NAME/*.jpg, of which any may be missing.
+    """root/NAME/*.jpg, all for training; or root/{train,query,gallery,val}/NAME/*.jpg, any of which may be missing.
 
-    The pid is the name's place, from 1, among all names in sorted order. Such a tree does not know cameras: gallery
-    images get camid 1, all others 0, so that the cross-camera rule ignores nothing.
+    The pid is the index of the name, from 1, among all names in sorted order. Cameras are unknown: gallery images get
+    camid 1, all others 0, so that the cross-camera rule ignores nothing.
     """
     has_splits = any((root / split).is_dir() for split in SPLITS)
     folders = [root / split for split in SPLITS] if has_splits else [root]
     if has_splits and (others := [folder.name for folder in subfolders(root) if folder.name not in SPLITS]):
-        logger.warning("%s: not read, because only %s count: %s", root, ", ".join(SPLITS), ", ".join(others))
+        logger.warning("%s: only %s are read; ignored: %s", root, ", ".join(SPLITS), ", ".join(others))
     names = sorted({folder.name for split in folders for folder in subfolders(split)})
     pids = {name: place for place, name in enumerate(names, start=1)}
 

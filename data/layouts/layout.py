@@ -1,4 +1,4 @@
-"""What every layout is made of, and what several share."""
+"""What a layout is, and what several of them share."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -11,37 +11,37 @@ from data.samples import Dataset, Sample
 from utils.errors import DataError
 
 MAX_NAMED = 10
-"""Files that a message names; of the others it tells the number."""
+"""Files that a message names; of the others it gives the number."""
 
 
 class Layout(NamedTuple):
-    """One way to arrange a data set.
-
-    is_in: whether a folder has anything that only this layout has; read: the data set in it, where any split may be
-    missing; description: its folders and names in one line.
-    """
+    """One way to arrange a data set in a folder."""
 
     is_in: Callable[[Path], bool]
+    """Whether a folder contains anything that only this layout has."""
     read: Callable[[Path], Dataset]
+    """The data set in a folder; any split may be missing."""
     description: str
+    """Its folders and file names in one line."""
+    read_test_list: Callable[[Path, str], Dataset] | None = None
+    """As `read`, with the name of a test list; None where the layout has none to choose from."""
 
 
 class ListFormat(NamedTuple):
-    """The lines of a text file that lists images.
-
-    line: pattern of a whole line with the groups "file", "pid" and, where cameras are known, "camid";
-    suffix: what the file's name lacks; example: a line as it should be.
-    """
+    """The lines of a text file that lists images."""
 
     line: re.Pattern[str]
+    """Pattern of a whole line with the groups "file", "pid" and, where cameras are known, "camid"."""
     suffix: str
+    """What is appended to the name of the file."""
     example: str
+    """A valid line."""
 
 
 def images(folder: Path) -> list[Path]:
     """The images directly in a folder, sorted; none where there is no such folder. Hidden files are left out.
 
-    Their suffixes tell them. Whether each is a file, and no folder or broken link, shows when it is decoded.
+    Images are recognised by suffix; a folder or a broken link of such a name is reported when it is decoded.
     """
     return sorted(path for path in _visible(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
 
@@ -58,11 +58,7 @@ def texts(folder: Path) -> list[Path]:
 
 @contextmanager
 def readable(root: Path) -> Iterator[None]:
-    """Reads a data set's folder.
-
-    Raises:
-        DataError: what the file system refuses, such as a folder that may not be listed.
-    """
+    """Turn errors of the file system within the block, such as a missing permission, into a DataError."""
     try:
         yield
     except OSError as error:
@@ -72,15 +68,15 @@ def readable(root: Path) -> Iterator[None]:
 
 
 def read_lists(lists: Sequence[tuple[Path, Path]], form: ListFormat) -> list[list[Sample]]:
-    """The images that each list names, sorted by path; a list or folder that does not exist gives none.
+    """The images of each list, sorted by path; none where the list or the folder does not exist.
 
-    A pid is the list's number plus one: such lists count from 0, which here marks distractors.
+    The pid is the number in the list plus one, since lists count from 0 and pid 0 denotes distractors.
 
     Args:
         lists: pairs of a list and the folder its images lie in.
 
     Raises:
-        DataError: lines of another form or images that do not exist; the message counts all and names the first.
+        DataError: malformed lines or missing images; the message counts them and names the first.
     """
     malformed: list[str] = []
     splits = [_read_list(path, folder, form, malformed) if folder.is_dir() else [] for path, folder in lists]
@@ -96,7 +92,7 @@ def read_lists(lists: Sequence[tuple[Path, Path]], form: ListFormat) -> list[lis
 
 
 def shortened(items: Sequence[str]) -> str:
-    """The first few of many, one a line, and how many more there are."""
+    """The first items, one per line, and the number of the others."""
     lines = [f"  {item}" for item in items[:MAX_NAMED]]
     if len(items) > MAX_NAMED:
         lines.append(f"  and {len(items) - MAX_NAMED} more")
@@ -104,12 +100,12 @@ def shortened(items: Sequence[str]) -> str:
 
 
 def _visible(folder: Path) -> list[Path]:
-    """What lies directly in a folder and is not hidden, in no order; nothing where there is no such folder."""
+    """The entries of a folder that are not hidden, in no order; none where there is no such folder."""
     return [path for path in folder.iterdir() if path.name[0] != "."] if folder.is_dir() else []
 
 
 def _read_list(path: Path, folder: Path, form: ListFormat, malformed: list[str]) -> list[Sample]:
-    """The images of one list; lines that are not of its form are added to `malformed`."""
+    """The images of one list; malformed lines are added to `malformed`."""
     if not path.is_file():
         return []
     samples = []

@@ -1,7 +1,7 @@
 """MSMT17, in both its versions.
 
-V2 has the faces masked and replaced V1 in 2019; results since then are measured on it. The two differ in the names of
-the folders (mask_train_v2 and mask_test_v2; before that train and test), the lists have the same form.
+V2, with masked faces, replaced V1 in 2019, and results since then are measured on it. The folders are named
+mask_train_v2 and mask_test_v2 (V1: train and test); the lists have the same form.
 """
 
 import logging
@@ -27,22 +27,22 @@ FORM = ListFormat(
 def read_msmt(root: Path) -> Dataset:
     """MSMT17: four lists beside a folder of training and one of test images; either folder may be missing.
 
-    list_val.txt shows training identities. The protocol, and every published result, trains on it as well: 32,621
-    images of 1,041 identities are both lists together.
+    list_val.txt shows training identities. The protocol, and every published result, trains on it as well: both lists
+    together are 32,621 images of 1,041 identities.
 
     Raises:
-        DataError: lines of another form, or listed images that do not exist.
+        DataError: malformed lines, or listed images that do not exist.
 
     Source: Wei et al. 2018, arXiv 1711.08565, section 3.
     """
     present = [version for version in VERSIONS if any((root / folder).is_dir() for folder in version)]
     if len(present) > 1:
-        logger.warning("%s: both versions of MSMT17 are there; the images are read from those of V2", root)
+        logger.warning("%s: both versions of MSMT17 exist; the images of V2 are used", root)
     train_folder, test_folder = (root / folder for folder in (present or VERSIONS)[0])
     if train_folder.is_dir():
         for name in LISTS[:2]:
             if not (root / name).is_file():
-                logger.warning("%s: %s is missing, so the images it would list are not trained on", root, name)
+                logger.warning("%s: %s is missing; training continues without its images", root, name)
     folders = (train_folder, train_folder, test_folder, test_folder)
     lists = [(root / name, folder) for name, folder in zip(LISTS, folders, strict=True)]
     train, val, query, gallery = read_lists(lists, FORM)
@@ -50,7 +50,7 @@ def read_msmt(root: Path) -> Dataset:
 
 
 def is_msmt(root: Path) -> bool:
-    """Any of the lists, or of the folders of V2, is there."""
+    """Whether any of the lists, or of the folders of V2, exists."""
     return any((root / name).is_file() for name in LISTS) or any((root / name).is_dir() for name in VERSIONS[0])
 
 

@@ -19,17 +19,17 @@ FORM = ListFormat(re.compile(r"(?P<file>[\w-]+)(\.jpg)?\s+(?P<pid>\d{1,18})"), s
 
 
 def read_vehicleid(root: Path, test_list: str = "") -> Dataset:
-    """VehicleID: image/NAME.jpg, and in train_test_split lists for training and tests, each line a name and a vehicle.
+    """VehicleID: image/NAME.jpg, and lists in train_test_split for training and tests, each line a name and a vehicle.
 
-    The images of a test are not parted into query and gallery: they come as gallery, from which an evaluation draws
-    both. Cameras are not known; every camid is 0.
+    The test images are not split into query and gallery: all of them are gallery, from which an evaluation draws both.
+    Cameras are unknown; every camid is 0.
 
     Args:
-        test_list: name of the test list; "" = the largest of the usual ones that is there.
+        test_list: name of the test list; "" = the largest of the standard ones that exists.
 
     Raises:
-        DataError: lines of another form, or listed images that do not exist.
-        ParamsError: there is no such test list, or none of the usual ones.
+        DataError: malformed lines, or listed images that do not exist.
+        ParamsError: there is no such test list, or none of the standard ones.
 
     Source: Liu et al. 2016, "Deep Relative Distance Learning: Tell the Difference Between Similar Vehicles", section 5.
     """
@@ -48,9 +48,9 @@ def _choose_test_list(folder: Path, test_list: str) -> str | None:
         raise ParamsError(f"test_list: no list {test_list!r} in {folder}; there are: {', '.join(present) or 'none'}")
     chosen = next((name for name in STANDARD_TEST_LISTS if name in present), None)
     if chosen is None and present:
-        raise ParamsError(f"test_list: {folder} has none of the usual lists; choose one of: {', '.join(present)}")
+        raise ParamsError(f"test_list: {folder} has none of the standard lists; choose one of: {', '.join(present)}")
     if chosen is not None:
-        logger.info("%s: the test images are those of %s", folder, chosen)
+        logger.info("%s: using the test images of %s", folder, chosen)
     return chosen
 
 
@@ -58,4 +58,5 @@ VEHICLEID = Layout(
     lambda root: (root / LISTS).is_dir(),
     read_vehicleid,
     "image, and train_test_split with train_list.txt and test_list_800.txt, test_list_1600.txt, test_list_2400.txt",
+    read_test_list=read_vehicleid,
 )

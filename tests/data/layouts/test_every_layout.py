@@ -7,7 +7,7 @@ from typing import NamedTuple, get_args
 import pytest
 
 from data.layouts import LayoutChoice, describe_layouts, detect_layout, read_layout
-from data.layouts.registry import LAYOUTS, LayoutName
+from data.layouts.registry import LAYOUTS
 from utils.errors import DataError, ParamsError
 
 Plant = Callable[[Mapping[str, str]], Path]
@@ -71,7 +71,7 @@ TREES: dict[str, Tree] = {
 }
 
 
-@pytest.mark.parametrize("name", get_args(LayoutName))
+@pytest.mark.parametrize("name", LAYOUTS)
 def test_a_complete_data_set(name: str, plant: Plant) -> None:
     tree = TREES[name]
     # What desktops and archive programs leave behind is not a data set's.
@@ -86,7 +86,7 @@ def test_a_complete_data_set(name: str, plant: Plant) -> None:
         assert all(sample.path.is_file() for sample in split)
 
 
-@pytest.mark.parametrize("name", get_args(LayoutName))
+@pytest.mark.parametrize("name", LAYOUTS)
 def test_either_part_of_a_data_set_is_one_too(name: str, plant: Plant, tmp_path: Path) -> None:
     tree = TREES[name]
     root = plant(tree.test)

@@ -40,7 +40,7 @@ def test_folders_beside_the_splits_are_named_as_not_read(plant: Plant, caplog: p
     dataset = read_layout(root)
     assert [len(split) for split in dataset] == [1, 0, 0, 1]
     assert [record.getMessage() for record in caplog.records] == [
-        f"{root}: not read, because only train, query, gallery, val count: extra, test"
+        f"{root}: only train, query, gallery, val are read; ignored: extra, test"
     ]
 
 

@@ -46,7 +46,7 @@ def test_a_missing_training_list_is_warned_of(plant: Plant, caplog: pytest.LogCa
     root = plant({name: text for name, text in LISTS.items() if name != "list_val.txt"} | images("train", "test"))
     assert len(read_layout(root).train) == 1
     assert [record.getMessage() for record in caplog.records] == [
-        f"{root}: list_val.txt is missing, so the images it would list are not trained on"
+        f"{root}: list_val.txt is missing; training continues without its images"
     ]
 
 

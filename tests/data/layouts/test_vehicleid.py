@@ -36,7 +36,7 @@ def test_the_largest_usual_test_list_is_taken_and_named(plant: Plant, caplog: py
     root = plant(ALL)
     with caplog.at_level(logging.INFO):
         assert {sample.pid for sample in read_layout(root).gallery} == {5}
-    assert "the test images are those of test_list_2400.txt" in caplog.text
+    assert "test images of test_list_2400.txt" in caplog.text
     (root / "train_test_split" / "test_list_2400.txt").unlink()
     assert {sample.pid for sample in read_layout(root).gallery} == {6}
 

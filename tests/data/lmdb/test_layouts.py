@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from data.dataset import read_dataset
 from data.images import read_bytes
-from data.layouts.registry import LayoutName
+from data.layouts.registry import LAYOUTS
 from data.lmdb.reading import read_about
 from data.lmdb.writing import write_lmdb
 from data.options import DataOptions
@@ -16,10 +15,10 @@ from tests.data.layouts.test_every_layout import TREES
 from utils.errors import ParamsError
 
 
-@pytest.mark.parametrize("name", get_args(LayoutName))
+@pytest.mark.parametrize("name", LAYOUTS)
 @pytest.mark.parametrize("part", ["all", "train", "test"])
 def test_a_packed_layout_is_read_as_its_folder_is(
-    name: LayoutName, part: str, plant: Callable[[Mapping[str, str]], Path], tmp_path: Path
+    name: str, part: str, plant: Callable[[Mapping[str, str]], Path], tmp_path: Path
 ) -> None:
     tree = TREES[name]
     files = {"all": tree.train | tree.test, "train": tree.train, "test": tree.test}[part]
