@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
-from models.backbones import ResNet, build_backbone
+from models.backbones import Backbone, build_backbone
 from models.classifiers import CosineClassifier, LinearClassifier
 from models.heads import BranchHead
 from models.options import ModelParams
@@ -15,15 +15,15 @@ class ReidNetwork(nn.Module):
     """Backbone and branches.
 
     Args:
-        backbone: (B, 3, H, W) -> (B, C, h, w).
+        backbone: images -> feature map.
         branches: heads by name; their order is that of the embedding.
         spectral_sigma: temperature of the spectral transform in training; 0 = the network has none.
     """
 
-    def __init__(self, backbone: ResNet, branches: dict[str, BranchHead], spectral_sigma: float = 0.0) -> None:
+    def __init__(self, backbone: Backbone, branches: dict[str, BranchHead], spectral_sigma: float = 0.0) -> None:
         super().__init__()
         self.spectral_sigma = spectral_sigma
-        self.backbone: ResNet = backbone
+        self.backbone: Backbone = backbone
         self.branches = nn.ModuleDict(branches)
         self.embedding_dim = sum(branch.num_parts * branch.dim for branch in branches.values())
 

@@ -64,6 +64,11 @@ class ModelParams(Options):
     spectral_start_accuracy: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Training accuracy of an epoch after which the spectral transform acts; spectral_start_epoch must be over too."""
 
+    @property
+    def stride(self) -> int:
+        """Of the backbone: pixels per row and column of its feature map."""
+        return 16 * self.last_conv_stride
+
 
 class GeneratorOptions(Options):
     """The networks of the person generator."""

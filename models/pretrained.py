@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
-from models.backbones import ResNet, with_second_stage4
+from models.backbones import Backbone
 from models.network import ReidNetwork
 from utils.checkpoint import check_finite, read_weights
 from utils.errors import DataError
@@ -19,7 +19,7 @@ BACKBONE = "backbone."
 logger = logging.getLogger(__name__)
 
 
-def load_imagenet(backbone: ResNet, name: str) -> None:
+def load_imagenet(backbone: Backbone, name: str) -> None:
     """Start a backbone from torchvision's newest ImageNet weights, downloaded once.
 
     Raises:
@@ -30,7 +30,7 @@ def load_imagenet(backbone: ResNet, name: str) -> None:
     )
     # The ImageNet classifier is the one part a re-ID network has no use for.
     state = {key: value for key, value in state.items() if not key.startswith("fc.")}
-    backbone.load_state_dict(state if backbone.layer4_global is None else with_second_stage4(state))
+    backbone.load_state_dict(backbone.complete_state(state))
     logger.info("backbone starts from torchvision's %s", target.name)
 
 
@@ -70,9 +70,7 @@ def load_snapshot(network: ReidNetwork, path: Path) -> None:
     """
     state = read_weights(path)
     check_finite(path, state)
-    state = _with_our_names(state, network)
-    if network.backbone.layer4_global is not None:
-        state = with_second_stage4(state, BACKBONE)
+    state = network.backbone.complete_state(_with_our_names(state, network), BACKBONE)
     own = network.state_dict()
     fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
     if not any(key.endswith("weight") for key in fitting):

@@ -21,13 +21,12 @@ def stripes_share_embedding(params: Params) -> Iterator[Conflict]:
 def stripes_share_rows(params: Params) -> Iterator[Conflict]:
     """Every stripe has the same number of rows of the feature map."""
     model = params.model_params
-    rows, _ = feature_map_size(params.img_h, params.img_w, model.last_conv_stride)
+    rows, _ = feature_map_size(params.img_h, params.img_w, model.stride)
     if model.pcb_n_parts and rows % model.pcb_n_parts:
-        pixels = 16 * model.last_conv_stride
         text = (
             f"{model.pcb_n_parts} stripes do not divide the {rows} rows of the feature map (img_h {params.img_h}, "
             f"model_params.last_conv_stride {model.last_conv_stride}); "
-            f"for img_h {multiples(params.img_h, model.pcb_n_parts * pixels)}"
+            f"for img_h {multiples(params.img_h, model.pcb_n_parts * model.stride)}"
         )
         yield Conflict((STRIPES, "img_h", "model_params.last_conv_stride"), text)
 
@@ -79,7 +78,7 @@ def erased_branches_exist(params: Params) -> Iterator[Conflict]:
 def erased_bands_have_rows(params: Params) -> Iterator[Conflict]:
     """An erased band is at least one row, and leaves one."""
     model = params.model_params
-    rows, _ = feature_map_size(params.img_h, params.img_w, model.last_conv_stride)
+    rows, _ = feature_map_size(params.img_h, params.img_w, model.stride)
     keys = ("img_h", "model_params.last_conv_stride")
     if model.pcb_n_parts and rows % model.pcb_n_parts == 0:
         text = _band_mistake(model.part_feature_erasing, rows // model.pcb_n_parts, f"a stripe ({STRIPES}, img_h)")

@@ -121,7 +121,8 @@ def test_several_batches_are_one_step_on_the_mean_of_their_losses() -> None:
 def test_in_bf16_the_network_computes_in_it_while_weights_and_losses_stay_float32() -> None:
     stepper, exact = make_stepper(BF16), make_stepper()
     seen: list[torch.dtype] = []
-    network_of(stepper).backbone.layer4.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+    last_stage = network_of(stepper).backbone.get_submodule("layer4")
+    last_stage.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
     (losses,) = take(stepper, [make_batch(1)])
     (expected,) = take(exact, [make_batch(1)])
     assert seen == [torch.bfloat16]

@@ -5,6 +5,7 @@ from itertools import product
 import pytest
 
 from models.geometry import band_rows, feature_map_size
+from models.options import ModelParams
 
 PARTS = {"pcb_n_parts": 4}
 BOTH = {"pcb_n_parts": 4, "feature_global_dim": 64}
@@ -23,7 +24,8 @@ def test_feature_map_is_what_the_convolutions_leave(size, last_conv_stride):
     rows = halved(halved(size, 7, 3), 3, 1)
     for _ in range(1 + last_conv_stride):
         rows = halved(rows, 3, 1)
-    assert feature_map_size(size, 128, last_conv_stride) == (rows, 128 // (16 * last_conv_stride))
+    stride = ModelParams.model_validate({"last_conv_stride": last_conv_stride}).stride
+    assert feature_map_size(size, 128, stride) == (rows, 128 // stride)
 
 
 @pytest.mark.parametrize(("rows", "share"), list(product(range(1, 25), (0.01, 0.1, 0.3, 0.66, 0.9, 0.99))))
