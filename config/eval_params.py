@@ -13,30 +13,30 @@ T = TypeVar("T", bound=Options)
 
 
 class EvalParams(Options):
-    """One offline evaluation."""
+    """An offline evaluation. Its evaluation_params are those of params.json; null = as trained."""
 
     model_path: str = "runs"
-    """A .pth, .onnx or run's folder, a folder of runs (its newest finished one), or features saved as .npz."""
+    """A .pth, .onnx or run folder, a folder of runs (the newest finished one is used), or features saved as .npz."""
     batches_dir: str | None = None
     """Folder or .lmdb file of the data set, or "synthetic"; null = as trained."""
     data_dirs: tuple[str, ...] = ()
     """Several data sets to evaluate on, one after the other, instead of batches_dir."""
     data_layout: LayoutChoice | None = None
-    """Layout of batches_dir or data_dirs; null = as trained, "auto" where these are given."""
+    """Layout of batches_dir or data_dirs; null = as trained, or "auto" where these are given."""
     test_list: str | None = None
-    """VehicleID's list of test images; null = as trained, the largest where a data set is given."""
+    """VehicleID's list of test images; null = as trained, or the largest where a data set is given."""
     parallels: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    """GPUs to evaluate on, by index, with a process for each; empty: the first GPU, or the CPU where there is none."""
+    """Indices of the GPUs to evaluate on, one process each; empty: the first GPU, or the CPU where there is none."""
     evaluation_params: SerializeAsAny[EvaluationParams] | None = None
-    """The evaluation; null = as trained; with the trained type, keys given beside it change the trained ones."""
+    """The evaluation; null = as trained; with the trained type, the keys given here change the trained ones."""
     result_log_file: str = ""
     """JSON file for the metrics; "" = none."""
     pictures_dir: str = ""
     """Folder for pictures of the retrieved images; "" = none."""
     report_path: str = ""
-    """HTML file for the whole report; "" = none."""
+    """HTML file for the report; "" = none."""
     features_path: str = ""
-    """.npz file for the embeddings of query and gallery, which can be evaluated again without images; "" = none."""
+    """.npz file for the embeddings of query and gallery, to evaluate again without images; "" = none."""
 
     def as_trained(self, params: Params) -> tuple[Params, ...]:
         """The params of a trained network, changed as this evaluation asks; one for each data set."""

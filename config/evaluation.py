@@ -11,11 +11,11 @@ class EvaluationParams(Options):
     type: str | None = None
     """Plug-in: the name of a file in evaluate/ without ".py"; null = no evaluation."""
     every_epochs: int = Field(default=1, ge=1)
-    """Evaluate after every so many epochs, and always after the last."""
+    """Epochs between evaluations; the last epoch is always evaluated."""
     at_start: bool = True
-    """Evaluate once before training as well: a mistake in the test set is found before the first epoch."""
+    """Also evaluate before training, so that a mistake in the test set shows before the first epoch."""
     batch_size: int = Field(default=128, ge=1)
-    """Images the network embeds at once."""
+    """Images per batch."""
 
     def data_set(self, batches_dir: str) -> str:
         """Name of what is measured; a plug-in with data of its own names these instead of `batches_dir`."""

@@ -8,19 +8,19 @@ from utils.options import Options
 
 
 class ExportParams(Options):
-    """What the exported model takes and computes in, and how it is tried before it is written."""
+    """Input, precision and checks of the exported model."""
 
     layout: Literal["nhwc", "nchw"] = "nhwc"
-    """Order of the uint8 RGB pixels it takes: (B, H, W, 3) as images are decoded, or (B, 3, H, W)."""
+    """Layout of the uint8 RGB input: (B, H, W, 3), as images are decoded, or (B, 3, H, W)."""
     resize: bool = False
-    """Resize inside the model: it takes images of any size, one size a batch; off: of img_h x img_w only."""
+    """Resize inside the model, which then takes images of any size, one size a batch; otherwise img_h x img_w only."""
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
-    """Number format of the network; "int8" is calibrated on training images. The embedding is float32."""
+    """Precision of the network; "int8" is calibrated on training images. Embeddings are float32."""
     simplify: bool = False
-    """Let onnxslim simplify the graph."""
+    """Simplify the graph with onnxslim."""
     opset: int = Field(default=20, ge=18, le=23)
-    """Version of ONNX's operators; the first that can resize with antialiasing is 18."""
+    """ONNX opset version; 18 is the first that resizes with antialiasing."""
     calibration_images: int = Field(default=256, ge=8)
-    """Training images from which "int8" learns the ranges of values."""
+    """Training images for the calibration of "int8"."""
     measured_images: int = Field(default=2000, ge=0)
-    """Test images at most on which metrics and thresholds of the exported model are measured; 0 = not measured."""
+    """Maximum of test images for the metrics and thresholds of the exported model; 0 = not measured."""

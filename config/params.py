@@ -24,33 +24,33 @@ class LearningRate(Options):
     fc_lr: float = Field(default=0.1, ge=0.0)
     """Learning rate of everything else: heads, classifiers, losses."""
     decay_step: Annotated[int, Field(ge=0)] | tuple[Step, ...] = 40
-    """Multiply both rates by decay_gamma every so many epochs (iterations); a list names each time; 0 = never."""
+    """Epochs (or iterations) between decays of both rates; a list names each decay; 0 = never."""
     decay_gamma: float = Field(default=0.1, gt=0.0, le=1.0)
-    """Factor of each decay."""
+    """Factor of both rates at each decay."""
     decay_unit: Literal["auto", "epoch", "iteration"] = "auto"
-    """What decay_step counts; "auto": iterations with class_balanced sampling, otherwise epochs."""
+    """Unit of decay_step; "auto": iterations with class_balanced sampling, otherwise epochs."""
     warmup_epoch: float = Field(default=0.0, ge=0.0)
-    """Epochs over which the rates rise linearly, step by step, to their full value; 0 = no warm-up."""
+    """Epochs of linear warm-up, step by step; 0 = no warm-up."""
     warmup_factor: float = Field(default=0.1, gt=0.0, le=1.0)
-    """Share of the full rate at the first step of the warm-up."""
+    """Share of the full rates at the first step of the warm-up."""
 
 
 class CheckpointOptions(Options):
-    """When last.pth is written, besides after the last step of every epoch. Writing does not change the training."""
+    """When last.pth is written, besides at the end of every epoch. Writing does not change the training."""
 
     every_steps: int = Field(default=0, ge=0)
-    """Save what it takes to go on after every so many steps; 0 = not by steps."""
+    """Steps between saves; 0 = not by steps."""
     every_minutes: float = Field(default=5.0, ge=0.0)
-    """Save it when so many minutes have passed since the last time; 0 = not by time."""
+    """Minutes between saves; 0 = not by time."""
 
 
 class Params(LossOptions, ModelOptions, DataOptions):
-    """Everything one training run is made from. Written, resolved, into the run's folder."""
+    """Everything a training run is made from; the run's folder gets a copy with all values."""
 
     epoch: int = Field(default=60, ge=1)
-    """Epochs to train."""
+    """Number of epochs."""
     optimizer: Literal["sgd", "nesterov", "adam", "amsgrad", "rmsprop", "adamw"] = "sgd"
-    """Optimization algorithm."""
+    """Optimizer."""
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
     """Momentum of sgd, nesterov and rmsprop."""
     weight_decay: float = Field(default=5e-4, ge=0.0)
@@ -58,34 +58,34 @@ class Params(LossOptions, ModelOptions, DataOptions):
     lr: LearningRate = LearningRate()
     """Learning rates, decay and warm-up."""
     gan_params: GanParams = GanParams()
-    """The person generator, for train_gan and for generated images in the training of a re-ID network."""
+    """The person generator, for train_gan and for generated images in re-ID training."""
     fine_tune: bool = False
-    """Train the classifiers only and freeze every layer before them."""
+    """Train only the classifiers; all layers before them are frozen."""
     parallels: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    """GPUs to train on, by index, with a process for each; empty: the first GPU, or the CPU where there is none."""
+    """Indices of the GPUs to train on, one process each; empty: the first GPU, or the CPU where there is none."""
     accumulate_steps: int = Field(default=1, ge=1)
-    """Batches whose gradients are averaged for one step of the optimizer."""
+    """Batches whose gradients are averaged for one optimizer step."""
     precision: PrecisionName = "auto"
-    """Number format of the network's activations; "auto": bf16 on a GPU that has it, else fp32. Losses are fp32."""
+    """Precision of the network; "auto": bf16 on a GPU that supports it, otherwise fp32. Losses are fp32."""
     compile: Literal["auto", "on", "graphs", "off"] = "auto"
-    """torch.compile: "auto" compiles on a GPU, where it pays; "graphs" also replays the network as CUDA graphs."""
+    """torch.compile: "auto" compiles on a GPU, where it pays; "graphs" also captures the network in CUDA graphs."""
     sync_bn: bool = False
-    """Batch normalisation over the batches of all processes instead of each its own."""
+    """Synchronise batch normalisation across processes."""
     keep_freed_memory: bool = True
     """On the CPU under Linux: reuse freed memory instead of returning it; about a third faster."""
     seed: int = Field(default=0, ge=0, lt=2**31)
-    """Seed of everything random: initial weights, sampling, augmentation, dropout."""
+    """Seed of all randomness: initial weights, sampling, augmentation, dropout."""
     deterministic: bool = False
-    """On a GPU: algorithms that give the same bits each time, at some cost in speed; on a CPU they do anyway."""
+    """Use deterministic algorithms on a GPU, at some cost in speed; the CPU is deterministic anyway."""
     max_bad_steps: int = Field(default=3, ge=1)
-    """Steps in a row with a loss or gradient that is not finite after which training stops; none of them is applied."""
+    """Consecutive steps with a non-finite loss or gradient that stop the training; each of them is skipped."""
     checkpoint: CheckpointOptions = CheckpointOptions()
-    """When the state to go on from is saved."""
+    """When the resume state is saved."""
     evaluation_params: SerializeAsAny[EvaluationParams] = EvaluationParams()
     """The evaluation after each epoch; its plug-in declares further keys."""
     log_every: int = Field(default=10, ge=1)
-    """Steps between two readings of the losses."""
+    """Steps between logged losses."""
     export_params: ExportParams = ExportParams()
     """How export_onnx writes the trained network."""
     working_dir: str = "runs"
-    """Folder that holds the runs."""
+    """Folder of all runs."""

@@ -1,4 +1,4 @@
-"""The settings of the data: where it lies, how big the network sees it, how it is sampled and augmented."""
+"""The options of the data: its location, image size, sampling and augmentation."""
 
 from typing import Literal
 
@@ -11,25 +11,25 @@ from utils.options import Options
 
 
 class RandomErasing(Options):
-    """Zhong et al. 2017: a random rectangle of the image is replaced."""
+    """Random erasing (Zhong et al. 2017): a random rectangle of the image is replaced."""
 
     probability: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Share of the images in which a rectangle is erased; 0 = off."""
+    """Probability that a rectangle of an image is erased; 0 = off."""
     min_area: float = Field(default=0.02, gt=0.0, le=1.0)
-    """Smallest rectangle, as a share of the image's area."""
+    """Smallest area of the rectangle, as a share of the image."""
     max_area: float = Field(default=0.4, gt=0.0, le=1.0)
-    """Largest rectangle, as a share of the image's area."""
+    """Largest area of the rectangle, as a share of the image."""
     min_aspect: float = Field(default=0.3, gt=0.0, le=1.0)
-    """Flattest height / width; the steepest is its inverse."""
+    """Smallest height / width of the rectangle; the largest is its inverse."""
     fill: Literal["mean", "random"] = "mean"
-    """What stands in the rectangle: the normalisation's mean colour, or random pixels."""
+    """Pixels of the rectangle: the mean colour of the normalisation, or random ones."""
 
 
 class DataAugmentation(Options):
-    """What is done to every training image, and the normalisation that evaluation shares."""
+    """Augmentation of the training images, and the normalisation that evaluation shares."""
 
     mirror: bool = True
-    """Mirror left-right with probability one half."""
+    """Flip left-right with probability 0.5."""
     pad: int = Field(default=0, ge=0)
     """Pixels of zero padding on each side before a random crop of img_h x img_w; 0 = off."""
     resize_h: int = Field(default=0, ge=0)
@@ -39,17 +39,17 @@ class DataAugmentation(Options):
     random_erasing: RandomErasing = RandomErasing()
     """Random erasing (Zhong et al. 2017)."""
     brightness: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Brightness is multiplied by a factor drawn from 1 +- this."""
+    """Multiply the brightness by a factor drawn from [1 - x, 1 + x]."""
     contrast: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Contrast around the image's mean grey is multiplied by a factor drawn from 1 +- this."""
+    """Multiply the contrast around the mean grey by a factor drawn from [1 - x, 1 + x]."""
     saturation: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Saturation is multiplied by a factor drawn from 1 +- this."""
+    """Multiply the saturation by a factor drawn from [1 - x, 1 + x]."""
     hue: float = Field(default=0.0, ge=0.0, le=0.5)
-    """Hue is turned by up to this share of the colour circle, either way."""
+    """Rotate the hue by up to this share of the colour circle in either direction."""
     rotation: float = Field(default=0.0, ge=0.0, le=180.0)
-    """The image is rotated by up to this many degrees, either way; corners become zero."""
+    """Rotate the image by up to this many degrees in either direction; corners become zero."""
     noise: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Standard deviation of Gaussian noise, on pixels scaled to 0..1."""
+    """Standard deviation of Gaussian noise, for pixels scaled to 0..1."""
     normalisation: Literal["imagenet", "half"] = "imagenet"
     """Mean and standard deviation per channel: ImageNet's, or 0.5 and 0.5."""
 
@@ -58,7 +58,7 @@ class BatchSampling(Options):
     """Which images make up a batch."""
 
     class_balanced: bool = False
-    """True: P identities with K images each (P x K sampling); False: images in random order."""
+    """true: P identities with K images each (P x K sampling); false: images in random order."""
     P: int = Field(default=16, ge=1)
     """Identities in a batch of P x K sampling."""
     K: int = Field(default=4, ge=1)
@@ -69,23 +69,23 @@ class DataOptions(Options):
     """The keys of params.json that `data/` reads."""
 
     batches_dir: str = "synthetic"
-    """Folder of the data set, an .lmdb file packed by build_lmdb, or "synthetic" for the built-in pedestrians."""
+    """Folder of the data set, an .lmdb file made by build_lmdb, or "synthetic" for the built-in pedestrians."""
     data_layout: LayoutChoice = "auto"
-    """Layout of batches_dir: that of a public data set, or one folder per identity; "auto" looks."""
+    """Layout of batches_dir: that of a public data set, or one folder per identity; "auto" detects it."""
     test_list: str = ""
     """VehicleID's list of test images, a file in train_test_split; "" = the largest of 800, 1600 and 2400 vehicles."""
     synthetic: SyntheticOptions = SyntheticOptions()
-    """The built-in pedestrians, used when batches_dir is "synthetic"."""
+    """The built-in pedestrians, for batches_dir "synthetic"."""
     bad_images: Literal["error", "skip"] = "error"
-    """What an unreadable image means: stop before training with a list of all, or leave each out with a log line."""
+    """Unreadable images: "error" lists them and stops before training, "skip" logs them and leaves them out."""
     data_cache: DataCache = "auto"
-    """Where decoded images stay: on the "device", in "ram" or nowhere, "none"; "auto": where there is ample room."""
+    """Where decoded images are kept; "auto" uses the device or RAM where there is ample room."""
     img_h: int = Field(default=256, ge=16)
-    """Height of the image the network sees, pixels."""
+    """Height of the network's input in pixels."""
     img_w: int = Field(default=128, ge=16)
-    """Width of the image the network sees, pixels."""
+    """Width of the network's input in pixels."""
     batch_size: int | None = Field(default=None, ge=2)
-    """Images per step and device; left out: P x K."""
+    """Images in a batch on each device; null = P x K."""
     data_augmentation: DataAugmentation = DataAugmentation()
     """Augmentation and normalisation."""
     batch_sampling_params: BatchSampling = BatchSampling()

@@ -11,14 +11,14 @@ MetricFeature = Literal["global", "parts", "concat"]
 
 
 class Distillation(Options):
-    """Hinton et al. 2015: a frozen teacher, trained before, shows the network how similar classes and images are."""
+    """Knowledge distillation (Hinton et al. 2015) from a frozen teacher that was trained before."""
 
     teacher: str = ""
     """Checkpoint or run folder of the teacher, trained on the same identities; "" = none."""
     lambda_logits: float = Field(default=0.0, ge=0.0)
     """Weight of the Kullback-Leibler divergence of each part's class probabilities from the teacher's."""
     temperature: float = Field(default=4.0, gt=0.0)
-    """Divides the logits of both before their softmax."""
+    """Temperature that divides both logits before the softmax."""
     lambda_embedding: float = Field(default=0.0, ge=0.0)
     """Weight of the squared distance to the teacher's embedding, both of unit length; sizes may differ."""
 
@@ -33,18 +33,18 @@ class LossOptions(Options):
     tri_loss_lambda_cls: float = Field(default=1.0, ge=0.0)
     """Weight of the classification loss; 0 = off."""
     tri_loss_on: tuple[MetricFeature, ...] = Field(default=("global",), min_length=1)
-    """Features with a triplet loss: the global (or single) one, each part's own, the parts put end to end."""
+    """Features with a triplet loss: the global (or single) one, each part, the concatenated parts."""
     tri_loss_adaptive_weight: bool = False
-    """Weigh all positives and negatives by their difficulty (Ristani and Tomasi 2018) instead of taking the hardest."""
+    """Weight all positives and negatives by difficulty (Ristani and Tomasi 2018) instead of using the hardest."""
     gather_embeddings: bool = False
-    """Form triplets of the images of all devices in a step; otherwise each device forms its own."""
+    """Form triplets across the images of all devices; otherwise each device forms its own."""
     softmax_margin: SoftmaxMargin | tuple[SoftmaxMargin, ...] = 0.0
-    """Additive margin m of AM-softmax (Wang et al. 2018), on the cosine; a list follows softmax_margin_step."""
+    """Additive margin m of AM-softmax (Wang et al. 2018); a list follows softmax_margin_step."""
     softmax_margin_step: int = Field(default=0, ge=0)
-    """Iterations for which each margin of a list holds; the last holds to the end."""
+    """Iterations for which each margin of a list is used; the last one stays."""
     focal_gamma: float = Field(default=0.0, ge=0.0)
-    """Power with which the focal loss (Lin et al. 2017) plays down easy images; 0 = off."""
+    """Exponent gamma of the focal loss (Lin et al. 2017); 0 = off."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Share of the target spread evenly over all identities."""
+    """Share of the target probability that is spread evenly over all identities."""
     distillation: Distillation = Distillation()
-    """A teacher that the network learns from as well."""
+    """Knowledge distillation from a teacher."""

@@ -16,53 +16,53 @@ class ModelParams(Options):
     last_conv_stride: Literal[1, 2] = 1
     """Stride of the last stage: 1 keeps twice the height and width of the feature map."""
     zero_init_residual: bool = False
-    """Start each residual block as its shortcut: the last normalisation's weight is zero (Goyal et al. 2017)."""
+    """Zero-initialise the last BN weight of each residual block (Goyal et al. 2017)."""
     feature_dim: int = Field(default=256, ge=0)
-    """Size of the embedding: all stripes together, or the single feature; 0 = each pooled feature itself."""
+    """Embedding size: of all stripes together, or of the single feature; 0 = the pooled features themselves."""
     pcb_n_parts: int = Field(default=0, ge=0)
     """Horizontal stripes of the PCB head (Sun et al. 2018); 0 = one feature from the whole map."""
     feature_global_dim: int = Field(default=0, ge=0)
     """Size of the global branch's embedding beside the stripes; 0 = no global branch."""
     global_own_stage4: bool = False
-    """Give the global branch a last stage of its own, which starts as a copy of the shared one."""
+    """Give the global branch its own last stage, initialised as a copy of the shared one."""
     part_pooling: Pooling = "avg"
-    """Pooling inside each stripe, and of the single feature; "gem": generalised mean, its power trained."""
+    """Pooling of each stripe, or of the single feature; "gem": generalised mean with a learnable power."""
     global_pooling: Pooling = "max"
     """Pooling of the global branch."""
     part_bn: bool = True
-    """Batch normalisation of each stripe's (or the single) embedding."""
+    """Batch normalisation of each stripe's embedding, or of the single one."""
     global_bn: bool = True
     """Batch normalisation of the global branch's embedding."""
     bn_bias: bool = True
-    """Whether that batch normalisation has a trained offset."""
+    """Learnable bias in these batch normalisations."""
     embedding_relu: bool = False
-    """Cut embeddings off below zero, after their normalisation."""
+    """Apply ReLU to the embeddings after their normalisation."""
     feature_mask: Literal["none", "parts", "global", "all"] = "none"
     """Branches whose features are multiplied by a sigmoid gate computed from the pooled feature."""
     classifier: Literal["linear", "cosine"] = "linear"
-    """"cosine": class weights have unit length, as margin softmax needs them."""
+    """"cosine" normalises the class weights to unit length, as margin softmax needs."""
     cosine_scale: float = Field(default=0.0, ge=0.0)
-    """Length s that embeddings have before a cosine classifier; 0 = their own, which a constant margin can collapse."""
+    """Length to which a cosine classifier scales embeddings; 0 = none, where a constant margin can collapse them."""
     classifier_bias: bool = False
-    """Whether the classifiers have a bias."""
+    """Learnable bias in the classifiers."""
     pcb_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Dropout rate on the feature map before the stripes (or the single feature)."""
+    """Dropout rate of the feature map before the stripes (or the single feature)."""
     feature_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout rate between an embedding and its classifier."""
     part_feature_erasing: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Share of each stripe's rows of the feature map set to zero in training, a random band; 0 = off."""
+    """Share of the rows of each stripe's feature map set to zero in training, as a random band; 0 = off."""
     global_feature_erasing: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """The same for the map that the global branch or the single feature sees."""
+    """The same for the feature map of the global branch, or of the single feature."""
     random_drop_branches: int = Field(default=0, ge=0, le=1000)
-    """Draws (with replacement) of stripes that get no gradient from a step; one always does; 0 = all do."""
+    """Random draws, with replacement, of stripes without a gradient in a step; one stripe always has one; 0 = off."""
     update_max_loss_branch: bool = False
-    """Of all stripes only the one with the highest classification loss of the batch gets a gradient."""
+    """Only the stripe with the highest classification loss of the batch gets a gradient."""
     spectral_trans: float = Field(default=0.0, ge=0.0)
-    """Temperature sigma of the spectral feature transform (Luo et al. 2018) in a batch, each device's own; 0 = off."""
+    """Temperature sigma of the spectral feature transform (Luo et al. 2018) in the batch of each device; 0 = off."""
     spectral_start_epoch: int = Field(default=0, ge=0)
-    """Epochs without the spectral transform at the start."""
+    """Epochs at the start without the spectral transform."""
     spectral_start_accuracy: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Training accuracy of an epoch after which the spectral transform acts; spectral_start_epoch must be over too."""
+    """Training accuracy of an epoch that starts the spectral transform, though not before spectral_start_epoch."""
 
     @property
     def stride(self) -> int:
@@ -74,21 +74,21 @@ class GeneratorOptions(Options):
     """The networks of the person generator."""
 
     img_h: Literal[64, 128, 256] = 64
-    """Height of the generated pictures, pixels; they are half as wide."""
+    """Height of the generated images in pixels; the width is half of it."""
     input_dim: int = Field(default=128, ge=1)
-    """Size of the noise that a picture is made from, a vector of unit length."""
+    """Size of the generator's noise vector, which has unit length."""
     ngf: int = Field(default=16, ge=1)
-    """Channels of the generator's largest map; the smallest has up to 16 times as many."""
+    """Channels of the generator's largest feature map; the smallest has up to 16 times as many."""
     ndf: int = Field(default=32, ge=1)
-    """Channels of the discriminator's largest map; the smallest has up to eight times as many."""
+    """Channels of the discriminator's largest feature map; the smallest has up to 8 times as many."""
     spectral_norm: bool = True
-    """Spectral normalisation (Miyato et al. 2018) of every layer of the discriminator."""
+    """Spectral normalisation (Miyato et al. 2018) in every layer of the discriminator."""
     condition: str = ""
-    """Checkpoint or run folder of a re-ID network whose embedding says whom to show; "" = anybody."""
+    """Checkpoint or run folder of a re-ID network whose embeddings condition the generator; "" = unconditional."""
     pretrain_snapshot_g: str = ""
-    """Generator to start from, or to take pictures from: a run folder or a file of train_gan; "" = none."""
+    """Generator to start from, or to generate images with: a run folder or a file of train_gan; "" = none."""
     pretrain_snapshot_d: str = ""
-    """Discriminator to start from, from such a file too; "" = none."""
+    """Discriminator to start from: a run folder or a file of train_gan; "" = none."""
 
 
 class ModelOptions(Options):

@@ -17,13 +17,13 @@ class SyntheticOptions(Options):
     cameras: int = Field(default=6, ge=2, le=9)
     """Number of cameras; each person is seen by more than half of them."""
     images_per_camera: int = Field(default=3, ge=1, le=20)
-    """Most images of one person from one camera, in train and in the gallery; there are at least half as many."""
+    """Maximum of images per person and camera, in train and in the gallery; the minimum is half of it."""
     distractors: int = Field(default=150, ge=0, le=9000)
-    """Gallery images of persons who are never searched for (pid 0)."""
+    """Gallery images of persons that are in no query (pid 0)."""
     junk: int = Field(default=60, ge=0, le=9000)
-    """Gallery images without a usable person (pid -1); the evaluation leaves them out."""
+    """Gallery images without a usable person (pid -1), which the evaluation ignores."""
     seed: int = Field(default=1, ge=0, lt=2**32)
-    """Chooses the persons, the cameras and every image."""
+    """Seed of the persons, the cameras and every image."""
 
     @model_validator(mode="after")
     def _four_digits(self) -> Self:

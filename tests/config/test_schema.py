@@ -1,4 +1,4 @@
-"""The JSON schemas that editors read."""
+"""The files that are generated from the options."""
 
 import json
 from pathlib import Path
@@ -6,18 +6,37 @@ from pathlib import Path
 import pytest
 
 import config.schema
-from config.schema import SCHEMAS, schema_text
+from config.eval_params import EvalParams
+from config.params import Params
+from config.schema import generated, settings_page
 from config.sections import sections_of
+from evaluate.core.plugins import load_plugin, plugin_names
+from tests.config.conftest import MarketOptions
 
 FOLDER = Path(config.schema.__file__).parent
 
 
-@pytest.mark.parametrize(("name", "model"), list(SCHEMAS.items()))
-def test_the_written_schemas_are_current(name, model):
-    assert (FOLDER / name).read_text(encoding="utf-8") == schema_text(model), "run: python -m config.schema"
+def test_the_generated_files_are_current():
+    plugins = {name: load_plugin(name).options for name in plugin_names()}
+    outdated = [path.name for path, text in generated(plugins).items() if path.read_text(encoding="utf-8") != text]
+    assert outdated == [], "run: python -m config.schema"
 
 
-@pytest.mark.parametrize("model", list(SCHEMAS.values()))
+def test_the_page_lists_every_key_with_its_type_default_and_allowed_values():
+    page = settings_page({"market_evaluate": MarketOptions}).splitlines()
+    for at, model in sections_of(Params).items():
+        keys = [".".join((*at, name)) for name in model.model_fields if (*at, name) not in sections_of(Params)]
+        assert [key for key in keys if not any(row.startswith(f"| `{key}` |") for row in page)] == []
+    cells = {row.split("`")[1]: [cell.strip() for cell in row.split(" | ")] for row in page if row.startswith("| `")}
+    assert cells["lr.decay_step"][1:4] == ["integer or list of integer", "`40`", ">= 0, >= 1"]
+    assert cells["lr.decay_gamma"][1:4] == ["number", "`0.1`", "> 0, <= 1"]
+    assert cells["data_augmentation.random_erasing.fill"][1:4] == ["string", '`"mean"`', '`"mean"`, `"random"`']
+    assert cells["evaluation_params.neighbours.k1"][1:4] == ["integer", "`20`", ""]
+    assert cells["features_path"][1:4] == ["string", '`""`', ""]
+    assert cells["batch_size"][1:4] == ["integer or null", "`null`", ">= 2"]
+
+
+@pytest.mark.parametrize("model", [Params, EvalParams])
 def test_every_setting_is_described(model):
     settings = {f"{owner.__name__}.{key}": field for owner in sections_of(model).values()
                 for key, field in owner.model_fields.items()}  # fmt: skip

@@ -7,7 +7,6 @@ import torch
 
 from config.load import load_eval_params, load_params
 from config.params import Params
-from config.params_table import params_table
 from engine.outline import describe_training
 from evaluate.core.plugins import plugin_options
 from losses.criterion import build_criterion
@@ -52,12 +51,6 @@ def test_shipped_eval_params_evaluate_what_the_shipped_params_train() -> None:
 def test_all_json_files_are_covered() -> None:
     shipped = {path for path in ROOT.glob("*.json") if path.name != "eval_result.json"}
     assert shipped == {ROOT / "params.json", ROOT / "eval_params.json"}
-
-
-def test_the_page_of_settings_has_every_setting() -> None:
-    table = params_table(plugin_options("market_evaluate"))
-    page = ROOT / "docs" / "settings.md"
-    assert table in page.read_text(encoding="utf-8"), f"{page.name}: the table should read:\n{table}"
 
 
 def test_describing_a_run_needs_no_memory() -> None:
