@@ -1,7 +1,7 @@
-"""One rendering process: `python -m data.synthetic OPTIONS_JSON FOLDER SHARE SHARES`; `dataset.py` starts these.
+"""A rendering process: `python -m data.synthetic OPTIONS_JSON FOLDER SHARE SHARES`; `dataset.py` starts these.
 
 It writes every SHARES-th image, beginning with number SHARE, and one byte to stdout for each image written. It ends
-by itself once nobody reads these: the process that started it was killed.
+when nobody reads these bytes any more because the process that started it was killed.
 """
 
 import os
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from data.synthetic.options import SyntheticOptions
-from data.synthetic.worker import render_share
+from data.synthetic.render import render_share
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     except BrokenPipeError:
         pass
     except FileNotFoundError:
-        # The next that makes this data set may have removed the folder before we saw that our parent is gone.
+        # The parent was killed, and the next process that makes this data set removed the folder.
         if os.getppid() == parent:
             raise
 

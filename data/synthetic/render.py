@@ -2,20 +2,31 @@
 
 import io
 import math
+from collections.abc import Generator
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from data.synthetic.camera import Camera, develop, jpeg_quality
+from data.synthetic.camera import Camera, develop, jpeg_quality, make_cameras
 from data.synthetic.canvas import FINENESS, HEIGHT, WIDTH, Canvas
 from data.synthetic.figure import draw_person
 from data.synthetic.identity import Person, sample_person
-from data.synthetic.plan import Shot
+from data.synthetic.options import SyntheticOptions
+from data.synthetic.plan import Shot, plan_shots
 from data.synthetic.pose import Point, Pose
 from data.synthetic.scene import cut_background, draw_occluder
 
 _VISIT, _SHOT = 6, 5  # streams of random numbers, see plan.py
 _OCCLUDED, _CROWDED, _BAD_BOX = 0.16, 0.12, 0.08  # shares of the shots
+
+
+def render_share(options: SyntheticOptions, folder: Path, share: int, shares: int) -> Generator[None]:
+    """Renders the images share, share + shares, ... into existing sub-folders; yields after each of them."""
+    cameras = make_cameras(options.seed, options.cameras)
+    for shot in plan_shots(options)[share::shares]:
+        (folder / shot.path).write_bytes(render_jpeg(shot, cameras[shot.camera], options.seed))
+        yield
 
 
 def render_jpeg(shot: Shot, camera: Camera, seed: int) -> bytes:
