@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ Metric = Literal["cosine", "euclidean"]
 
 ROWS = 4096  # embeddings squared at once: their squares take as much memory as they
 
+LEAST_ROWS = 16
+"""Rows that are multiplied at once, at least; missing ones are filled up."""
 BLOCK_QUERIES = 512
 """Queries in a block on the CPU, at most: with fewer the matrix product is slower, with more no faster."""
 
@@ -35,7 +37,7 @@ class Distances(Protocol):
 
 
 class FeatureDistances:
-    """Distances between embeddings. Equal gallery embeddings are equally far from a query, to the bit.
+    """Distances between embeddings.
 
     Args:
         query: (Q, D) float32 embeddings, need not be of unit length.
@@ -44,12 +46,10 @@ class FeatureDistances:
 
     Raises:
         DataError: an embedding too long for single precision; for "cosine" one of length zero, without direction.
-        ValueError: shapes do not fit, an embedding is not finite, or the metric is unknown.
+        ValueError: shapes do not fit, or an embedding is not finite.
     """
 
     def __init__(self, query: Tensor, gallery: Tensor, metric: Metric) -> None:
-        if metric not in ("cosine", "euclidean"):
-            raise ValueError(f"metric: unknown metric {metric!r}; allowed: cosine, euclidean")
         if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1] or not query.shape[1]:
             raise ValueError(f"embeddings (Q, D) and (G, D) expected, got {tuple(query.shape)}, {tuple(gallery.shape)}")
         self.shape = (len(query), len(gallery))
@@ -59,52 +59,41 @@ class FeatureDistances:
         if not self._cosine:
             self._query, self._gallery = _without_offset(self._query, self._gallery)
         # Lengths are applied to the products: unit-length copies of the embeddings would double their memory.
-        self._query_square = _squared_lengths(self._query, "query")
-        self._gallery_square = _squared_lengths(self._gallery, "gallery")
+        self._query_square = squared_lengths(self._query, "query")
+        self._gallery_square = squared_lengths(self._gallery, "gallery")
         if self._cosine:
-            self._query_scale = _inverse_lengths(self._query_square, "query")
-            self._gallery_scale = _inverse_lengths(self._gallery_square, "gallery")
-        self._repeats = _repeats(self._gallery)
+            self._query_scale = inverse_lengths(self._query_square, "query")
+            self._gallery_scale = inverse_lengths(self._gallery_square, "gallery")
         self._buffer = torch.empty(0)
+        self._by_numpy = _numpy_keeps_ties()
 
     def rows(self, start: int, stop: int) -> Tensor:
         """(stop - start, G) float32, as `Distances` says."""
-        distance = self._product(self._query[start:stop])
+        product = self._product(self._query[start:stop])
         if self._cosine:
-            distance.mul_(self._query_scale[start:stop, None]).mul_(self._gallery_scale).neg_().add_(1.0)
-            distance.clamp_(min=0.0)
-        else:
-            distance.mul_(-2.0).add_(self._query_square[start:stop, None]).add_(self._gallery_square)
-            distance.clamp_(min=0.0).sqrt_()
-        if len(self._repeats.rows):
-            # In a product a row's place decides in which order its numbers are added up, and so how they are rounded.
-            distance[:, self._repeats.rows] = distance[:, self._repeats.firsts]
-        return distance
+            product.mul_(self._query_scale[start:stop, None]).mul_(self._gallery_scale).neg_().add_(1.0)
+            return product.clamp_(min=0.0)
+        squares = product.mul_(-2.0).add_(self._query_square[start:stop, None]).add_(self._gallery_square)
+        return squares.clamp_(min=0.0).sqrt_()
 
     def _product(self, query: Tensor) -> Tensor:
         """Inner products (R, G), in a buffer that the next block overwrites."""
+        num_rows = len(query)
+        if num_rows < LEAST_ROWS:
+            # Products of a few rows take another path through the library, on which even equal images may differ.
+            query = torch.cat([query, query.new_zeros(LEAST_ROWS - num_rows, query.shape[1])])
         if self.device.type != "cpu":
             with full_precision():
-                return query @ self._gallery.T
+                return (query @ self._gallery.T)[:num_rows]
         if len(self._buffer) < len(query):
             self._buffer = torch.empty((len(query), self.shape[1]))
         product = self._buffer[: len(query)]
-        # NumPy's BLAS is as fast as torch's on Intel's processors and half as slow again on others.
-        np.matmul(query.numpy(), self._gallery.numpy().T, out=product.numpy())
-        return product
-
-
-class MatrixDistances:
-    """A (Q, G) matrix of distances that is there already, for small problems."""
-
-    def __init__(self, matrix: Tensor) -> None:
-        self.shape = (len(matrix), matrix.shape[1])
-        self.device = matrix.device
-        self._matrix = matrix
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        """(stop - start, G) float32, as `Distances` says."""
-        return self._matrix[start:stop].float().clone()
+        # Torch's BLAS is as fast as NumPy's on Intel's processors and half as slow again on others.
+        if self._by_numpy:
+            np.matmul(query.numpy(), self._gallery.numpy().T, out=product.numpy())
+        else:
+            torch.mm(query, self._gallery.T, out=product)
+        return product[:num_rows]
 
 
 def blocks(distances: Distances, memory: int, bytes_per_pair: int) -> Iterator[tuple[int, int]]:
@@ -140,33 +129,12 @@ def full_precision() -> Iterator[None]:
             backend.fp32_precision = precision
 
 
-class _Repeats(NamedTuple):
-    """Embeddings that are there already: their rows (N,) int64, and of each the first row (N,) like it."""
-
-    rows: Tensor
-    firsts: Tensor
-
-
-def _repeats(features: Tensor) -> _Repeats:
-    """Which of (G, D) float32 embeddings repeat an earlier one."""
-    # Equal rows have equal keys, as whole numbers add up the same in any order; of others hardly any two do.
-    fixed = torch.Generator().manual_seed(0)
-    weights = torch.randint(-(2**62), 2**62, (features.shape[1],), generator=fixed).to(features.device)
-    parts = [(part.view(torch.int32).long() * weights).sum(dim=1) for part in features.split(ROWS)]
-    keys = torch.cat(parts) if parts else features.new_empty(0, dtype=torch.int64)
-    order = keys.argsort(stable=True)
-    changes = torch.ones(len(order), dtype=torch.int64, device=features.device)
-    changes[1:] = keys[order].diff() != 0
-    starts = changes.nonzero().flatten()
-    firsts = order[starts[changes.cumsum(0) - 1]] if len(order) else order
-    candidates = (order != firsts).nonzero().flatten()
-    rows, firsts = order[candidates], firsts[candidates]
-    same = [
-        (features[some] == features[first]).all(dim=1)
-        for some, first in zip(rows.split(ROWS), firsts.split(ROWS), strict=True)
-    ]
-    kept = torch.cat(same) if same else torch.zeros(0, dtype=torch.bool, device=features.device)
-    return _Repeats(rows[kept], firsts[kept])
+def _numpy_keeps_ties() -> bool:
+    """Whether NumPy's products of equal rows are equal; on some processors its BLAS adds some up in another order."""
+    query = np.cos(np.arange(40 * 33, dtype=np.float32)).reshape(40, 33)
+    rows = np.tile(np.sin(np.arange(33, dtype=np.float32)), (1000, 1))
+    product = query @ rows.T
+    return bool((product == product[:, :1]).all())
 
 
 def _without_offset(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,7 +148,7 @@ def _without_offset(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
     return query - offset, gallery - offset
 
 
-def _squared_lengths(features: Tensor, name: str) -> Tensor:
+def squared_lengths(features: Tensor, name: str) -> Tensor:
     """(N,) squared lengths of embeddings; exact where whole numbers are squared, as in a test of ties."""
     parts = [part.square().sum(dim=1) for part in features.split(ROWS)]
     squares = torch.cat(parts) if parts else features.new_empty(0)
@@ -194,11 +162,12 @@ def _squared_lengths(features: Tensor, name: str) -> Tensor:
     return squares
 
 
-def _inverse_lengths(squares: Tensor, name: str) -> Tensor:
+def inverse_lengths(squares: Tensor, name: str) -> Tensor:
+    """(N,) 1 / length of embeddings, from their squared lengths; a DataError where one has length zero."""
     zero = (squares < torch.finfo(torch.float32).tiny).nonzero().flatten().tolist()
     if zero:
         raise DataError(
-            f"{name}: {len(zero)} of {len(squares)} embeddings have length zero, the first in row {zero[0]}; they have "
-            f'no direction to compare; use "metric": "euclidean" or leave them out'
+            f"{name}: {len(zero)} of {len(squares)} embeddings have length zero, the first in row {zero[0]}, and no "
+            f'direction to compare; leave the images out, or use "metric": "euclidean" without spectral re-ranking'
         )
     return squares.rsqrt()

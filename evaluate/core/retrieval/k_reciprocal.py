@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from evaluate.core.retrieval.distances import FeatureDistances, Metric
+from evaluate.core.retrieval.topk import first_columns
 from utils.errors import DataError
 from utils.logs import bars_hidden
 
@@ -50,14 +51,13 @@ class KReciprocalDistances:
         gallery: (G, D) likewise, on the same device.
         metric: distance between embeddings. "cosine" is used as it is, "euclidean" squared: for embeddings of unit
             length they are the same up to a factor, which cancels.
-        k1: neighbours in which reciprocal ones are sought.
-        k2: neighbours, the image itself among them, whose descriptions are averaged; 1 = no averaging.
-        lambda_value: weight of the distance between embeddings; that of the Jaccard distance is 1 - lambda_value.
+        k1: neighbours in which reciprocal ones are sought, at least 1.
+        k2: neighbours, the image itself among them, whose descriptions are averaged, 1..k1 + 1; 1 = no averaging.
+        lambda_value: weight of the distance between embeddings, 0..1; the Jaccard distance has the rest.
         memory: bytes that temporary results may take.
 
     Raises:
         DataError: as `FeatureDistances` says; or N images have 2**31 neighbours or more, k1 + 1 each.
-        ValueError: likewise; or no images, k1 < 1, k2 outside 1..k1 + 1, lambda_value outside 0..1.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class KReciprocalDistances:
     ) -> None:
         self._distances = FeatureDistances(query, gallery, metric)
         self.shape, self.device = self._distances.shape, self._distances.device
-        _check(self.shape, k1, k2, lambda_value)
+        _check_listable(sum(self.shape), k1)
         self._metric: Metric = metric
         self._lambda, self._num_terms = lambda_value, memory // ENTRY_BYTES
         features = torch.cat((query, gallery)).float()
@@ -144,20 +144,13 @@ def neighbours(features: Tensor, metric: Metric, count: int, memory: int) -> Nei
 def smallest(distance: Tensor, count: int, first: int) -> Tensor:
     """The `count` nearest images of each row as keys that order like (distance, index).
 
-    Of distances (R, C) float32, nowhere negative, to the images from index `first` on: (R, min(count, C)) int64 keys in
-    no order, the bits of the distance above 32 bits of index.
+    Of distances (R, C) float32, nowhere negative, to the images from index `first` on: (R, min(count, C)) int64 keys,
+    the bits of the distance above 32 bits of index.
     """
-    width = distance.shape[1]
-    index = torch.arange(first, first + width, device=distance.device)
-    if count >= width:
-        return _keys(distance, index)
-    value, column = distance.topk(count + 1, largest=False)
-    keys = _keys(value[:, :count], index[column[:, :count]])
-    # Where the first one left out is as near as the last one taken, topk has chosen between them at random.
-    tied = value[:, count - 1] == value[:, count]
-    if tied.any():
-        keys[tied] = _keys(distance[tied], index).topk(count, largest=False).values
-    return keys
+    columns = first_columns(distance, min(count, distance.shape[1]))
+    # Floats that are not negative order like their bits; + 0.0 turns -0.0, whose bits differ, into 0.0.
+    bits = (distance.gather(1, columns) + 0.0).view(torch.int32).long()
+    return (bits << 32) | (columns + first)
 
 
 def encode(features: Tensor, metric: Metric, near: Neighbours, k1: int, memory: int) -> csr_array:
@@ -236,21 +229,7 @@ def _squared(distances: FeatureDistances, start: int, stop: int, metric: Metric)
     return rows if metric == "cosine" else rows.square_()
 
 
-def _keys(distance: Tensor, index: Tensor) -> Tensor:
-    """Floats that are not negative order like their bits; + 0.0 turns -0.0, whose bits differ, into 0.0."""
-    return ((distance + 0.0).view(torch.int32).long() << 32) | index
-
-
-def _check(shape: tuple[int, int], k1: int, k2: int, lambda_value: float) -> None:
-    if 0 in shape:
-        raise ValueError(f"re-ranking: at least one query and one gallery image are needed, got {shape}")
-    if k1 < 1:
-        raise ValueError(f"k1: at least 1 neighbour is needed, got {k1}")
-    if not 1 <= k2 <= k1 + 1:
-        raise ValueError(f"k2: must be 1 to k1 + 1 = {k1 + 1}, got {k2}")
-    if not 0 <= lambda_value <= 1:
-        raise ValueError(f"lambda_value: must be 0 to 1, got {lambda_value}")
-    number = sum(shape)
+def _check_listable(number: int, k1: int) -> None:
     if number * min(k1 + 1, number) > NUM_LISTED:
         raise DataError(
             f"k_reciprocal.k1: {k1} neighbours of each of {number} images are too many to list, "

@@ -31,16 +31,18 @@ def normalised(features: Features, how: Normalisation) -> Features:
 
     Raises:
         DataError: it is not known where the branches lie, or something of length zero is to get length 1.
-        ValueError: `how` is unknown, or the branches do not add up to an embedding.
     """
     if how == "none":
         return features
     if how == "whole":
         dims = (features.features.shape[1],)
-    elif how == "branch":
-        dims = _branch_dims(features)
+    elif features.branch_dims:
+        dims = features.branch_dims
     else:
-        raise ValueError(f"how: unknown normalisation {how!r}; allowed: none, whole, branch")
+        raise DataError(
+            'normalisation: "branch": nothing says which parts of an embedding were learnt apart (a feature file names '
+            'them in "branch_dims"); choose "whole" or "none"'
+        )
     unit = torch.empty_like(features.features)
     for start in range(0, len(unit), ROWS):
         parts = features.features[start : start + ROWS].double().split(dims, dim=1)
@@ -101,12 +103,9 @@ def expanded_queries(query: Tensor, gallery: Tensor, metric: Metric, k: int, mem
 
     Raises:
         DataError: the gallery has fewer than k images, or, for "cosine", an embedding has length zero.
-        ValueError: k < 1, or as `FeatureDistances` says.
 
     Source: Chum et al. 2007, Total Recall: automatic query expansion with a generative feature model.
     """
-    if k < 1:
-        raise ValueError(f"k: expected at least 1, got {k}")
     if k > len(gallery):
         raise DataError(
             f"query expansion by the nearest {k}: the gallery has {len(gallery)} images; choose a smaller k"
@@ -122,17 +121,6 @@ def expanded_queries(query: Tensor, gallery: Tensor, metric: Metric, k: int, mem
 
 def _summands(features: Tensor, metric: Metric) -> Tensor:
     return F.normalize(features, eps=0.0) if metric == "cosine" else features
-
-
-def _branch_dims(features: Features) -> tuple[int, ...]:
-    if not features.branch_dims:
-        raise DataError(
-            'normalisation: "branch": nothing says which parts of an embedding were learnt apart (a feature file names '
-            'them in "branch_dims"); choose "whole" or "none"'
-        )
-    if sum(features.branch_dims) != features.features.shape[1]:
-        raise ValueError(f"branch_dims: {features.branch_dims} do not add up to {features.features.shape[1]}")
-    return features.branch_dims
 
 
 def _zero_message(features: Features, row: int, branch: int | None) -> str:

@@ -33,9 +33,6 @@ class GroundTruth:
         num_matches: (Q,) int64, true matches of each query.
         is_person: (Q,) bool, queries that show somebody.
 
-    Raises:
-        ValueError: shapes do not fit.
-
     Source: Zheng et al. 2015, Scalable Person Re-identification (Market-1501).
     """
 
@@ -48,12 +45,6 @@ class GroundTruth:
         *,
         cross_camera: bool = True,
     ) -> None:
-        for name, pids, camids in (
-            ("query", query_pids, query_camids),
-            ("gallery", gallery_pids, gallery_camids),
-        ):
-            if pids.ndim != 1 or pids.shape != camids.shape:
-                raise ValueError(f"{name}: as many pids as camids expected, got {pids.shape} and {camids.shape}")
         self.shape = (len(query_pids), len(gallery_pids))
         self.cross_camera = cross_camera
         self._query_camids, self._gallery_camids = query_camids, gallery_camids

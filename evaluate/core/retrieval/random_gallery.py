@@ -30,12 +30,9 @@ def random_gallery_trials(pool: Features, repeats: int, seed: int) -> Iterator[T
 
     Raises:
         DataError: the pool has fewer than two identities, or none with two images.
-        ValueError: `repeats` is less than 1.
 
     Source: Liu et al. 2016, Deep Relative Distance Learning: Tell the Difference Between Similar Vehicles.
     """
-    if repeats < 1:
-        raise ValueError(f"repeats: expected at least 1, got {repeats}")
     rows = ((pool.pids != JUNK_PID) & (pool.pids != DISTRACTOR_PID)).nonzero().flatten()
     num_identities = len(pool.pids[rows].unique())
     if num_identities < 2 or len(rows) == num_identities:
@@ -47,13 +44,7 @@ def random_gallery_trials(pool: Features, repeats: int, seed: int) -> Iterator[T
 
 
 def mean_and_deviation(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Mean of each metric over trials under its name, and under NAME_std its standard deviation, of the population.
-
-    Raises:
-        ValueError: there are no trials, or their metrics differ.
-    """
-    if not metrics or any(trial.keys() != metrics[0].keys() for trial in metrics):
-        raise ValueError(f"metrics: expected the same of at least one trial, got {[list(trial) for trial in metrics]}")
+    """Mean of each metric over trials under its name, and under NAME_std its standard deviation, of the population."""
     values = {name: [trial[name] for trial in metrics] for name in metrics[0]}
     means = {name: statistics.fmean(of_trials) for name, of_trials in values.items()}
     return means | {f"{name}{DEVIATION}": statistics.pstdev(of_trials) for name, of_trials in values.items()}

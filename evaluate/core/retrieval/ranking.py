@@ -93,9 +93,7 @@ def rank(distances: Distances, truth: GroundTruth, memory: int = MEMORY) -> Rank
 
     Raises:
         DataError: no query has a true match.
-        ValueError: distances and truth are of different sizes.
     """
-    _check(distances, truth)
     if not truth.num_matches.any():
         raise DataError(
             f"none of the {truth.shape[0]} query images has a true match, an image of the same person"
@@ -128,7 +126,6 @@ def nearest(
     Returns:
         On the CPU.
     """
-    _check(distances, truth)
     wanted = range(truth.shape[0]) if queries is None else queries.tolist()
     length = min(length, truth.shape[1])
     spans = blocks(distances, memory, BYTES_PER_PAIR) if queries is None else ((row, row + 1) for row in wanted)
@@ -188,8 +185,3 @@ def per_query_metrics(positions: Tensor, num_matches: Tensor) -> tuple[Tensor, T
     ap_trapezoid = ((precision_before + precision) / 2 * real).sum(dim=1) / num_matches
     last = positions.gather(1, num_matches[:, None] - 1).squeeze(1)
     return ap, ap_trapezoid, num_matches.double() / (last + 1)
-
-
-def _check(distances: Distances, truth: GroundTruth) -> None:
-    if distances.shape != truth.shape:
-        raise ValueError(f"distances of {distances.shape} (Q, G), but the truth is known of {truth.shape}")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from evaluate.core.retrieval.distances import Distances, full_precision
+from evaluate.core.retrieval.distances import Distances, full_precision, inverse_lengths, squared_lengths
 from evaluate.core.retrieval.topk import first_columns
 from utils.errors import DataError
 
@@ -38,7 +38,6 @@ class SpectralDistances:
 
     Raises:
         DataError: an embedding has length zero, or a single query takes more than `memory`.
-        ValueError: shapes do not fit, or `top` or `temperature` is not positive.
 
     Source: Luo, Chen, Wang, Zhang 2018, Spectral Feature Transformation for Person Re-identification.
     """
@@ -52,13 +51,6 @@ class SpectralDistances:
         temperature: float = 0.1,
         memory: int = 2**30,
     ) -> None:
-        if base.shape != (len(query), len(gallery)) or query.shape[1:] != gallery.shape[1:] or query.ndim != 2:
-            raise ValueError(
-                f"embeddings (Q, D) and (G, D) of the distances' {base.shape} expected, "
-                f"got {tuple(query.shape)}, {tuple(gallery.shape)}"
-            )
-        if top < 1 or not temperature > 0.0:
-            raise ValueError(f"top and temperature: expected to be positive, got {top} and {temperature}")
         top = min(top, len(gallery))
         # Per query: three times its n nearest embeddings (n, D), twice their products (n, n).
         self._bytes_per_query = max(1, 4 * (3 * top * gallery.shape[1] + 2 * top * top))
@@ -69,13 +61,7 @@ class SpectralDistances:
                 "lower spectral.top or raise memory_mb"
             )
         for name, part in (("query", query), ("gallery", gallery)):
-            lengths = torch.linalg.vector_norm(part, dim=1)
-            zero = (lengths < torch.finfo(torch.float32).tiny).nonzero().flatten().tolist()
-            if zero:
-                raise DataError(
-                    f"{name}: {len(zero)} of {len(part)} embeddings have length zero, the first in row {zero[0]}; "
-                    "spectral re-ranking needs their direction; turn it off or leave the images out"
-                )
+            inverse_lengths(squared_lengths(part, name), name)
         self.shape = base.shape
         self.device = base.device
         self._base, self._query, self._gallery = base, query, gallery

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-from evaluate.core.verification.roc import check_pairs
-
 
 def fold_accuracies(distances: Tensor, is_genuine: Tensor, folds: Tensor) -> list[float]:
     """The accuracy on each fold, with the threshold that is best on all others; a single fold is its own judge.
@@ -13,9 +11,6 @@ def fold_accuracies(distances: Tensor, is_genuine: Tensor, folds: Tensor) -> lis
         distances: (N,) float32 of all pairs.
         is_genuine: (N,) bool.
         folds: (N,) int64, the fold of each pair; every fold, and the rest without it, needs pairs of both kinds.
-
-    Raises:
-        ValueError: shapes or types do not fit, or the folds but one hold pairs of one kind only.
 
     Source: Huang et al. 2007, Labeled Faces in the Wild.
     """
@@ -35,9 +30,8 @@ def best_threshold(genuine: Tensor, impostor: Tensor) -> float:
     Among several it is the smallest, which accepts the fewest impostors. It is a float32 number, so that comparing
     with it means the same in every precision; if all pairs are best accepted, it is the largest distance.
 
-    Args and errors are those of `roc`.
+    Args are those of `roc`.
     """
-    check_pairs(genuine, impostor)
     distances = torch.cat([genuine, impostor]).unique()
     accepted = torch.searchsorted(genuine.sort().values, distances, right=True)
     falsely = torch.searchsorted(impostor.sort().values, distances, right=True)

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from data.features import Features
 from evaluate.core.report.blocks import Note, Table
 from evaluate.core.report.cameras import camera_pairs, camera_section, most_frequent
-from evaluate.core.retrieval.distances import MatrixDistances
 from evaluate.core.retrieval.protocols import GroundTruth
 from evaluate.core.retrieval.ranking import rank
 from evaluate.core.retrieval.retrieve import Retrieval, retrieve
+from tests.evaluate.matrix import MatrixDistances
 
 
 def reference(distance, query, gallery, cross_camera):

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from data.features import Features
 from evaluate.core.report.ordering import chosen_queries, confused_pairs, walk
-from evaluate.core.retrieval.distances import MatrixDistances
 from evaluate.core.retrieval.protocols import GroundTruth
 from evaluate.core.retrieval.ranking import rank
 from evaluate.core.retrieval.retrieve import Retrieval
+from tests.evaluate.matrix import MatrixDistances
 
 
 @st.composite

@@ -5,14 +5,8 @@ import math
 import pytest
 import torch
 
-from evaluate.core.retrieval.distances import (
-    BLOCK_QUERIES,
-    FeatureDistances,
-    MatrixDistances,
-    _repeats,
-    blocks,
-    full_precision,
-)
+from evaluate.core.retrieval.distances import BLOCK_QUERIES, FeatureDistances, blocks, full_precision
+from tests.evaluate.matrix import MatrixDistances
 from utils.errors import DataError
 
 
@@ -94,35 +88,6 @@ def test_equal_images_are_equally_far_in_blocks_of_any_size(metric, num_gallery)
         assert (rows == rows[:, :1]).all()
 
 
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_repeated_images_are_as_far_as_the_first_of_them(metric):
-    rng = torch.Generator().manual_seed(0)
-    query, different = torch.randn(40, 33, generator=rng), torch.randn(300, 33, generator=rng)
-    places = torch.randint(300, (1000,), generator=rng)
-    rows = FeatureDistances(query, different[places], metric).rows(0, 40)
-    for place in range(300):
-        same = rows[:, places == place]
-        assert (same == same[:, :1]).all()
-    expected = FeatureDistances(query, different, metric).rows(0, 40)[:, places]
-    torch.testing.assert_close(rows, expected, rtol=0, atol=2e-6)
-
-
-@pytest.mark.parametrize("number", [0, 1, 700])
-@pytest.mark.parametrize("block", [64, 4096])
-def test_repeats_are_those_that_a_plain_search_finds(monkeypatch, number, block):
-    monkeypatch.setattr("evaluate.core.retrieval.distances.ROWS", block)
-    rng = torch.Generator().manual_seed(0)
-    # Of few numbers, so that rows agree in most places, in their sums, or in all.
-    features = torch.randint(2, (number, 8), generator=rng).float()
-    first_of, expected = {}, {}
-    for row, numbers in enumerate(map(tuple, features.tolist())):
-        if numbers in first_of:
-            expected[row] = first_of[numbers]
-        first_of.setdefault(numbers, row)
-    found = _repeats(features)
-    assert dict(zip(found.rows.tolist(), found.firsts.tolist(), strict=True)) == expected
-
-
 def test_rows_are_the_same_in_blocks_of_any_size():
     rng = torch.Generator().manual_seed(0)
     query, gallery = torch.randn(64, 128, generator=rng), torch.randn(700, 128, generator=rng)
@@ -153,11 +118,6 @@ def test_an_embedding_of_length_zero_has_no_cosine():
 def test_shapes_that_do_not_fit_are_refused(shapes):
     with pytest.raises(ValueError, match="embeddings"):
         FeatureDistances(torch.ones(shapes[0]), torch.ones(shapes[1]), "cosine")
-
-
-def test_an_unknown_metric_is_refused():
-    with pytest.raises(ValueError, match="unknown metric 'manhattan'"):
-        FeatureDistances(torch.ones(2, 3), torch.ones(2, 3), "manhattan")  # pyright: ignore[reportArgumentType]
 
 
 def test_blocks_cover_all_queries_within_the_memory():

@@ -63,11 +63,3 @@ def test_few_places_are_in_hand_while_matches_are_counted(num_places, monkeypatc
     assert all(rows == 1 or rows * width <= num_places for rows, width in shapes)
     assert [rows for rows, _ in shapes] == {1: [1] * 7, 40: [2, 2, 2, 1], 99: [4, 3], 2**22: [7]}[num_places]
     assert max(width for _, width in shapes) == 20
-
-
-def test_labels_that_do_not_fit_are_refused():
-    two, three = torch.ones(2, dtype=torch.int64), torch.ones(3, dtype=torch.int64)
-    with pytest.raises(ValueError, match="query: as many pids as camids"):
-        GroundTruth(two, three, two, two)
-    with pytest.raises(ValueError, match="gallery: as many pids as camids"):
-        GroundTruth(two, two, three, two)

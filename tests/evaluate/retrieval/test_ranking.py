@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluate.core.retrieval.distances import FeatureDistances, MatrixDistances, Metric
+from evaluate.core.retrieval.distances import FeatureDistances, Metric
 from evaluate.core.retrieval.protocols import GroundTruth
 from evaluate.core.retrieval.ranking import RankResult, nearest, rank
+from tests.evaluate.matrix import MatrixDistances
 from utils.errors import DataError
 
 
@@ -194,10 +195,3 @@ def test_the_size_of_chunks_changes_nothing(metric):
         assert parts.queries.equal(whole.queries)
         torch.testing.assert_close(parts.ap, whole.ap, rtol=0, atol=1e-12)
         torch.testing.assert_close(parts.inp, whole.inp, rtol=0, atol=1e-12)
-
-
-def test_distances_and_truth_of_different_sizes_are_refused():
-    truth = GroundTruth(*(torch.ones(2, dtype=torch.int64) for _ in range(4)))
-    for measure in (lambda distances: rank(distances, truth), lambda distances: nearest(distances, truth, 1)):
-        with pytest.raises(ValueError, match=r"distances of \(2, 3\)"):
-            measure(MatrixDistances(torch.ones(2, 3)))
