@@ -1,4 +1,4 @@
-"""Losses of a generator and the discriminator it plays against, and the gradient penalties that steady the game."""
+"""Adversarial losses of generator and discriminator, and gradient penalties."""
 
 from typing import Literal, get_args
 
@@ -12,13 +12,13 @@ AdversarialLoss = Literal["non_saturating", "hinge", "wgan"]
 
 
 def discriminator_loss(real_scores: Tensor, fake_scores: Tensor, kind: AdversarialLoss) -> Tensor:
-    """What the discriminator lowers: real images are to score high, generated ones low.
+    """Loss of the discriminator: real images should score high, generated ones low.
 
     Args:
         real_scores, fake_scores: (B,) each, before any sigmoid.
-        kind: "non_saturating": cross entropy of real against generated, a score being the logit of real; "hinge": real
-            images are to score above 1 and generated ones below -1, and beyond that nothing is gained;
-            "wgan": minus the critic's estimate of the Wasserstein distance, which needs a gradient penalty beside it.
+        kind: "non_saturating": binary cross entropy, a score is the logit of "real"; "hinge": zero beyond scores of 1
+            for real and -1 for generated images; "wgan": minus the critic's estimate of the Wasserstein distance, to be
+            combined with a gradient penalty.
 
     Returns:
         Scalar, at least float32.
@@ -42,12 +42,12 @@ def discriminator_loss(real_scores: Tensor, fake_scores: Tensor, kind: Adversari
 
 
 def generator_loss(fake_scores: Tensor, kind: AdversarialLoss) -> Tensor:
-    """What the generator lowers: its images are to score as high as real ones.
+    """Loss of the generator: its images should score as high as real ones.
 
     Args:
         fake_scores: (B,), before any sigmoid.
-        kind: as for `discriminator_loss`. The non-saturating one is -log of the probability of real, not
-            log(1 - it): its gradient stays large while the discriminator still wins easily.
+        kind: as for `discriminator_loss`. The non-saturating loss is -log D(fake) instead of log(1 - D(fake)), whose
+            gradient vanishes while the discriminator wins easily.
 
     Returns:
         Scalar, at least float32.
@@ -55,8 +55,8 @@ def generator_loss(fake_scores: Tensor, kind: AdversarialLoss) -> Tensor:
     Raises:
         ValueError: unknown kind, or scores that are not one number per image.
 
-    Source: Goodfellow et al. 2014, arXiv 1406.2661, section 3; Lim and Ye 2017, arXiv 1705.02894 (the hinge has no
-    part in it); Arjovsky et al. 2017, arXiv 1701.07875.
+    Source: Goodfellow et al. 2014, arXiv 1406.2661, section 3; Lim and Ye 2017, arXiv 1705.02894; Arjovsky et al. 2017,
+    arXiv 1701.07875.
     """
     fake = _checked(fake_scores)
     match kind:
@@ -69,17 +69,17 @@ def generator_loss(fake_scores: Tensor, kind: AdversarialLoss) -> Tensor:
 
 
 def gradient_penalty_r1(scores: Tensor, images: Tensor) -> Tensor:
-    """Mean over images of the squared norm of the score's gradient, without any weight: R1 is gamma / 2 times this.
+    """Mean squared gradient norm of the scores with respect to the images; R1 is gamma / 2 times this.
 
     Args:
-        scores: (B,), of `images`; each must depend on its own image alone, which batch norm would break.
-        images: (B, 3, H, W), the real ones, with requires_grad since before they were scored.
+        scores: (B,), each computed from its own image only (so without batch normalisation).
+        images: (B, 3, H, W), the real ones, with requires_grad.
 
     Returns:
-        Scalar, at least float32, that can be differentiated with respect to the discriminator's weights.
+        Scalar, at least float32, differentiable with respect to the discriminator's weights.
 
     Raises:
-        ValueError: not one score per image, or scores that no gradient leads from.
+        ValueError: not one score per image, or the scores do not depend on the images.
 
     Source: Mescheder et al. 2018, arXiv 1801.04406, equation 9.
     """
@@ -87,38 +87,30 @@ def gradient_penalty_r1(scores: Tensor, images: Tensor) -> Tensor:
 
 
 def gradient_penalty_wgan(scores: Tensor, images: Tensor) -> Tensor:
-    """Mean over images of (norm of the score's gradient - 1)^2, without any weight; the paper's is 10.
+    """Mean of (gradient norm of the score - 1)^2, unweighted; the paper's weight is 10.
 
-    Where a gradient is zero the norm has no slope: the penalty is 1 there and gives the weights no gradient.
+    Where the gradient is zero, the penalty is 1 and its own gradient zero.
 
-    Args:
-        scores: (B,), of `images`; each must depend on its own image alone, which batch norm would break.
-        images: (B, 3, H, W), from `interpolated`.
-
-    Returns:
-        Scalar, at least float32, that can be differentiated with respect to the critic's weights.
-
-    Raises:
-        ValueError: not one score per image, or scores that no gradient leads from.
+    Args, returns and raises are those of `gradient_penalty_r1`; the images are interpolated ones.
 
     Source: Gulrajani et al. 2017, arXiv 1704.00028, equation 3.
     """
-    # vector_norm takes zero as its slope at zero, where that of the square root would be infinite.
+    # vector_norm has gradient zero at zero, where that of the square root is infinite.
     return (torch.linalg.vector_norm(_gradients(scores, images), dim=1) - 1).square().mean()
 
 
 def interpolated(real: Tensor, fake: Tensor, generator: torch.Generator) -> Tensor:
-    """A point on the line between each real and a generated image, where the critic's slope is to be 1.
+    """A random point on the line between each real and a generated image.
 
     Args:
         real, fake: (B, 3, H, W) each, of the same dtype; neither gets a gradient.
-        generator: source of the one uniform number per image, on the images' device.
+        generator: draws one uniform number per image; on the images' device.
 
     Returns:
         (B, 3, H, W), a leaf that requires grad.
 
     Raises:
-        ValueError: the two differ in shape.
+        ValueError: different shapes.
 
     Source: Gulrajani et al. 2017, arXiv 1704.00028, algorithm 1.
     """
@@ -129,12 +121,12 @@ def interpolated(real: Tensor, fake: Tensor, generator: torch.Generator) -> Tens
 
 
 def _gradients(scores: Tensor, images: Tensor) -> Tensor:
-    """The gradient of every image's score with respect to that image: (B, 3 * H * W), part of the graph."""
+    """Gradient of every score with respect to its image: (B, 3 * H * W), differentiable."""
     if scores.shape != images.shape[:1]:
         raise ValueError(f"gradient penalty: {len(images)} images need as many scores, got {(*scores.shape,)}")
     if not (images.requires_grad and scores.requires_grad):
-        raise ValueError("gradient penalty: no gradient leads from the scores; set requires_grad before scoring")
-    # One pass for all: the sum's gradient is that of each score, as a score depends on its own image alone.
+        raise ValueError("gradient penalty: the images need requires_grad before they are scored")
+    # The gradient of the sum is that of each score, as a score depends on its own image only.
     (gradients,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
     return at_least_fp32(gradients).flatten(1)
 
@@ -147,5 +139,5 @@ def _checked(scores: Tensor) -> Tensor:
 
 
 def _unknown(kind: str) -> ValueError:
-    """For a kind of loss that there is not."""
+    """The error of an unknown kind of loss."""
     return ValueError(f"adversarial loss: unknown kind, got {kind!r}; allowed: {', '.join(get_args(AdversarialLoss))}")

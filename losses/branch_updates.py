@@ -1,4 +1,4 @@
-"""Updating only some stripes in a step: the others add to the losses' values, but get no gradient."""
+"""Branch updates: in a step only some stripes get a gradient; the others still count in the values of the losses."""
 
 from collections.abc import Callable, Mapping
 
@@ -46,13 +46,12 @@ def hardest_of_batch(inputs: LossInputs, softmax: SoftmaxLoss) -> Tensor:
 def draw_updated_parts(num_parts: int, draws: int, generator: torch.Generator) -> Tensor:
     """Draw the parts that a step updates: (P,) bool on the generator's device, at least one True.
 
-    Each draw names a part to leave out, with replacement. If that names all, the last drawn is updated after all;
-    by symmetry each part is that one equally often.
+    Each draw excludes a part, with replacement. If all are excluded, the last drawn is updated: each equally often.
 
     Args:
         num_parts: P.
         draws: at least 1.
-        generator: source of the draws; processes that are to update the same parts have one of the same seed.
+        generator: of the draws; with the same seed in all processes they update the same parts.
     """
     drawn = torch.randint(num_parts, (draws,), generator=generator, device=generator.device)
     parts = torch.arange(num_parts, device=generator.device)
@@ -61,12 +60,12 @@ def draw_updated_parts(num_parts: int, draws: int, generator: torch.Generator) -
 
 
 def hardest_part(losses: Tensor) -> Tensor:
-    """The part with the highest loss, the first of equals: losses (P,) -> (P,) bool, one True."""
+    """The part with the highest loss, the first of several: losses (P,) -> (P,) bool, one True."""
     return torch.arange(len(losses), device=losses.device) == losses.argmax()
 
 
 def detach_other_parts(inputs: LossInputs, keep: Tensor) -> LossInputs:
-    """The same values; of the stripes only those to keep, (P,) bool, get a gradient, whatever loss is computed."""
+    """The same values; of the stripes only those to keep, (P,) bool, get a gradient from any loss."""
 
     def detached(output: Mapping[str, BranchOutput]) -> dict[str, BranchOutput]:
         return {name: detach_branch(branch, keep) if name == PARTS else branch for name, branch in output.items()}
@@ -78,7 +77,7 @@ def detach_other_parts(inputs: LossInputs, keep: Tensor) -> LossInputs:
 
 
 def detach_branch(branch: BranchOutput, keep: Tensor) -> BranchOutput:
-    """The same values, the gradient reaching only the parts to keep, (P,) bool."""
+    """The same values; only the parts to keep, (P,) bool, get a gradient."""
 
     def kept(values: Tensor) -> Tensor:
         return torch.where(keep.view(-1, *[1] * (values.dim() - 1)), values, values.detach())

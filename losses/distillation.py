@@ -1,4 +1,4 @@
-"""Learning from a teacher: its class probabilities and its embeddings."""
+"""Knowledge distillation from a teacher: its class probabilities and its embeddings."""
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,11 @@ from utils.precision import at_least_fp32
 def logits_distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T^2 * KL(softmax(teacher / T) || softmax(student / T)) of every part and image.
 
-    The square keeps the gradient's size independent of the temperature.
+    The factor T^2 makes the gradient's size independent of the temperature.
 
     Args:
         student: logits (P, B, N).
-        teacher: logits (B, N), the same for all parts; gets no gradient.
+        teacher: logits (B, N), the same for all parts; without gradient.
         temperature: T.
 
     Returns:
@@ -31,16 +31,13 @@ def logits_distillation(student: Tensor, teacher: Tensor, temperature: float) ->
 
 
 def embedding_distillation(student: Tensor, teacher: Tensor) -> Tensor:
-    """Squared Euclidean distance of the embeddings at unit length, (B, D) and (B, D) -> (B,) float32.
-
-    The teacher gets no gradient.
-    """
+    """Squared Euclidean distance of the normalised embeddings: (B, D) and (B, D), without gradient -> (B,)."""
     difference = F.normalize(at_least_fp32(student), dim=-1) - F.normalize(at_least_fp32(teacher.detach()), dim=-1)
     return difference.square().sum(-1)
 
 
 class DistillationLoss(Loss):
-    """What a network learns from its teacher.
+    """Distillation of logits and embedding.
 
     Args:
         lambda_logits, lambda_embedding: weights of the two losses; 0 leaves one out.

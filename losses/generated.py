@@ -1,4 +1,4 @@
-"""What generated images teach a re-identification network: that they are nobody, or whom they show."""
+"""Losses of generated images in the training of a re-ID network."""
 
 from typing import NamedTuple
 
@@ -13,9 +13,9 @@ from utils.precision import at_least_fp32
 
 
 def outlier_loss(logits: Tensor) -> Tensor:
-    """Cross entropy against the uniform distribution, -1/N sum_n log p_n: an image of nobody is to be like no one.
+    """Cross entropy with the uniform distribution, -1/N sum_n log p_n, for images that show no identity.
 
-    Its least value is log N, where all N probabilities are equal.
+    Its minimum is log N, where all N probabilities are equal.
 
     Args:
         logits: (P, B, N).
@@ -33,25 +33,25 @@ def consistency_loss(embeddings: Tensor, sources: Tensor) -> Tensor:
 
     Args:
         embeddings: (B, D), of the generated images.
-        sources: (B, D), of the images behind them; gets no gradient, lest real images follow generated ones.
+        sources: (B, D), of the images they were generated from; get no gradient.
 
     Returns:
         (B,), at least float32, between 0 and 2; 1 where either is zero.
 
     Raises:
-        ValueError: the two differ in shape.
+        ValueError: different shapes.
     """
     if embeddings.shape != sources.shape:
         shapes = f"{(*embeddings.shape,)} and {(*sources.shape,)}"
         raise ValueError(f"embeddings of generated images and of their sources must have one shape, got {shapes}")
     embeddings, sources = at_least_fp32(embeddings), at_least_fp32(sources.detach())
     lengths = torch.linalg.vector_norm(embeddings, dim=-1) * torch.linalg.vector_norm(sources, dim=-1)
-    # Of a zero vector the product is zero already; a tiny length instead of 1 would make its gradient enormous.
+    # A zero vector has a zero product already; with an epsilon instead of 1 its gradient would be huge.
     return 1 - (embeddings * sources).sum(-1) / lengths.masked_fill(lengths == 0, 1.0)
 
 
 class GeneratedWeights(NamedTuple):
-    """How much generated images weigh."""
+    """Weights of generated images."""
 
     share: float
     """Generated images of a step divided by its real ones."""

@@ -28,13 +28,13 @@ def softmax_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, f
     losses = F.cross_entropy(flat, targets, reduction="none", label_smoothing=label_smoothing)
     if focal_gamma:
         missed = -torch.expm1(-F.cross_entropy(flat, targets, reduction="none"))
-        # At p = 1 a gamma below 1 has an infinite slope; float32 tells p from 1 no closer than this.
+        # At p = 1 the gradient for gamma < 1 is infinite; eps is the resolution of float32 near 1.
         losses = losses * missed.clamp_min(torch.finfo(missed.dtype).eps) ** focal_gamma
     return losses.view(parts, batch)
 
 
 def subtract_margin(scores: ClassScores, labels: Tensor, margin: float) -> Tensor:
-    """AM-softmax: the true class must win with its cosine lowered by a margin.
+    """AM-softmax: subtract a margin from the cosine of the true class.
 
     Args:
         scores: logits = scale * cosine, (P, B, N), with the scale (P, B); without a margin the scale may be None.
@@ -59,7 +59,7 @@ def subtract_margin(scores: ClassScores, labels: Tensor, margin: float) -> Tenso
 
 
 def margin_at(margins: float | tuple[float, ...], every: int, step: int) -> float:
-    """The margin of a step: each of a list holds for `every` steps, the last to the end; a number always.
+    """The margin at a step: each of a tuple is used for `every` steps, the last until the end; a number always.
 
     Raises:
         ValueError: the list is empty, or has several margins and `every` is not positive.
@@ -69,7 +69,7 @@ def margin_at(margins: float | tuple[float, ...], every: int, step: int) -> floa
     if len(margins) == 1:
         return margins[0]
     if not margins or every < 1:
-        raise ValueError(f"softmax margins {margins} need to hold for at least one step each, got {every}")
+        raise ValueError(f"each of the softmax margins {margins} must be used for at least one step, got {every}")
     return margins[min(step // every, len(margins) - 1)]
 
 
@@ -78,10 +78,8 @@ class SoftmaxLoss(nn.Module):
 
     Args:
         weight: lambda.
-        margin: m of `subtract_margin`; each of a tuple holds for `margin_step` steps.
-        margin_step: steps.
-        focal_gamma: of `softmax_loss`.
-        label_smoothing: of `softmax_loss`.
+        margin: m of `subtract_margin`; each of a tuple is used for `margin_step` steps.
+        focal_gamma, label_smoothing: of `softmax_loss`.
     """
 
     def __init__(

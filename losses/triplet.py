@@ -1,4 +1,4 @@
-"""Triplet loss for any number of parts at once: hardest or softly weighted positives and negatives of a batch."""
+"""Triplet loss for any number of parts at once, with hardest or weighted positives and negatives of a batch."""
 
 from typing import Literal, NamedTuple
 
@@ -22,8 +22,8 @@ class Triplets(NamedTuple):
 def batch_hard(features: Tensor, labels: Tensor) -> Triplets:
     """For each anchor the farthest image of its identity and the nearest of another, within the batch.
 
-    The anchor itself counts as a positive at distance zero, so an identity with one image in the batch asks only
-    that others stay away. An anchor without any negative (one identity in the batch) gets an infinite distance.
+    An identity with one image in the batch has a positive distance of zero, the anchor's to itself. An anchor without
+    any negative (one identity in the batch) has an infinite negative distance.
 
     Args:
         features: (P, B, D); each part mines on its own.
@@ -34,17 +34,16 @@ def batch_hard(features: Tensor, labels: Tensor) -> Triplets:
     features = at_least_fp32(features)
     distances = euclidean(features, features)
     same = labels[:, None] == labels
-    # The zero of the anchor itself is exact this way; computed, it has the rounding error of the features' squares.
+    # An exact zero for the anchor itself; the computed one has a rounding error.
     positive = distances.masked_fill(~_same_but_not_itself(same), 0.0).amax(-1)
     negative = distances.masked_fill(same, torch.inf).amin(-1)
     return Triplets(positive, negative)
 
 
 def batch_weighted(features: Tensor, labels: Tensor) -> Triplets:
-    """For each anchor a mean over its identity, far images counting most, and one over the others, near ones most.
+    """For each anchor the mean distance to its identity, weighted by a softmax, and to others, weighted by a softmin.
 
-    The weights are a softmax of the distances to the other images of the identity, and a softmin of those to other
-    identities. Lone images and anchors without negatives get what `batch_hard` gives them: zero and infinity.
+    Anchors without positives or negatives get the distances that `batch_hard` gives them: zero and infinity.
 
     Args:
         features: (P, B, D); each part weighs on its own.
@@ -67,11 +66,11 @@ def triplet_loss(triplets: Triplets, margin: float | Literal["soft_margin"]) -> 
 
 
 def triplet_metrics(triplets: Triplets, margin: float | Literal["soft_margin"]) -> dict[str, Tensor]:
-    """How training stands, as scalars without gradient.
+    """Metrics of the triplets, as scalars without gradient.
 
     Returns:
         "correct": share of anchors nearer to their identity than to others; "active": share with a loss above zero
-        (with the soft margin all have one, and it is left out); "positive", "negative": mean distances, the latter of
+        (missing with the soft margin, where all have one); "positive", "negative": mean distances, the latter of
         the anchors that have negatives, 0 if none has.
     """
     positive, negative = triplets.positive.detach(), triplets.negative.detach()
@@ -94,9 +93,9 @@ def _same_but_not_itself(same: Tensor) -> Tensor:
 def _weighted_mean(distances: Tensor, hardness: Tensor, counted: Tensor) -> Tensor:
     """Mean of the distances (P, B, B) over the last dimension, weighted by softmax(hardness) of those counted; or 0.
 
-    The gradient flows through the weights, as in the implementations in common use: it is that of the loss's value.
+    The gradient flows through the weights, too.
     """
-    # The lowest finite number, not -inf: where nothing is counted the softmax is even instead of not a number.
+    # Not -inf: where nothing is counted, the softmax would be NaN.
     weights = hardness.masked_fill(~counted, torch.finfo(hardness.dtype).min).softmax(-1)
     return (weights * distances).masked_fill(~counted, 0.0).sum(-1)
 
@@ -107,7 +106,7 @@ class TripletLoss(nn.Module):
     Args:
         weight: lambda.
         margin: a number, or "soft_margin".
-        adaptive_weight: whether all images of a batch are weighed instead of taking the hardest.
+        adaptive_weight: `batch_weighted` instead of `batch_hard`.
     """
 
     def __init__(self, weight: float, margin: float | Literal["soft_margin"], adaptive_weight: bool = False) -> None:

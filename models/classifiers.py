@@ -14,7 +14,7 @@ class LinearClassifier(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_parts, dim, num_classes))
         self.bias = nn.Parameter(torch.zeros(num_parts, 1, num_classes)) if bias else None
-        # Small, so that training starts from nearly equal probabilities for all identities.
+        # Small, so that training starts from nearly equal probabilities.
         nn.init.normal_(self.weight, std=0.001)
 
     def forward(self, embeddings: Tensor) -> ClassScores:
@@ -24,22 +24,22 @@ class LinearClassifier(nn.Module):
 
 
 class CosineClassifier(nn.Module):
-    """P classifiers whose class weights have unit length: a logit is the embedding's length times a cosine.
+    """P classifiers with normalised class weights: a logit is the norm of the embedding times a cosine.
 
     Args:
         num_parts: P.
         dim: D.
         num_classes: N.
-        scale: length that every embedding is brought to; 0 = each keeps its own.
+        scale: norm that every embedding is scaled to; 0 = each keeps its own.
 
-    Source: Wang et al. 2018, arXiv 1801.05599, section 3.2 (scale); Liu et al. 2017, arXiv 1704.08063 (own length).
+    Source: Wang et al. 2018, arXiv 1801.05599, section 3.2 (scale); Liu et al. 2017, arXiv 1704.08063 (own norm).
     """
 
     def __init__(self, num_parts: int, dim: int, num_classes: int, scale: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_parts, dim, num_classes))
         self.scale = scale
-        # The logits do not depend on the weights' length, but the step an optimizer takes does: about 1 as they start.
+        # Logits do not depend on the norm of the weights, but an optimizer's step does: about 1 at the start.
         nn.init.normal_(self.weight, std=dim**-0.5)
 
     def forward(self, embeddings: Tensor) -> ClassScores:

@@ -1,4 +1,4 @@
-"""Feature erasing: a random band of rows of a feature map becomes zero, so that no row is relied on alone."""
+"""Feature erasing: a random band of rows of a feature map is set to zero in training."""
 
 import torch
 from torch import Tensor, nn
@@ -7,11 +7,11 @@ from models.geometry import band_rows
 
 
 class BandErasing(nn.Module):
-    """Sets a band of rows to zero in each of P stripes of each image, in training only.
+    """Set a band of rows to zero in each of P stripes of each image, in training only.
 
     Args:
         num_parts: P; with 1 the band lies anywhere in the map.
-        share: of a stripe's rows that are erased, rounded to whole rows; 0 = none.
+        share: of a stripe's rows, rounded to whole rows; 0 = none.
     """
 
     def __init__(self, num_parts: int, share: float) -> None:
@@ -37,15 +37,15 @@ def draw_bands(
     device: torch.device,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Which rows of a map are erased: (B, h) bool, in each of P stripes `band` neighbouring ones.
+    """Rows of a map to erase: (B, h) bool, in each of P stripes a band of neighbouring ones.
 
     Args:
         batch: B.
         num_parts: P, a divisor of `rows`.
         rows: h.
-        band: rows of a band; every place inside its stripe is equally likely, for each stripe on its own.
-        device: where the result lies.
-        generator: source of the random numbers; None: torch's default one, as for dropout.
+        band: rows of a band; its position in the stripe is uniform and independent of other stripes.
+        device: of the result.
+        generator: of the draws; None: torch's default, as for dropout.
     """
     height = rows // num_parts
     tops = torch.randint(height - band + 1, (batch, num_parts, 1), device=device, generator=generator)

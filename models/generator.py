@@ -1,6 +1,6 @@
-"""The person generator: noise in, and an embedding if it is to show somebody like that, a picture of a person out.
+"""Generator and discriminator of person images, optionally conditioned on a re-ID embedding.
 
-Pictures are float (B, 3, H, W) in -1..1, of half the width of their height.
+Pictures are float (B, 3, H, W) in -1..1, half as wide as high.
 """
 
 from itertools import pairwise
@@ -12,19 +12,19 @@ from torch.nn import functional as F
 from models.options import GeneratorOptions
 
 SMALLEST_MAP = (4, 2)
-"""Height and width of the map that a generator begins with and a discriminator ends with."""
+"""Height and width of the generator's first and the discriminator's last map."""
 
 
 class Generator(nn.Module):
-    """Convolutions, before each of which the map is doubled in size, and which near the end halve its channels.
+    """Upsampling by 2 and a convolution, repeated up to the size of the picture.
 
     Args:
         height: of the pictures, a power of two of at least 8.
         input_dim: size of the noise.
-        width: channels of the last map (`ngf`), as large as the picture; the first has up to 16 times as many.
-        condition_dim: size of the embedding it is conditioned on; 0 = on none.
+        width: channels of the last, largest map (`ngf`); the first has up to 16 times as many.
+        condition_dim: size of the embedding it is conditioned on; 0 = unconditional.
 
-    Source: Radford et al. 2016, arXiv 1511.06434, with another way to enlarge.
+    Source: Radford et al. 2016, arXiv 1511.06434, with upsampling instead of transposed convolutions.
     """
 
     def __init__(self, height: int, input_dim: int, width: int, condition_dim: int = 0) -> None:
@@ -32,12 +32,12 @@ class Generator(nn.Module):
         self.height = height
         self.input_dim = input_dim
         self.condition_dim = condition_dim
-        # One map more than doublings: the last has the size of the picture, so that no block of it is of one colour.
+        # One map more than doublings: the last has the size of the picture.
         coarse_to_fine = [width * min(16, 2**number) for number in reversed(range(num_doublings(height) + 1))]
-        # As many numbers for the condition as for the noise, lest the larger of the two drowns the other.
+        # Condition and noise have the same size, so that neither dominates.
         self.condition = nn.Linear(condition_dim, input_dim) if condition_dim else None
         self.condition_digest: Tensor | None
-        """(32,) uint8: SHA-256 of the network whose embeddings it takes; zero where nobody has said."""
+        """(32,) uint8: SHA-256 of the network whose embeddings it is conditioned on; zero if unknown."""
         self.register_buffer("condition_digest", torch.zeros(32, dtype=torch.uint8) if condition_dim else None)
         inputs = 2 * input_dim if condition_dim else input_dim
         self.first = nn.Linear(inputs, coarse_to_fine[0] * SMALLEST_MAP[0] * SMALLEST_MAP[1], bias=False)
@@ -47,14 +47,14 @@ class Generator(nn.Module):
         self.apply(_draw_weights)
 
     def forward(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Noise (B, input_dim), whose direction alone counts, and embeddings (B, condition_dim) -> pictures.
+        """Noise (B, input_dim) and embeddings (B, condition_dim), both normalised here -> pictures.
 
         Raises:
-            ValueError: an embedding is missing, or there is one that the generator has no use for.
+            ValueError: a conditional generator without embedding, or an unconditional one with it.
         """
         if (condition is None) != (self.condition is None):
-            raise ValueError("a conditioned generator needs an embedding, and no other takes one")
-        # Of length sqrt(input_dim), so that each number is of order one whatever the size of the noise.
+            raise ValueError("a conditional generator needs an embedding, an unconditional one takes none")
+        # Norm sqrt(input_dim): elements of order one.
         inputs = F.normalize(noise) * self.input_dim**0.5
         if self.condition is not None and condition is not None:
             inputs = torch.cat([inputs, self.condition(_unit(condition))], dim=1)
@@ -66,15 +66,15 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Strided convolutions, each of which halves the size of the map: how real does a picture look?
+    """Strided convolutions, each of which halves the size of the map, and a score.
 
-    A score depends on its own picture alone, as gradient penalties need it; so nothing is normalised over the batch.
+    Gradient penalties need a score to depend on its own picture only, so there is no batch normalisation.
 
     Args:
         height: of the pictures, a power of two of at least 8.
-        width: channels of the first map (`ndf`), half as large as the picture; the last has up to eight times as many.
-        condition_dim: size of the embedding that a picture should belong to; 0 = none.
-        spectral_norm: keep each layer's largest singular value at 1.
+        width: channels of the first map (`ndf`); the last has up to eight times as many.
+        condition_dim: size of the embedding it is conditioned on; 0 = unconditional.
+        spectral_norm: of every layer.
 
     Source: Miyato et al. 2018, arXiv 1802.05957 (normalisation); Miyato and Koyama 2018, arXiv 1802.05637 (condition).
     """
@@ -98,10 +98,10 @@ class Discriminator(nn.Module):
         """Pictures (B, 3, height, height / 2) and embeddings (B, condition_dim) -> scores (B,), higher for real ones.
 
         Raises:
-            ValueError: an embedding is missing, or there is one that the discriminator has no use for.
+            ValueError: a conditional discriminator without embedding, or an unconditional one with it.
         """
         if (condition is None) != (self.condition is None):
-            raise ValueError("a conditioned discriminator needs an embedding, and no other takes one")
+            raise ValueError("a conditional discriminator needs an embedding, an unconditional one takes none")
         feature_map = pictures
         for convolution in self.convolutions:
             feature_map = F.leaky_relu(convolution(feature_map), 0.2)
@@ -113,10 +113,10 @@ class Discriminator(nn.Module):
 
 
 def num_doublings(height: int) -> int:
-    """How often the smallest map is doubled until it has the size of a picture.
+    """Number of doublings from the smallest map to a picture.
 
     Raises:
-        ValueError: the height is not that of the smallest map, doubled at least once.
+        ValueError: the height is not a power of two of at least 8.
     """
     number = (height // SMALLEST_MAP[0]).bit_length() - 1
     if number < 1 or SMALLEST_MAP[0] * 2**number != height:
@@ -125,7 +125,7 @@ def num_doublings(height: int) -> int:
 
 
 def build_generator(options: GeneratorOptions, condition_dim: int) -> Generator:
-    """The generator that `gan_params` describes, randomly initialised; condition_dim 0 = on nothing."""
+    """The generator that `gan_params` describes, randomly initialised; condition_dim 0 = unconditional."""
     return Generator(options.img_h, options.input_dim, options.ngf, condition_dim)
 
 
@@ -137,9 +137,8 @@ def build_discriminator(options: GeneratorOptions, condition_dim: int) -> Discri
 def _doubling(in_channels: int, out_channels: int) -> nn.Sequential:
     """(B, in_channels, h, w) -> (B, out_channels, 2 h, 2 w).
 
-    Enlarged first and then convolved: a transposed convolution leaves a pattern of squares, which takes long to unlearn
-    (Odena et al. 2016, "Deconvolution and checkerboard artifacts"). Each pixel is repeated: with bilinear enlarging,
-    measured on synthetic pedestrians, ripples stayed where persons had long been drawn without.
+    Upsampling and convolution instead of a transposed convolution, which leaves checkerboard artifacts (Odena et al.
+    2016); nearest instead of bilinear, which left ripples on synthetic pedestrians.
     """
     return nn.Sequential(
         nn.Upsample(scale_factor=2, mode="nearest"),
@@ -158,10 +157,10 @@ def _draw_weights(layer: nn.Module) -> None:
 
 
 def _unit(embeddings: Tensor) -> Tensor:
-    """(B, D), whose direction alone counts, with numbers of order one."""
+    """Normalise (B, D) to norm sqrt(D): elements of order one."""
     return F.normalize(embeddings) * embeddings.shape[1] ** 0.5
 
 
 def pictures_as_bytes(pictures: Tensor) -> Tensor:
-    """Pictures (B, 3, H, W) in -1..1 -> uint8, as images are stored."""
+    """Pictures (B, 3, H, W) in -1..1 -> uint8."""
     return ((pictures.float() + 1) * 127.5).round_().clamp_(0, 255).byte()

@@ -1,4 +1,4 @@
-"""Sizes that follow from the network's strides and shares."""
+"""Sizes of feature maps and of erased bands."""
 
 
 def feature_map_size(img_h: int, img_w: int, stride: int) -> tuple[int, int]:

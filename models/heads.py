@@ -1,4 +1,4 @@
-"""Heads: a feature map becomes embeddings and class scores. Parts are a dimension of the tensors, never a list."""
+"""Heads: feature map in, embeddings and class scores out. Parts are a tensor dimension, never a list."""
 
 import torch
 from torch import Tensor, nn
@@ -11,21 +11,21 @@ from models.spectral import spectral_transform
 
 
 class BranchHead(nn.Module):
-    """Pools a feature map into P horizontal stripes and gives each its own embedding and classifier.
+    """Pools a feature map into P horizontal stripes, each with its own embedding and classifier.
 
-    With one part it is a global branch. All parts share two batched matrix products.
+    With one part it is a global branch. Two batched matrix products serve all parts.
 
     Args:
         in_channels: C of the feature map.
         num_parts: P; the map's height must be a multiple of it.
         dim: D, size of each part's embedding; 0 = the pooled vector itself, D = C.
         classifier: (P, B, D) -> scores.
-        pooling: how a stripe becomes one vector.
-        bn: whether an embedding is batch-normalised.
-        bn_bias: whether that normalisation has a trained offset.
-        relu: whether embeddings are cut off below zero.
-        mask: whether a sigmoid gate computed from the pooled vector is laid on the feature.
-        erasing: share of each stripe's rows that are set to zero in training.
+        pooling: of a stripe to one vector.
+        bn: batch normalisation of the embedding.
+        bn_bias: whether it has a learnable bias.
+        relu: ReLU after it.
+        mask: multiply the feature by a sigmoid gate computed from the pooled vector.
+        erasing: share of each stripe's rows set to zero in training.
         map_dropout: dropout rate on the feature map.
         feature_dropout: dropout rate between embedding and classifier.
 
@@ -55,7 +55,7 @@ class BranchHead(nn.Module):
         self.pooling = StripePooling(num_parts, pooling)
         self.reduction = nn.Parameter(torch.empty(num_parts, in_channels, dim)) if dim else None
         self.mask = FeatureMask(num_parts, in_channels, self.dim) if mask else None
-        # One normalisation over P * D channels is the same as one per part: its channels never mix.
+        # One BN over P * D channels equals one per part, as channels are independent.
         self.bn = nn.BatchNorm1d(num_parts * self.dim) if bn else None
         if self.bn is not None and not bn_bias:
             self.bn.bias.requires_grad_(False)
@@ -63,7 +63,7 @@ class BranchHead(nn.Module):
         self.feature_dropout = nn.Dropout(feature_dropout)
         self.classifier = classifier
         if self.reduction is not None:
-            # Kaiming's fan-out initialisation, as the backbone's convolutions have it; each part has a fan of its own.
+            # Kaiming fan-out initialisation of each part, as for the backbone's convolutions.
             nn.init.normal_(self.reduction, std=(2.0 / dim) ** 0.5)
 
     def embed(self, feature_map: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,7 +102,7 @@ class FeatureMask(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_parts, in_channels, dim))
         self.bias = nn.Parameter(torch.zeros(num_parts, 1, dim))
-        # Small, so that all gates start half open and alike.
+        # Small, so that all gates start at about 0.5.
         nn.init.normal_(self.weight, std=0.001)
 
     def forward(self, pooled: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The re-ID network: one backbone, one or two branches on its feature map."""
+"""The re-ID network: a backbone and one or two branches on its feature map."""
 
 from collections.abc import Iterator, Sequence
 
@@ -16,7 +16,7 @@ class ReidNetwork(nn.Module):
 
     Args:
         backbone: images -> feature map.
-        branches: heads by name; their order is that of the embedding.
+        branches: heads by name, in the order of the embedding.
         spectral_sigma: temperature of the spectral transform in training; 0 = the network has none.
     """
 
@@ -30,15 +30,13 @@ class ReidNetwork(nn.Module):
     def forward(self, images: Tensor, spectral: bool = False) -> dict[str, BranchOutput]:
         """Normalised images (B, 3, H, W) -> output of every branch, by name; for training.
 
-        Args:
-            images: one batch.
-            spectral: whether the spectral transform acts, if the network has one.
+        With `spectral` also that of the spectral transform, if the network has one.
         """
         sigma = self.spectral_sigma if spectral else 0.0
         return {name: head(feature_map, sigma) for name, head, feature_map in self._heads_and_maps(images)}
 
     def embed(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) -> embeddings (B, D), all parts of all branches end to end; for retrieval."""
+        """Normalised images (B, 3, H, W) -> concatenated embeddings (B, D) of all parts and branches; for retrieval."""
         return concat_parts([head.embed(feature_map)[1] for _, head, feature_map in self._heads_and_maps(images)])
 
     @property
@@ -57,19 +55,18 @@ class ReidNetwork(nn.Module):
         return list(self.branches.values())  # pyright: ignore[reportReturnType]
 
     def _heads_and_maps(self, images: Tensor) -> Iterator[tuple[str, BranchHead, Tensor]]:
-        """Each branch, and the feature map it looks at."""
+        """Each branch and its feature map."""
         shared, own = self.backbone.both_maps(images)
         for name, head in zip(self.branches, self.heads(), strict=True):
             yield name, head, own if name == GLOBAL else shared
 
 
 class Embedder(nn.Module):
-    """A network seen from outside: normalised images (B, 3, H, W) -> embeddings (B, D). What evaluation measures.
+    """A network for evaluation: normalised images (B, 3, H, W) -> embeddings (B, D).
 
     Args:
         network: shared, not copied.
-        labels: pid of each of the N classes in the order of the logits, the sorted pids of the training set; without
-            them nobody can say what a class score is of.
+        labels: pid of each of the N classes: the sorted pids of the training set.
     """
 
     def __init__(self, network: ReidNetwork, labels: Sequence[int] = ()) -> None:
@@ -88,15 +85,15 @@ class Embedder(nn.Module):
 
     def logits(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) -> class scores of the whole network (B, N)."""
-        # As it is written: where calling it runs compiled code, that is made for training.
+        # Not a call of the module, which would run code compiled for training.
         return mean_logits(self.network.forward(images))
 
 
 def build_network(options: ModelParams, num_classes: int) -> ReidNetwork:
     """The network that `model_params` describes, randomly initialised, for N = num_classes identities.
 
-    With stripes, `feature_dim` is shared out among them, and `feature_global_dim` adds a global branch; without, one
-    feature of the whole map is the global one.
+    With stripes, `feature_dim` is divided among them, and `feature_global_dim` adds a global branch; without, there is
+    one feature of the whole map.
     """
     backbone = build_backbone(options)
 
@@ -114,10 +111,10 @@ def build_network(options: ModelParams, num_classes: int) -> ReidNetwork:
 def build_head(
     options: ModelParams, in_channels: int, num_parts: int, dim: int, num_classes: int, *, is_global: bool
 ) -> BranchHead:
-    """One branch; `is_global` tells the branch beside stripes from stripes and from the single feature.
+    """One branch; `is_global` for the global branch beside stripes, not for a single feature.
 
-    The single feature has the stripes' settings of pooling, normalisation and dropout, as it takes their place, and
-    the global ones of mask and erasing, as it sees the whole map.
+    A single feature has the stripes' settings of pooling, normalisation and dropout, and the global ones of mask and
+    erasing, as it sees the whole map.
     """
     of_whole_map = is_global or options.pcb_n_parts == 0
     if options.classifier == "cosine":

@@ -1,4 +1,4 @@
-"""From a feature map to one vector for each horizontal stripe."""
+"""Pooling of a feature map to one vector for each horizontal stripe."""
 
 import math
 from typing import Literal
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 Pooling = Literal["avg", "max", "gem"]
 
 EPSILON = 1e-6
-"""Least value before a power is taken: at zero the gradient of a root is infinite."""
+"""Lower bound of the values: at zero the gradient of a root is infinite."""
 
 
 class StripePooling(nn.Module):
@@ -18,8 +18,8 @@ class StripePooling(nn.Module):
 
     Args:
         num_parts: P; the map's height must be a multiple of it.
-        kind: mean, largest value, or generalised mean (mean of x^p)^(1/p) of the positive values, whose power p is
-            trained from 3 on; 1 is the mean, infinity the largest value.
+        kind: average, maximum, or generalised mean (mean of x^p)^(1/p) of the positive values, whose exponent p is
+            learnt, starting from 3; p = 1 is the average, infinity the maximum.
 
     Source: Radenovic et al. 2018, arXiv 1711.02512, equation 3 (generalised mean).
     """
@@ -34,7 +34,7 @@ class StripePooling(nn.Module):
         """(B, C, h, w) -> (P, B, C)."""
         if self.power is None:
             return pool_stripes(feature_map, self.num_parts, "max" if self.kind == "max" else "avg")
-        # By logarithms, as a high power of a small value is zero in single precision, and its gradient not a number.
+        # With logarithms: a high power of a small value is zero in float32, and its gradient NaN.
         stripes = _stripes_of(feature_map.clamp_min(EPSILON), self.num_parts).flatten(3)
         logarithms = (self.power * stripes.log()).logsumexp(-1) - math.log(stripes.shape[-1])
         return (logarithms / self.power).exp().permute(2, 0, 1)

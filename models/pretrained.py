@@ -1,4 +1,4 @@
-"""Weights to start from: torchvision's ImageNet files and earlier checkpoints."""
+"""Pretrained weights: torchvision's ImageNet weights and earlier checkpoints."""
 
 import logging
 from collections.abc import Mapping
@@ -20,18 +20,18 @@ logger = logging.getLogger(__name__)
 
 
 def load_imagenet(backbone: Backbone, name: str) -> None:
-    """Start a backbone from torchvision's newest ImageNet weights, downloaded once.
+    """Load torchvision's ImageNet weights into a backbone.
 
     Raises:
-        DataError: the file is neither at hand nor to be downloaded; the message names it and where it belongs.
+        DataError: the download failed; the message says where to put the file.
     """
     state, target = fetch_imagenet(
         name.replace("_", ""), f"imagenet_pretrain: the weights of {name}", "set imagenet_pretrain to false"
     )
-    # The ImageNet classifier is the one part a re-ID network has no use for.
+    # Without the ImageNet classifier.
     state = {key: value for key, value in state.items() if not key.startswith("fc.")}
     backbone.load_state_dict(backbone.complete_state(state))
-    logger.info("backbone starts from torchvision's %s", target.name)
+    logger.info("backbone: loaded torchvision's %s", target.name)
 
 
 def fetch_imagenet(model: str, what: str, otherwise: str) -> tuple[Mapping[str, Tensor], Path]:
@@ -39,14 +39,14 @@ def fetch_imagenet(model: str, what: str, otherwise: str) -> tuple[Mapping[str, 
 
     Args:
         model: as torchvision calls it, such as "resnet50".
-        what: begins the error's text: who needs these weights.
-        otherwise: ends it: what to do without them.
+        what: needs them; begins the error message.
+        otherwise: what to do without them; ends it.
 
     Returns:
         The state dict, and the file it came from.
 
     Raises:
-        DataError: the file is neither at hand nor to be downloaded; the message names it and where it belongs.
+        DataError: the download failed; the message says where to put the file.
     """
     weights = get_model_weights(model)["DEFAULT"]
     folder = Path(torch.hub.get_dir()) / "checkpoints"
@@ -60,13 +60,12 @@ def fetch_imagenet(model: str, what: str, otherwise: str) -> tuple[Mapping[str, 
 
 
 def load_snapshot(network: ReidNetwork, path: Path) -> None:
-    """Start a network from one of our checkpoints or from a plain state dict, torchvision's names included.
+    """Load one of our checkpoints, or a plain state dict also with torchvision's names, into a network.
 
-    A snapshot may lack layers or have classifiers for other identities: what fits is loaded, and every tensor that is
-    not is named in the log.
+    Only tensors that fit are loaded; a snapshot may lack layers or have other identities. The log names the others.
 
     Raises:
-        DataError: the file is unreadable or holds NaN, or no tensor of it fits.
+        DataError: the file is unreadable or holds NaN, or none of its tensors fits.
     """
     state = read_weights(path)
     check_finite(path, state)
@@ -93,7 +92,7 @@ def _with_our_names(state: Mapping[str, Tensor], network: nn.Module) -> dict[str
 
 
 def _warn_of(what: str, names: list[str]) -> None:
-    # Batch counters decide nothing here: the running averages use a fixed momentum.
+    # The running averages use a fixed momentum, so the batch counter is not used.
     names = [name for name in names if not name.endswith("num_batches_tracked")]
     if names:
         logger.warning("pretrain_snapshot: %d tensors %s: %s", len(names), what, ", ".join(names))

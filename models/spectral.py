@@ -1,4 +1,4 @@
-"""Spectral feature transform: within a batch, each image is seen together with the images like it."""
+"""Spectral feature transform: average each embedding with similar ones of the batch."""
 
 import torch
 from torch import Tensor
@@ -8,22 +8,20 @@ from utils.precision import at_least_fp32
 
 
 def spectral_transform(embeddings: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-    """Replace each embedding by a mean over the batch, in which similar ones weigh more: X' = T X.
+    """Weighted mean over the batch: X' = T X, with T the row-wise softmax of cosine similarity / sigma.
 
-    T is the row-wise softmax of cosine similarity / sigma: one step of a random walk on the graph of the batch. Images
-    of one identity that lie in a cluster come closer together; the gradient also flows through T, and so asks for such
-    clusters.
+    T is one step of a random walk on the graph of the batch: clusters contract. The gradient flows through T, too.
 
     Args:
-        embeddings: X, (P, B, D); each part has a graph of its own.
-        sigma: temperature; towards 0 each image keeps its own embedding, the larger, the nearer all come to their mean.
+        embeddings: X, (P, B, D); each part has its own graph.
+        sigma: temperature; towards 0 nothing changes, towards infinity all become their mean.
 
     Returns:
-        X' (P, B, D), and the mean of T's diagonal, a scalar: the share that images have in their own transform.
+        X' (P, B, D), and the mean of the diagonal of T, a scalar.
 
     Source: Luo et al. 2018, arXiv 1811.11405, section 3.
     """
-    # In half precision exp(cosine / sigma) has too few digits for a small sigma.
+    # exp(cosine / sigma) with a small sigma needs float32.
     with torch.autocast(embeddings.device.type, enabled=False):
         directions = F.normalize(at_least_fp32(embeddings), dim=-1)
         transition = (directions @ directions.transpose(-1, -2) / sigma).softmax(-1)

@@ -1,4 +1,4 @@
-"""Batch normalisation when several processes share a batch: over the whole of it, or each over its own part."""
+"""Batch normalisation with several processes: synchronised, or with averaged running statistics."""
 
 from typing import Any
 
@@ -13,16 +13,13 @@ from utils.precision import at_least_fp32
 
 
 def synchronised(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network with every batch normalisation over the images of all processes.
+    """Synchronise every batch normalisation of a network over all processes; every process must call this.
 
-    Parameters, buffers and their names stay. Every process must call it, and train on each batch together.
+    Parameters, buffers and their names stay. With one process the network is returned unchanged.
 
     Args:
         network: changed in place; a network that is itself a normalisation is replaced.
-        device: where it computes. PyTorch's own synchronised normalisation has no CPU code, so there it is ours.
-
-    Returns:
-        The argument itself where there is one process.
+        device: where it computes; `nn.SyncBatchNorm` does not support the CPU.
     """
     if this_process().world_size == 1:
         return network
@@ -31,15 +28,14 @@ def synchronised(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def average_buffers(network: nn.Module) -> None:
-    """Set each buffer of floating point numbers to its mean over the processes; all end with the same bits.
+    """Set each floating point buffer to its mean over the processes, bitwise the same; every process must call this.
 
-    Where each process normalises its own part of a batch, the running means and variances differ; their mean is used
-    from then on, and saved. Every process must call this.
+    Without synchronisation each process has its own running statistics; their mean is used and saved from then on.
     """
     buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
     if this_process().world_size == 1 or not buffers:
         return
-    # In double precision the mean of equal numbers is exactly that number.
+    # In float64, so that the mean of equal float32 numbers is exact.
     means = mean_over_processes(torch.cat([buffer.detach().double().flatten() for buffer in buffers]))
     distributed.broadcast(means, src=0)
     for buffer, mean in zip(buffers, means.split([buffer.numel() for buffer in buffers]), strict=True):
@@ -47,11 +43,9 @@ def average_buffers(network: nn.Module) -> None:
 
 
 class CpuSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """`nn.SyncBatchNorm` for the CPU: the same settings, parameters and buffers, and in training its results.
+    """`nn.SyncBatchNorm` for the CPU, with the same settings, parameters and buffers.
 
-    Not one of its kind, though: DistributedDataParallel refuses those on a CPU.
-
-    The processes may have different numbers of images. Outside training it normalises with the running statistics.
+    Not a subclass of it, which DistributedDataParallel refuses on the CPU. The numbers of images may differ by process.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -68,13 +62,13 @@ class CpuSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             self.num_batches_tracked.add_(1)
             factor = 1.0 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean.to(self.running_mean), factor)
-            # The variance of the images' distribution, which theirs underestimates.
+            # The unbiased variance.
             self.running_var.lerp_((variance * (count / (count - 1))).to(self.running_var), factor)
         return _Normalised.apply(input, self.weight, self.bias, mean, variance, count, self.eps)  # pyright: ignore[reportReturnType]
 
 
 class _Normalised(torch.autograd.Function):
-    """Batch normalisation with given statistics of all processes, whose gradient knows that they depend on the input.
+    """Batch normalisation with given statistics of all processes; the gradient includes their dependence on the input.
 
     Source: Ioffe and Szegedy 2015, arXiv 1502.03167, section 3; the sums over the batch are those of all processes.
     """
@@ -110,10 +104,9 @@ class _Normalised(torch.autograd.Function):
 
 
 def _statistics(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and biased variance (C,) of each channel over all processes, in at least single precision; their count.
+    """Mean and biased variance (C,) of each channel over all processes, at least float32, and their count.
 
-    Each process takes its mean first and then the squares about it, so that nothing cancels; the squares about the
-    common mean follow exactly.
+    Each process sums squares about its own mean, so that nothing cancels.
 
     Source: Chan et al. 1979, "Updating formulae and a pairwise algorithm for computing sample variances", equation 2.1.
     """
@@ -144,7 +137,7 @@ def _for_cpu(module: nn.Module) -> nn.Module:
     if isinstance(module, nn.SyncBatchNorm):
         settings = module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
         replaced = CpuSyncBatchNorm(*settings)
-        # The tensors themselves: an optimizer that has them goes on with them.
+        # The same tensors, as an optimizer may have them.
         replaced._parameters.update(module._parameters)
         replaced._buffers.update(module._buffers)
         return replaced.train(module.training)

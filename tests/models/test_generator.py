@@ -179,10 +179,10 @@ def test_maps_double_and_halve_and_have_the_channels_of_the_definition(height: i
 def test_a_condition_that_is_missing_or_of_no_use_is_refused() -> None:
     pictures, noise, condition = draw(2, 3, 64, 32), draw(2, 5), draw(2, 7)
     for net, inputs in ((make_generator(condition_dim=7), noise), (make_discriminator(condition_dim=7), pictures)):
-        with pytest.raises(ValueError, match=r"conditioned .* needs an embedding"):
+        with pytest.raises(ValueError, match=r"conditional .* needs an embedding"):
             net(inputs)
     for net, inputs in ((make_generator(), noise), (make_discriminator(), pictures)):
-        with pytest.raises(ValueError, match="no other takes one"):
+        with pytest.raises(ValueError, match="unconditional one takes none"):
             net(inputs, condition)
 
 
