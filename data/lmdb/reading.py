@@ -33,44 +33,14 @@ class OpenLmdb(NamedTuple):
     samples: Any
     images: Any
     about: About
-    stamp: tuple[int, int]
-    """Size and modification time when it was opened."""
 
 
-class _OpenFiles:
-    """The open LMDB files of this process, by device and inode: LMDB must not open a file twice in one process."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.files: dict[tuple[int, int], OpenLmdb] = {}
-
-    def get(self, path: Path) -> OpenLmdb:
-        """The open file; opened on first use, and again if it was replaced."""
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}); {PACK_AGAIN}") from error
-        identity, stamp = (status.st_dev, status.st_ino), (status.st_size, status.st_mtime_ns)
-        with self.lock:
-            opened = self.files.get(identity)
-            if opened is None or opened.stamp != stamp:
-                if opened is not None:
-                    self.files.pop(identity).environment.close()
-                opened = self.files[identity] = _open(path, stamp)
-            return opened
-
-    def reset_after_fork(self) -> None:
-        """Close the files in a forked child, which must not use the environments of its parent."""
-        self.lock = threading.Lock()
-        for opened in self.files.values():
-            opened.environment.close()
-        self.files.clear()
-
-
-_OPEN_FILES = _OpenFiles()
-"""Module-level state, since LMDB has one environment per file and process and an image is read by its path alone."""
+_OPEN: dict[tuple[int, ...], OpenLmdb] = {}
+"""Open files by device, inode, size and modification time: LMDB must not open a file twice in one process."""
+_LOCK = threading.Lock()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_OPEN_FILES.reset_after_fork)
+    # A child may use the files of its parent, which are read-only and without locks, but not a lock that is held.
+    os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
 
 
 def read_about(path: Path) -> About:
@@ -79,7 +49,7 @@ def read_about(path: Path) -> About:
     Raises:
         DataError: the file is missing, truncated, damaged, not written by `build_lmdb`, or of another format.
     """
-    return _OPEN_FILES.get(path).about
+    return _opened(path).about
 
 
 def read_lmdb(path: Path, layout: str = "auto", test_list: str = "") -> Dataset:
@@ -92,7 +62,7 @@ def read_lmdb(path: Path, layout: str = "auto", test_list: str = "") -> Dataset:
         DataError: as `read_about`, or a sample is damaged.
         ParamsError: another layout or test list was packed.
     """
-    opened = _OPEN_FILES.get(path)
+    opened = _opened(path)
     for key, wanted, packed, default in (
         ("data_layout", layout.replace("auto", ""), opened.about.layout, '"auto"'),
         ("test_list", test_list, opened.about.test_list, '""'),
@@ -108,13 +78,12 @@ def read_lmdb(path: Path, layout: str = "auto", test_list: str = "") -> Dataset:
                 content = strip_checksum(key, record)
                 if content is None or key != sample_key(number):
                     raise DataError(f"{path}: damaged: the record of sample {number} is invalid; {PACK_AGAIN}")
-                split, sample = _sample(path, content)
-                splits[split].append(sample)
+                fields = json.loads(content)
+                splits[fields["split"]].append(Sample(path / fields["path"], fields["pid"], fields["camid"]))
     except lmdb.Error as error:
         raise DataError(f"{path}: damaged: its samples cannot be read ({error}); {PACK_AGAIN}") from error
-    found = {split: len(samples) for split, samples in splits.items()}
-    if found != opened.about.num_samples:
-        raise DataError(f"{path}: damaged: it holds {found} samples, not {opened.about.num_samples}; {PACK_AGAIN}")
+    if {split: len(samples) for split, samples in splits.items()} != opened.about.num_samples:
+        raise DataError(f"{path}: damaged: samples are missing; {PACK_AGAIN}")
     return Dataset(**splits)
 
 
@@ -136,7 +105,7 @@ def read_image(path: Path, relative: str) -> bytes:
     Raises:
         DataError: as `read_about`, or there is no such image, or its record is damaged.
     """
-    opened = _OPEN_FILES.get(path)
+    opened = _opened(path)
     key = image_key(relative)
     try:
         with opened.environment.begin(db=opened.images, buffers=True) as transaction:
@@ -153,32 +122,43 @@ def read_image(path: Path, relative: str) -> bytes:
 
 def has_image(path: Path, relative: str) -> bool:
     """Whether there is such an image; raises as `read_about`."""
-    opened = _OPEN_FILES.get(path)
+    opened = _opened(path)
     with opened.environment.begin(db=opened.images, buffers=True) as transaction:
         return transaction.get(image_key(relative)) is not None
 
 
-def _open(path: Path, stamp: tuple[int, int]) -> OpenLmdb:
+def _opened(path: Path) -> OpenLmdb:
+    """The open file; opened on first use, and again if another file took its place."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); {PACK_AGAIN}") from error
+    identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    with _LOCK:
+        if identity not in _OPEN:
+            _OPEN[identity] = _open(path, status.st_size)
+        return _OPEN[identity]
+
+
+def _open(path: Path, size: int) -> OpenLmdb:
+    environment = None
     try:
         # Without a lock file it works on read-only disks; without read-ahead a random order reads only what it needs.
         environment = lmdb.open(
             os.fsencode(path), subdir=False, readonly=True, lock=False, readahead=False, create=False, max_dbs=2
         )
-    except lmdb.Error as error:
-        raise DataError(f"{path}: cannot be read as LMDB ({error}); {PACK_AGAIN}") from error
-    try:
         num_pages = environment.info()["last_pgno"] + 1
-        if stamp[0] < num_pages * environment.stat()["psize"]:  # LMDB itself would read beyond the end, and crash
+        if size < num_pages * environment.stat()["psize"]:  # LMDB itself would read beyond the end, and crash
             raise DataError(f"{path}: truncated, perhaps an incomplete copy; {PACK_AGAIN}")
         about = _read_about(path, environment)
         samples, images = (environment.open_db(name, create=False) for name in (SAMPLES, IMAGES))
-    except lmdb.Error as error:
-        environment.close()
-        raise DataError(f"{path}: damaged ({error}); {PACK_AGAIN}") from error
-    except DataError:
-        environment.close()
-        raise
-    return OpenLmdb(environment, samples, images, about, stamp)
+        return OpenLmdb(environment, samples, images, about)
+    except (lmdb.Error, DataError) as error:
+        if environment is not None:
+            environment.close()
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: cannot be read as LMDB ({error}); {PACK_AGAIN}") from error
 
 
 def _read_about(path: Path, environment: lmdb.Environment) -> About:
@@ -190,9 +170,3 @@ def _read_about(path: Path, environment: lmdb.Environment) -> About:
     if (version := fields.pop("format")) != FORMAT:
         raise DataError(f"{path}: format {version}; this version reads format {FORMAT}; {PACK_AGAIN}")
     return About(**fields)
-
-
-def _sample(path: Path, content: bytes) -> tuple[str, Sample]:
-    """The name of a split, and one sample of it."""
-    fields = json.loads(content)
-    return fields["split"], Sample(path / fields["path"], fields["pid"], fields["camid"])

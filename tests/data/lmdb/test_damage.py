@@ -45,7 +45,12 @@ def flip(path: Path, content: bytes, offset: int) -> None:
     for found in re.finditer(re.escape(content), file):
         changed[found.start() + offset] ^= 1
     assert changed != file
-    path.write_bytes(changed)
+    replace(path, changed)
+
+
+def replace(path: Path, content: bytes) -> None:
+    path.unlink()
+    path.write_bytes(content)
 
 
 @pytest.mark.parametrize("number", range(4))
@@ -81,13 +86,13 @@ def test_a_damaged_sample_or_description_is_noticed(packed: Path) -> None:
         flip(packed, content, 1)
         with pytest.raises(DataError, match=rf"^{packed}: damaged.*{problem}|^{packed}: {problem}"):
             read_lmdb(packed)
-        packed.write_bytes(file)
+        replace(packed, file)
 
 
 def test_a_truncated_file_is_refused(packed: Path) -> None:
     file = packed.read_bytes()
     for length in (*range(0, len(file), 8192), *range(1, len(file), 25003), len(file) - 1):
-        packed.write_bytes(file[:length])
+        replace(packed, file[:length])
         with pytest.raises(DataError, match=rf"^{packed}: (truncated|cannot be read as LMDB).*build_lmdb"):
             read_lmdb(packed)
 
