@@ -11,7 +11,7 @@ from pathlib import Path
 from config.eval_params import EvalParams
 from config.load import load_eval_params
 from data.features import write_features
-from engine.launch import joined, launch, needs_launch
+from engine.launch import launch, needs_launch, process_group
 from evaluate.core.context import EvalContext
 from evaluate.core.offline import (
     Outcome,
@@ -24,12 +24,11 @@ from evaluate.core.offline import (
 )
 from evaluate.core.plugins import evaluate, plugin_options
 from evaluate.core.table import comparison_table, metrics_table
-from utils.agreement import agreed
 from utils.cli import exit_code_of
-from utils.distributed import this_process
+from utils.distributed import fail_together, this_process
 from utils.errors import ParamsError
 from utils.logs import log_to_screen
-from utils.torchrun import speaks
+from utils.process import is_rank_zero
 
 EXPORTED = ".onnx"
 
@@ -43,15 +42,15 @@ def main(argv: list[str]) -> None:
     options = read_options(args)
     if needs_launch(options.parallels):
         raise SystemExit(launch(len(options.parallels)))
-    with joined(options.parallels):
+    with process_group(options.parallels):
         # Found out before the evaluation, not after it, whether its results can be written.
-        with agreed():
+        with fail_together():
             make_folders(options)
-        with agreed():
+        with fail_together():
             subject = read_subject(options)
         outcomes = [measure(name, context, options) for name, context in subject.evaluations.items()]
         # All processes have the same figures; one tells them.
-        if this_process().is_main:
+        if this_process().is_rank_zero:
             write_outcomes(options, subject, outcomes)
 
 
@@ -109,7 +108,7 @@ def measure(name: str, context: EvalContext, options: EvalParams) -> Outcome:
     start = time.monotonic()
     evaluation = evaluate(context)
     elapsed = time.monotonic() - start
-    if speaks():
+    if is_rank_zero():
         print(metrics_table(evaluation.metrics, decimals=4), flush=True)
     report = evaluation.report() if options.report_path and evaluation.report else None
     features = evaluation.features if options.features_path else None

@@ -23,7 +23,7 @@ from engine.run_folder import new_name
 from evaluate.core.plugins import plugin_options
 from utils.cli import exit_code_of, whole_number
 from utils.logs import log_to_screen
-from utils.torchrun import is_launched
+from utils.process import is_launched
 
 OPERATIONS = """operations:
   start_train     train a new run in working_dir/NAME

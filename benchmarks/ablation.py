@@ -28,10 +28,10 @@ from benchmarks.ablation_chart import draw_chart
 from benchmarks.rows import Row, in_words, named_runs, read_rows, resolved, run_name
 from benchmarks.trainings import ROOT, Job, check_same_params, threads_each, train_all
 from utils.cli import exit_code_of
-from utils.cpus import num_cpus
 from utils.errors import DataError
 from utils.files import write_json, write_text
 from utils.logs import log_to_screen
+from utils.process import num_cpus
 
 METRICS = {"rank1": "rank-1", "mAP": "mAP", "mINP": "mINP"}
 

@@ -36,10 +36,10 @@ from evaluate.core.retrieval.protocols import GroundTruth
 from evaluate.core.retrieval.ranking import rank
 from evaluate.core.verification.roc import retrieval_roc
 from utils.cli import exit_code_of
-from utils.cpus import num_cpus
 from utils.errors import ParamsError
 from utils.files import write_json, write_text
 from utils.logs import log_to_screen
+from utils.process import num_cpus
 
 
 def ranking(features: TestFeatures) -> dict[str, float]:

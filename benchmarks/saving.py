@@ -27,7 +27,7 @@ from benchmarks.evaluation import hardware
 from config.load import load_params
 from config.params import Params
 from engine.batches import train_batches
-from engine.operations import joined_to_train
+from engine.operations import process_group_for_training
 from engine.state_writer import StateWriter
 from engine.train_batch import TrainBatch
 from engine.training import Training, build_training, read_training_data
@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
     """Measure, print the table, and write what was asked for."""
     args = parse_arguments(argv)
     params, _ = load_params(ROOT / "params.json", args.set, plugin_options=plugin_options)
-    with joined_to_train(params) as device:
+    with process_group_for_training(params) as device:
         training = build_training(params, read_training_data(params), device)
         report = {
             "date": date.today().isoformat(),

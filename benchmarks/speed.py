@@ -44,10 +44,10 @@ from benchmarks.speed_settings import CPU_PLAN, CUDA_PLAN, Plan, Variant, format
 from benchmarks.speed_tables import report_table
 from data.synthetic import make_synthetic
 from utils.cli import FAILURE, exit_code_of
-from utils.cpus import num_cpus
 from utils.errors import ParamsError
 from utils.files import write_json, write_text
 from utils.logs import log_to_screen
+from utils.process import num_cpus
 
 logger = logging.getLogger(__name__)
 

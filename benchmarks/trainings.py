@@ -17,8 +17,8 @@ from tqdm import tqdm
 from config.load import OPERATION
 from utils.checkpoint import is_finished
 from utils.cli import SUCCESS
-from utils.cpus import num_cpus
 from utils.errors import DataError, UserError
+from utils.process import num_cpus
 
 ROOT = Path(__file__).resolve().parent.parent
 _MESSAGE_LINES = 20

@@ -11,9 +11,9 @@ from tqdm import tqdm
 
 from data.decoding import decode_bytes, why_too_long
 from data.lmdb.reading import has_image, read_image, split_path
-from utils.cpus import num_own_cpus
 from utils.errors import DataError
 from utils.logs import bars_hidden
+from utils.process import num_own_cpus
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from utils.cpus import num_own_cpus
+from utils.process import num_own_cpus
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

@@ -14,10 +14,10 @@ from deploy.card import ModelCard
 from deploy.exportable import EMBEDDING, LEAST_LENGTH, LENGTH
 from evaluate.core.load_model import load_trained_network
 from models.network import Embedder
-from utils.cpus import num_own_cpus
 from utils.device import choose_device
 from utils.errors import DataError
 from utils.precision import evaluation_precision
+from utils.process import num_own_cpus
 
 _ERRORS_ONLY = 3
 """onnxruntime's level of messages."""

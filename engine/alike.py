@@ -8,8 +8,7 @@ import torch
 from config.params import Params
 from data.samples import Dataset, fingerprint
 from engine.step import choose_compilation
-from utils.agreement import agreed
-from utils.distributed import from_main
+from utils.distributed import broadcast_from_rank0, fail_together
 from utils.errors import DataError, ParamsError
 from utils.precision import choose_precision
 
@@ -47,8 +46,8 @@ def check_alike(params: Params, dataset: Dataset) -> None:
     settings = settings_of(params)
     _check_same(settings, "params")
     mine = {name: fingerprint(split) for name, split in zip(Dataset._fields, dataset, strict=True)}
-    first = from_main(mine)
-    with agreed():
+    first = broadcast_from_rank0(mine)
+    with fail_together():
         if mine != first:
             differing = ", ".join(name for name in mine if mine[name] != first[name])
             raise DataError(
@@ -68,7 +67,7 @@ def check_machines(params: Params, device: torch.device) -> None:
     Raises:
         UserError: they differ; every process stops.
     """
-    with agreed():
+    with fail_together():
         precision, compilation = choose_precision(params.precision, device), choose_compilation(params.compile, device)
     means = {
         "kind of device": device.type,
@@ -80,8 +79,8 @@ def check_machines(params: Params, device: torch.device) -> None:
 
 
 def _check_same(mine: dict[str, Any], what: str) -> None:
-    first = from_main(mine)
-    with agreed():
+    first = broadcast_from_rank0(mine)
+    with fail_together():
         if different := [
             f"{name} is {mine.get(name)!r}, but {first.get(name)!r} in process 0"
             for name in sorted(mine | first)

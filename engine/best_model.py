@@ -31,7 +31,7 @@ class BestModel:
             score: of the model, the higher the better; None: nothing is measured, and the last one is kept.
             checkpoint: makes what is kept of it, with memory of its own.
         """
-        if this_process().is_main and (score is None or self._is_better(score)):
+        if this_process().is_rank_zero and (score is None or self._is_better(score)):
             self._waiting = score, checkpoint()
         self.try_again()
 

@@ -15,7 +15,7 @@ from engine.train_batch import TrainBatch
 from engine.training import Training
 from losses.loss import Losses
 from utils.distributed import this_process
-from utils.errors import ToldElsewhereError
+from utils.errors import ReportedByOtherRankError
 from utils.interrupts import interrupts_noted
 
 
@@ -116,8 +116,8 @@ class EpochSteps:
             except DivergedError:
                 self.pauses.save(now=True)
                 # All have found it out; that of the first gets into train_log as well.
-                if not this_process().is_main:
-                    raise ToldElsewhereError from None
+                if not this_process().is_rank_zero:
+                    raise ReportedByOtherRankError from None
                 raise
 
     def _look_at_batches(self) -> None:

@@ -20,10 +20,9 @@ from evaluate.core.plugins import Evaluation, evaluate
 from evaluate.core.table import metrics_table
 from models.network import Embedder
 from models.sync_bn import average_buffers
-from utils.agreement import agreed
 from utils.checkpoint import Checkpoint, save_checkpoint
-from utils.distributed import this_process, wait_for_all
-from utils.out_of_memory import out_of_memory_told
+from utils.distributed import fail_together, this_process, wait_for_all
+from utils.memory import explain_oom
 
 logger = logging.getLogger(__name__)
 
@@ -43,17 +42,17 @@ def fit(training: Training, folder: RunFolder, recorder: Recorder, writer: State
         if training.spectral_acts() and not spectral_acted:
             spectral_acted = True
             logger.info("the spectral transform acts from epoch %d on", training.epoch + 1)
-        with out_of_memory_told(*_memory_of(training)):
+        with explain_oom(*_memory_of(training)):
             EpochSteps(training, recorder, writer).take()
         finish_epoch(training, best, recorder)
     writer.finish()
-    with agreed():
+    with fail_together():
         best.settle()
         recorder.settle()
         keep_generator(training, folder)
     # All are through: what fails in one from here on would make torchrun begin again.
     wait_for_all()
-    if this_process().is_main:
+    if this_process().is_rank_zero:
         folder.last.unlink(missing_ok=True)
     if params.model_params.spectral_trans and not training.spectral_acts():
         wanted, reached = params.model_params.spectral_start_accuracy, training.best_accuracy
@@ -90,7 +89,7 @@ def keep_generator(training: Training, folder: RunFolder) -> None:
         DataError: it cannot be written.
     """
     learner = None if training.mixing is None else training.mixing.learner
-    if learner is not None and this_process().is_main:
+    if learner is not None and this_process().is_rank_zero:
         save_checkpoint(folder.generator, snapshots.checkpoint_of(learner, training.params, training.pids, {}))
 
 

@@ -14,8 +14,8 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from utils.cli import FAILURE, INTERRUPTED, TERMINATED, USER_MISTAKE
 from utils.device import choose_device, make_ready
-from utils.distributed import process_group
-from utils.torchrun import is_launched
+from utils.distributed import init_process_group
+from utils.process import is_launched
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def needs_launch(parallels: Sequence[int]) -> bool:
 
 
 @contextmanager
-def joined(parallels: Sequence[int], *, deterministic: bool = False) -> Iterator[torch.device]:
+def process_group(parallels: Sequence[int], *, deterministic: bool = False) -> Iterator[torch.device]:
     """This process's device, among the other processes of its run.
 
     Args:
@@ -47,7 +47,7 @@ def joined(parallels: Sequence[int], *, deterministic: bool = False) -> Iterator
     """
     device = choose_device(parallels)
     make_ready(device, deterministic=deterministic)
-    with process_group(device):
+    with init_process_group(device):
         yield device
 
 

@@ -21,21 +21,20 @@ from engine.alike import check_machines
 from engine.gan.mixing import check_mixing, describe_mixing
 from engine.gan.run import GENERATOR
 from engine.gan.sampling import write_samples
-from engine.launch import joined, launch, needs_launch
+from engine.launch import launch, needs_launch, process_group
 from engine.outline import describe_training
 from engine.reid import REID
-from engine.run import Kind, held, train_run
+from engine.run import Kind, lock_run, train_run
 from engine.run_folder import RunFolder, is_run, open_run_folder, run_folder, write_params
 from engine.teacher import load_teacher
 from engine.training import read_training_data, start_network
 from evaluate.core.plugins import plugin_options
-from utils.agreement import agreed
 from utils.checkpoint import is_finished
 from utils.device import choose_device, describe_device
-from utils.distributed import from_main, this_process
+from utils.distributed import broadcast_from_rank0, fail_together, this_process
 from utils.errors import DataError, ParamsError
 from utils.memory import keep_freed_memory
-from utils.torchrun import num_restarts
+from utils.process import num_restarts
 
 NEEDED_TO_SAMPLE = ("batches_dir", "gan_params.condition")
 """Keys that say where what a conditioned generator needs lies; it may have been moved since."""
@@ -44,9 +43,9 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def joined_to_train(params: Params) -> Iterator[torch.device]:
-    """As `joined`, with what must be set before anything large is put on the device."""
-    with joined(params.parallels, deterministic=params.deterministic) as device:
+def process_group_for_training(params: Params) -> Iterator[torch.device]:
+    """As `process_group`, with what must be set before anything large is put on the device."""
+    with process_group(params.parallels, deterministic=params.deterministic) as device:
         if device.type == "cpu" and params.keep_freed_memory:
             keep_freed_memory()
         check_machines(params, device)
@@ -78,16 +77,16 @@ def train_gan(params: Params, name: str, notes: Sequence[str]) -> None:
 def _start(kind: Kind, params: Params, name: str, notes: Sequence[str]) -> None:
     if needs_launch(params.parallels):
         raise SystemExit(launch(len(params.parallels)))
-    with joined_to_train(params) as device:
-        folder = run_folder(params.working_dir, from_main(name))
-        is_new = not from_main(num_restarts() > 0 and _began_with(folder, params))
-        with held(folder):
-            if from_main(not is_new and is_finished(folder.path)):
+    with process_group_for_training(params) as device:
+        folder = run_folder(params.working_dir, broadcast_from_rank0(name))
+        is_new = not broadcast_from_rank0(num_restarts() > 0 and _began_with(folder, params))
+        with lock_run(folder):
+            if broadcast_from_rank0(not is_new and is_finished(folder.path)):
                 logger.info("%s: this run is finished", folder.path)
                 return
             if is_new:
-                with agreed():
-                    if this_process().is_main:
+                with fail_together():
+                    if this_process().is_rank_zero:
                         write_params(folder, params, kind.operation)
             train_run(kind, folder, params, device, notes, is_new=is_new)
 
@@ -105,10 +104,10 @@ def resume_train(name: str, overrides: Sequence[str]) -> None:
     params, notes = load_params(folder.params, plugin_options=plugin_options)
     if not is_finished(folder.path) and needs_launch(params.parallels):
         raise SystemExit(launch(len(params.parallels)))
-    with joined_to_train(params) as device:
+    with process_group_for_training(params) as device:
         # Before the lock as well, which a folder that is kept read-only would refuse.
         _refuse_finished(folder)
-        with held(folder):
+        with lock_run(folder):
             _refuse_finished(folder)
             train_run(kind, folder, params, device, notes, is_new=False)
 
@@ -225,7 +224,7 @@ def _began_with(folder: RunFolder, params: Params) -> bool:
 
 
 def _refuse_finished(folder: RunFolder) -> None:
-    if from_main(is_finished(folder.path)):
+    if broadcast_from_rank0(is_finished(folder.path)):
         raise DataError(f"{folder.path}: this run is finished; there is nothing to resume")
 
 

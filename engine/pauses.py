@@ -35,7 +35,7 @@ class Pauses:
         """
         training, options = self.training, self.training.params.checkpoint
         elapsed = time.monotonic() - self.writer.last_save
-        is_time = this_process().is_main and 0 < 60 * options.every_minutes <= elapsed
+        is_time = this_process().is_rank_zero and 0 < 60 * options.every_minutes <= elapsed
         asked = self.requests.exchange(Asked(signal_number, is_time))
         self._stop(asked.stop, collect)
         is_last = training.step == (training.epoch + 1) * training.steps_per_epoch

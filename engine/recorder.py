@@ -31,7 +31,7 @@ class Recorder:
     """
 
     def __init__(self, folder: RunFolder, purge_step: int | None = None, sinks: Sequence[Sink] = ()) -> None:
-        self.writes = this_process().is_main
+        self.writes = this_process().is_rank_zero
         self.sinks: list[Sink] = [TensorBoard(folder.path, purge_step), *sinks] if self.writes else []
         self.metrics = folder.metrics
         self._lines: list[str] = []

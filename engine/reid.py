@@ -11,7 +11,7 @@ from engine.recorder import Recorder
 from engine.run import Kind
 from engine.training import Training, build_training, read_training_data
 from evaluate.core.table import metrics_table
-from utils.out_of_memory import out_of_memory_told
+from utils.memory import explain_oom
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ def _build(params: Params, device: torch.device, resume: bool) -> Training:
     dataset = read_training_data(params)
     logger.info("%s", describe_training(params, dataset.train))
     advice = 'set data_cache to "ram" if it is "device", or take a smaller model'
-    with out_of_memory_told(f"putting the network and the images on {device}", advice):
+    with explain_oom(f"putting the network and the images on {device}", advice):
         return build_training(params, dataset, device, resume=resume)
 
 

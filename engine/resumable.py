@@ -12,8 +12,8 @@ from torch import Tensor
 from config.params import Params
 from engine.belonging import check_belonging
 from engine.meter import Meter
-from utils.agreement import agreed
 from utils.checkpoint import load_tensors
+from utils.distributed import fail_together
 from utils.errors import DataError
 
 COUNTERS = ("epoch", "step", "seconds", "best_score", "records")
@@ -59,7 +59,7 @@ class Resumable(ABC):
         Raises:
             DataError: the file is missing or damaged, or belongs to other data, settings or means.
         """
-        with agreed():
+        with fail_together():
             state = load_tensors(path)
             if not (
                 isinstance(state, dict) and isinstance(state.get("belongs_to"), dict) and {*COUNTERS} <= state.keys()

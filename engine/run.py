@@ -16,10 +16,9 @@ from engine.recorder import Recorder
 from engine.resumable import Resumable
 from engine.run_folder import RunFolder, discard, hold
 from engine.state_writer import StateWriter
-from utils.agreement import agreed
 from utils.checkpoint import is_finished, load_checkpoint, save_tensors
 from utils.device import describe_device
-from utils.distributed import from_main, this_process
+from utils.distributed import broadcast_from_rank0, fail_together, this_process
 from utils.errors import DataError, ParamsError
 from utils.logs import log_to_file
 
@@ -27,15 +26,15 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def held(folder: RunFolder) -> Iterator[None]:
+def lock_run(folder: RunFolder) -> Iterator[None]:
     """Keep every other run out of the folder, which is made if it is not there; every process must call this.
 
     Raises:
         LockedError: another process trains in it.
     """
     with ExitStack() as stack:
-        with agreed():
-            if this_process().is_main:
+        with fail_together():
+            if this_process().is_rank_zero:
                 stack.enter_context(hold(folder))
         yield
 
@@ -70,8 +69,8 @@ def train_run(
         notes: what the log is to say of the params.
         is_new: whether nobody has trained in the folder. Such a run leaves none behind if it fails before it trains.
     """
-    is_begun = from_main(not is_new and folder.last.is_file())
-    with _nothing_lost(folder, params, is_new=is_new):
+    is_begun = broadcast_from_rank0(not is_new and folder.last.is_file())
+    with cleanup_on_failure(folder, params, is_new=is_new):
         _log_circumstances(folder, params, device, notes)
         training = kind.build(params, device, is_begun)
         if is_begun:
@@ -79,7 +78,7 @@ def train_run(
         purge_step = None if is_new else _first_step_to_record_again(training) if is_begun else 0
         with (
             Recorder(folder, purge_step) as recorder,
-            StateWriter(folder.last, device, recorder.flush, writes=this_process().is_main) as writer,
+            StateWriter(folder.last, device, recorder.flush, writes=this_process().is_rank_zero) as writer,
         ):
             if is_begun:
                 _go_on(kind, training, folder, recorder)
@@ -93,8 +92,8 @@ def train_run(
 def _save_first_state(training: Resumable, folder: RunFolder, recorder: Recorder) -> None:
     recorder.flush()
     state = training.state()
-    with agreed():
-        if this_process().is_main:
+    with fail_together():
+        if this_process().is_rank_zero:
             save_tensors(folder.last, state)
 
 
@@ -106,7 +105,7 @@ def _go_on(kind: Kind, training: Resumable, folder: RunFolder, recorder: Recorde
         key = kind.epochs_key
         raise ParamsError(f"{folder.params}: {key}: {done} epochs are done; set at least {done + 1} to go on")
     recorder.epochs(training.records)
-    if training.best_score is None or not this_process().is_main:
+    if training.best_score is None or not this_process().is_rank_zero:
         return
     try:
         load_checkpoint(kind.best(folder))
@@ -122,12 +121,12 @@ def _first_step_to_record_again(training: Resumable) -> int:
 
 
 @contextmanager
-def _nothing_lost(folder: RunFolder, params: Params, *, is_new: bool) -> Iterator[None]:
+def cleanup_on_failure(folder: RunFolder, params: Params, *, is_new: bool) -> Iterator[None]:
     """A new run stopped before training leaves no folder in the way of the next try; later it says how to go on."""
     try:
         yield
     except BaseException as error:
-        if not this_process().is_main:
+        if not this_process().is_rank_zero:
             raise
         if is_new and not (folder.last.exists() or is_finished(folder.path)):
             discard(folder)
@@ -148,7 +147,7 @@ def _command_to_go_on(folder: RunFolder, params: Params) -> str:
 
 def _log_circumstances(folder: RunFolder, params: Params, device: torch.device, notes: Sequence[str]) -> None:
     """Begin the run's train_log: versions, device, and what there is to say of the params."""
-    if this_process().is_main:
+    if this_process().is_rank_zero:
         log_to_file(folder.log)
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "numpy", "Pillow"))
     logger.info("run folder %s; Python %s, %s", folder.path, platform.python_version(), versions)

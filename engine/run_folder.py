@@ -13,7 +13,7 @@ from utils.checkpoint import GENERATOR, LAST, MODEL_BEST
 from utils.errors import DataError, ParamsError
 from utils.files import remove_leftovers, write_json
 from utils.locks import locked
-from utils.torchrun import may_be_restarted
+from utils.process import may_be_restarted
 
 LOCK = ".lock"
 """In a run's folder while it is trained in: keeps others out."""

@@ -27,8 +27,7 @@ from losses.generated import GeneratedWeights
 from models.network import ReidNetwork, build_network
 from models.pretrained import load_imagenet, load_snapshot
 from models.sync_bn import synchronised
-from utils.agreement import agreed
-from utils.distributed import gather_objects, this_process
+from utils.distributed import fail_together, gather_objects, this_process
 from utils.precision import choose_precision
 from utils.randomness import INITIAL_WEIGHTS, seed_for
 
@@ -123,13 +122,13 @@ def read_training_data(params: Params) -> Dataset:
     dataset = Dataset([], [], [], [])
     # One process of a machine first: what it makes, such as synthetic pedestrians, the others find.
     for turn in (dist.local_rank == 0, dist.local_rank != 0):
-        with agreed():
+        with fail_together():
             if turn:
                 dataset = read_dataset(params)
     check_alike(params, dataset)
     dataset = without_bad_images(dataset, params)
     logger.info("data set %s\n%s", params.batches_dir, summary_table(dataset))
-    with agreed():
+    with fail_together():
         check_training_set(dataset.train, params, num_processes(params))
         if params.evaluation_params.type is not None:
             load_plugin(params.evaluation_params.type).check_data(dataset, params)
@@ -144,7 +143,7 @@ def build_training(params: Params, dataset: Dataset, device: torch.device, *, re
     pids = sorted_pids(dataset.train)
     label_of = {pid: label for label, pid in enumerate(pids)}
     labels = [label_of[sample.pid] for sample in dataset.train]
-    with agreed():
+    with fail_together():
         precision, compilation = choose_precision(params.precision, device), choose_compilation(params.compile, device)
         teacher = load_teacher(params, pids, device)
         mixing = build_mixing(params, dataset.train, device, resume=resume)

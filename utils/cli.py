@@ -10,9 +10,9 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from utils.distributed import is_one_of_several
-from utils.errors import ToldElsewhereError, UserError
+from utils.errors import ReportedByOtherRankError, UserError
 from utils.interrupts import Interrupted, interrupts_raised
-from utils.torchrun import launched_as
+from utils.process import launched_as
 
 SUCCESS, FAILURE, USER_MISTAKE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
@@ -51,7 +51,7 @@ def _exit_code_of(main: Callable[[], None]) -> int:
     try:
         with interrupts_raised():
             main()
-    except ToldElsewhereError:
+    except ReportedByOtherRankError:
         # torchrun ends all processes once one is gone; the one that tells the user should be through by then.
         time.sleep(1)
         return USER_MISTAKE

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 
 import torch
 
-from utils.cpus import num_cpus, num_own_cpus
 from utils.errors import ParamsError
-from utils.torchrun import is_launched, launched_as
+from utils.process import is_launched, launched_as, num_cpus, num_own_cpus
 
 
 def choose_device(parallels: Sequence[int]) -> torch.device:

@@ -1,4 +1,4 @@
-"""The processes of one run: who this one is among them, and what they tell each other.
+"""The processes of one run: rank and world size, what they exchange, and how they fail together.
 
 A run has one process per device, started by torchrun. The process group is torch's own; without one there is a single
 process, and everything here costs nothing.
@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, distributed
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
-from utils.errors import ToldElsewhereError, UserError
-from utils.torchrun import is_launched, launched_as
+from utils.errors import ReportedByOtherRankError, UserError
+from utils.process import is_launched, launched_as
 
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=30)
-"""How long a process waits for the others: as long as the slowest may need to decode a data set."""
+"""How long a process waits for the others: as long as the slowest may take to decode a data set."""
 
 
 class Dist(NamedTuple):
@@ -34,8 +34,8 @@ class Dist(NamedTuple):
     local_world_size: int = 1
 
     @property
-    def is_main(self) -> bool:
-        """Whether this process writes the run's files and speaks to the user."""
+    def is_rank_zero(self) -> bool:
+        """Whether this process is rank 0, which writes the run's files and reports to the user."""
         return self.rank == 0
 
     def share(self, number: int) -> slice:
@@ -60,38 +60,38 @@ def is_one_of_several() -> bool:
 
 
 @contextmanager
-def process_group(device: torch.device) -> Iterator[Dist]:
-    """Join the other processes that torchrun started, with `device` the current one if it is a GPU.
+def init_process_group(device: torch.device) -> Iterator[Dist]:
+    """torch's process group of the processes that torchrun started, with `device` the current one if it is a GPU.
 
-    Without torchrun there is nobody to join.
+    Without torchrun there is none.
     """
     if not is_launched():
         yield Dist()
         return
-    # Tensors travel where they lie: through NCCL from GPU to GPU, small things through Gloo without waiting for one.
+    # Tensors on GPUs are sent by NCCL, small objects by Gloo, without waiting for a GPU.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     store, rank, world_size = next(distributed.rendezvous("env://"))  # pyright: ignore[reportPrivateImportUsage]
     store = fresh_part(store, rank, world_size)
     distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=PATIENCE)
     try:
         yield this_process()
-    except ToldElsewhereError:
+    except ReportedByOtherRankError:
         raise
     except UserError as error:
-        # What all find out for themselves is told by the first of them.
-        if store.add(f"told: {error}", 1) > 1:
-            raise ToldElsewhereError from None
+        # Every process may see the same error; the first reports it.
+        if store.add(f"reported: {error}", 1) > 1:
+            raise ReportedByOtherRankError from None
         raise
-    # Not after an error: the others may wait for this process for ever, and to leave in order is to wait for them.
+    # Not after an error: it waits for the others, which may wait for this process.
     distributed.destroy_process_group()
 
 
 def fresh_part(store: Store, rank: int, world_size: int) -> Store:
-    """A part of the store that only the processes alive have ever written to; every one must call this.
+    """A new part of the store, which no process of an earlier start has written to; every process must call this.
 
-    torchrun keeps its store when it starts all processes again, and then it still holds the addresses of the dead. Each
-    process asks under a name nobody had before, and rank 0 answers all who ask, the dead too, until as many as should
-    have heard it.
+    torchrun keeps its store when it restarts all processes, and then it still has the addresses of those that died.
+    Each process asks under a unique name, and rank 0 answers all requests, also those of dead processes, until
+    `world_size` processes have the answer.
     """
     own = uuid.uuid4().hex
     if rank > 0:
@@ -106,7 +106,7 @@ def fresh_part(store: Store, rank: int, world_size: int) -> Store:
 
 
 def _answer_all(store: Store, name: str, number: int) -> None:
-    """Tell the name to everybody who asks, until so many have heard it. Who died while asking is not waited for."""
+    """Send the name to every process that asks, until `number` have it. Dead processes are not waited for."""
     deadline = time.monotonic() + PATIENCE.total_seconds()
     known, waiting = 0, set[int]()
     while store.add(f"{name} heard", 0) < number:
@@ -133,8 +133,8 @@ def gather_objects(value: T) -> list[T]:
     return values  # pyright: ignore[reportReturnType]
 
 
-def from_main(value: T) -> T:
-    """The value of rank 0; every process must call this. What the others give does not matter."""
+def broadcast_from_rank0(value: T) -> T:
+    """The value of rank 0; every process must call this. The values of the others are ignored."""
     if this_process().world_size == 1:
         return value
     values = [value]
@@ -153,15 +153,15 @@ def mean_over_processes(values: Tensor) -> Tensor:
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """The rows of all processes, of which each may have another number (N_r, ...), end to end: (sum of N_r, ...).
+    """Concatenate the rows of all processes, (N_r, ...) of rank r: (sum of N_r, ...).
 
-    Every process must call this, with rows on the kind of device that all have theirs on.
+    Every process must call this, with rows on the same type of device.
     """
     dist = this_process()
     if dist.world_size == 1:
         return rows
     numbers = gather_objects(len(rows))
-    # Each rank in turn sends what it has, into its place.
+    # Each rank in turn broadcasts its rows.
     whole = rows.new_empty((sum(numbers), *rows.shape[1:]))
     for rank, part in enumerate(whole.split(numbers)):
         if rank == dist.rank:
@@ -172,5 +172,45 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def wait_for_all() -> None:
-    """Return when every process has come here."""
+    """Return when every process has called this."""
     gather_objects(None)
+
+
+@contextmanager
+def fail_together() -> Iterator[None]:
+    """Every process completes this block, or all fail. Inside it processes must not wait for each other.
+
+    Raises:
+        UserError: some process raised one. Rank 0 raises it, with the different messages of all processes; the others
+            raise ReportedByOtherRankError.
+    """
+    mine: UserError | None = None
+    try:
+        yield
+    except UserError as error:
+        mine = error
+    dist = this_process()
+    if dist.world_size == 1:
+        if mine is not None:
+            raise mine
+        return
+    messages = gather_objects(None if mine is None else str(mine))
+    if all(message is None for message in messages):
+        return
+    if not dist.is_rank_zero:
+        raise ReportedByOtherRankError
+    raise UserError(_combined(messages))
+
+
+def _combined(messages: list[str | None]) -> str:
+    """Each message once; with its ranks, unless all have the same."""
+    ranks_of: dict[str, list[str]] = {}
+    for rank, message in enumerate(messages):
+        if message is not None:
+            ranks_of.setdefault(message, []).append(str(rank))
+    if len(ranks_of) == 1 and None not in messages:
+        return next(iter(ranks_of))
+    return "\n".join(
+        f"process{'es' if len(ranks) > 1 else ''} {', '.join(ranks)} of {len(messages)}: {message}"
+        for message, ranks in ranks_of.items()
+    )

@@ -1,4 +1,4 @@
-"""The mistakes a user can make, shown as one readable message and exit code 2, never as a traceback."""
+"""Errors that a user can correct, shown as one message with exit code 2, without a traceback."""
 
 import errno
 
@@ -11,7 +11,7 @@ _ADVICE = {
 
 
 class UserError(Exception):
-    """Something the user can put right. The message says where, what is wrong, and what to do."""
+    """An error that the user can correct. The message says where, what is wrong, and what to do."""
 
 
 class ParamsError(UserError):
@@ -22,8 +22,8 @@ class DataError(UserError):
     """A data set, image, checkpoint or run folder that cannot be used as it is."""
 
 
-class ToldElsewhereError(UserError):
-    """Another process of the run tells the user; this one ends without a word."""
+class ReportedByOtherRankError(UserError):
+    """Another process of the run reports the error; this one ends silently."""
 
 
 def with_advice(error: OSError) -> str:

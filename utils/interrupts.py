@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from utils.distributed import is_one_of_several
-from utils.torchrun import is_launched
+from utils.process import is_launched
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from utils.errors import with_advice
-from utils.torchrun import speaks
+from utils.process import is_rank_zero
 
 
 class _ScreenHandler(logging.Handler):
@@ -60,21 +60,21 @@ def _show(text: str) -> None:
 def log_to_screen() -> None:
     """Show what the program says of itself on stderr; called once, by an entry script.
 
-    Of several processes the first speaks; the others tell of errors only.
+    Of several processes rank 0 shows everything, the others only errors.
     """
     if sys.stderr is None:
         # It was closed by who started us. A progress bar needs one, and what is opened next must not take its number.
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 as long as the process lives
     root = logging.getLogger()
-    root.setLevel(logging.INFO if speaks() else logging.ERROR)
+    root.setLevel(logging.INFO if is_rank_zero() else logging.ERROR)
     handler = _ScreenHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     root.addHandler(handler)
 
 
 def bars_hidden() -> bool | None:
-    """What tqdm's `disable` should be: None, hidden where there is no terminal; True where another process speaks."""
-    return None if speaks() else True
+    """What tqdm's `disable` should be: None, hidden where there is no terminal; True on other ranks than 0."""
+    return None if is_rank_zero() else True
 
 
 def log_to_file(path: Path) -> None:

@@ -10,10 +10,9 @@ import torch
 from data.cache.fill import images_in_ram, images_on_device
 from data.cache.shared import NoRoomError
 from data.cache.stores import DeviceStore, FileStore, ImageStore, RamStore
-from utils.agreement import agreed
-from utils.distributed import gather_objects
+from utils.distributed import fail_together, gather_objects
 from utils.errors import ParamsError
-from utils.free_memory import free_memory
+from utils.memory import free_memory
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ def build_store(
     """
     size = len(paths) * height * width * 3
     free = least(gather_objects(free_now(device)))
-    with agreed():
+    with fail_together():
         place = choose_place(data_cache, size, free)
     what, why = f"{len(paths)} training images of {height}x{width}", _describe(data_cache, size, free)
     if place == "device":
@@ -61,7 +60,7 @@ def build_store(
             images = images_in_ram(paths, height, width)
         except NoRoomError as error:
             if data_cache == "ram":
-                with agreed():
+                with fail_together():
                     raise ParamsError(f'data_cache: "ram": {error}; make room, or set "none"') from error
             why = f"they would fit into memory, but {error}"
         else:

@@ -8,7 +8,7 @@ import numpy as np
 from data.cache.build import DataCache
 from data.images import decode
 from utils.distributed import this_process
-from utils.free_memory import free_memory
+from utils.memory import free_memory
 
 
 class DecodedImageCache:

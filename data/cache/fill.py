@@ -10,8 +10,7 @@ from tqdm import tqdm
 from data.cache.shared import shared_bytes
 from data.cache.stores import FileStore
 from data.read_ahead import read_ahead
-from utils.agreement import agreed
-from utils.distributed import Dist, gather_objects, gather_rows, this_process
+from utils.distributed import Dist, fail_together, gather_objects, gather_rows, this_process
 from utils.logs import bars_hidden
 
 # Large enough to hide the overhead of a task, small enough for an even progress bar.
@@ -34,7 +33,7 @@ def images_in_ram(paths: Sequence[Path], height: int, width: int) -> Tensor:
     else:
         images = torch.frombuffer(shared_bytes(torch.Size(shape).numel()), dtype=torch.uint8).view(shape)
     part = Dist(dist.local_rank, dist.local_world_size).share(len(paths))
-    with agreed():
+    with fail_together():
         decode_into(images[part], paths[part])
     return images
 
@@ -49,7 +48,7 @@ def images_on_device(paths: Sequence[Path], height: int, width: int, device: tor
     """
     part = this_process().share(len(paths))
     images = torch.empty((len(paths[part]), height, width, 3), dtype=torch.uint8, device=device)
-    with agreed():
+    with fail_together():
         decode_into(images, paths[part])
     return gather_rows(images)
 

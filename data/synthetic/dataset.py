@@ -15,11 +15,11 @@ from tqdm import tqdm
 from data.synthetic.options import SyntheticOptions
 from data.synthetic.plan import GALLERY, QUERY, TRAIN, plan_shots
 from data.synthetic.render import render_share
-from utils.cpus import num_cpus
 from utils.errors import DataError
 from utils.files import remove_leftovers, temporary_path
 from utils.locks import locked
 from utils.logs import bars_hidden
+from utils.process import num_cpus
 
 RENDERER_VERSION = 3
 """Incremented with every change of the rendered images, so that no cached set of an older renderer is used."""

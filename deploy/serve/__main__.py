@@ -25,9 +25,9 @@ from deploy.serve.guard import is_loopback
 from deploy.serve.limits import Limits
 from deploy.serve.protocol import BoundedProtocol
 from utils.cli import exit_code_of, whole_number
-from utils.cpus import num_own_cpus
 from utils.errors import DataError, ParamsError
 from utils.logs import log_to_screen
+from utils.process import num_own_cpus
 
 TOKEN = "REID_TOKEN"
 """Variable of the environment with the token."""

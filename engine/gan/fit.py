@@ -16,7 +16,7 @@ from engine.meter import Means
 from engine.recorder import Recorder
 from engine.run_folder import RunFolder
 from engine.state_writer import StateWriter
-from utils.out_of_memory import out_of_memory_told
+from utils.memory import explain_oom
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def fit_generator(training: GanTraining, folder: RunFolder, recorder: Recorder, 
     """
     best = BestModel(training, folder.generator)
     while training.epoch < training.num_epochs:
-        with out_of_memory_told(*_memory_of(training)):
+        with explain_oom(*_memory_of(training)):
             GanSteps(training, recorder, writer).take()
         finish_epoch(training, best, recorder)
     writer.finish()

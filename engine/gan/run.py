@@ -10,7 +10,7 @@ from engine.gan.training import GanTraining, build_gan_training, describe_gan_tr
 from engine.run import Kind
 from utils.distributed import this_process
 from utils.errors import ParamsError
-from utils.out_of_memory import out_of_memory_told
+from utils.memory import explain_oom
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ def _build(params: Params, device: torch.device, resume: bool) -> GanTraining:
     dataset = read_gan_data(params)
     logger.info("%s", describe_gan_training(params, len(dataset.train)))
     advice = 'set data_cache to "ram" if it is "device", or lower gan_params.ngf and ndf'
-    with out_of_memory_told(f"putting the generator and the images on {device}", advice):
+    with explain_oom(f"putting the generator and the images on {device}", advice):
         return build_gan_training(params, dataset, device, resume=resume)
 
 

@@ -14,8 +14,7 @@ from data.eval_loader import eval_batches
 from data.features import Features
 from data.samples import Sample, fingerprint
 from evaluate.core.context import EvalContext
-from utils.agreement import agreed
-from utils.distributed import gather_objects, gather_rows, is_one_of_several, this_process
+from utils.distributed import fail_together, gather_objects, gather_rows, is_one_of_several, this_process
 from utils.errors import DataError
 from utils.logs import bars_hidden
 from utils.precision import evaluation_precision
@@ -73,7 +72,7 @@ def read_images(
     _check_same(samples, description)
     start = time.monotonic()
     part = this_process().share(len(samples))
-    with agreed():
+    with fail_together():
         places, batches = _read_batches(config, net, samples[part], description, reading, flip=flip)
     shares = gather_objects([part.start + place for place in places])
     positions = [position for share in shares for position in share]

@@ -18,7 +18,7 @@ from data.samples import Dataset
 from evaluate.core.context import EvalContext
 from evaluate.core.report.blocks import Report
 from utils.errors import ParamsError, UserError
-from utils.out_of_memory import out_of_memory_told
+from utils.memory import explain_oom
 
 PLUGIN_NAME = re.compile(r"[a-z][a-z0-9_]*")
 COUNT_PREFIX = "num_"
@@ -103,7 +103,7 @@ def evaluate(context: EvalContext) -> Evaluation:
             f"{plugin.options.__module__}.{plugin.options.__name__}"
         )
     images = f"{options.batch_size} images of {params.img_h} x {params.img_w} a batch"
-    with out_of_memory_told(f"evaluating {images}", "lower evaluation_params.batch_size"):
+    with explain_oom(f"evaluating {images}", "lower evaluation_params.batch_size"):
         return normalise_result(plugin.name, plugin.run_eval(context))
 
 

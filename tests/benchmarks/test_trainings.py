@@ -11,8 +11,8 @@ from typing import IO
 import pytest
 
 from benchmarks.trainings import Job, threads_each, train_all
-from utils.cpus import num_cpus
 from utils.errors import UserError
+from utils.process import num_cpus
 
 FINISH = "import pathlib, time; time.sleep({seconds}); pathlib.Path({run!r}, 'model_best.pth').touch()"
 FAIL = "import sys; print('out of luck'); sys.exit(3)"

@@ -4,8 +4,8 @@ import time
 import pytest
 
 from data.read_ahead import read_ahead
-from utils.cpus import num_own_cpus
 from utils.errors import DataError
+from utils.process import num_own_cpus
 
 
 def test_reading_ahead_keeps_the_order_and_stays_within_its_depth() -> None:

@@ -61,4 +61,4 @@ def test_only_what_may_differ_may_differ() -> None:
             assert second[number] == "alike"
         else:
             assert first[number].startswith("UserError: process 1 of 2: ")
-            assert second[number] == "ToldElsewhereError: "
+            assert second[number] == "ReportedByOtherRankError: "

@@ -8,7 +8,7 @@ import pytest
 
 from engine.launch import launch, needs_launch
 from utils.errors import ParamsError
-from utils.torchrun import LOCAL_RANK, LOCAL_WORLD_SIZE, RANK, WORLD_SIZE
+from utils.process import LOCAL_RANK, LOCAL_WORLD_SIZE, RANK, WORLD_SIZE
 
 SCRIPT = """
 import os, pathlib, signal, sys, time

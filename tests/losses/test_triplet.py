@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from losses.triplet import Triplets, batch_hard, batch_weighted, triplet_loss, triplet_metrics
+from losses.triplet import (
+    Triplets,
+    batch_hard,
+    batch_weighted,
+    euclidean,
+    squared_euclidean,
+    triplet_loss,
+    triplet_metrics,
+)
 
 BATCHES = [
     [0, 0, 1, 1, 2, 2],
@@ -165,3 +173,23 @@ def test_measures_are_finite_where_no_anchor_has_a_negative() -> None:
     metrics = triplet_metrics(batch_hard(torch.randn(1, 3, 2), torch.zeros(3, dtype=torch.int64)), 0.3)
     assert metrics["negative"].item() == 0.0
     assert (metrics["correct"].item(), metrics["active"].item()) == (1.0, 0.0)
+
+
+def test_distances_equal_the_definition_and_batch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    left, right = torch.randn(2, 3, 5, generator=generator), torch.randn(2, 4, 5, generator=generator)
+    distances = euclidean(left, right)
+    assert distances.shape == (2, 3, 4)
+    for batch in range(2):
+        for i in range(3):
+            for j in range(4):
+                expected = math.dist(left[batch, i].tolist(), right[batch, j].tolist())
+                assert distances[batch, i, j].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_distance_is_never_negative_nor_without_gradient() -> None:
+    point = torch.full((3, 4), 1000.1, requires_grad=True)
+    assert (squared_euclidean(point, point) >= 0).all()
+    euclidean(point, point).sum().backward()
+    assert point.grad is not None
+    assert point.grad.isfinite().all()

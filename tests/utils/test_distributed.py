@@ -9,16 +9,16 @@ from torch.distributed.distributed_c10d import Store
 from tests.processes import run_in_processes
 from utils.distributed import (
     Dist,
+    broadcast_from_rank0,
     fresh_part,
-    from_main,
     gather_objects,
     gather_rows,
+    init_process_group,
     mean_over_processes,
-    process_group,
     this_process,
     wait_for_all,
 )
-from utils.torchrun import LOCAL_RANK, LOCAL_WORLD_SIZE, RANK, WORLD_SIZE, is_launched, launched_as
+from utils.process import LOCAL_RANK, LOCAL_WORLD_SIZE, RANK, WORLD_SIZE, is_launched, launched_as
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
@@ -30,8 +30,8 @@ def test_the_shares_of_all_processes_are_the_whole_in_order_and_alike_in_size(nu
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_only_the_first_process_is_the_main_one() -> None:
-    assert [Dist(rank, 3).is_main for rank in range(3)] == [True, False, False]
+def test_only_the_first_process_is_rank_zero() -> None:
+    assert [Dist(rank, 3).is_rank_zero for rank in range(3)] == [True, False, False]
 
 
 def test_without_a_process_group_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +40,7 @@ def test_without_a_process_group_there_is_one_process(monkeypatch: pytest.Monkey
     assert this_process() == Dist(0, 1, 0, 1)
     values = torch.ones(2)
     assert gather_objects("a") == ["a"]
-    assert from_main("a") == "a"
+    assert broadcast_from_rank0("a") == "a"
     assert mean_over_processes(values) is values
     assert gather_rows(values) is values
     wait_for_all()
@@ -59,7 +59,7 @@ def test_torchrun_is_known_by_all_of_its_variables(monkeypatch: pytest.MonkeyPat
 
 def test_without_torchrun_there_is_nobody_to_join(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(RANK, raising=False)
-    with process_group(torch.device("cpu")) as dist:
+    with init_process_group(torch.device("cpu")) as dist:
         assert dist == Dist()
         assert not distributed.is_initialized()
 
@@ -74,13 +74,13 @@ def rows_of(rank: int, number: int, dtype: torch.dtype) -> Tensor:
     return (torch.arange(6 * number).view(number, 2, 3) * 7 + 50 * rank).remainder(97).to(dtype)
 
 
-class Told(NamedTuple):
-    """What one process was told by the others."""
+class Received(NamedTuple):
+    """What one process received from the others."""
 
     place: Dist
     launched: tuple[int, int]
     objects: list[dict[str, int]]
-    of_main: str
+    of_rank_zero: str
     mean: Tensor
     values: Tensor
     """What the mean was asked of, afterwards."""
@@ -88,7 +88,7 @@ class Told(NamedTuple):
     """By the numbers of rows and their type."""
 
 
-def talk() -> Told:
+def exchange() -> Received:
     rank = this_process().rank
     wait_for_all()
     values = torch.tensor([1.0, -3.0]) * (rank + 1)
@@ -99,37 +99,36 @@ def talk() -> Told:
             scattered = rows_of(rank, numbers[rank], dtype).transpose(0, 2).contiguous().transpose(0, 2)
             rows[numbers, dtype] = gather_rows(scattered)
     mean = mean_over_processes(values)
-    return Told(
-        this_process(), launched_as(), gather_objects({"rank": rank}), from_main(f"from {rank}"), mean, values, rows
-    )
+    first = broadcast_from_rank0(f"from {rank}")
+    return Received(this_process(), launched_as(), gather_objects({"rank": rank}), first, mean, values, rows)
 
 
 @pytest.fixture(scope="module")
-def told() -> list[Told]:
-    return run_in_processes(talk, WORLD)
+def received() -> list[Received]:
+    return run_in_processes(exchange, WORLD)
 
 
-def test_each_process_knows_its_place(told: list[Told]) -> None:
-    assert [each.place for each in told] == [Dist(rank, WORLD, rank, WORLD) for rank in range(WORLD)]
-    assert [each.launched for each in told] == [(rank, WORLD) for rank in range(WORLD)]
+def test_each_process_knows_its_place(received: list[Received]) -> None:
+    assert [each.place for each in received] == [Dist(rank, WORLD, rank, WORLD) for rank in range(WORLD)]
+    assert [each.launched for each in received] == [(rank, WORLD) for rank in range(WORLD)]
 
 
-def test_objects_of_all_processes_come_in_the_order_of_the_ranks(told: list[Told]) -> None:
-    assert [each.objects for each in told] == [[{"rank": rank} for rank in range(WORLD)]] * WORLD
-    assert [each.of_main for each in told] == ["from 0"] * WORLD
+def test_objects_of_all_processes_come_in_the_order_of_the_ranks(received: list[Received]) -> None:
+    assert [each.objects for each in received] == [[{"rank": rank} for rank in range(WORLD)]] * WORLD
+    assert [each.of_rank_zero for each in received] == ["from 0"] * WORLD
 
 
-def test_the_mean_over_processes_leaves_the_argument_as_it_is(told: list[Told]) -> None:
-    for rank, each in enumerate(told):
+def test_the_mean_over_processes_leaves_the_argument_as_it_is(received: list[Received]) -> None:
+    for rank, each in enumerate(received):
         assert each.mean.tolist() == [2.0, -6.0]
         assert each.values.tolist() == [1.0 * (rank + 1), -3.0 * (rank + 1)]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("numbers", NUMBERS)
-def test_rows_may_differ_in_number(told: list[Told], numbers: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_rows_may_differ_in_number(received: list[Received], numbers: tuple[int, ...], dtype: torch.dtype) -> None:
     expected = torch.cat([rows_of(rank, number, dtype) for rank, number in enumerate(numbers)])
-    for each in told:
+    for each in received:
         assert each.rows[numbers, dtype].dtype == dtype
         assert torch.equal(each.rows[numbers, dtype], expected)
 

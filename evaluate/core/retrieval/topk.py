@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from torch import Tensor
 
-from utils.cpus import num_own_cpus
+from utils.process import num_own_cpus
 
 
 def sort_rows_(distance: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from evaluate.core.retrieval.distances import Distances, blocks
 from evaluate.core.retrieval.protocols import GroundTruth
-from utils.cpus import num_own_cpus
 from utils.errors import DataError
+from utils.process import num_own_cpus
 
 FALSE_ACCEPT_RATES = (1e-1, 1e-2, 1e-3, 1e-4)
 """Those at which true accepts are reported."""

@@ -12,9 +12,8 @@ from data.cache import DataCache, DeviceStore, FileStore, ImageStore, RamStore, 
 from data.cache.build import Free, choose_place, least
 from data.cache.shared import NoRoomError
 from tests.processes import run_in_processes
-from utils.agreement import ToldElsewhereError
 from utils.distributed import this_process
-from utils.errors import ParamsError, UserError
+from utils.errors import ParamsError, ReportedByOtherRankError, UserError
 
 
 @pytest.fixture
@@ -99,7 +98,7 @@ def test_the_device_of_a_run_on_the_cpu_is_refused(paths: list[Path]) -> None:
 def stores_in_process(paths: list[Path], cases: list[list[int]]) -> list[tuple[str, torch.Tensor]]:
     """For each case, free memory of each process: the kind of store, and some images from it."""
     found = []
-    with pytest.raises(UserError if this_process().is_main else ToldElsewhereError):
+    with pytest.raises(UserError if this_process().is_rank_zero else ReportedByOtherRankError):
         build_store(paths, 16, 8, "device")
     for rams in cases:
         ram = rams[this_process().rank]

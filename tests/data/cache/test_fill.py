@@ -13,9 +13,8 @@ import data.cache.fill as fill
 from data.cache.fill import images_in_ram, images_on_device
 from data.images import decode
 from tests.processes import run_in_processes
-from utils.agreement import ToldElsewhereError
 from utils.distributed import this_process, wait_for_all
-from utils.errors import UserError
+from utils.errors import ReportedByOtherRankError, UserError
 
 CPU = torch.device("cpu")
 
@@ -75,7 +74,7 @@ def test_processes_fill_one_store_together(tmp_path: Path) -> None:
             first, *others = (each.error for each in filled)
             assert first[0] == "UserError"
             assert "bad.png: damaged, or not an image" in first[1]
-            assert others == [(ToldElsewhereError.__name__, "")] * 2
+            assert others == [(ReportedByOtherRankError.__name__, "")] * 2
             continue
         expected = torch.stack([torch.tensor(decode(path, 16, 8)) for path in files])
         assert [len(each.decoded) for each in filled] == ([0, 1, 1] if len(files) == 2 else [6, 6, 7])

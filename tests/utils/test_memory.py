@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.free_memory import free_memory
+from utils.memory import free_memory
 
 UNLIMITED = 9223372036854771712
 MEMINFO = "MemTotal:       24000 kB\nMemFree:        1000 kB\nMemAvailable:   20000 kB\nHugePages_Total:       0\n"

@@ -1,8 +1,7 @@
 import pytest
 
-import utils.cpus as module
-from utils.cpus import num_cpus, num_own_cpus
-from utils.torchrun import LOCAL_RANK, LOCAL_WORLD_SIZE, RANK, WORLD_SIZE
+import utils.process as module
+from utils.process import LOCAL_RANK, LOCAL_WORLD_SIZE, RANK, WORLD_SIZE, num_cpus, num_own_cpus
 
 
 def test_processes_of_a_machine_share_its_processors(monkeypatch: pytest.MonkeyPatch) -> None:
