@@ -1,4 +1,4 @@
-"""From the options of the data to samples that are known to be readable, and a summary of them."""
+"""From the data options to samples that are known to be readable, and a summary of them."""
 
 import logging
 from collections import Counter
@@ -22,10 +22,8 @@ logger = logging.getLogger(__name__)
 
 
 def read_dataset(options: DataOptions) -> Dataset:
-    """The data set in `batches_dir`; the synthetic pedestrians are made first if they are not there yet."""
-    if options.batches_dir == SYNTHETIC:
-        return read_layout(cached_synthetic(SYNTHETIC_ROOT, options.synthetic), "market", options.test_list)
-    return read_root(Path(options.batches_dir).expanduser(), options.data_layout, options.test_list)
+    """The data set in `batches_dir`; the synthetic pedestrians are generated first if they do not exist yet."""
+    return read_root(*_root_and_layout(options), options.test_list)
 
 
 def read_root(root: Path, layout: LayoutChoice = "auto", test_list: str = "") -> Dataset:
@@ -34,30 +32,34 @@ def read_root(root: Path, layout: LayoutChoice = "auto", test_list: str = "") ->
 
 
 def find_root(options: DataOptions) -> tuple[Path, str]:
-    """Folder that `read_dataset` reads, and the layout it has; "auto" is what is found there."""
+    """Folder that `read_dataset` reads, and its layout; "auto" is resolved."""
+    root, layout = _root_and_layout(options)
+    return root, detect_layout(root) if layout == "auto" else layout
+
+
+def _root_and_layout(options: DataOptions) -> tuple[Path, LayoutChoice]:
     if options.batches_dir == SYNTHETIC:
         return cached_synthetic(SYNTHETIC_ROOT, options.synthetic), "market"
-    root = Path(options.batches_dir).expanduser()
-    return root, detect_layout(root) if options.data_layout == "auto" else options.data_layout
+    return Path(options.batches_dir).expanduser(), options.data_layout
 
 
 def without_bad_images(dataset: Dataset, options: DataOptions) -> Dataset:
-    """Check every image of the data set before anything is trained on it; the processes of a run share the work.
+    """The data set without unreadable images; all images are checked, and the processes of a run share the work.
 
     Raises:
-        DataError: some are unreadable and `bad_images` is "error"; the message names them all.
+        DataError: some are unreadable and `bad_images` is "error"; the message names all of them.
     """
     paths = [sample.path for split in dataset for sample in split]
     mine = this_process().share(len(paths))
-    place_of = {path: place for place, path in enumerate(paths)}
-    # Told by their places: another machine may have the same images elsewhere.
-    found = [(place_of[path], reason) for path, reason in find_bad_images(paths[mine])]
-    bad = [BadImage(paths[place], reason) for share in gather_objects(found) for place, reason in share]
+    index_of = {path: index for index, path in enumerate(paths)}
+    # Exchanged by index: another machine may have the same images under another path.
+    found = [(index_of[path], reason) for path, reason in find_bad_images(paths[mine])]
+    bad = [BadImage(paths[index], reason) for share in gather_objects(found) for index, reason in share]
     if not bad:
         return dataset
     if options.bad_images == "error":
         listing = "\n".join(f"  {path}: {reason}" for path, reason in bad)
-        raise DataError(f'{len(bad)} unreadable images; mend them or set "bad_images": "skip":\n{listing}')
+        raise DataError(f'{len(bad)} unreadable images; repair them or set "bad_images": "skip":\n{listing}')
     for path, reason in bad:
         logger.warning("left out: %s: %s", path, reason)
     bad_paths = {path for path, _ in bad}
@@ -65,14 +67,14 @@ def without_bad_images(dataset: Dataset, options: DataOptions) -> Dataset:
 
 
 def check_training_set(train: Sequence[Sample], options: DataOptions, world_size: int = 1) -> None:
-    """Refuse a training set the sampler cannot use, and say in one line each what is odd but legal.
+    """Refuse a training set that cannot be sampled, and log what is unusual but valid.
 
     Args:
         world_size: processes that train together, each on images of its own.
 
     Raises:
         DataError: no images, or fewer than two identities.
-        ParamsError: P of the P x K sampling exceeds the number of identities, or a batch that of the images.
+        ParamsError: a batch needs more identities or images than the training set has.
     """
     images_of = Counter(sample.pid for sample in train)
     sampling = options.batch_sampling_params
@@ -91,8 +93,12 @@ def check_training_set(train: Sequence[Sample], options: DataOptions, world_size
         raise ParamsError(
             f"batch_size: {options.batch_images}{spread} is more than the {len(train)} training images; lower it"
         )
-    if sampling.class_balanced and (few := sum(number < sampling.K for number in images_of.values())):
-        logger.info("%d identities have fewer than K = %d images; theirs are repeated in a batch", few, sampling.K)
+    _log_unusual(train, images_of, sampling.K if sampling.class_balanced else 1)
+
+
+def _log_unusual(train: Sequence[Sample], images_of: Counter[int], K: int) -> None:
+    if few := sum(number < K for number in images_of.values()):
+        logger.info("%d identities have fewer than K = %d images; these are repeated in a batch", few, K)
     if single := sum(number == 1 for number in images_of.values()):
         logger.info("%d identities have one image only", single)
     cameras_of = Counter(pid for pid, _ in {(sample.pid, sample.camid) for sample in train})
@@ -102,17 +108,16 @@ def check_training_set(train: Sequence[Sample], options: DataOptions, world_size
 
 
 def summary_table(dataset: Dataset) -> str:
-    """A table of images, identities and cameras of each split there is; junk and distractors are counted apart."""
+    """A table of images, identities and cameras of each split; junk and distractors are counted separately."""
     rows = [f"{'split':<10}{'images':>8}{'pids':>8}{'cameras':>9}{'distractors':>13}{'junk':>6}"]
-    for name, split in zip(Dataset._fields, dataset, strict=True):
+    for name, split in dataset._asdict().items():
         if not split and name != "train":
             continue
-        # Identity 0 is a person like any other among those trained on.
-        is_trained = name in ("train", "val")
-        pids = sorted_pids(split)
-        persons = pids if is_trained else [pid for pid in pids if pid not in (JUNK_PID, DISTRACTOR_PID)]
+        # In training, pid 0 is an identity like any other.
+        special = () if name in ("train", "val") else (JUNK_PID, DISTRACTOR_PID)
+        persons = [pid for pid in sorted_pids(split) if pid not in special]
         cameras = {sample.camid for sample in split}
-        distractors = 0 if is_trained else sum(sample.pid == DISTRACTOR_PID for sample in split)
+        distractors = sum(sample.pid == DISTRACTOR_PID for sample in split) if special else 0
         junk = sum(sample.pid == JUNK_PID for sample in split)
         rows.append(f"{name:<10}{len(split):>8}{len(persons):>8}{len(cameras):>9}{distractors:>13}{junk:>6}")
     return "\n".join(rows)

@@ -1,4 +1,4 @@
-"""Batches on the device, read ahead in threads while the device computes."""
+"""Training batches on the device, read ahead in threads while the device computes."""
 
 from collections.abc import Generator, Iterable, Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from data.read_ahead import read_ahead
 
 
 class Batch(NamedTuple):
-    """What one step learns from, on the device."""
+    """Images and labels, on the device."""
 
     images: Tensor
     """(B, 3, H, W) uint8, channels last."""
@@ -24,17 +24,16 @@ def load_batches(
 ) -> Generator[Batch, None, None]:
     """The images and labels of each batch, in order.
 
-    The calling thread waits only for images that are not read yet, never for the device: copies are queued on its
-    current stream.
+    Does not synchronise with the device: copies are queued on its current stream.
 
     Args:
         store: serves the images; one that keeps them on a device keeps them on this one.
         labels: of all its images (N,) int64, on the CPU.
-        batches: the images of each batch by their index.
-        device: where the batches are wanted.
+        batches: the indices of the images of each batch.
+        device: of the batches.
 
     Raises:
-        DataError: an image is unreadable; when its batch is due.
+        DataError: an image is unreadable; raised when its batch is due.
     """
     pinned = device.type == "cuda"
 
@@ -43,6 +42,6 @@ def load_batches(
         return store.fetch(batch, pinned=pinned), chosen.pin_memory() if pinned else chosen
 
     for fetched, chosen in read_ahead(fetch, batches):
-        # Page-locked memory may be dropped here: torch gives it to nobody else before the copies out of it are done.
+        # The page-locked memory may be released here: torch does not reuse it before the copies are done.
         images = store.serve(fetched.to(device, non_blocking=True))
         yield Batch(images, chosen.to(device, non_blocking=True))

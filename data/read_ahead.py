@@ -1,4 +1,4 @@
-"""Work done in threads before its results are asked for."""
+"""A map whose tasks run in threads ahead of time."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -14,17 +14,17 @@ Result = TypeVar("Result")
 def read_ahead(
     task: Callable[[Task], Result], tasks: Iterable[Task], depth: int | None = None
 ) -> Generator[Result, None, None]:
-    """Like map(task, tasks), but up to `depth` tasks are under way in threads while the caller uses a result.
+    """Like map(task, tasks), with up to `depth` tasks running in threads while the caller uses a result.
+
+    When it is closed or fails, tasks that have not begun are dropped.
 
     Args:
-        task: what to do; called in several threads at once.
-        tasks: its arguments; drawn in the caller's thread, no more than needed.
-        depth: results in advance; None: at least 4 and, up to 16, as many as there are threads.
-
-    Once closed or failed, it drops the tasks that were not begun.
+        task: called in several threads at once.
+        tasks: its arguments; consumed in the caller's thread, no more than needed.
+        depth: number of results in advance; None: the number of threads, but at least 4 and at most 16.
 
     Raises:
-        Exception: whatever a task raised, when its result is due.
+        Exception: what a task raised, when its result is due.
     """
     depth = min(16, max(4, num_own_cpus())) if depth is None else depth
     pool = ThreadPoolExecutor(min(depth, num_own_cpus()))

@@ -1,4 +1,4 @@
-"""Which images make up each batch of an epoch. An epoch's order depends on nothing but the seed and the epoch."""
+"""Samples the images of each batch of an epoch; the order depends on the seed and the epoch only."""
 
 from collections.abc import Sequence
 
@@ -10,17 +10,17 @@ from data.options import DataOptions
 def epoch_batches(
     options: DataOptions, labels: Sequence[int], seed: int, epoch: int, world_size: int = 1, accumulate: int = 1
 ) -> list[list[int]]:
-    """The batches of one epoch as indices into `labels`, each over all processes.
+    """The batches of one epoch as indices into `labels`, each for all processes together.
 
-    The order is drawn from (seed, epoch) alone, so a resumed run meets the same batches without any saved state, and
-    all processes know each other's. A process takes its part of every batch, in the order of the ranks; with P x K
-    sampling that is P identities which no other process has.
+    The order is drawn from (seed, epoch), so a resumed run sees the same batches without any saved state, and every
+    process knows the batches of the others. A process takes its part of every batch, in the order of the ranks; with
+    P x K sampling that is P identities which no other process has.
 
     Args:
-        options: how large the batch of a process is, and how it is drawn.
+        options: size of the batch of a process, and how it is sampled.
         labels: class of each training image.
-        seed, epoch: what the order follows from.
-        world_size: processes; a batch here is so many times as large as `options` say.
+        seed, epoch: determine the order.
+        world_size: number of processes; the batches here are larger by this factor.
         accumulate: the number of batches is a multiple of it.
     """
     rng = np.random.default_rng([seed, epoch])
@@ -31,9 +31,9 @@ def epoch_batches(
 
 
 def random_batches(num_images: int, batch_size: int, rng: np.random.Generator, accumulate: int = 1) -> list[list[int]]:
-    """Every image once in random order; what the last batches lack is taken from the front of that order.
+    """Every image once in random order; the last batches are filled up from the beginning of that order.
 
-    There are as few batches as hold all images, rounded up to a multiple of `accumulate`.
+    The number of batches is the smallest multiple of `accumulate` that holds all images.
     """
     if batch_size > num_images:
         raise ValueError(f"batch_size {batch_size} exceeds the number of images {num_images}")
@@ -43,11 +43,11 @@ def random_batches(num_images: int, batch_size: int, rng: np.random.Generator, a
 
 
 def pk_batches(labels: Sequence[int], P: int, K: int, rng: np.random.Generator, accumulate: int = 1) -> list[list[int]]:
-    """P x K batches: P identities, K images of each, the images of an identity side by side.
+    """P x K batches: P identities, K images of each, the images of an identity next to each other.
 
-    An epoch has as many batches, a multiple of `accumulate`, as bring it nearest to the size of the set. Identities,
-    and the images of each, are dealt from shuffled decks, so all are used equally often; an identity with fewer than K
-    images has them repeated.
+    The number of batches is the multiple of `accumulate` that brings an epoch closest to the size of the set.
+    Identities, and the images of each, are dealt from shuffled decks, so all are used equally often; the images of an
+    identity with fewer than K are repeated.
 
     Source: Hermans et al. 2017, section 2.
     """
@@ -63,8 +63,8 @@ def pk_batches(labels: Sequence[int], P: int, K: int, rng: np.random.Generator, 
 
 
 class _Deck:
-    """A shuffled deck of cards. No card is dealt twice before all have been, and no hand holds a card twice unless
-    it is larger than the deck."""
+    """A shuffled deck of cards: no card is dealt twice before all have been, nor in one hand unless it is larger than
+    the deck."""
 
     def __init__(self, cards: Sequence[int], rng: np.random.Generator) -> None:
         self.cards = list(cards)
@@ -72,13 +72,12 @@ class _Deck:
         self.left: list[int] = []
 
     def deal(self, number: int) -> list[int]:
-        """The next cards of the deck, shuffled anew where it runs out."""
+        """The next cards of the deck, which is shuffled again when it runs out."""
         hand: list[int] = []
         while len(hand) < number:
             if not self.left:
                 fresh = [self.cards[place] for place in self.rng.permutation(len(self.cards))]
-                # Cards already in this hand go to the bottom, so that they come up only when the others are used up.
-                # A sort by membership is stable: the rest stays in shuffled order.
+                # Cards of this hand go to the bottom, to be dealt after the others; a stable sort keeps these shuffled.
                 self.left = sorted(fresh, key=hand.__contains__) if len(hand) < len(self.cards) else fresh
             take = number - len(hand)
             hand, self.left = hand + self.left[:take], self.left[take:]

@@ -1,4 +1,4 @@
-"""What a data set is once its folder has been read."""
+"""A data set after its folder has been read."""
 
 import hashlib
 import os
@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 JUNK_PID = -1
-"""Market-1501's mark of a gallery image that is neither right nor wrong."""
+"""Marks a gallery image that counts neither as a match nor as an error (Market-1501)."""
 DISTRACTOR_PID = 0
-"""Market-1501's mark of a gallery image that shows no query's person and counts as wrong."""
+"""Marks a gallery image that matches no query (Market-1501)."""
 
 
 class Sample(NamedTuple):
-    """One image: where it lies, whom it shows, which camera took it."""
+    """One image: its path, identity and camera."""
 
     path: Path
     pid: int
@@ -23,8 +23,8 @@ class Sample(NamedTuple):
 class Dataset(NamedTuple):
     """The splits of a data set, each sorted by path; any of them may be empty.
 
-    train: what a network learns from; query, gallery: other identities to search for, and what is searched;
-    val: further images of the training identities, for measuring classification.
+    train: for training; query, gallery: other identities, of which the gallery is searched for the queries;
+    val: further images of the training identities, to measure classification.
     """
 
     train: list[Sample]
@@ -34,14 +34,14 @@ class Dataset(NamedTuple):
 
 
 def fingerprint(samples: Sequence[Sample]) -> str:
-    """Tells lists of images apart by their names, identities, cameras and order, not by where they lie."""
+    """Hash of the names, identities, cameras and order of images, independent of their folder."""
     digest = hashlib.sha256()
     for sample in samples:
-        # A name may hold bytes that are no text.
+        # A name may contain bytes that are not text.
         digest.update(os.fsencode(f"{sample.path.name} {sample.pid} {sample.camid}\n"))
     return digest.hexdigest()
 
 
 def sorted_pids(samples: Sequence[Sample]) -> list[int]:
-    """The pids of the samples in ascending order: position in this list = class label."""
+    """The pids of the samples in ascending order; the index in this list is the class label."""
     return sorted({sample.pid for sample in samples})

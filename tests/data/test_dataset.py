@@ -85,7 +85,7 @@ def test_odd_but_legal_training_sets_are_remarked_on(caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.INFO):
         check_training_set(train, options)
     assert [record.getMessage() for record in caplog.records] == [
-        "1 identities have fewer than K = 2 images; theirs are repeated in a batch",
+        "1 identities have fewer than K = 2 images; these are repeated in a batch",
         "1 identities have one image only",
         "2 training identities are seen by one camera only",
     ]

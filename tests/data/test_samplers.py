@@ -42,6 +42,7 @@ def test_pk_sampling_uses_identities_and_their_images_equally_often(rng: np.rand
     batches = pk_batches(LABELS * 20, 4, 3, rng)
     indices = [index for batch in batches for index in batch]
     by_label = Counter((LABELS * 20)[index] for index in indices)
+    assert set(by_label) == set(LABELS)
     assert max(by_label.values()) - min(by_label.values()) <= 3
     for label in range(10):
         counts = Counter(index for index in indices if (LABELS * 20)[index] == label)
@@ -68,14 +69,18 @@ def test_what_cannot_be_sampled_is_an_error(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("class_balanced", [True, False])
-def test_an_epoch_follows_from_seed_and_epoch_alone(class_balanced: bool) -> None:
+def test_every_epoch_has_an_order_of_its_own_that_follows_from_the_seed(class_balanced: bool) -> None:
     sampling = BatchSampling(class_balanced=class_balanced, P=4, K=2)
     options = DataOptions(batch_size=8, batch_sampling_params=sampling)
-    first = epoch_batches(options, LABELS, seed=1, epoch=5)
-    assert epoch_batches(options, LABELS, seed=1, epoch=5) == first
-    assert epoch_batches(options, LABELS, seed=1, epoch=6) != first
-    assert epoch_batches(options, LABELS, seed=2, epoch=5) != first
-    assert all(len(batch) == 8 for batch in first)
+    epochs = [epoch_batches(options, LABELS, seed, epoch) for seed in (1, 2) for epoch in range(4)]
+    assert epochs == [epoch_batches(options, LABELS, seed, epoch) for seed in (1, 2) for epoch in range(4)]
+    assert len({str(batches) for batches in epochs}) == 8
+    for batches in epochs:
+        assert {LABELS[index] for batch in batches for index in batch} == set(LABELS)
+        for batch in batches:
+            assert len(batch) == 8
+            if class_balanced:
+                assert sorted(Counter(LABELS[index] for index in batch).values()) == [2, 2, 2, 2]
 
 
 @pytest.mark.parametrize("class_balanced", [True, False])

@@ -45,7 +45,7 @@ def flip(path: Path, content: bytes, offset: int) -> None:
     for found in re.finditer(re.escape(content), file):
         changed[found.start() + offset] ^= 1
     assert changed != file
-    replace(path, changed)
+    replace(path, bytes(changed))
 
 
 def replace(path: Path, content: bytes) -> None:
