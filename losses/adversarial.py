@@ -1,6 +1,6 @@
 """Adversarial losses of generator and discriminator, and gradient penalties."""
 
-from typing import Literal, get_args
+from typing import Literal, assert_never
 
 import torch
 from torch import Tensor
@@ -23,13 +23,10 @@ def discriminator_loss(real_scores: Tensor, fake_scores: Tensor, kind: Adversari
     Returns:
         Scalar, at least float32.
 
-    Raises:
-        ValueError: unknown kind, or scores that are not one number per image.
-
     Source: Goodfellow et al. 2014, arXiv 1406.2661, equation 1; Lim and Ye 2017, arXiv 1705.02894, section 3.1;
     Arjovsky et al. 2017, arXiv 1701.07875, equation 3.
     """
-    real, fake = _checked(real_scores), _checked(fake_scores)
+    real, fake = at_least_fp32(real_scores), at_least_fp32(fake_scores)
     match kind:
         case "hinge":
             return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
@@ -38,7 +35,7 @@ def discriminator_loss(real_scores: Tensor, fake_scores: Tensor, kind: Adversari
         case "wgan":
             return fake.mean() - real.mean()
         case _:
-            raise _unknown(kind)
+            assert_never(kind)
 
 
 def generator_loss(fake_scores: Tensor, kind: AdversarialLoss) -> Tensor:
@@ -52,20 +49,17 @@ def generator_loss(fake_scores: Tensor, kind: AdversarialLoss) -> Tensor:
     Returns:
         Scalar, at least float32.
 
-    Raises:
-        ValueError: unknown kind, or scores that are not one number per image.
-
     Source: Goodfellow et al. 2014, arXiv 1406.2661, section 3; Lim and Ye 2017, arXiv 1705.02894; Arjovsky et al. 2017,
     arXiv 1701.07875.
     """
-    fake = _checked(fake_scores)
+    fake = at_least_fp32(fake_scores)
     match kind:
         case "non_saturating":
             return F.softplus(-fake).mean()
         case "hinge" | "wgan":
             return -fake.mean()
         case _:
-            raise _unknown(kind)
+            assert_never(kind)
 
 
 def gradient_penalty_r1(scores: Tensor, images: Tensor) -> Tensor:
@@ -79,7 +73,7 @@ def gradient_penalty_r1(scores: Tensor, images: Tensor) -> Tensor:
         Scalar, at least float32, differentiable with respect to the discriminator's weights.
 
     Raises:
-        ValueError: not one score per image, or the scores do not depend on the images.
+        ValueError: not one score per image.
 
     Source: Mescheder et al. 2018, arXiv 1801.04406, equation 9.
     """
@@ -124,20 +118,6 @@ def _gradients(scores: Tensor, images: Tensor) -> Tensor:
     """Gradient of every score with respect to its image: (B, 3 * H * W), differentiable."""
     if scores.shape != images.shape[:1]:
         raise ValueError(f"gradient penalty: {len(images)} images need as many scores, got {(*scores.shape,)}")
-    if not (images.requires_grad and scores.requires_grad):
-        raise ValueError("gradient penalty: the images need requires_grad before they are scored")
     # The gradient of the sum is that of each score, as a score depends on its own image only.
     (gradients,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
     return at_least_fp32(gradients).flatten(1)
-
-
-def _checked(scores: Tensor) -> Tensor:
-    """Scores (B,) in at least float32."""
-    if scores.dim() != 1 or not len(scores):
-        raise ValueError(f"adversarial loss: scores must be one number per image, got shape {(*scores.shape,)}")
-    return at_least_fp32(scores)
-
-
-def _unknown(kind: str) -> ValueError:
-    """The error of an unknown kind of loss."""
-    return ValueError(f"adversarial loss: unknown kind, got {kind!r}; allowed: {', '.join(get_args(AdversarialLoss))}")

@@ -83,20 +83,18 @@ class GeneratedLoss(Loss):
         """No loss in a step without generated images.
 
         Raises:
-            ValueError: not one label per image, or sources of images without labels.
+            ValueError: sources of images without labels.
         """
         if inputs.generated is None:
             return Losses({}, {})
         output, labels, sources = inputs.generated
         share, lambda_consistency = self.weights
-        logits = torch.cat([branch.scores.logits for branch in output.values()])
         if labels is None:
             if sources is not None:
                 raise ValueError("generated images without labels cannot have sources")
+            logits = torch.cat([branch.scores.logits for branch in output.values()])
             weight = self.classification.weight * share
             return Losses({"outliers": weight * outlier_loss(logits).mean(1).sum()}, {})
-        if labels.shape != logits.shape[1:2]:
-            raise ValueError(f"{logits.shape[1]} generated images need as many labels, got {(*labels.shape,)}")
         classified = [self.classification(branch.scores, labels, inputs.step) for branch in output.values()]
         losses = {"generated": share * torch.cat(classified).sum()}
         if lambda_consistency and sources is not None:

@@ -1,6 +1,5 @@
 import math
 from collections.abc import Callable
-from typing import Any, cast
 
 import pytest
 import torch
@@ -87,19 +86,6 @@ def test_losses_are_computed_in_single_precision(kind: AdversarialLoss, dtype: t
     assert generator_loss(real, kind).item() == pytest.approx(6e4, rel=1e-2)
 
 
-def test_what_does_not_fit_is_refused() -> None:
-    scores = torch.zeros(4)
-    with pytest.raises(ValueError, match="unknown kind, got 'least_squares'"):
-        discriminator_loss(scores, scores, cast(Any, "least_squares"))
-    with pytest.raises(ValueError, match="unknown kind, got 'least_squares'"):
-        generator_loss(scores, cast(Any, "least_squares"))
-    for wrong in (torch.zeros(4, 1), torch.zeros(0), torch.zeros(())):
-        with pytest.raises(ValueError, match="one number per image"):
-            discriminator_loss(scores, wrong, "wgan")
-        with pytest.raises(ValueError, match="one number per image"):
-            generator_loss(wrong, "wgan")
-
-
 def test_the_penalties_of_a_linear_critic_follow_from_its_weights() -> None:
     weights, images = draw(3 * 4 * 2), draw(5, 3, 4, 2, seed=1).requires_grad_()
     scores = images.flatten(1) @ weights + 0.7
@@ -161,14 +147,10 @@ def test_penalties_of_half_precision_are_computed_in_single(penalty: Callable[[T
 
 
 @PENALTIES
-def test_penalties_need_scores_that_depend_on_the_images(penalty: Callable[[Tensor, Tensor], Tensor]) -> None:
+def test_penalties_need_one_score_per_image(penalty: Callable[[Tensor, Tensor], Tensor]) -> None:
     images = torch.ones(2, 3, 4, 2, requires_grad=True)
     with pytest.raises(ValueError, match="2 images need as many scores"):
         penalty(images.flatten(1).sum(1, keepdim=True), images)
-    with pytest.raises(ValueError, match="need requires_grad"):
-        penalty(images.detach().sum((1, 2, 3)), images)
-    with pytest.raises(ValueError, match="need requires_grad"):
-        penalty(images.sum((1, 2, 3)), images.detach())
 
 
 def test_interpolated_images_lie_on_the_line_between_the_two() -> None:

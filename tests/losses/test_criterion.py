@@ -19,7 +19,6 @@ from models.outputs import (
     ClassScores,
     NetworkSizes,
     SpectralOutput,
-    concat_embeddings,
     select_images,
 )
 from tests.losses.conftest import make_criterion
@@ -290,27 +289,6 @@ def test_generated_images_of_nobody_add_a_term_and_change_no_other(share: float)
     assert losses.pop("outliers").item() == pytest.approx(expected, rel=1e-5)
     assert {name: loss.item() for name, loss in losses.items()} == {name: t.item() for name, t in plain.losses.items()}
     assert {name: value.item() for name, value in metrics.items()} == {n: v.item() for n, v in plain.metrics.items()}
-
-
-def test_generated_images_of_somebody_are_classified_and_compared_to_their_sources() -> None:
-    output, real, made = sliced(4)
-    sources, labels = torch.tensor([3, 0]), LABELS[[3, 0]]
-    criterion = make_criterion(generated=GeneratedWeights(0.5, 0.25), softmax_margin=0.2, label_smoothing=0.1)
-    losses, _ = criterion(real, LABELS[:4], generated=GeneratedOutput(made, labels, sources))
-    assert set(losses) == {"softmax_parts", "softmax_global", "generated", "consistency"}
-    expected = 0.0
-    for branch in made.values():
-        classified = softmax_loss(subtract_margin(branch.scores, labels, 0.2), labels, 0.1)
-        expected += 0.5 * classified.mean(1).sum().item()
-    assert losses["generated"].item() == pytest.approx(expected, rel=1e-5)
-    embeddings = concat_embeddings(output).detach()
-    cosines = F.cosine_similarity(embeddings[4:], embeddings[sources])
-    assert losses["consistency"].item() == pytest.approx(0.5 * 0.25 * (1 - cosines).mean().item(), rel=1e-5)
-    losses["consistency"].backward()
-    for branch in output.values():
-        assert branch.embeddings.grad is not None
-        assert not branch.embeddings.grad[:, :4].any()
-        assert branch.embeddings.grad[:, 4:].any(-1).all()
 
 
 def test_generated_images_may_be_missing_from_a_step_but_not_their_loss() -> None:

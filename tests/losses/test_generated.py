@@ -37,11 +37,12 @@ def losses_of(
     step: int = 0,
 ) -> dict[str, Tensor]:
     """Losses of generated images by share and lambda_consistency; `sources` (4, 11) are the real images' embeddings."""
-    real = make_output()
+    real, places = make_output(), torch.tensor([2, 0, 3, 1])
     if sources is not None:
-        parts, whole = sources[:, :6].view(4, 3, 2).transpose(0, 1), sources[None, :, 6:]
+        rows = sources[places.argsort()]
+        parts, whole = rows[:, :6].view(4, 3, 2).transpose(0, 1), rows[None, :, 6:]
         real = {PARTS: real[PARTS]._replace(embeddings=parts), GLOBAL: real[GLOBAL]._replace(embeddings=whole)}
-    generated = GeneratedOutput(output, labels, None if sources is None else torch.arange(4))
+    generated = GeneratedOutput(output, labels, None if sources is None else places)
     loss = GeneratedLoss(classification, GeneratedWeights(*weights))
     losses, metrics = loss(LossInputs(real, LABELS, step, None, generated))
     assert metrics == {}
@@ -83,18 +84,6 @@ def test_an_outlier_that_is_equally_like_everyone_has_the_least_loss() -> None:
     (slope,) = torch.autograd.grad(loss, logits)
     assert slope.abs().max().item() < 1e-6
     assert (outlier_loss(draw(3, 5, 7)) > math.log(7)).all()
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_is_computed_in_single_precision_whatever_the_inputs_are(dtype: torch.dtype) -> None:
-    logits, embeddings, sources = (1000 * draw(2, 4, 6, seed=seed).to(dtype) for seed in range(3))
-    for half, single in (
-        (outlier_loss(logits), outlier_loss(logits.float())),
-        (consistency_loss(embeddings[0], sources[0]), consistency_loss(embeddings[0].float(), sources[0].float())),
-    ):
-        assert half.dtype == torch.float32
-        assert half.isfinite().all()
-        assert torch.equal(half, single)
 
 
 def test_the_consistency_loss_equals_its_definition() -> None:
@@ -192,9 +181,6 @@ def test_weighted_by_its_share_a_generated_image_counts_as_much_as_a_real_one() 
     assert total.item() == pytest.approx(softmax_loss(logits, labels).sum().item() / 8, rel=1e-6)
 
 
-def test_labels_and_sources_must_be_those_of_the_images() -> None:
-    output = make_output()
-    with pytest.raises(ValueError, match=r"4 generated images need as many labels, got \(3,\)"):
-        losses_of(SoftmaxLoss(), (1.0, 1.0), output, LABELS[:3])
+def test_images_without_labels_have_no_sources() -> None:
     with pytest.raises(ValueError, match="cannot have sources"):
-        losses_of(SoftmaxLoss(), (1.0, 1.0), output, None, draw(4, 11))
+        losses_of(SoftmaxLoss(), (1.0, 1.0), make_output(), None, draw(4, 11))

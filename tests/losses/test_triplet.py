@@ -137,18 +137,6 @@ def test_distances_far_apart_stay_finite(mine: Mine) -> None:
     assert triplets.negative[0].tolist() == pytest.approx([3e4, 4e4, 3e4, 4e4])
 
 
-@MINING
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_is_computed_in_single_precision_whatever_the_features_are(mine: Mine, dtype: torch.dtype) -> None:
-    features = (200 * torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(0))).to(dtype)
-    labels = torch.tensor([0, 0, 1, 1])
-    triplets, singles = mine(features, labels), mine(features.float(), labels)
-    assert triplets.positive.dtype == triplets.negative.dtype == torch.float32
-    assert torch.equal(triplets.positive, singles.positive)
-    assert torch.equal(triplets.negative, singles.negative)
-    assert torch.stack([*triplets]).isfinite().all()
-
-
 @pytest.mark.parametrize("margin", [0.25, "soft_margin"])
 def test_measures_equal_a_count_by_hand(margin: float | Literal["soft_margin"]) -> None:
     positive = torch.tensor([[1.0, 2.0, 3.0, 1.0], [0.5, 0.5, 4.0, 0.0]], requires_grad=True)

@@ -144,12 +144,6 @@ def test_without_spectral_norm_weights_are_as_they_are() -> None:
     assert min(largest_singular_value(layer) for layer in layers_of(discriminator)) > 10
 
 
-@pytest.mark.parametrize(("height", "number"), [(8, 1), (16, 2), (64, 4), (128, 5), (256, 6)])
-def test_the_smallest_map_is_doubled_until_it_has_the_size_of_a_picture(height: int, number: int) -> None:
-    assert num_doublings(height) == number
-    assert SMALLEST_MAP[0] * 2**number == height
-
-
 @pytest.mark.parametrize("height", [-8, 0, 1, 2, 4, 12, 63, 65, 96, 127])
 def test_a_height_that_is_no_power_of_two_is_refused(height: int) -> None:
     with pytest.raises(ValueError, match=f"power of two of at least 8, got {height}"):
@@ -184,33 +178,6 @@ def test_a_condition_that_is_missing_or_of_no_use_is_refused() -> None:
     for net, inputs in ((make_generator(), noise), (make_discriminator(), pictures)):
         with pytest.raises(ValueError, match="unconditional one takes none"):
             net(inputs, condition)
-
-
-@pytest.mark.parametrize("condition_dim", [0, 7])
-@pytest.mark.parametrize("spectral_norm", [False, True])
-def test_a_state_dict_brings_everything_back(condition_dim: int, spectral_norm: bool) -> None:
-    generator, discriminator = (
-        make_generator(condition_dim=condition_dim),
-        make_discriminator(condition_dim=condition_dim, spectral_norm=spectral_norm),
-    )
-    others = (
-        make_generator(condition_dim=condition_dim, seed=1),
-        make_discriminator(condition_dim=condition_dim, spectral_norm=spectral_norm, seed=1),
-    )
-    condition = draw(4, condition_dim) if condition_dim else None
-    pictures = generator(draw(4, 5), condition).detach()  # moves the averages of the normalisation
-    discriminator(pictures, condition)
-    for net, other in zip((generator, discriminator), others, strict=True):
-        other.load_state_dict(net.state_dict())
-        net.eval()
-        other.eval()
-    assert torch.equal(others[0](draw(4, 5), condition), generator(draw(4, 5), condition))
-    scores = discriminator(pictures, condition)
-    assert torch.equal(others[1](pictures, condition), scores)
-    # In training the power iterations go on from the same vectors, too.
-    others[1].train()
-    discriminator.train()
-    assert torch.equal(others[1](pictures, condition), discriminator(pictures, condition))
 
 
 def test_options_reach_the_networks() -> None:

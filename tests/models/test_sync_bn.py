@@ -2,15 +2,10 @@
 
 from typing import Any, NamedTuple
 
-import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from models.network import build_network
-from models.options import ModelParams
 from models.sync_bn import average_buffers, synchronised
-from tests.losses.conftest import make_criterion
 from tests.processes import run_in_processes
 from utils.distributed import this_process
 
@@ -93,10 +88,15 @@ def watch(bn: nn.Module, batches: Tensor, slopes: Tensor) -> Seen:
 
 def normalise_own_part() -> dict[str, Seen]:
     own = OWN[this_process().rank]
-    return {
-        name: watch(synchronised(case.bn, CPU), case.batches[:, own], case.slopes[:, own])
-        for name, case in make_cases().items()
-    }
+    seen = {}
+    for name, case in make_cases().items():
+        network = nn.Sequential(nn.Sequential(case.bn))
+        before = network.state_dict(keep_vars=True)
+        after = synchronised(network, CPU).state_dict(keep_vars=True)
+        assert before.keys() == after.keys()
+        assert all(after[key] is value for key, value in before.items())
+        seen[name] = watch(network.get_submodule("0.0"), case.batches[:, own], case.slopes[:, own])
+    return seen
 
 
 def test_it_is_the_normalisation_of_the_whole_batch() -> None:
@@ -126,86 +126,6 @@ def test_it_is_the_normalisation_of_the_whole_batch() -> None:
             for buffer, value in expected.buffers.items():
                 same(each.buffers[buffer], value)
                 assert torch.equal(each.buffers[buffer], seen[0].buffers[buffer])
-
-
-PARAMS = ModelParams(
-    model="resnet_18", last_conv_stride=2, feature_dim=8, pcb_n_parts=2, feature_global_dim=4, bn_bias=False
-)
-LABELS = torch.arange(4).repeat_interleave(2)
-STEPS = 2
-
-
-class Step(nn.Module):
-    """Network and losses in double precision, as one module."""
-
-    def __init__(self, *, gather: bool) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.network = build_network(PARAMS, num_classes=4).double()
-        for classifier in self.network.classifiers():
-            nn.init.normal_(classifier.weight)  # pyright: ignore[reportArgumentType]
-        self.criterion = make_criterion(
-            tri_loss_margin=1.0,
-            tri_loss_on=("global", "parts", "concat"),
-            random_drop_branches=1,
-            gather_embeddings=gather,
-        )
-
-    def forward(self, images: Tensor, labels: Tensor, step: int) -> Tensor:
-        return torch.stack([*self.criterion(self.network(images), labels, step).losses.values()]).sum()
-
-
-class Trained(NamedTuple):
-    """Two steps of a network."""
-
-    losses: list[float]
-    gradients: dict[str, Tensor]
-    """Of the first step."""
-    state: dict[str, Tensor]
-    """After the last."""
-
-
-def train(module: nn.Module, step_module: Step, where: slice) -> Trained:
-    generator = torch.Generator().manual_seed(1)
-    optimizer = torch.optim.SGD(step_module.parameters(), lr=0.01)
-    losses, gradients = [], {}
-    for step in range(STEPS):
-        images = torch.randn(len(LABELS), 3, 64, 32, generator=generator, dtype=torch.float64)
-        loss = module(images[where], LABELS[where], step)
-        optimizer.zero_grad()
-        loss.backward()
-        if step == 0:
-            gradients = {
-                name: weight.grad.clone() for name, weight in step_module.named_parameters() if weight.grad is not None
-            }
-        optimizer.step()
-        losses.append(loss.item())
-    return Trained(losses, gradients, step_module.state_dict())
-
-
-def train_on_own_part() -> Trained:
-    step = Step(gather=True)
-    names = list(step.state_dict())
-    weights = list(step.parameters())
-    synchronised(step.network, CPU)
-    assert list(step.state_dict()) == names
-    assert all(now is before for now, before in zip(step.parameters(), weights, strict=True))
-    return train(DistributedDataParallel(step), step, this_process().share(len(LABELS)))
-
-
-def test_a_network_trains_in_several_processes_as_in_one_with_the_whole_batch() -> None:
-    results = run_in_processes(train_on_own_part, 2)
-    step = Step(gather=False)
-    expected = train(step, step, slice(None))
-    for number, loss in enumerate(expected.losses):
-        assert sum(result.losses[number] for result in results) / 2 == pytest.approx(loss, rel=1e-9)
-    for result in results:
-        assert result.gradients.keys() == expected.gradients.keys()
-        for name, gradient in expected.gradients.items():
-            torch.testing.assert_close(result.gradients[name], gradient, rtol=1e-9, atol=1e-9)
-        for name, value in expected.state.items():
-            torch.testing.assert_close(result.state[name], value, rtol=1e-9, atol=1e-9)
-            assert torch.equal(result.state[name], results[0].state[name])
 
 
 def average_own_buffers() -> tuple[dict[str, Tensor], dict[str, Tensor], bool]:
