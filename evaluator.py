@@ -17,12 +17,12 @@ from evaluate.core.offline import (
     Outcome,
     Subject,
     load_subject,
-    offered_features,
+    offered,
     write_pictures,
-    write_reports,
     write_result,
 )
 from evaluate.core.plugins import evaluate, plugin_options
+from evaluate.core.report.page import write_report
 from evaluate.core.table import comparison_table, metrics_table
 from utils.cli import exit_code_of
 from utils.distributed import fail_together, this_process
@@ -120,11 +120,18 @@ def write_outcomes(options: EvalParams, subject: Subject, outcomes: list[Outcome
     if len(outcomes) > 1:
         rows = zip(subject.evaluations, outcomes, strict=True)
         print(comparison_table({name: outcome.evaluation.metrics for name, outcome in rows}))
+
+    def features(path: Path) -> None:
+        write_features(path, offered(outcomes[0].evaluation.features, "features_path", outcomes[0]))
+
+    def report(path: Path) -> None:
+        write_report(path, [offered(each.evaluation.report, "report_path", each)() for each in outcomes])
+
     writers = {
         "metrics": (options.result_log_file, lambda path: write_result(path, subject, outcomes)),
         "pictures": (options.pictures_dir, lambda path: write_pictures(path, outcomes)),
-        "features": (options.features_path, lambda path: write_features(path, offered_features(outcomes))),
-        "report": (options.report_path, lambda path: write_reports(path, outcomes)),
+        "features": (options.features_path, features),
+        "report": (options.report_path, report),
     }
     for what, (path, write) in writers.items():
         if path:

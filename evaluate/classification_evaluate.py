@@ -2,11 +2,8 @@
 
 import logging
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from pydantic import Field
 
@@ -16,9 +13,8 @@ from data.dataset import read_dataset
 from data.samples import Dataset, Sample
 from evaluate.core.classification.accuracy import Classified
 from evaluate.core.classification.confusion import confusion_counts, confusion_picture, most_confused
-from evaluate.core.context import EvalContext
+from evaluate.core.context import EvalContext, title_of
 from evaluate.core.extract import Reading, read_images
-from evaluate.core.report.blocks import Report
 from evaluate.core.report.classification import classification_report
 from utils.errors import DataError, ParamsError
 
@@ -61,8 +57,14 @@ def run_eval(config: EvalContext) -> dict[str, Any]:
         "num_classes_without_images": int((found.num_images == 0).sum()),
     }
     if options.confusion_classes:
-        result["confusion_matrix"] = confusion_matrix(found, options.confusion_classes)
-    result["report"] = partial(_report, found, topk, config.params)
+        classes = most_confused(found.truth, found.predicted, found.num_classes, options.confusion_classes)
+        counts = confusion_counts(found.truth, found.predicted, found.num_classes, classes)
+        names = [found.names[index] for index in classes.tolist()]
+        result["confusion_matrix"] = confusion_picture(counts, names, found.num_classes)
+    facts = [("Data set", config.batches_dir), ("Model", config.model)]
+    subtitle = f"{len(found.samples):,} images of {found.num_classes:,} classes, {config.model}."
+    title = title_of(config.batches_dir)
+    result["report"] = lambda: classification_report(found, topk, title, subtitle, facts)
     return result
 
 
@@ -121,24 +123,10 @@ def _class_scores(config: EvalContext) -> tuple[Reading, Sequence[int]]:
     return reading, labels
 
 
-def confusion_matrix(found: Classified, num_shown: int) -> np.ndarray:
-    """The picture of the classes with most errors, (H, W, 3) uint8."""
-    classes = most_confused(found.truth, found.predicted, found.num_classes, num_shown)
-    counts = confusion_counts(found.truth, found.predicted, found.num_classes, classes)
-    return confusion_picture(counts, [found.names[index] for index in classes.tolist()], found.num_classes)
-
-
 def class_names(samples: Sequence[Sample]) -> dict[int, str]:
     """Name of each pid: that of the folder its images lie in, in characters that can be shown."""
     folders = {sample.pid: sample.path.parent.name for sample in samples}
     return {pid: "".join(c if c.isprintable() else "?" for c in name) for pid, name in folders.items()}
-
-
-def _report(found: Classified, topk: Sequence[int], config: Params) -> Report:
-    model = f"{config.model_params.model}, images of {config.img_w} × {config.img_h}"
-    title = Path(config.batches_dir).expanduser().resolve().name or config.batches_dir
-    subtitle = f"{len(found.samples):,} images of {found.num_classes:,} classes, {model}."
-    return classification_report(found, topk, title, subtitle, [("Data set", config.batches_dir), ("Model", model)])
 
 
 def _informative(topk: Sequence[int], num_classes: int) -> list[int]:

@@ -12,7 +12,7 @@ from config.evaluation import EvaluationParams
 from config.params import Params
 from data.dataset import read_dataset
 from data.samples import Dataset
-from evaluate.core.context import EvalContext
+from evaluate.core.context import EvalContext, title_of
 from evaluate.core.extract import extract
 from evaluate.core.report.blocks import Report
 from evaluate.core.retrieval.distances import Metric
@@ -94,11 +94,14 @@ def run_eval(config: EvalContext) -> dict[str, Any]:
         "num_folds": pairs.num_folds,
     }
 
+    folder = (options.pairs_file and options.pairs_dir) or params.batches_dir
+    title = title_of(folder) + (f", {Path(options.pairs_file).name}" if options.pairs_file else "")
+
     def report() -> Report:
         # Brings matplotlib along, which only a report needs.
         from evaluate.core.report.verification import verification_report
 
-        return verification_report(found, pairs, distances, metrics, _title(params, options), _facts(params, options))
+        return verification_report(found, pairs, distances, metrics, title, _facts(config, options))
 
     return {**metrics, **counts, "score": "accuracy", "report": report}
 
@@ -171,21 +174,12 @@ def _warn_of_unresolved(curve: Roc, options: Options) -> None:
         )
 
 
-def _title(config: Params, options: Options) -> str:
-    """Name of the data set, or of the folder of images and the list of pairs of these."""
-    if not options.pairs_file and config.batches_dir == "synthetic":
-        return "Synthetic pedestrians"
-    folder = (options.pairs_file and options.pairs_dir) or config.batches_dir
-    name = Path(folder).expanduser().resolve().name or folder
-    return f"{name}, {Path(options.pairs_file).name}" if options.pairs_file else name
-
-
-def _facts(config: Params, options: Options) -> list[tuple[str, str]]:
+def _facts(config: EvalContext, options: Options) -> list[tuple[str, str]]:
     """What was measured and how, in words."""
     source = options.pairs_file or f"drawn from {config.batches_dir} with seed {options.seed}"
     return [
         ("Pairs", source),
-        ("Model", f"{config.model_params.model}, images of {config.img_w} × {config.img_h}"),
+        ("Model", config.model),
         ("Distance", options.metric),
         ("Mirror images", "added" if options.flip else "not used"),
     ]

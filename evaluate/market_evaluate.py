@@ -58,13 +58,16 @@ def measure(config: EvalContext, dataset: Dataset | None) -> dict[str, Any]:
     options = options_of(config.params)
     if dataset is not None:
         features = extract_test(config, dataset)
-    elif config.features is not None:
+    else:
+        assert config.features is not None
         features = config.features
         _check(options, features, config.batches_dir)
-    else:
-        raise ValueError("neither a data set nor features to evaluate")
     means, retrieval = _ranked(features, options, choose_device(config.parallels))
-    counts = _counts(retrieval)
+    counts = {
+        "num_query": retrieval.result.num_query,
+        "num_query_without_match": retrieval.result.num_query_without_match,
+        "num_gallery": retrieval.truth.shape[1],
+    }
     outcome = {**means, "score": "mAP", **counts, "features": features}
     if options.rank_list_queries and retrieval.query.samples and retrieval.gallery.samples:
         width = round(CROP_HEIGHT * config.img_w / config.img_h)
@@ -107,12 +110,12 @@ def options_of(config: Params) -> Options:
 def extract_test(config: EvalContext, dataset: Dataset) -> TestFeatures:
     """Embeddings of query and gallery."""
     check_data(dataset, config.params)
-    splits = [dataset.query, dataset.gallery]
+    flip = options_of(config.params).flip
     parts = [
-        extract(config, split, name, flip=options_of(config.params).flip) if split else None
-        for name, split in zip(TestFeatures._fields, splits, strict=True)
+        extract(config, split, name, flip=flip) if split else None
+        for name, split in (("query", dataset.query), ("gallery", dataset.gallery))
     ]
-    # Random galleries are drawn from both; VehicleID, for which they were made, keeps all its images in one.
+    # Random galleries are drawn from both; VehicleID has all its images in one of them.
     some = next(part for part in parts if part is not None)
     return TestFeatures(*(part or some.at(torch.empty(0, dtype=torch.int64)) for part in parts))
 
@@ -163,15 +166,6 @@ def _metrics(retrieval: Retrieval, options: Options) -> dict[str, float]:
         metrics |= {"auc": roc.auc, "eer": roc.eer}
         metrics |= {f"tar_at_far_{far:g}": roc.tar_at(far) for far in FALSE_ACCEPT_RATES}
     return metrics
-
-
-def _counts(retrieval: Retrieval) -> dict[str, int]:
-    result = retrieval.result
-    return {
-        "num_query": result.num_query,
-        "num_query_without_match": result.num_query_without_match,
-        "num_gallery": retrieval.truth.shape[1],
-    }
 
 
 def _labels(samples: Sequence[Sample]) -> Features:

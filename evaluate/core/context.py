@@ -1,6 +1,7 @@
 """What an evaluation plug-in gets as its `config`."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -47,6 +48,18 @@ class EvalContext:
         return self.network
 
     @property
+    def model(self) -> str:
+        """The network and its images in words, for reports."""
+        if self.network is None:
+            return "embeddings from a file"
+        return f"{self.params.model_params.model}, images of {self.params.img_w} × {self.params.img_h}"
+
+    @property
     def has_net(self) -> bool:
         """Whether there is a network; features from a file have none."""
         return self.network is not None
+
+
+def title_of(folder: str) -> str:
+    """Name of a data set, for the title of its report."""
+    return "Synthetic pedestrians" if folder == "synthetic" else Path(folder).expanduser().resolve().name or folder

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from data.features import read_features
 from evaluate.core.context import EvalContext
 from evaluate.core.load_model import load_trained_network
 from evaluate.core.plugins import Evaluation, plugin_options
-from evaluate.core.report.page import write_report
 from models.network import Embedder
 from utils.checkpoint import MODEL_BEST, is_finished
 from utils.device import choose_device, describe_device
@@ -29,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 FEATURES = ".npz"
 DEFAULT_PLUGIN = "market_evaluate"
+
+T = TypeVar("T")
 
 
 class Subject(NamedTuple):
@@ -147,7 +148,20 @@ def write_result(path: Path, subject: Subject, outcomes: Sequence[Outcome]) -> N
 
     Metrics are fractions; beside them stand the counts, the protocol and all other settings, and the seconds.
     """
-    results = [_result(outcome) for outcome in outcomes]
+    results = []
+    for params, evaluation, seconds in outcomes:
+        options = params.evaluation_params
+        results.append(
+            {
+                "data_set": options.data_set(params.batches_dir),
+                "protocol": getattr(options, "protocol", options.type),
+                "evaluation_params": options.model_dump(mode="json"),
+                "score": evaluation.score_name,
+                "metrics": evaluation.metrics,
+                "counts": evaluation.counts,
+                "seconds": round(seconds, 3),
+            }
+        )
     details = results[0] if len(results) == 1 else {"data_sets": results}
     write_json(path, {"model": str(subject.path), **details})
 
@@ -167,40 +181,9 @@ def write_pictures(folder: Path, outcomes: Sequence[Outcome]) -> None:
             Image.fromarray(np.ascontiguousarray(picture)).save(inner / f"{name}.png")
 
 
-def write_reports(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """The reports of all data sets as one HTML file.
-
-    Raises:
-        ParamsError: the plug-in makes none.
-    """
-    reports = [outcome.evaluation.report for outcome in outcomes]
-    write_report(path, [_offered(report, "report", "report_path", outcomes)() for report in reports])
-
-
-def offered_features(outcomes: Sequence[Outcome]) -> Any:
-    """The embeddings of the only data set.
-
-    Raises:
-        ParamsError: the plug-in gives none.
-    """
-    return _offered(outcomes[0].evaluation.features, "features", "features_path", outcomes)
-
-
-def _offered(value: Any, what: str, key: str, outcomes: Sequence[Outcome]) -> Any:
+def offered(value: T | None, key: str, outcome: Outcome) -> T:
+    """What `key` asks to write; a ParamsError where the plug-in offers none."""
     if value is None:
-        plugin = outcomes[0].params.evaluation_params.type
-        raise ParamsError(f"{key}: evaluate/{plugin}.py offers no {what}; leave {key} out")
+        plugin = outcome.params.evaluation_params.type
+        raise ParamsError(f"{key}: evaluate/{plugin}.py offers no {key.partition('_')[0]}; leave {key} out")
     return value
-
-
-def _result(outcome: Outcome) -> dict[str, Any]:
-    options = outcome.params.evaluation_params
-    return {
-        "data_set": options.data_set(outcome.params.batches_dir),
-        "protocol": getattr(options, "protocol", options.type),
-        "evaluation_params": options.model_dump(mode="json"),
-        "score": outcome.evaluation.score_name,
-        "metrics": outcome.evaluation.metrics,
-        "counts": outcome.evaluation.counts,
-        "seconds": round(outcome.seconds, 3),
-    }

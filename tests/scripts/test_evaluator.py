@@ -203,7 +203,7 @@ def test_a_mistake_ends_the_process_with_one_message(script: Script, features: P
     features.write_bytes(features.read_bytes()[:1000])
     process = script.run("evaluator.py", "features.npz")
     assert process.returncode == USER_MISTAKE
-    assert "features.npz: not a feature file that can be read safely" in process.stderr
+    assert "features.npz: damaged" in process.stderr
     assert "Traceback" not in process.stderr
 
 
@@ -259,5 +259,5 @@ def test_files_of_other_programs_are_no_models(mistake: Callable[..., str], scri
     torch.save({"state_dict": {"weight": torch.ones(2)}}, script.folder / "other.pth")
     assert "other.pth: not a checkpoint of this framework" in mistake("other.pth")
     (script.folder / "model.pth").write_bytes((script.folder / "model.pth").read_bytes()[:1000])
-    assert "model.pth: not a checkpoint that can be loaded safely" in mistake("model.pth")
+    assert "model.pth: damaged" in mistake("model.pth")
     assert "missing.npz: no such file" in mistake("missing.npz")

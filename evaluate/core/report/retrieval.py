@@ -1,11 +1,10 @@
 """The report of a retrieval evaluation."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
-from evaluate.core.context import EvalContext
+from evaluate.core.context import EvalContext, title_of
 from evaluate.core.report.activation import activation_section
 from evaluate.core.report.blocks import Block, Facts, Figure, Figures, Note, Report, Section
 from evaluate.core.report.cameras import camera_section
@@ -57,13 +56,8 @@ def retrieval_report(
         counts: likewise.
         config: of the evaluation; its evaluation_params are RetrievalOptions.
         memory: bytes the work may take beside the embeddings.
-
-    Raises:
-        ValueError: evaluation_params are of another class.
     """
-    options = config.evaluation_params
-    if not isinstance(options, RetrievalOptions):
-        raise ValueError(f"evaluation_params: RetrievalOptions expected, got {type(options).__name__}")
+    options: RetrievalOptions = config.evaluation_params
     rng = np.random.default_rng(SEED)
     missing = why_no_pictures(retrieval.query, retrieval.gallery)
     query, gallery = Crops(retrieval.query), Crops(retrieval.gallery)
@@ -79,7 +73,9 @@ def retrieval_report(
         activation_section(retrieval, chosen["worst"], config, missing),
         embedding_section(retrieval, options.metric, rng),
     )
-    return Report(_name(config), _subtitle(retrieval, config), sections)
+    num_query, num_gallery = retrieval.truth.shape
+    subtitle = f"{num_query:,} queries against {num_gallery:,} gallery images, {config.model}."
+    return Report(title_of(config.batches_dir), subtitle, sections)
 
 
 def _summary(
@@ -100,7 +96,7 @@ def _summary(
     facts = [
         ("Data set", config.batches_dir),
         ("Protocol", PROTOCOLS[options.protocol]),
-        ("Model", _model(config)),
+        ("Model", config.model),
         ("Embedding", f"{retrieval.gallery.features.shape[1]:,} dimensions"),
         ("Distance", options.metric),
         ("Post-processing", _post_processing(options)),
@@ -120,23 +116,6 @@ def _ranks(retrieval: Retrieval) -> Section:
     num_ranks = min(MAX_RANK, retrieval.truth.shape[1])
     cmc = np.array([result.cmc(k) for k in range(1, num_ranks + 1)])
     return Section("Ranks", "", (cmc_chart(cmc), ap_chart(result.ap.numpy())))
-
-
-def _name(config: EvalContext) -> str:
-    if config.batches_dir == "synthetic":
-        return "Synthetic pedestrians"
-    return Path(config.batches_dir).expanduser().resolve().name or config.batches_dir
-
-
-def _subtitle(retrieval: Retrieval, config: EvalContext) -> str:
-    num_query, num_gallery = retrieval.truth.shape
-    return f"{num_query:,} queries against {num_gallery:,} gallery images, {_model(config)}."
-
-
-def _model(config: EvalContext) -> str:
-    if not config.has_net:
-        return "embeddings from a file"
-    return f"{config.model_params.model}, images of {config.img_w} × {config.img_h}"
 
 
 def _post_processing(options: RetrievalOptions) -> str:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from config.evaluation import EvaluationParams
 from evaluate.core.report.blocks import Facts, Figures, ImageGroups, Note, RankLists, Table
 from evaluate.core.report.images import Crops, as_source, number
 from evaluate.core.report.ordering import confused_pairs
@@ -198,11 +197,6 @@ def test_a_file_is_read_once_however_often_it_is_shown(retrieval):
     retrieval.query.samples[3].path.unlink()
     assert crops.show(3, "right", 0.25).source == first.source
     assert crops.show(4, "right").source != first.source
-
-
-def test_options_of_another_plug_in_are_refused(retrieval, config):
-    with pytest.raises(ValueError, match="RetrievalOptions expected, got EvaluationParams"):
-        make(retrieval, with_options(config, EvaluationParams()))
 
 
 @pytest.mark.parametrize(("distance", "text"), [(0.12345, "0.123"), (12.345, "12.3"), (12345.6, "1.23e+04")])
