@@ -3,72 +3,72 @@
     python -m benchmarks.ablation --jobs 2 --out benchmarks/results/ablation
     python -m benchmarks.ablation params.json recipes/single_feature.json --out benchmarks/results/heads
 
-Every training is a run of train.py of its own; one that is finished already is not repeated, so an interrupted
-ablation is taken up by the same command; a run of other params is refused. A recipe whose teacher or snapshot is a run
-RECIPE_seedN of another recipe gets that recipe's run with its own seed. Writes OUT.json (every figure), OUT.md (the
-table) and OUT.png (the chart). All metrics are those after the last epoch: choosing the best epoch would be choosing
-on the test set.
+Every training is a run of train.py. Finished runs are not repeated, so the same command resumes an interrupted
+ablation; a run with other params is refused. A recipe whose teacher or snapshot is a run RECIPE_seedN of another recipe
+gets that recipe's run with its own seed. Writes OUT.md, OUT.json and OUT.png. Metrics are those after the last epoch:
+choosing the best epoch would be choosing on the test set.
 """
 
 import argparse
 import json
 import math
-import platform
+import re
 import signal
 import statistics
 import sys
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.ablation_chart import draw_chart
-from benchmarks.rows import Row, in_words, named_runs, read_rows, resolved, run_name
-from benchmarks.trainings import ROOT, Job, check_same_params, threads_each, train_all
+from benchmarks.chart import draw_chart
+from benchmarks.report import Report, Row, in_words, mean_and_spread
+from benchmarks.trainings import ROOT, Job, resolved, train_all
 from utils.cli import exit_code_of
-from utils.errors import DataError
-from utils.files import write_json, write_text
+from utils.errors import DataError, ParamsError
 from utils.logs import log_to_screen
-from utils.process import num_cpus
 
 METRICS = {"rank1": "rank-1", "mAP": "mAP", "mINP": "mINP"}
+RUN_KEYS = ("distillation.teacher", "pretrain_snapshot")  # settings that may name the run of another recipe
+_RUN = re.compile(r"(?:.*/)?(?P<recipe>[^/]+)_seed\d+(?P<file>/[^/]+\.pth)?")
+
+
+class Recipe(NamedTuple):
+    """One recipe, the name of the one it extends ("" = none of this ablation), and what it changes, in words."""
+
+    path: Path
+    parent: str
+    changes: str
+
+    @property
+    def name(self) -> str:
+        """That of the file."""
+        return self.path.stem
 
 
 def main(argv: Sequence[str]) -> None:
-    """Run what is missing, then write the results."""
+    """Runs what is missing, then writes the results."""
     args = parse_arguments(argv)
-    rows = read_rows(args.recipes, args.set)
-    jobs = {(row.name, seed): plan(row, seed, rows, args) for row in rows for seed in args.seeds}
+    recipes = read_recipes(args.recipes, args.set)
+    jobs = {(recipe.name, seed): plan(recipe, seed, recipes, args) for recipe in recipes for seed in args.seeds}
+    for job in jobs.values():
+        job.check()
     train_all(list(jobs.values()), args.jobs)
-    report = {
-        "title": args.title,
-        "date": date.today().isoformat(),
-        "hardware": hardware(args.jobs),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "overrides": args.set,
-        "seeds": args.seeds,
-        "rows": [
-            {
-                "name": row.name,
-                "recipe": str(row.path.resolve().relative_to(ROOT))
-                if row.path.resolve().is_relative_to(ROOT)
-                else row.path.name,
-                "extends": row.parent,
-                "changes": row.changes,
-                "in_words": in_words(row),
-                "runs": [{"seed": seed, **outcome(jobs[row.name, seed])} for seed in args.seeds],
-            }
-            for row in rows
-        ],
-    }
-    table = table_of(report)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(args.out.with_suffix(".json"), report)
-    write_text(args.out.with_suffix(".md"), table)
-    draw_chart(report, args.out.with_suffix(".png"))
-    print(table)
+    results = {recipe.name: [outcome(jobs[recipe.name, seed]) for seed in args.seeds] for recipe in recipes}
+    overrides = [f"all with {', '.join(args.set)}"] if args.set else []
+    title = "; ".join(
+        [args.title or "Ablation", *overrides, f"seeds {', '.join(map(str, args.seeds))}", f"{args.jobs} runs at once"]
+    )
+    report = Report(title, "cuda" if torch.cuda.is_available() else "cpu")
+    report.tables[""] = [row_of(recipe, results) for recipe in recipes]
+    report.notes.append(
+        "Percent after the last epoch, mean ± standard deviation over the seeds. Gain: difference of the mean mAP to "
+        "the extended row's, ± the standard deviation of one run, pooled over both rows."
+    )
+    report.save(args.out)
+    mean_aps = {name: [100 * run["mAP"] for run in runs] for name, runs in results.items()}
+    draw_chart(args.out.with_name(f"{args.out.name}.png"), args.title, mean_aps, {r.name: r.parent for r in recipes})
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -78,8 +78,8 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("recipes", nargs="*", type=Path, default=recipes, help="default: all of recipes/ablation")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="as for train.py")
-    parser.add_argument("--working_dir", type=Path, default=Path("runs/ablation"), help="where the runs lie")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, which share the CPU's cores")
+    parser.add_argument("--working_dir", type=Path, default=Path("runs/ablation"), help="folder of the runs")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the CPU's cores")
     parser.add_argument("--title", default="", help="first line of the table")
     parser.add_argument("--out", type=Path, required=True, help="the results, without suffix")
     args = parser.parse_args(argv)
@@ -89,110 +89,97 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def plan(row: Row, seed: int, rows: Sequence[Row], args: argparse.Namespace) -> Job:
-    """The training of a row with one seed.
+def read_recipes(paths: Sequence[Path], overrides: Sequence[str]) -> list[Recipe]:
+    """The recipes with what each changes.
 
     Raises:
-        DataError: its folder holds a run of other params.
+        ParamsError: one is invalid, or two have the same name.
     """
+    names = [path.stem for path in paths]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ParamsError(f"several recipes are called {', '.join(twice)}; runs take their names from them")
+    settings = {path.resolve(): flattened(resolved(path, overrides)) for path in paths}
+    recipes = []
+    for path in paths:
+        base = json.loads(path.read_text(encoding="utf-8")).get("extends")
+        parent = (path.parent / base).resolve() if base else None
+        before = settings.get(parent) if parent else None
+        changes = changes_in_words(before, settings[path.resolve()]) if before else ""
+        recipes.append(Recipe(path, parent.stem if before and parent else "", changes))
+    return recipes
+
+
+def flattened(params: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Settings by their dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in params.items():
+        flat |= flattened(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
+    return flat
+
+
+def changes_in_words(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """What differs between two recipes' flat settings."""
+    words = []
+    for key in after:
+        old, new = before.get(key), after[key]
+        if old == new or key in ("seed", "working_dir"):
+            continue
+        name = key.partition(".")[2] or key
+        if isinstance(new, bool):
+            words.append(f"{name} {'on' if new else 'off'}")
+        elif key in RUN_KEYS and (match := _RUN.fullmatch(new)):
+            words.append(f"{name} {match['recipe']}")
+        else:
+            words.append(f"{name} {'none' if old == '' else old} → {'none' if new == '' else new}")
+    return ", ".join(words)
+
+
+def plan(recipe: Recipe, seed: int, recipes: Sequence[Recipe], args: argparse.Namespace) -> Job:
+    """The training of a recipe with one seed, after those of its teacher and snapshot."""
     settings = [*args.set, f"working_dir={args.working_dir}", f"seed={seed}"]
-    others = [other.name for other in rows if other is not row]
+    flat = flattened(resolved(recipe.path, settings))
+    others = [other.name for other in recipes if other is not recipe]
     needs = []
-    for key, (recipe, file) in named_runs(resolved(row.path, settings), others).items():
-        needs.append(run_name(recipe, seed))
-        settings.append(f"{key}={args.working_dir / needs[-1]}{file}")
-    job = Job(run_name(row.name, seed), row.path, tuple(settings), args.working_dir, frozenset(needs))
-    check_same_params(job, resolved(row.path, settings))
-    return job
+    for key in RUN_KEYS:
+        match = _RUN.fullmatch(flat[key])
+        if match and match["recipe"] in others:
+            needs.append(f"{match['recipe']}_seed{seed}")
+            settings.append(f"{key}={args.working_dir / needs[-1]}{match['file'] or ''}")
+    return Job(f"{recipe.name}_seed{seed}", recipe.path, tuple(settings), args.working_dir, frozenset(needs))
 
 
-def outcome(job: Job) -> dict[str, Any]:
-    """Metrics of a finished run after its last epoch, and how fast it trained.
+def outcome(job: Job) -> dict[str, float]:
+    """Metrics of a finished run after its last epoch, its number of epochs, and how fast it trained.
 
     Raises:
-        DataError: it was not evaluated, or by a plug-in with other metrics.
+        DataError: its evaluation does not give the metrics.
     """
-    epochs = [json.loads(line) for line in (job.run / "metrics.jsonl").read_text().splitlines()]
-    last = epochs[-1]
-    metrics = last.get("metrics", {})
+    records = job.records()
+    metrics = records[-1].get("metrics", {})
     if missing := METRICS.keys() - metrics.keys():
-        raise DataError(
-            f"{job.run}: its evaluation gives no {' and no '.join(sorted(missing))}; an ablation needs them"
-        )
-    return {
-        "metrics": metrics,
-        "epochs": last["epoch"],
-        "examples_per_second": statistics.median(record["examples_per_second"] for record in epochs),
-        "seconds": sum(record["seconds"] for record in epochs),
-    }
+        raise DataError(f"{job.run}: its evaluation gives no {' and no '.join(sorted(missing))}")
+    rate = statistics.median(record["examples_per_second"] for record in records)
+    return {**{name: metrics[name] for name in METRICS}, "epochs": len(records), "examples_per_second": rate}
 
 
-def table_of(report: dict[str, Any]) -> str:
-    """A markdown table: mean and spread over the seeds, in percent."""
-    seeds = ", ".join(map(str, report["seeds"]))
-    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    lines = [
-        *([report["title"], ""] if report["title"] else []),
-        f"{report['date']}; {report['hardware']}; {versions}; seeds {seeds}",
-        *([f"All with {', '.join(report['overrides'])}"] if report["overrides"] else []),
-        "",
-        "Percent, mean ± standard deviation over the seeds, after the last epoch: none is chosen on the test set. "
-        "Gain: in mean mAP over the row extended, ± the standard deviation of one run, pooled over both rows.",
-        "",
-        f"| row | extends | changes | {' | '.join(METRICS.values())} | gain in mAP | examples/s | epochs |",
-        f"|---|---|---|{'---:|' * len(METRICS)}---:|---:|---:|",
-    ]
-    rows = {row["name"]: row for row in report["rows"]}
-    for row in rows.values():
-        cells = [
-            row["name"],
-            row["extends"],
-            row["in_words"],
-            *(spread_in_words(percents(row, metric)) for metric in METRICS),
-            gain_in_words(row, rows[row["extends"]]) if row["extends"] else "",
-            f"{statistics.median(run['examples_per_second'] for run in row['runs']):.0f}",
-            str(row["runs"][0]["epochs"]),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def percents(row: dict[str, Any], metric: str) -> list[float]:
-    """A metric of each of a row's runs."""
-    return [100 * run["metrics"][metric] for run in row["runs"]]
-
-
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation; a single value has none."""
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
-
-
-def spread_in_words(values: Sequence[float]) -> str:
-    """Mean ± standard deviation; a single value stands alone."""
-    mean, spread = mean_and_spread(values)
-    return f"{mean:.1f} ± {spread:.1f}" if len(values) > 1 else f"{mean:.1f}"
-
-
-def gain_in_words(row: dict[str, Any], parent: dict[str, Any]) -> str:
-    """Difference of the mean mAP, with the pooled standard deviation of the two rows, which have equally many seeds."""
-    mean, spread = mean_and_spread(percents(row, "mAP"))
-    base, base_spread = mean_and_spread(percents(parent, "mAP"))
-    gain = f"{mean - base:+.1f}"
-    return gain if len(row["runs"]) == 1 else f"{gain} ± {math.sqrt((spread**2 + base_spread**2) / 2):.1f}"
-
-
-def hardware(at_once: int) -> str:
-    """What the trainings ran on."""
-    together = f", {at_once} trainings at once" if at_once > 1 else ""
-    if torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name(0)}{together}"
-    return f"{num_cpus()} CPU cores ({platform.machine()}), no GPU{together}, {threads_each(at_once)} threads each"
+def row_of(recipe: Recipe, results: dict[str, list[dict[str, float]]]) -> Row:
+    """A row of the table."""
+    runs = results[recipe.name]
+    percents = {title: [100 * run[name] for run in runs] for name, title in METRICS.items()}
+    gain = ""
+    if recipe.parent:
+        mean, spread = mean_and_spread(percents["mAP"])
+        base, base_spread = mean_and_spread([100 * run["mAP"] for run in results[recipe.parent]])
+        pooled = f" ± {math.sqrt((spread**2 + base_spread**2) / 2):.1f}" if len(runs) > 1 else ""
+        gain = f"{mean - base:+.1f}{pooled}"
+    rate = in_words(statistics.median(run["examples_per_second"] for run in runs))
+    about = {"recipe": recipe.name, "extends": recipe.parent, "changes": recipe.changes}
+    return {**about, **percents, "gain in mAP": gain, "examples/s": rate, "epochs": str(runs[0]["epochs"])}
 
 
 if __name__ == "__main__":
     log_to_screen()
-    # What `kill` and `timeout` send is to stop the trainings as well, as Ctrl-C does. A shell that starts a command in
-    # the background lets it ignore Ctrl-C, and its trainings would inherit that.
+    # A shell that starts a command in the background lets it ignore Ctrl-C; `kill` stops the trainings too.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     sys.exit(exit_code_of(lambda: main(sys.argv[1:])))

@@ -1,195 +1,196 @@
-"""How fast the framework loads, trains and embeds, beside the same work as most tutorials write it.
+"""How fast train.py trains, beside the same training as most tutorials write it (`textbook.py`).
 
-    python -m benchmarks.speed [--device cuda] [--parts steps --settings 1] [--out benchmarks/results/speed_here]
+    python -m benchmarks.speed [--setting 2] [--device cuda] [--out benchmarks/results/speed_here]
 
-Parts: "pipeline", images per second of all that stands before the network, by stage and in total; "steps", examples
-per second of training steps, in several number formats and layouts, compiled and not, with their memory and how near
-they are to what the device can do; "extraction", images per second from files to embeddings; "curve", the loss in bf16
-and in fp32 (by default on a GPU only). The textbook does the same work in the same run, in turn with ours: Pillow and
-torchvision image by image in a DataLoader, float32, a list of part heads. Each contestant has a process of its own.
-What fails is reported in its row, the rest goes on, and the exit code is 1. Writes OUT.json (every figure) and OUT.md
-(the tables) after each part and setting. Linux only.
+Trains on synthetic pedestrians, augmented, in every number format and compiled where that pays; contestants take turns,
+each run is a process of its own. Images per second are those of every epoch but the first, which also decodes the
+images and compiles. Memory is the peak of the whole process, on a GPU what the device has less free meanwhile. Linux
+only. Settings:
+
 """
 
 import argparse
-import logging
-import platform
-import re
+import json
+import subprocess
 import sys
 import tempfile
-import traceback
+import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, replace
-from datetime import date
-from importlib.metadata import version
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.evaluation import hardware
-from benchmarks.speed_ceiling import Ceiling, CeilingMeter
-from benchmarks.speed_contestant import Contestant
-from benchmarks.speed_parts import (
-    Early,
-    Task,
-    measure_curve,
-    measure_extraction,
-    measure_pipeline,
-    measure_steps,
-    start_compiled,
-)
-from benchmarks.speed_settings import CPU_PLAN, CUDA_PLAN, Plan, Variant, formats, image_options, quick
-from benchmarks.speed_tables import report_table
-from data.synthetic import make_synthetic
-from utils.cli import FAILURE, exit_code_of
-from utils.errors import ParamsError
-from utils.files import write_json, write_text
+from benchmarks.measure import take_turns
+from benchmarks.report import Report
+from benchmarks.trainings import ROOT
+from data.synthetic import SyntheticOptions, make_synthetic
+from utils.cli import exit_code_of
+from utils.errors import ParamsError, UserError
 from utils.logs import log_to_screen
-from utils.process import num_cpus
 
-logger = logging.getLogger(__name__)
+TEXTBOOK = "textbook"
 
-PARTS = ("pipeline", "steps", "extraction", "curve")
+
+class Setting(NamedTuple):
+    """A network, its images and its batches; `parts` 0 = one feature of the whole map."""
+
+    name: str
+    model: str
+    parts: int
+    dim: int
+    height: int
+    width: int
+    stride: int
+    batch: int
+    cpu_batch: int
+
+
+SETTINGS = (
+    Setting("PCB-4, resnet_18, 128 x 64, stride 2", "resnet_18", 4, 256, 128, 64, 2, 64, 64),
+    Setting("PCB-6, resnet_50, 384 x 128, stride 1", "resnet_50", 6, 1536, 384, 128, 1, 64, 16),
+    Setting("PCB-6, resnet_50, 384 x 128, stride 2", "resnet_50", 6, 1536, 384, 128, 2, 64, 16),
+    Setting("single feature, resnet_50, 256 x 128, stride 1", "resnet_50", 0, 256, 256, 128, 1, 128, 16),
+)
+CPU_VARIANTS = {"fp32": {"precision": "fp32", "compile": "off"}}
+CUDA_VARIANTS = {
+    "bf16, compiled": {"precision": "bf16", "compile": "on"},
+    "bf16": {"precision": "bf16", "compile": "off"},
+    **CPU_VARIANTS,
+}
+
+
+class Run(NamedTuple):
+    """Images per second of each epoch but the first, and the peak of memory."""
+
+    rates: list[float]
+    peak_mib: float
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measure part by part; exits with code 1 in the end if something failed."""
+    """Measures one setting and writes the table."""
     args = parse_arguments(argv)
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ParamsError("--device cuda: there is no CUDA device on this machine")
-    plan = plan_of(args)
-    report: dict[str, Any] = {
-        "date": date.today().isoformat(),
-        "hardware": hardware(args.device),
-        "versions": versions(args.device),
-        "quick": args.quick,
-    }
-    out = args.out or Path("benchmarks/results") / f"speed_{device_name(args.device)}"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="speed-")))
-        images = make_synthetic(folder / "images", image_options(plan.identities))
-        device = "cuda:0" if args.device == "cuda" else "cpu"
-        measure(Task(plan, images, device, args.workers), args.parts, report, lambda: write(out, report))
-    print(report_table(report))
-    if failures := errors_in(report):
-        logger.error("failed: %s", "; ".join(failures))
-        sys.exit(FAILURE)
-
-
-def measure(task: Task, parts: Sequence[str], report: dict[str, Any], save: Callable[[], None]) -> None:
-    """Put the parts' results into the report, one by one, and save it after each."""
-
-    def add(name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        logger.info("%s ...", name)
-        try:
-            return work()
-        except Exception as error:
-            # A part that fails must not cost the results of the others, on a machine lent for minutes least of all.
-            logger.error("%s: %s", name, traceback.format_exc())
-            return {"error": f"{type(error).__name__}: {error}"}
-
-    with ExitStack() as stack:
-        early, ceiling = Early({}, {}), None
-        if "steps" in parts:
-            report["ceiling"] = add("ceilings", lambda: measure_ceilings(task)._asdict())
-            ceiling = None if "error" in report["ceiling"] else Ceiling(**report["ceiling"])
-            if task.is_gpu:
-                logger.info("compiling ...")
-                early = start_compiled(task)
-                for contestant in early.contestants.values():
-                    stack.enter_context(contestant)
-        if "pipeline" in parts:
-            report["pipeline"] = add("pipeline", lambda: measure_pipeline(task))
-            save()
-        for setting in task.plan.settings if "steps" in parts else ():
-            name = f"{setting.model}, {setting.name}"
-            steps = add(name, lambda setting=setting: measure_steps(task, setting, early, ceiling))
-            report.setdefault("steps", []).append({**asdict(setting), **steps})
-            save()
-        for part, work in (("extraction", measure_extraction), ("curve", measure_curve)):
-            if part in parts:
-                report[part] = add(part, lambda work=work: work(task))
-                save()
+    setting = SETTINGS[args.setting - 1]
+    batch = setting.batch if args.device == "cuda" else setting.cpu_batch
+    variants = CUDA_VARIANTS if args.device == "cuda" else CPU_VARIANTS
+    with tempfile.TemporaryDirectory(prefix="speed-") as name:
+        folder = Path(name)
+        persons = -(-batch * args.steps // 2)
+        make_synthetic(
+            folder / "images",
+            SyntheticOptions(
+                train_identities=persons, cameras=2, images_per_camera=1, test_identities=2, distractors=0, junk=0
+            ),
+        )
+        numbers = count()
+        contestants: dict[str, Callable[[], Run]] = {
+            name: lambda values=values: ours(folder, params_of(setting, batch, values), next(numbers), args)
+            for name, values in variants.items()
+        }
+        contestants[TEXTBOOK] = lambda: textbook(folder, params_of(setting, batch, {}), args)
+        runs = take_turns(contestants, args.rounds)
+    rates = {name: [rate for run in some for rate in run.rates] for name, some in runs.items()}
+    title = (
+        f"Training {setting.name}, batches of {batch}; {args.rounds} runs of {args.epochs} epochs of {args.steps} steps"
+    )
+    report = Report(title, args.device)
+    report.tables[""] = [
+        {
+            "": name,
+            "images/s": rates[name],
+            f"times {TEXTBOOK}": [own / base for own, base in zip(rates[name], rates[TEXTBOOK], strict=True)],
+            "peak MiB": [run.peak_mib for run in runs[name]],
+        }
+        for name in runs
+    ]
+    report.save(args.out)
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """The command line."""
+    lines = [f"  {number}  {setting.name}" for number, setting in enumerate(SETTINGS, 1)]
+    description = str(__doc__) + "\n".join(lines)
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     on_gpu = torch.cuda.is_available()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--setting", type=int, choices=range(1, len(SETTINGS) + 1), default=1, help="default: 1")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if on_gpu else "cpu")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, help="default: all; on the CPU without the curve")
-    parser.add_argument(
-        "--settings", nargs="+", type=int, metavar="N", help="which settings' steps, from 1; default: all"
-    )
-    parser.add_argument(
-        "--workers", type=int, default=num_cpus(), help="of the textbook's loaders; default: one a core"
-    )
-    parser.add_argument("--compile", action="store_true", help="on the CPU too; that takes a minute for each setting")
-    parser.add_argument("--bf16", action="store_true", help="on the CPU too; slow on one without such instructions")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, whose figures say nothing")
-    parser.add_argument("--out", type=Path, help="results without suffix; default: benchmarks/results/speed_DEVICE")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each contestant; default: 3")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs of a run, the first not counted; default: 3")
+    parser.add_argument("--steps", type=int, help="steps of an epoch; default: 4 on the CPU, 24 on a GPU")
+    parser.add_argument("--out", type=Path, help="write OUT.md and OUT.json")
     args = parser.parse_args(argv)
-    settings = (CUDA_PLAN if args.device == "cuda" else CPU_PLAN).settings
-    for number in args.settings or ():
-        if not 1 <= number <= len(settings):
-            parser.error(f"argument --settings: there are {len(settings)}, got {number}")
-    if args.workers < 1:
-        parser.error(f"argument --workers: at least 1 expected, got {args.workers}")
-    args.parts = args.parts or (PARTS if args.device == "cuda" else PARTS[:-1])
+    args.steps = (24 if args.device == "cuda" else 4) if args.steps is None else args.steps
+    if min(args.rounds, args.steps) < 1 or args.epochs < 2:
+        parser.error("--rounds, --steps: at least 1; --epochs: at least 2")
     return args
 
 
-def plan_of(args: argparse.Namespace) -> Plan:
-    """What the command line asks for."""
-    plan = CUDA_PLAN if args.device == "cuda" else CPU_PLAN
-    if args.settings:
-        plan = replace(plan, settings=tuple(plan.settings[number - 1] for number in args.settings))
-    if args.device == "cpu":
-        asked = {
-            Variant("bf16", feeds=("resident",)): args.bf16,
-            Variant("fp32", "on", feeds=("resident",)): args.compile,
-        }
-        plan = replace(plan, variants=(*plan.variants, *(variant for variant, wanted in asked.items() if wanted)))
-    return quick(plan) if args.quick else plan
+def params_of(setting: Setting, batch: int, values: dict[str, Any]) -> dict[str, Any]:
+    """A params.json of the setting."""
+    return {
+        "img_h": setting.height,
+        "img_w": setting.width,
+        "batch_size": batch,
+        "data_augmentation": {"mirror": True, "pad": 10, "random_erasing": {"probability": 0.5}},
+        "model_params": {
+            "model": setting.model,
+            "last_conv_stride": setting.stride,
+            "pcb_n_parts": setting.parts,
+            "feature_dim": setting.dim,
+        },
+        **values,
+    }
 
 
-def measure_ceilings(task: Task) -> Ceiling:
-    """What the device can do at most, measured in a process that ends before anything else begins."""
-    with Contestant("ceilings", CeilingMeter, task.device) as meter:
-        return meter.ask("measure", formats(task.plan.variants), task.plan.quick)
+def ours(folder: Path, params: dict[str, Any], number: int, args: argparse.Namespace) -> Run:
+    """Trains with train.py."""
+    config = folder / "params.json"
+    more = {
+        "batches_dir": str(folder / "images"),
+        "working_dir": str(folder),
+        "epoch": args.epochs,
+        "evaluation_params": {"every_epochs": args.epochs},
+        "parallels": [0] if args.device == "cuda" else [],
+    }
+    config.write_text(json.dumps(params | more))
+    run = f"run{number}"
+    command = ["train.py", "--operation", "start_train", "--config_path", str(config), "--sub_working_dir", run]
+    _, peak = run_process(command, args.device)
+    lines = (folder / run / "metrics.jsonl").read_text().splitlines()
+    return Run([json.loads(line)["examples_per_second"] for line in lines[1:]], peak)
 
 
-def errors_in(report: Any, where: str = "") -> list[str]:
-    """Every error in a report, with the name of its row."""
-    if isinstance(report, list):
-        return [error for entry in report for error in errors_in(entry, where)]
-    if not isinstance(report, dict):
-        return []
-    where = ", ".join(part for part in (where, report.get("name", "")) if part)
-    found = [f"{where}: {report['error']}"] if "error" in report else []
-    return found + [error for key, entry in report.items() for error in errors_in(entry, where or key)]
+def textbook(folder: Path, params: dict[str, Any], args: argparse.Namespace) -> Run:
+    """Trains as tutorials do."""
+    config = folder / "textbook.json"
+    config.write_text(json.dumps(params))
+    images = folder / "images" / "bounding_box_train"
+    command = ["-m", "benchmarks.textbook", str(config), str(images), str(args.epochs), "--device", args.device]
+    output, peak = run_process(command, args.device)
+    return Run(json.loads(output)[1:], peak)
 
 
-def write(out: Path, report: dict[str, Any]) -> None:
-    """The figures and the tables."""
-    write_json(out.with_name(f"{out.name}.json"), report)
-    write_text(out.with_name(f"{out.name}.md"), report_table(report))
-
-
-def device_name(device: str) -> str:
-    """The device as a file name has it."""
-    name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
-    return re.sub(r"[^a-z0-9]+", "_", name.lower())
-
-
-def versions(device: str) -> dict[str, str]:
-    """Of what the figures depend on."""
-    packages = {name: version(name) for name in ("torch", "torchvision", "pillow")}
-    gpu = {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())} if device == "cuda" else {}
-    return {"python": platform.python_version(), **packages, **gpu}
+def run_process(arguments: Sequence[str], device: str) -> tuple[str, float]:
+    """Runs Python to the end: its standard output, and the peak of memory in MiB."""
+    free = torch.cuda.mem_get_info()[0] if device == "cuda" else 0
+    peak = 0.0
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=output)
+        while process.poll() is None:
+            if device == "cuda":
+                used = free - torch.cuda.mem_get_info()[0]
+            else:
+                lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+                used = next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
+            peak = max(peak, used / 2**20)
+            time.sleep(0.1)
+        if process.returncode:
+            raise UserError(f"{' '.join(arguments)}: exit code {process.returncode}; its output stands above")
+        output.seek(0)
+        return output.read(), peak
 
 
 if __name__ == "__main__":

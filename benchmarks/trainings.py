@@ -1,153 +1,113 @@
-"""Runs of train.py, several at once, each a process of its own."""
+"""Runs of train.py, several at once, each in a process of its own."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import Any
 
-from tqdm import tqdm
-
-from config.load import OPERATION
+from config.load import OPERATION, load_params
+from evaluate.core.plugins import plugin_options
 from utils.checkpoint import is_finished
-from utils.cli import SUCCESS
 from utils.errors import DataError, UserError
 from utils.process import num_cpus
 
 ROOT = Path(__file__).resolve().parent.parent
-_MESSAGE_LINES = 20
+START_TRAIN = "start_train"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training."""
+    """One training.
+
+    Attributes:
+        name: Of the run, a folder in `working_dir`.
+        params: The params file.
+        settings: What --set adds to it, `working_dir` included.
+        needs: Names of the jobs whose models this one starts or learns from.
+    """
 
     name: str
-    """Of the run, a folder in `working_dir`."""
     params: Path
-    """The params file."""
     settings: tuple[str, ...]
-    """What --set adds to it; with `working_dir`."""
     working_dir: Path
-    needs: frozenset[str] = field(default=frozenset())
-    """Names of the jobs whose models this one starts from or learns from."""
-    operation: str = "start_train"
-    """That begins it."""
+    needs: frozenset[str] = frozenset()
 
     @property
     def run(self) -> Path:
         """The run's folder."""
         return self.working_dir / self.name
 
+    @property
+    def command(self) -> list[str]:
+        """Starts the run, or resumes one that was interrupted."""
+        arguments = ["--operation", START_TRAIN, "--config_path", str(self.params), "--set", *self.settings]
+        if (self.run / "params.json").exists():
+            arguments = ["--operation", "resume_train", "--set", f"working_dir={self.working_dir}"]
+        return [sys.executable, str(ROOT / "train.py"), *arguments, "--sub_working_dir", self.name]
 
-@dataclass(frozen=True)
-class _Process:
-    job: Job
-    process: subprocess.Popen[bytes]
-    output: IO[bytes]
-    start: float
+    def check(self) -> None:
+        """Refuses a run of the same name with other params.
+
+        Raises:
+            DataError: the run's folder holds one.
+        """
+        path, wanted = self.run / "params.json", resolved(self.params, self.settings)
+        if path.exists() and json.loads(path.read_text()) != {OPERATION: START_TRAIN, **wanted}:
+            raise DataError(f"{self.run}: trained with other params; remove it or choose another --working_dir")
+
+    def records(self) -> list[dict[str, Any]]:
+        """The run's metrics.jsonl."""
+        return [json.loads(line) for line in (self.run / "metrics.jsonl").read_text().splitlines()]
 
 
-def start_training(job: Job, threads: int, output: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Begin a run, or go on with one that was stopped."""
-    command = ["--operation", job.operation, "--config_path", str(job.params), "--set", *job.settings]
-    if (job.run / "params.json").exists():
-        command = ["--operation", "resume_train", "--set", f"working_dir={job.working_dir}"]
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *command, "--sub_working_dir", job.name],
-        stdout=output,
-        stderr=output,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-        # Ctrl-C comes here only, and is passed on once.
-        start_new_session=True,
-    )
+def train_all(jobs: Sequence[Job], at_once: int = 1) -> None:
+    """Trains what is not finished yet, `at_once` runs at a time, each after those it needs.
 
-
-def train_all(
-    jobs: Sequence[Job], at_once: int, start: Callable[[Job, int, IO[bytes]], subprocess.Popen[bytes]] = start_training
-) -> None:
-    """Train what is not finished yet, in order, but none before those it needs; what was interrupted goes on.
-
-    Args:
-        jobs: their names differ.
-        at_once: processes at a time.
-        start: begins a job on so many threads, its output to a file.
+    After a failure no further run starts; those under way are finished. On an interrupt all are interrupted, and
+    the same call resumes them later.
 
     Raises:
-        UserError: runs failed, named with their last words, or wait for one another. After a failure nothing new
-            begins, but what is under way is finished.
+        UserError: a run failed, or runs need each other.
     """
-    # Shares out the cores: more threads than cores would slow every one of the runs down.
-    threads = threads_each(at_once)
     waiting = [job for job in jobs if not is_finished(job.run)]
-    running: list[_Process] = []
-    failures: list[str] = []
-    with tqdm(total=len(jobs), initial=len(jobs) - len(waiting), desc="trainings", unit="run", disable=None) as bar:
-        try:
-            while running or (waiting and not failures):
-                unfinished = {job.name for job in waiting} | {process.job.name for process in running}
-                ready = [job for job in waiting if not job.needs & unfinished]
-                if not (ready or running):
-                    raise UserError(f"these runs wait for one another: {', '.join(job.name for job in waiting)}")
-                for job in () if failures else ready[: at_once - len(running)]:
-                    waiting.remove(job)
-                    output = tempfile.TemporaryFile()  # noqa: SIM115
-                    running.append(_Process(job, start(job, threads, output), output, time.monotonic()))
-                time.sleep(0.05)
-                for ended in [each for each in running if each.process.poll() is not None]:
-                    running.remove(ended)
-                    failures += _failure(ended)
-                    bar.update()
-        finally:
-            # Reached with processes only on an interrupt: each saves what it takes to go on.
-            _stop(running)
-    if failures:
-        raise UserError("\n".join(failures))
+    running: dict[Job, subprocess.Popen[bytes]] = {}
+    failed: list[str] = []
+    try:
+        while running or (waiting and not failed):
+            unfinished = {job.name for job in (*waiting, *running)}
+            ready = [job for job in waiting if not job.needs & unfinished]
+            if not (ready or running):
+                raise UserError(f"these runs need each other: {', '.join(job.name for job in waiting)}")
+            for job in () if failed else ready[: at_once - len(running)]:
+                waiting.remove(job)
+                running[job] = start(job, at_once)
+            time.sleep(0.05)
+            for job in [job for job, process in running.items() if process.poll() is not None]:
+                code = running.pop(job).returncode
+                print(f"{job.name}: {'failed' if code else 'finished'}", file=sys.stderr, flush=True)
+                failed += [f"{job.name} (exit code {code})"] if code else []
+    finally:
+        for process in running.values():  # only after an interrupt
+            process.send_signal(signal.SIGINT)
+        for process in running.values():
+            process.wait()
+    if failed:
+        raise UserError(f"train.py failed: {', '.join(failed)}; its output stands above")
 
 
-def threads_each(at_once: int) -> int:
-    """Threads of each of so many processes."""
-    return max(1, num_cpus() // at_once)
+def start(job: Job, at_once: int) -> subprocess.Popen[bytes]:
+    """Starts a run on its share of the cores; its output goes to stderr."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, num_cpus() // at_once))}
+    # A session of its own: Ctrl-C reaches this process only, which passes it on once.
+    return subprocess.Popen(job.command, stdout=2, env=environment, start_new_session=True)
 
 
-def check_same_params(job: Job, wanted: Mapping[str, object]) -> None:
-    """A run that lies there already is taken only as an answer to the same question.
-
-    Args:
-        job: whose run it is.
-        wanted: its resolved params.
-
-    Raises:
-        DataError: it was begun with other params, or by another operation.
-    """
-    path = job.run / "params.json"
-    if path.exists() and json.loads(path.read_text()) != {OPERATION: job.operation, **wanted}:
-        raise DataError(f"{job.run}: this run was trained with other params; remove it or choose another --working_dir")
-
-
-def _failure(ended: _Process) -> list[str]:
-    """What there is to say of a process that has ended: nothing, if all went well."""
-    elapsed = time.monotonic() - ended.start
-    with ended.output:
-        code = ended.process.returncode
-        tqdm.write(f"{ended.job.name}: {elapsed:.0f} s" + ("" if code == SUCCESS else ", failed"), file=sys.stderr)
-        if code == SUCCESS:
-            return []
-        ended.output.seek(0)
-        lines = ended.output.read().decode(errors="replace").strip().splitlines()
-    return [f"{ended.job.name}: train.py failed with exit code {code}", *lines[-_MESSAGE_LINES:]]
-
-
-def _stop(running: Sequence[_Process]) -> None:
-    """Interrupt processes and wait until they are gone."""
-    for each in running:
-        each.process.send_signal(signal.SIGINT)
-    for each in running:
-        each.process.wait()
-        each.output.close()
+def resolved(params: Path, settings: Sequence[str]) -> dict[str, Any]:
+    """All settings of a params file with overrides, as a run's folder holds them."""
+    return load_params(params, settings, plugin_options=plugin_options).params.model_dump(mode="json")

@@ -1,7 +1,6 @@
 """The evaluation benchmark: the whole command on a small problem, and the pieces its figures rest on."""
 
 import json
-import statistics
 import subprocess
 import sys
 
@@ -9,63 +8,50 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.cost import measured, memory_in_use
+from benchmarks.evaluation import PARTS, main, textbook
+from benchmarks.measure import Contestant, measured, take_turns
 from benchmarks.planted import SIZES, planted_features
-from benchmarks.product import PRODUCT_ROWS, bare_products
-from benchmarks.textbook import textbook_metrics
 from data.features import Features, TestFeatures
 from tests.conftest import ROOT, Script
+from utils.errors import ParamsError
 
 CPU = torch.device("cpu")
-PARTS = ["ranking", "roc", "k_reciprocal", "textbook"]
 
 
 def run(script: Script, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-m", "benchmarks.evaluation", *arguments]
+    command = [sys.executable, "-W", "error", "-m", "benchmarks.evaluation", "--size", "small", *arguments]
     return subprocess.run(command, cwd=ROOT, env=script.environment(), capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_command_measures_every_part(script: Script) -> None:
-    out = script.folder / "results" / "small"
-    process = run(script, "--size", "small", "--repeats", "2", "--out", str(out))
+    out = script.folder / "small"
+    process = run(script, "--repeats", "2", "--images", "32", "--out", str(out))
     assert process.returncode == 0, process.stderr
-    report = json.loads(out.with_suffix(".json").read_text())
-    assert list(report["results"]) == PARTS
-    for result in report["results"].values():
-        assert result["device"] == "cpu"
-        assert result["feature_bytes"] == (200 + 800) * 2048 * 4
-        assert len(result["seconds"]) == len(result["peak_bytes_beyond_features"]) == 2
-        assert all(0 < peak < 2**30 for peak in result["peak_bytes_beyond_features"])
-        medians = {name: statistics.median(seconds) for name, seconds in result["product_seconds"].items()}
-        assert set(medians) == {"numpy, blocks", "numpy, whole", "torch, blocks", "torch, whole"}
-        for key, kind in (("ratio_to_product_in_blocks", "blocks"), ("ratio_to_whole_product", "whole")):
-            fastest = min(medians[f"numpy, {kind}"], medians[f"torch, {kind}"])
-            assert result[key] == pytest.approx(statistics.median(result["seconds"]) / fastest)
-    # The textbook holds a float32 and an int64 of every pair.
-    assert min(report["results"]["textbook"]["peak_bytes_beyond_features"]) > 200 * 800 * 12
-    metrics = {part: report["results"][part]["metrics"] for part in PARTS}
-    assert metrics["textbook"] == pytest.approx(textbook_metrics(planted_features(SIZES["small"], seed=0)))
-    assert metrics["ranking"] == pytest.approx(metrics["textbook"], abs=1e-6)
-    assert report["largest_difference_from_textbook"] < 1e-6
-    assert metrics["k_reciprocal"]["mAP"] > metrics["ranking"]["mAP"]
-    assert 0.9 < metrics["roc"]["auc"] < 1.0
-    table = out.with_suffix(".md").read_text()
-    assert table == process.stdout.removesuffix("\n")
-    for part in PARTS:
-        assert f"| {part} (cpu) | {statistics.median(report['results'][part]['seconds']):.3g} (" in table
-    assert f"mAP {metrics['ranking']['mAP']:.4f}" in table
+    rows = json.loads(out.with_suffix(".json").read_text())["tables"][""]
+    assert [row["part"] for row in rows] == [f"{part} (cpu)" for part in (*PARTS, "extraction")]
+    for row in rows:
+        assert len(row["seconds"]) == len(row["MiB"]) == 2
+    assert "images/s" in rows[-1]
+    for name, value in textbook(planted_features(SIZES["small"], seed=0)).items():
+        assert rows[0][name] == pytest.approx(value, abs=1e-6)
+        assert rows[3][name] == pytest.approx(value)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [(["--device", "cuda"], "there is no CUDA device"), (["--repeats", "0"], "at least 1 expected, got 0")],
-)
-def test_what_cannot_be_measured_is_refused(script: Script, arguments: list[str], message: str) -> None:
-    process = run(script, "--size", "small", "--out", str(script.folder / "out"), *arguments)
-    assert process.returncode == 2
-    assert message in process.stderr
-    assert "Traceback" not in process.stderr
-    assert not list(script.folder.iterdir())
+def test_parts_agree_on_a_small_problem() -> None:
+    features = planted_features(SIZES["small"], seed=0)
+    found = {part: work(features) for part, work in PARTS.items()}
+    assert found["ranking"] == pytest.approx(found["textbook"], abs=1e-6)
+    assert found["k_reciprocal"]["mAP"] > found["ranking"]["mAP"]
+    assert 0.9 < found["roc"]["auc"] < 1.0
+
+
+def test_what_cannot_be_measured_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ParamsError, match="no CUDA device"):
+        main(["--size", "small", "--device", "cuda"])
+    with pytest.raises(SystemExit):
+        main(["--size", "small", "--repeats", "0"])
 
 
 def test_planted_features_are_the_same_for_a_seed_and_as_large_as_asked() -> None:
@@ -84,7 +70,7 @@ def test_planted_features_are_the_same_for_a_seed_and_as_large_as_asked() -> Non
 
 
 def test_planted_features_can_be_ranked_but_not_too_well() -> None:
-    metrics = textbook_metrics(planted_features(SIZES["small"], seed=0))
+    metrics = textbook(planted_features(SIZES["small"], seed=0))
     assert 0.6 < metrics["mAP"] < 0.95
 
 
@@ -103,19 +89,7 @@ def test_the_textbook_knows_the_rules() -> None:
         **{"rank1": 0.0, "rank5": 1.0, "rank10": 1.0, "mAP": (1 / 2 + 2 / 4) / 2, "mINP": 2 / 4},
         "mAP_trapezoid": ((0 / 1 + 1 / 2) / 2 + (1 / 3 + 2 / 4) / 2) / 2,
     }
-    assert textbook_metrics(TestFeatures(query, gallery)) == pytest.approx(expected)
-
-
-def test_bare_products_multiply_every_query() -> None:
-    rng = torch.Generator().manual_seed(0)
-    query, gallery = torch.randn(2 * PRODUCT_ROWS + 3, 4, generator=rng), torch.randn(5, 4, generator=rng)
-    whole = query @ gallery.T
-    # The buffer holds the last block, of 3 queries, and behind it what the block before has left.
-    last = torch.cat([whole[-3:], whole[PRODUCT_ROWS + 3 : 2 * PRODUCT_ROWS]])
-    products = bare_products(query, gallery)
-    assert set(products) == {"numpy, blocks", "numpy, whole", "torch, blocks", "torch, whole"}
-    for name, product in products.items():
-        torch.testing.assert_close(product(), whole if name.endswith("whole") else last)
+    assert textbook(TestFeatures(query, gallery)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("bytes_held", [2**25, 2**27])
@@ -123,12 +97,33 @@ def test_memory_that_is_held_and_freed_shows_at_its_peak(bytes_held: int) -> Non
     def work() -> int:
         return int(np.ones(bytes_held, np.uint8)[-1])
 
-    before = memory_in_use(CPU)
     for _ in range(2):  # what the first has freed does not hide the second
         result, cost = measured(work, CPU)
         assert result == 1
         assert cost.seconds > 0
-        assert cost.peak_bytes - before == pytest.approx(bytes_held, rel=0.1)
-    assert memory_in_use(CPU) - before < bytes_held / 10
+        assert cost.peak_mib == pytest.approx(bytes_held / 2**20, rel=0.1)
     _, cost = measured(lambda: None, CPU)
-    assert cost.peak_bytes - before < bytes_held / 10
+    assert cost.peak_mib < bytes_held / 2**20 / 10
+
+
+class Counter:
+    def __init__(self, start: int) -> None:
+        self.count = start
+
+    def add(self, number: int) -> int:
+        self.count += number
+        return self.count
+
+
+def test_contestants_answer_from_processes_of_their_own() -> None:
+    with Contestant(Counter, 5) as first, Contestant(Counter, 7) as second:
+        asked = {"first": lambda: first.ask("add", 1), "second": lambda: second.ask("add", 2)}
+        assert take_turns(asked, 3) == {"first": [6, 7, 8], "second": [9, 11, 13]}
+        with pytest.raises(TypeError):
+            first.ask("add", None)
+
+
+def test_turns_go_forwards_and_backwards() -> None:
+    order: list[str] = []
+    take_turns({name: lambda name=name: order.append(name) for name in "abc"}, 3)
+    assert order == list("abccbaabc")
