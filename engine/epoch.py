@@ -124,7 +124,7 @@ class EpochSteps:
         """Warn of a sampler that does not do what it should."""
         training = self.training
         previous = training.batches(training.epoch - 1) if training.epoch else None
-        wants_triplets = training.criterion.triplet is not None
+        wants_triplets = "triplet" in training.criterion
         labels = training.labels.tolist()
         complaint = sampler_complaint(self.batches, labels, previous, len(labels), wants_triplets)
         training.health.complain("sampler", complaint)
