@@ -1,16 +1,44 @@
-"""What no section can check alone: settings that are fine by themselves and impossible together."""
+"""What no section can check alone: options that are valid by themselves and impossible together."""
 
-from config.checks import batches, evaluation, generator, losses, network, spectral, training
-from config.checks.conflict import Check
+from collections.abc import Iterator
+
+from config.checks import batches, generator, losses, network, training
+from config.checks.conflict import Check, Conflict, repeated_devices
 from config.eval_params import EvalParams
 from config.params import Params
 
+
+def data_sets_are_named_once(params: EvalParams) -> Iterator[Conflict]:
+    """An offline evaluation has one way to name the data, a file for the embeddings of each set, and its GPUs."""
+    yield from repeated_devices(params.parallels)
+    if params.data_dirs and params.batches_dir is not None:
+        yield Conflict(("data_dirs", "batches_dir"), "names data sets, as batches_dir does; leave one of them out")
+    if len(set(params.data_dirs)) < len(params.data_dirs):
+        yield Conflict(("data_dirs",), "names a data set more than once")
+    if len(params.data_dirs) > 1 and params.features_path:
+        text = "holds the embeddings of one data set, but data_dirs names several"
+        yield Conflict(("features_path", "data_dirs"), text)
+
+
 CHECKS: tuple[Check[Params], ...] = (
-    *batches.CHECKS,
-    *generator.CHECKS,
-    *losses.CHECKS,
-    *network.CHECKS,
-    *spectral.CHECKS,
-    *training.CHECKS,
+    batches.batch_size_fits_sampling,
+    batches.augmentation_fits_image,
+    generator.generated_images_are_used,
+    generator.generated_images_teach_something,
+    generator.generator_can_be_trained,
+    losses.some_loss_is_on,
+    losses.triplets_can_form,
+    losses.triplet_features_exist,
+    losses.margins_follow_steps,
+    losses.classifier_fits,
+    network.stripes_are_equal,
+    network.global_branch_exists,
+    network.changed_branches_exist,
+    network.erased_bands_have_rows,
+    network.updated_stripes_are_chosen_once,
+    network.spectral_transform_has_effect,
+    training.devices_fit,
+    training.schedule_is_ordered,
+    training.fine_tuning_has_effect,
 )
-EVALUATION_CHECKS: tuple[Check[EvalParams], ...] = evaluation.CHECKS
+EVALUATION_CHECKS: tuple[Check[EvalParams], ...] = (data_sets_are_named_once,)

@@ -19,12 +19,12 @@ Check = Callable[[T], Iterator[Conflict]]
 
 
 def triplet_is_on(params: Params) -> bool:
-    """Whether there is a triplet loss to train with."""
+    """Whether a triplet loss is trained with."""
     return params.tri_loss_margin != 0 and params.tri_loss_lambda_tri > 0
 
 
-def twice_named(parallels: Sequence[int]) -> Iterator[Conflict]:
-    """Each process has a GPU of its own."""
+def repeated_devices(parallels: Sequence[int]) -> Iterator[Conflict]:
+    """Each process needs its own GPU."""
     if len(set(parallels)) < len(parallels):
         yield Conflict(("parallels",), "names a GPU twice; each process needs one of its own")
 

@@ -1,131 +1,121 @@
-"""The network's branches: stripes, the global branch, and what acts on either."""
+"""The branches of the network: stripes, the global branch, and the options of either."""
 
 from collections.abc import Iterator
 
-from config.checks.conflict import Check, Conflict, multiples
+from config.checks.conflict import Conflict, multiples
 from config.params import Params
 from models.geometry import band_rows, feature_map_size
 
 STRIPES = "model_params.pcb_n_parts"
 GLOBAL_DIM = "model_params.feature_global_dim"
+SIGMA = "model_params.spectral_trans"
 
 
-def stripes_share_embedding(params: Params) -> Iterator[Conflict]:
-    """Every stripe has an equal share of the embedding."""
-    size, stripes = params.model_params.feature_dim, params.model_params.pcb_n_parts
+def stripes_are_equal(params: Params) -> Iterator[Conflict]:
+    """Every stripe has an equal share of the embedding and of the rows of the feature map."""
+    model = params.model_params
+    size, stripes = model.feature_dim, model.pcb_n_parts
     if stripes and size % stripes:
         text = f"{size} does not divide into {STRIPES} {stripes}; {multiples(size, stripes)}"
         yield Conflict(("model_params.feature_dim", STRIPES), text)
-
-
-def stripes_share_rows(params: Params) -> Iterator[Conflict]:
-    """Every stripe has the same number of rows of the feature map."""
-    model = params.model_params
     rows, _ = feature_map_size(params.img_h, params.img_w, model.stride)
-    if model.pcb_n_parts and rows % model.pcb_n_parts:
+    if stripes and rows % stripes:
         text = (
-            f"{model.pcb_n_parts} stripes do not divide the {rows} rows of the feature map (img_h {params.img_h}, "
+            f"{stripes} stripes do not divide the {rows} rows of the feature map (img_h {params.img_h}, "
             f"model_params.last_conv_stride {model.last_conv_stride}); "
-            f"for img_h {multiples(params.img_h, model.pcb_n_parts * model.stride)}"
+            f"for img_h {multiples(params.img_h, stripes * model.stride)}"
         )
         yield Conflict((STRIPES, "img_h", "model_params.last_conv_stride"), text)
 
 
-def global_branch_has_stripes(params: Params) -> Iterator[Conflict]:
-    """The global branch stands beside stripes; without them the single feature is the global one."""
+def global_branch_exists(params: Params) -> Iterator[Conflict]:
+    """The global branch stands beside stripes; its options need it."""
     model = params.model_params
     if model.feature_global_dim and not model.pcb_n_parts:
-        text = f"needs {STRIPES} above 0; without stripes use model_params.feature_dim"
-        yield Conflict((GLOBAL_DIM, STRIPES), text)
-    if model.global_own_stage4 and not model.feature_global_dim:
-        text = f"needs a global branch beside stripes; give {GLOBAL_DIM}"
-        yield Conflict(("model_params.global_own_stage4", GLOBAL_DIM), text)
-
-
-def global_settings_have_a_branch(params: Params) -> Iterator[Conflict]:
-    """The global branch's own pooling and normalisation need one beside stripes; the single feature has the parts'."""
-    model = params.model_params
+        yield Conflict((GLOBAL_DIM, STRIPES), f"needs {STRIPES} above 0; without stripes use model_params.feature_dim")
+    if not model.bn_bias and not model.part_bn:
+        text = "removes the bias of a normalisation that model_params.part_bn false removes as a whole"
+        yield Conflict(("model_params.bn_bias", "model_params.part_bn"), text)
     if model.feature_global_dim:
         return
+    needed = f"needs a global branch beside stripes; give {GLOBAL_DIM}"
+    if model.global_own_stage4:
+        yield Conflict(("model_params.global_own_stage4", GLOBAL_DIM), needed)
     for name, of_parts in (("global_pooling", "part_pooling"), ("global_bn", "part_bn")):
         if getattr(model, name) != type(model).model_fields[name].default:
-            text = f"needs a global branch beside stripes; give {GLOBAL_DIM}, or use model_params.{of_parts}"
-            yield Conflict((f"model_params.{name}", GLOBAL_DIM), text)
-    if not model.bn_bias and not model.part_bn:
-        text = "leaves a bias out of a normalisation that model_params.part_bn false leaves out whole"
-        yield Conflict(("model_params.bn_bias", "model_params.part_bn"), text)
+            yield Conflict((f"model_params.{name}", GLOBAL_DIM), f"{needed}, or use model_params.{of_parts}")
 
 
-def masked_branches_exist(params: Params) -> Iterator[Conflict]:
-    """A feature mask gates a branch that the network has."""
-    model, key = params.model_params, "model_params.feature_mask"
-    if model.feature_mask == "parts" and not model.pcb_n_parts:
-        yield Conflict((key, STRIPES), f'"parts" needs {STRIPES} above 0; without stripes use "global" or "all"')
-    if model.feature_mask == "global" and _has_only_stripes(params):
-        yield Conflict((key, GLOBAL_DIM, STRIPES), f'"global" needs a global branch; give {GLOBAL_DIM}, or use "parts"')
-
-
-def erased_branches_exist(params: Params) -> Iterator[Conflict]:
-    """Feature erasing acts on the map of a branch that the network has."""
-    model = params.model_params
+def changed_branches_exist(params: Params) -> Iterator[Conflict]:
+    """Feature masks and feature erasing act on branches that the network has."""
+    model, mask = params.model_params, "model_params.feature_mask"
     parts, whole = "model_params.part_feature_erasing", "model_params.global_feature_erasing"
-    if model.part_feature_erasing > 0 and not model.pcb_n_parts:
-        yield Conflict((parts, STRIPES), f"needs {STRIPES} above 0; without stripes use {whole}")
-    if model.global_feature_erasing > 0 and _has_only_stripes(params):
-        yield Conflict((whole, GLOBAL_DIM, STRIPES), f"needs a global branch; give {GLOBAL_DIM}, or use {parts}")
+    if not model.pcb_n_parts:
+        needed = f"needs {STRIPES} above 0; without stripes use"
+        if model.feature_mask == "parts":
+            yield Conflict((mask, STRIPES), f'"parts" {needed} "global" or "all"')
+        if model.part_feature_erasing > 0:
+            yield Conflict((parts, STRIPES), f"{needed} {whole}")
+    elif not model.feature_global_dim:
+        needed = f"needs a global branch; give {GLOBAL_DIM}, or use"
+        if model.feature_mask == "global":
+            yield Conflict((mask, GLOBAL_DIM, STRIPES), f'"global" {needed} "parts"')
+        if model.global_feature_erasing > 0:
+            yield Conflict((whole, GLOBAL_DIM, STRIPES), f"{needed} {parts}")
 
 
 def erased_bands_have_rows(params: Params) -> Iterator[Conflict]:
-    """An erased band is at least one row, and leaves one."""
+    """An erased band has at least one row, and leaves one."""
     model = params.model_params
     rows, _ = feature_map_size(params.img_h, params.img_w, model.stride)
-    keys = ("img_h", "model_params.last_conv_stride")
-    if model.pcb_n_parts and rows % model.pcb_n_parts == 0:
-        text = _band_mistake(model.part_feature_erasing, rows // model.pcb_n_parts, f"a stripe ({STRIPES}, img_h)")
-        if text:
-            yield Conflict(("model_params.part_feature_erasing", STRIPES, *keys), text)
-    if not _has_only_stripes(params):
-        text = _band_mistake(model.global_feature_erasing, rows, "the feature map (img_h)")
-        if text:
-            yield Conflict(("model_params.global_feature_erasing", *keys), text)
+    stripes = model.pcb_n_parts
+    maps: list[tuple[str, int, str]] = []
+    if stripes and rows % stripes == 0:
+        maps.append(("part_feature_erasing", rows // stripes, f"a stripe ({STRIPES}, img_h)"))
+    if not stripes or model.feature_global_dim:
+        maps.append(("global_feature_erasing", rows, "the feature map (img_h)"))
+    for name, height, where in maps:
+        share = getattr(model, name)
+        band = band_rows(height, share)
+        if share > 0 and not 0 < band < height:
+            text = f"{share:g} of the {height} rows of {where} is {band} whole rows; a band has 1 to {height - 1}"
+            if height == 1:
+                text = f"needs at least 2 rows, and {where} has 1"
+            yield Conflict((f"model_params.{name}", STRIPES, "img_h", "model_params.last_conv_stride"), text)
 
 
-def left_out_branches_leave_some(params: Params) -> Iterator[Conflict]:
-    """Branches are left out of an update where others are updated, and by one rule."""
+def updated_stripes_are_chosen_once(params: Params) -> Iterator[Conflict]:
+    """A step leaves stripes out only where it updates others, and by one rule."""
     model = params.model_params
-    for name in ("random_drop_branches", "update_max_loss_branch"):
-        if getattr(model, name) and model.pcb_n_parts < 2:
+    largest, random = "model_params.update_max_loss_branch", "model_params.random_drop_branches"
+    for key, on in ((random, model.random_drop_branches), (largest, model.update_max_loss_branch)):
+        if on and model.pcb_n_parts < 2:
             text = f"chooses among stripes; it needs {STRIPES} of at least 2, got {model.pcb_n_parts}"
-            yield Conflict((f"model_params.{name}", STRIPES), text)
+            yield Conflict((key, STRIPES), text)
     if model.update_max_loss_branch and model.random_drop_branches:
-        text = "and model_params.random_drop_branches both choose the stripes to update; use one of them"
-        yield Conflict(("model_params.update_max_loss_branch", "model_params.random_drop_branches"), text)
+        yield Conflict((largest, random), f"and {random} both choose the stripes to update; use one of them")
     if model.update_max_loss_branch and params.tri_loss_lambda_cls == 0:
         text = "chooses by the classification loss, but tri_loss_lambda_cls is 0"
-        yield Conflict(("model_params.update_max_loss_branch", "tri_loss_lambda_cls"), text)
+        yield Conflict((largest, "tri_loss_lambda_cls"), text)
 
 
-def _has_only_stripes(params: Params) -> bool:
-    return params.model_params.pcb_n_parts > 0 and params.model_params.feature_global_dim == 0
-
-
-def _band_mistake(share: float, rows: int, where: str) -> str:
-    """What is wrong with erasing this share of so many rows; "" for nothing."""
-    band = band_rows(rows, share)
-    if share == 0 or 0 < band < rows:
-        return ""
-    if rows == 1:
-        return f"needs at least 2 rows, and {where} has 1"
-    return f"{share:g} of the {rows} rows of {where} is {band} whole rows; a band has 1 to {rows - 1}"
-
-
-CHECKS: tuple[Check[Params], ...] = (
-    stripes_share_embedding,
-    stripes_share_rows,
-    global_branch_has_stripes,
-    global_settings_have_a_branch,
-    masked_branches_exist,
-    erased_branches_exist,
-    erased_bands_have_rows,
-    left_out_branches_leave_some,
-)
+def spectral_transform_has_effect(params: Params) -> Iterator[Conflict]:
+    """The transform mixes similar images of a batch, and only the classification loss sees its result."""
+    model, sampling = params.model_params, params.batch_sampling_params
+    if model.spectral_trans == 0:
+        for name in ("spectral_start_epoch", "spectral_start_accuracy"):
+            if getattr(model, name) > 0:
+                text = f"is for the spectral transform, but {SIGMA} is 0; leave this out"
+                yield Conflict((f"model_params.{name}", SIGMA), text)
+        return
+    if not sampling.class_balanced:
+        text = 'needs batch_sampling_params.class_balanced true, as with "8*4"; set it, or set 0 here'
+        yield Conflict((SIGMA, "batch_sampling_params.class_balanced"), text)
+    elif sampling.K < 2:
+        text = "needs batch_sampling_params.K of at least 2: with one image per class there is nothing to mix"
+        yield Conflict((SIGMA, "batch_sampling_params.K"), text)
+    if params.tri_loss_lambda_cls == 0:
+        yield Conflict((SIGMA, "tri_loss_lambda_cls"), "needs the classification loss, but tri_loss_lambda_cls is 0")
+    if model.spectral_start_epoch >= params.epoch:
+        text = f"{model.spectral_start_epoch} leaves no epoch of {params.epoch} for the spectral transform"
+        yield Conflict(("model_params.spectral_start_epoch", "epoch", SIGMA), text)

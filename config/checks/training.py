@@ -1,39 +1,32 @@
-"""The schedule, the optimizer, the device, and what is trained at all."""
+"""The schedule, the optimizer, the devices, and which layers are trained."""
 
 from collections.abc import Iterator
 
-from config.checks.conflict import Check, Conflict, triplet_is_on, twice_named
+from config.checks.conflict import Conflict, repeated_devices, triplet_is_on
 from config.params import Params
 
 
-def devices_differ(params: Params) -> Iterator[Conflict]:
-    """Each process has a GPU of its own."""
-    yield from twice_named(params.parallels)
-
-
-def graphs_have_one_batch(params: Params) -> Iterator[Conflict]:
-    """A CUDA graph writes its gradients where the last replay left them, so nothing can be added up."""
+def devices_fit(params: Params) -> Iterator[Conflict]:
+    """CUDA graphs hold neither accumulated gradients nor communication; frozen layers do not normalise batches."""
+    yield from repeated_devices(params.parallels)
     if params.compile == "graphs" and params.accumulate_steps > 1:
         yield Conflict(("compile", "accumulate_steps"), '"graphs" goes with accumulate_steps 1 only; set "on"')
-
-
-def synchronised_normalisation_has_effect(params: Params) -> Iterator[Conflict]:
-    """Frozen layers normalise as in evaluation; CUDA's synchronised normalisation waits for the device."""
+    if params.compile == "graphs" and params.sync_bn:
+        yield Conflict(("compile", "sync_bn"), '"graphs" cannot capture the communication of sync_bn; set "on"')
     if params.sync_bn and params.fine_tune:
         yield Conflict(("sync_bn", "fine_tune"), "has no effect where fine_tune freezes all normalisation; set false")
-    if params.sync_bn and params.compile == "graphs":
-        yield Conflict(("compile", "sync_bn"), '"graphs" cannot hold what processes tell each other; set "on"')
 
 
 def schedule_is_ordered(params: Params) -> Iterator[Conflict]:
-    """The warm-up ends within the training, and decays follow one another."""
+    """The warm-up ends within the training, decays follow one another, and Nesterov's method has momentum."""
     lr = params.lr
     if lr.warmup_epoch > params.epoch:
-        yield Conflict(
-            ("lr.warmup_epoch", "epoch"), f"{lr.warmup_epoch:g} is longer than the training, epoch {params.epoch}"
-        )
+        text = f"{lr.warmup_epoch:g} is longer than the training, epoch {params.epoch}"
+        yield Conflict(("lr.warmup_epoch", "epoch"), text)
     if isinstance(lr.decay_step, tuple) and list(lr.decay_step) != sorted(set(lr.decay_step)):
         yield Conflict(("lr.decay_step",), "the steps of the list must rise")
+    if params.optimizer == "nesterov" and params.momentum == 0:
+        yield Conflict(("optimizer", "momentum"), '"nesterov" needs momentum above 0')
 
 
 def fine_tuning_has_effect(params: Params) -> Iterator[Conflict]:
@@ -48,32 +41,14 @@ def fine_tuning_has_effect(params: Params) -> Iterator[Conflict]:
         keys = ("fine_tune", "tri_loss_lambda_cls", "distillation.lambda_logits")
         yield Conflict(keys, "trains classifiers, but tri_loss_lambda_cls is 0 and distillation.lambda_logits too")
     if distillation.lambda_embedding > 0:
-        text = "trains classifiers only, so distillation.lambda_embedding has nothing to train; set that to 0"
+        text = "trains classifiers only, so distillation.lambda_embedding has no effect; set that to 0"
         yield Conflict(("fine_tune", "distillation.lambda_embedding"), text)
     if triplet_is_on(params):
-        text = "trains classifiers only, so the triplet loss has nothing to train; set tri_loss_margin to 0"
+        text = "trains classifiers only, so the triplet loss has no effect; set tri_loss_margin to 0"
         yield Conflict(("fine_tune", "tri_loss_margin"), text)
     for name in ("part_feature_erasing", "global_feature_erasing", "pcb_dropout"):
         if getattr(params.model_params, name) > 0:
-            text = (
-                f"keeps all before the classifiers as in evaluation, so model_params.{name} does nothing; set that to 0"
-            )
+            text = f"runs frozen layers as in evaluation, so model_params.{name} has no effect; set that to 0"
             yield Conflict(("fine_tune", f"model_params.{name}"), text)
     if params.lr.fc_lr == 0:
         yield Conflict(("fine_tune", "lr.fc_lr"), "trains with lr.fc_lr only, and that is 0")
-
-
-def nesterov_has_momentum(params: Params) -> Iterator[Conflict]:
-    """Nesterov's correction is one of the momentum."""
-    if params.optimizer == "nesterov" and params.momentum == 0:
-        yield Conflict(("optimizer", "momentum"), '"nesterov" needs momentum above 0')
-
-
-CHECKS: tuple[Check[Params], ...] = (
-    devices_differ,
-    graphs_have_one_batch,
-    synchronised_normalisation_has_effect,
-    schedule_is_ordered,
-    fine_tuning_has_effect,
-    nesterov_has_momentum,
-)

@@ -1,0 +1,272 @@
+"""Settings that do not go together, and similar ones that do."""
+
+import pytest
+
+PK = {"class_balanced": True, "P": 4, "K": 2}
+TRIPLET = {"tri_loss_margin": 0.3, "batch_sampling_params": PK}
+COSINE = {"classifier": "cosine"}
+PARTS = {"pcb_n_parts": 4}
+BOTH = {"pcb_n_parts": 4, "feature_global_dim": 64}
+SPECTRAL = {"batch_sampling_params": "8*4", "model_params": {"spectral_trans": 0.3}}
+MIXED = {"mix_ratio": 0.5, "pretrain_snapshot_g": "gan"}
+ALONG = {"mix_ratio": 0.5, "adv_train": True}
+TUNED = {"fine_tune": True, "pretrain_snapshot": "a.pth"}
+NO_CLS = {"tri_loss_lambda_cls": 0}
+
+
+def model(**options):
+    return {"model_params": options}
+
+
+def gan(**options):
+    return {"gan_params": options}
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        # Batches and augmentation
+        ({"batch_sampling_params": PK, "batch_size": 9}, ["batch_size: is 9, but P x K"]),
+        ({"batch_sampling_params": "4*2", "batch_size": 9}, ["batch_size: is 9, but P x K"]),
+        ({"batch_sampling_params": PK | {"P": 9000}}, ["batch_sampling_params.P: 9000 x 2 = 18000"]),
+        ({"batch_sampling_params": PK | {"P": 1, "K": 1}, "batch_size": 9}, ["batch_sampling_params.P: 1 x 1 = 1"]),
+        ({"batch_sampling_params": "1*1"}, ["batch_sampling_params: 1 x 1 = 1"]),
+        (
+            {"data_augmentation": {"resize_h": 235, "resize_w": 100, "pad": 10}},
+            ["data_augmentation.resize_h: the crop, img_h 256", "data_augmentation.resize_w: the crop, img_w 128"],
+        ),
+        (
+            {"data_augmentation": {"random_erasing": {"min_area": 0.5}}},
+            ["data_augmentation.random_erasing.min_area: 0.5 is above data_augmentation.random_erasing.max_area 0.4"],
+        ),
+        # Losses
+        ({"tri_loss_margin": "soft_margin"}, ["tri_loss_margin: class_balanced true"]),
+        (TRIPLET | {"batch_sampling_params": "64*1"}, ["tri_loss_margin: class_balanced true"]),
+        (TRIPLET | {"batch_sampling_params": PK | {"K": 1}}, ["batch_sampling_params.K: at least 2 images"]),
+        (TRIPLET | {"batch_sampling_params": "1*4"}, ["batch_sampling_params: at least 2 identities"]),
+        (NO_CLS, ["tri_loss_lambda_cls: no loss is left"]),
+        (NO_CLS | {"tri_loss_margin": 1, "tri_loss_lambda_tri": 0}, ["tri_loss_lambda_cls: no loss is left"]),
+        (
+            {"tri_loss_on": ["global", "parts", "parts"]},
+            ['tri_loss_on: names "parts" more than once', 'tri_loss_on: "parts" needs stripes'],
+        ),
+        ({"tri_loss_on": ["concat"]}, ['tri_loss_on: "concat" needs stripes']),
+        (TRIPLET | model(**PARTS), ['tri_loss_on: "global" needs a global branch']),
+        ({"tri_loss_adaptive_weight": True}, ["tri_loss_adaptive_weight: is for the triplet loss"]),
+        ({"gather_embeddings": True}, ["gather_embeddings: is for the triplet loss"]),
+        (
+            TRIPLET | {"tri_loss_adaptive_weight": True, "tri_loss_lambda_tri": 0},
+            ["tri_loss_adaptive_weight: tri_loss_lambda_tri is 0"],
+        ),
+        ({"softmax_margin": []} | model(**COSINE), ["softmax_margin: no margins"]),
+        ({"softmax_margin": [0, 0.1, 0.3]} | model(**COSINE), ["softmax_margin: each of its 3 margins"]),
+        (
+            {"softmax_margin": 0.3, "softmax_margin_step": 9} | model(**COSINE),
+            ["softmax_margin_step: the single number 0.3"],
+        ),
+        ({"softmax_margin_step": 9}, ["softmax_margin_step: the single number 0"]),
+        ({"softmax_margin": 0.3}, ['softmax_margin: is not "cosine"']),
+        ({"softmax_margin": [0, 0.3], "softmax_margin_step": 9}, ['softmax_margin: is not "cosine"']),
+        (model(cosine_scale=15), ['model_params.cosine_scale: is not "cosine"']),
+        (model(**COSINE, classifier_bias=True), ["model_params.classifier: has no bias"]),
+        (
+            TRIPLET | NO_CLS | {"softmax_margin": 0.1, "focal_gamma": 2, "label_smoothing": 0.1} | model(**COSINE),
+            [f"{key}: changes the classification loss" for key in ("softmax_margin", "focal_gamma", "label_smoothing")],
+        ),
+        (
+            {"distillation": {"lambda_logits": 1, "lambda_embedding": 1}},
+            [f"distillation.lambda_{name}: needs distillation.teacher" for name in ("logits", "embedding")],
+        ),
+        ({"distillation": {"teacher": "t.pth"}}, ["distillation.teacher: teaches nothing"]),
+        (
+            NO_CLS | {"distillation": {"teacher": "t.pth"}},
+            ["tri_loss_lambda_cls: no loss is left", "distillation.teacher: teaches nothing"],
+        ),
+        # The network
+        (model(feature_dim=255, pcb_n_parts=4), ["model_params.feature_dim: use 252 or 256"]),
+        ({"img_h": 250} | model(feature_dim=600, pcb_n_parts=6), ["model_params.pcb_n_parts: img_h use 192 or 288"]),
+        ({"img_h": 64} | model(pcb_n_parts=4, last_conv_stride=2), ["model_params.pcb_n_parts: for img_h use 128"]),
+        (model(feature_global_dim=1), ["model_params.feature_global_dim: needs model_params.pcb_n_parts"]),
+        (model(**PARTS, global_own_stage4=True), ["model_params.global_own_stage4: needs a global branch"]),
+        (model(global_pooling="gem"), ["model_params.global_pooling: or use model_params.part_pooling"]),
+        (model(**PARTS, global_bn=False), ["model_params.global_bn: or use model_params.part_bn"]),
+        (model(bn_bias=False, part_bn=False), ["model_params.bn_bias: model_params.part_bn false"]),
+        (model(feature_mask="parts"), ["model_params.feature_mask: needs model_params.pcb_n_parts"]),
+        (model(**PARTS, feature_mask="global"), ["model_params.feature_mask: needs a global branch"]),
+        (model(part_feature_erasing=0.3), ["model_params.part_feature_erasing: needs model_params.pcb_n_parts"]),
+        (model(**PARTS, global_feature_erasing=0.3), ["model_params.global_feature_erasing: needs a global branch"]),
+        # 256 pixels are 16 rows, 4 for each stripe.
+        (
+            model(**PARTS, part_feature_erasing=0.1),
+            ["model_params.part_feature_erasing: 0 whole rows; a band has 1 to 3"],
+        ),
+        (
+            model(**PARTS, part_feature_erasing=0.9),
+            ["model_params.part_feature_erasing: 4 whole rows; a band has 1 to 3"],
+        ),
+        (
+            {"img_h": 64} | model(**PARTS, part_feature_erasing=0.5),
+            ["model_params.part_feature_erasing: at least 2 rows"],
+        ),
+        (
+            model(global_feature_erasing=0.03),
+            ["model_params.global_feature_erasing: is 0 whole rows; a band has 1 to 15"],
+        ),
+        (model(**BOTH, global_feature_erasing=0.97), ["model_params.global_feature_erasing: is 16 whole rows"]),
+        (model(random_drop_branches=1), ["model_params.random_drop_branches: at least 2, got 0"]),
+        (model(pcb_n_parts=1, update_max_loss_branch=True), ["model_params.update_max_loss_branch: at least 2, got 1"]),
+        (
+            model(**PARTS, update_max_loss_branch=True, random_drop_branches=1),
+            ["model_params.update_max_loss_branch: both choose"],
+        ),
+        (
+            TRIPLET | NO_CLS | model(**BOTH, update_max_loss_branch=True),
+            ["model_params.update_max_loss_branch: chooses by the classification loss"],
+        ),
+        # The spectral transform
+        (SPECTRAL | {"batch_sampling_params": "32*1"}, ["model_params.spectral_trans: class_balanced true"]),
+        (
+            SPECTRAL | {"batch_sampling_params": {"class_balanced": True, "K": 1}},
+            ["model_params.spectral_trans: K of at least 2"],
+        ),
+        (SPECTRAL | NO_CLS | {"tri_loss_margin": 1}, ["model_params.spectral_trans: needs the classification loss"]),
+        (
+            model(spectral_start_epoch=1, spectral_start_accuracy=0.5),
+            [f"model_params.spectral_start_{name}: model_params.spectral_trans is 0" for name in ("epoch", "accuracy")],
+        ),
+        (
+            SPECTRAL | {"epoch": 5} | model(spectral_trans=0.3, spectral_start_epoch=5),
+            ["model_params.spectral_start_epoch: no epoch of 5"],
+        ),
+        # Training
+        ({"compile": "graphs", "sync_bn": True}, ["compile: sync_bn"]),
+        ({"compile": "graphs", "accumulate_steps": 2}, ["compile: accumulate_steps 1 only"]),
+        ({"parallels": [1, 1]}, ["parallels: names a GPU twice"]),
+        ({"epoch": 3, "lr": {"warmup_epoch": 3.5}}, ["lr.warmup_epoch: 3.5 is longer than the training, epoch 3"]),
+        ({"lr": {"decay_step": [3, 3]}}, ["lr.decay_step: must rise"]),
+        ({"optimizer": "nesterov", "momentum": 0}, ["optimizer: needs momentum above 0"]),
+        ({"fine_tune": True}, ["fine_tune: needs pretrain_snapshot"]),
+        (TUNED | {"sync_bn": True}, ["sync_bn: has no effect where fine_tune"]),
+        (TUNED | {"lr": {"fc_lr": 0}}, ["fine_tune: lr.fc_lr only"]),
+        (
+            TUNED | TRIPLET | NO_CLS,
+            ["fine_tune: tri_loss_lambda_cls is 0", "fine_tune: the triplet loss has no effect"],
+        ),
+        (TUNED | model(global_feature_erasing=0.3), ["fine_tune: model_params.global_feature_erasing has no effect"]),
+        (TUNED | model(pcb_dropout=0.3), ["fine_tune: model_params.pcb_dropout has no effect"]),
+        (
+            TUNED | {"distillation": {"teacher": "t.pth", "lambda_embedding": 1}},
+            ["fine_tune: distillation.lambda_embedding has no effect"],
+        ),
+        # The person generator
+        (gan(adv_train=True), ["gan_params.adv_train: gan_params.mix_ratio is 0"]),
+        (gan(mix_ratio=0.5), ["gan_params.mix_ratio: needs a generator"]),
+        ({"batch_size": 8} | gan(**MIXED | {"mix_ratio": 0.0625}), ["gan_params.mix_ratio: at least 0.125"]),
+        (
+            {"batch_sampling_params": "4*4", "batch_size": 16} | gan(**MIXED | {"mix_ratio": 0.03}),
+            ["gan_params.mix_ratio: at least 0.0625"],
+        ),
+        ({"epoch": 3} | gan(**MIXED, mix_start_epoch=3), ["gan_params.mix_start_epoch: no epoch of 3"]),
+        (
+            gan(mix_start_epoch=3, lambda_consistency=0.5),
+            [f"gan_params.{name}: gan_params.mix_ratio is 0" for name in ("mix_start_epoch", "lambda_consistency")],
+        ),
+        (gan(**ALONG, lambda_consistency=0.5), ["gan_params.lambda_consistency: needs gan_params.condition"]),
+        (TRIPLET | NO_CLS | gan(**MIXED), ["gan_params.mix_ratio: tri_loss_lambda_cls is 0"]),
+        (SPECTRAL | gan(**MIXED), ["gan_params.mix_ratio: the spectral transform"]),
+        (TUNED | gan(**MIXED, lambda_consistency=0.5), ["gan_params.lambda_consistency: fine_tune"]),
+        (gan(loss="wgan", penalty="none", spectral_norm=False), ["gan_params.loss: needs a penalty"]),
+        ({"parallels": [0, 1]} | gan(**ALONG), ["gan_params.adv_train: parallels names 2"]),
+    ],
+)
+def test_what_does_not_go_together(desk, content, expected):
+    lines = desk.conflicts(content)
+    found = [line.split(": ", 1) for line in lines]
+    wanted = [line.split(": ", 1) for line in expected]
+    assert sorted(key for key, _ in found) == sorted(key for key, _ in wanted)
+    assert all(any(key == other and words in text for other, text in found) for key, words in wanted), lines
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"batch_sampling_params": PK, "batch_size": 8},
+        {"batch_sampling_params": "4*2", "batch_size": 8},
+        {"batch_sampling_params": {"class_balanced": False, "P": 1, "K": 1}, "batch_size": 9},
+        {"data_augmentation": {"resize_h": 236, "resize_w": 108, "pad": 10}},
+        {"data_augmentation": {"resize_h": 288}},
+        {"tri_loss_margin": 0.3, "tri_loss_lambda_tri": 0},
+        {"tri_loss_on": ["global"]} | model(**PARTS),
+        TRIPLET | NO_CLS | {"tri_loss_margin": "soft_margin"},
+        TRIPLET | {"tri_loss_adaptive_weight": True, "gather_embeddings": True},
+        {"softmax_margin": [0, 0.3], "softmax_margin_step": 9} | model(**COSINE, cosine_scale=15),
+        {"softmax_margin": [0.3]} | model(**COSINE),
+        {"softmax_margin": [0, 0], "softmax_margin_step": 9},
+        model(classifier_bias=True),
+        {"focal_gamma": 2},
+        NO_CLS | {"distillation": {"teacher": "t.pth", "lambda_logits": 1}},
+        NO_CLS | {"distillation": {"teacher": "t.pth", "lambda_embedding": 1}},
+        {"img_h": 384} | model(feature_dim=1536, pcb_n_parts=6, feature_global_dim=256),
+        {"img_h": 369} | model(feature_dim=600, pcb_n_parts=6),
+        model(**BOTH, feature_dim=0),
+        model(**BOTH, global_own_stage4=True, global_pooling="gem"),
+        model(feature_mask="all"),
+        model(feature_mask="global", global_feature_erasing=0.1),
+        model(**PARTS, feature_mask="all"),
+        model(**PARTS, feature_mask="parts", part_feature_erasing=0.3, random_drop_branches=6),
+        model(**BOTH, feature_mask="global", part_feature_erasing=0.8, global_feature_erasing=0.9),
+        model(pcb_n_parts=2, update_max_loss_branch=True),
+        SPECTRAL,
+        {"batch_sampling_params": {"class_balanced": True, "K": 2}} | model(spectral_trans=1),
+        SPECTRAL | {"epoch": 5} | model(spectral_trans=0.3, spectral_start_epoch=4, spectral_start_accuracy=0.9),
+        {"parallels": [0, 1], "compile": "graphs"},
+        {"compile": "on", "accumulate_steps": 2},
+        {"epoch": 3, "lr": {"warmup_epoch": 3, "decay_step": [1, 2]}},
+        {"lr": {"decay_step": 0}, "optimizer": "nesterov", "momentum": 0.1},
+        TUNED | model(feature_dropout=0.3),
+        TUNED | NO_CLS | {"distillation": {"teacher": "t.pth", "lambda_logits": 1}},
+        TUNED | SPECTRAL,
+        gan(**ALONG, pretrain_snapshot_g="gan", pretrain_snapshot_d="gan"),
+        gan(**MIXED, lambda_consistency=0.5),  # the snapshot says by what it is conditioned
+        gan(**ALONG, lambda_consistency=0.5, condition="run"),
+        {"batch_size": 8} | gan(**MIXED | {"mix_ratio": 0.07}),
+        {"epoch": 3} | gan(**MIXED, mix_start_epoch=2),
+        {"parallels": [0, 1]} | gan(**MIXED),
+        {"parallels": [1]} | gan(**ALONG),
+        # For train_gan, which re-ID training would not accept with generated images.
+        gan(condition="run", pretrain_snapshot_g="gan", measured_by="none"),
+    ],
+)
+def test_what_goes_together(desk, content):
+    assert desk.load(content).params
+
+
+def test_checks_run_beside_other_mistakes(desk):
+    keys = [line.split(":")[0] for line in desk.conflicts({"img_h": "tall", "parallels": [1, 1], "momentum": 2})]
+    assert keys == ["img_h", "momentum", "parallels"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"tri_loss_margin": 1, "batch_sampling_params": {"clas_balanced": True}},
+        {"tri_loss_margin": 1, "batch_sampling_params": {"class_balanced": "yes"}},
+        {"tri_loss_margin": 1, "batch_sampling_params": [True]},
+        {"tri_loss_margin": 1, "batch_sampling_params": "8x4"},
+        {"tri_loss_margin": 1, "class_balanced": True},
+        {"batch_sampling_params": {"class_balanced": True, "P": "4"}, "batch_size": 9},
+        {"tri_loss_lambda_cls": 0, "distillation": {"lambda_logit": 1}},
+        model(random_drop_branches=1, pcb_n_part=2),
+    ],
+)
+def test_no_second_mistake_follows_from_the_first(desk, content):
+    assert len(desk.mistakes(content)) == 1
+
+
+def test_a_conflict_is_shown_where_the_key_was_written(desk):
+    (line,) = desk.mistakes(TRIPLET, "batch_size=9")
+    assert line.startswith("--set: batch_size: is 9")
+    old = {"batch_sampling_params": PK | {"batch_size": 9}}
+    assert desk.conflicts(old)[0].startswith("batch_sampling_params.batch_size: is 9")
+    distilled = {"focal_loss": True, "distillation": {"teacher": "t.pth", "lambda_logits": 1}}
+    assert desk.conflicts(NO_CLS | distilled)[0].startswith("focal_loss: changes the classification loss")
