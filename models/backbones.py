@@ -98,9 +98,6 @@ class ResNet(Backbone):
         return self.layer3(self.layer2(self.layer1(features)))
 
 
-def build_backbone(options: ModelParams) -> Backbone:
-    """The backbone that `model_params` describes, randomly initialised."""
-    backbone = ResNet(options.model, options.last_conv_stride, options.zero_init_residual)
-    if options.global_own_stage4:
-        backbone.add_second_last_stage()
-    return backbone
+def build_resnet(options: ModelParams) -> ResNet:
+    """The ResNet that `model_params` describes, randomly initialised."""
+    return ResNet(options.model, options.last_conv_stride, options.zero_init_residual)

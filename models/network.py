@@ -1,14 +1,17 @@
 """The re-ID network: a backbone and one or two branches on its feature map."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor, nn
 
-from models.backbones import Backbone, build_backbone
+from models.backbones import DEPTHS, Backbone, build_resnet
 from models.classifiers import CosineClassifier, LinearClassifier
 from models.heads import BranchHead
 from models.options import ModelParams
 from models.outputs import GLOBAL, PARTS, BranchOutput, NetworkSizes, concat_parts, mean_logits
+
+BACKBONES: dict[str, Callable[[ModelParams], Backbone]] = dict.fromkeys(DEPTHS, build_resnet)
+"""By name, as in `model_params`."""
 
 
 class ReidNetwork(nn.Module):
@@ -106,6 +109,14 @@ def build_network(options: ModelParams, num_classes: int) -> ReidNetwork:
     if options.feature_global_dim:
         branches[GLOBAL] = head(1, options.feature_global_dim, is_global=True)
     return ReidNetwork(backbone, branches, options.spectral_trans)
+
+
+def build_backbone(options: ModelParams) -> Backbone:
+    """The backbone that `model_params` describes, randomly initialised."""
+    backbone = BACKBONES[options.model](options)
+    if options.global_own_stage4:
+        backbone.add_second_last_stage()
+    return backbone
 
 
 def build_head(

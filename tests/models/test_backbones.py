@@ -10,9 +10,9 @@ from torchvision.models import get_model
 from config.params import Params
 from engine.optim import build_optimizer
 from losses.criterion import build_criterion
-from models.backbones import DEPTHS, Backbone, build_backbone
+from models.backbones import Backbone
 from models.geometry import feature_map_size
-from models.network import ReidNetwork, build_head
+from models.network import BACKBONES, ReidNetwork, build_backbone, build_head
 from models.options import ModelParams
 
 NAMES = get_args(ModelParams.model_fields["model"].annotation)
@@ -90,7 +90,7 @@ def test_the_weights_of_a_resnet_are_named_as_torchvision_names_them(name: str) 
 
 
 def test_every_documented_backbone_can_be_built() -> None:
-    assert set(NAMES) == DEPTHS.keys()
+    assert set(NAMES) == BACKBONES.keys()
 
 
 def test_zero_init_makes_each_block_its_shortcut() -> None:
