@@ -27,6 +27,7 @@ from evaluate.core.table import comparison_table, metrics_table
 from utils.cli import exit_code_of
 from utils.distributed import fail_together, this_process
 from utils.errors import ParamsError
+from utils.files import expand_user
 from utils.logs import log_to_screen
 from utils.process import is_rank_zero
 
@@ -79,7 +80,7 @@ def read_options(args: argparse.Namespace) -> EvalParams:
 
 def read_subject(options: EvalParams) -> Subject:
     """What `model_path` names."""
-    path = Path(options.model_path).expanduser()
+    path = expand_user(options.model_path)
     if path.suffix.lower() != EXPORTED:
         return load_subject(options)
     # Only here, as onnxruntime takes half a second to import.
@@ -92,14 +93,14 @@ def make_folders(options: EvalParams) -> None:
     """The folders of all files asked for."""
     for key in ("result_log_file", "report_path", "features_path"):
         if getattr(options, key):
-            path = Path(getattr(options, key)).expanduser()
+            path = expand_user(getattr(options, key))
             if path.is_dir():
                 raise ParamsError(f"{key}: {path} is a folder; name a file")
             path.parent.mkdir(parents=True, exist_ok=True)
             if not os.access(path.parent, os.W_OK):
                 raise ParamsError(f"{key}: {path.parent} may not be written to")
     if options.pictures_dir:
-        Path(options.pictures_dir).expanduser().mkdir(parents=True, exist_ok=True)
+        expand_user(options.pictures_dir).mkdir(parents=True, exist_ok=True)
 
 
 def measure(name: str, context: EvalContext, options: EvalParams) -> Outcome:
@@ -135,7 +136,7 @@ def write_outcomes(options: EvalParams, subject: Subject, outcomes: list[Outcome
     }
     for what, (path, write) in writers.items():
         if path:
-            write(Path(path).expanduser())
+            write(expand_user(path))
             logger.info("%s: %s", what, path)
 
 

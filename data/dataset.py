@@ -14,6 +14,7 @@ from data.samples import DISTRACTOR_PID, JUNK_PID, Dataset, Sample, sorted_pids
 from data.synthetic import cached_synthetic
 from utils.distributed import gather_objects, this_process
 from utils.errors import DataError, ParamsError
+from utils.files import expand_user
 
 SYNTHETIC = "synthetic"
 SYNTHETIC_ROOT = Path("datasets")
@@ -40,7 +41,7 @@ def find_root(options: DataOptions) -> tuple[Path, str]:
 def _root_and_layout(options: DataOptions) -> tuple[Path, LayoutChoice]:
     if options.batches_dir == SYNTHETIC:
         return cached_synthetic(SYNTHETIC_ROOT, options.synthetic), "market"
-    return Path(options.batches_dir).expanduser(), options.data_layout
+    return expand_user(options.batches_dir), options.data_layout
 
 
 def without_bad_images(dataset: Dataset, options: DataOptions) -> Dataset:

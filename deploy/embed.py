@@ -24,6 +24,7 @@ from data.samples import JUNK_PID, Sample
 from deploy.predictor import Predictor
 from utils.cli import exit_code_of, whole_number
 from utils.errors import DataError
+from utils.files import expand_user
 from utils.logs import bars_hidden, log_to_screen
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def split_images(folder: Path) -> tuple[list[Sample], list[Sample]]:
     Raises:
         DataError: there are no images.
     """
-    folder = folder.expanduser()
+    folder = expand_user(folder)
     if flat := images(folder) if folder.is_dir() else []:
         return [], [_labelled(path) for path in flat]
     dataset = read_root(folder)

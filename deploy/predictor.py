@@ -14,6 +14,7 @@ from data.images import decode
 from data.read_ahead import read_ahead
 from deploy.networks import EmbeddingNetwork, ForeignNetwork, OnnxNetwork, TorchNetwork
 from utils.errors import DataError
+from utils.files import expand_user
 
 AnyImage = Path | str | bytes | Image.Image | np.ndarray
 """A file's path, its content, an image of Pillow, or (H, W, 3) uint8 RGB pixels."""
@@ -60,7 +61,7 @@ class Predictor:
         normalisation: Normalisation = "imagenet",
         warm_up: bool = True,
     ) -> None:
-        path = Path(path).expanduser()
+        path = expand_user(path)
         if batch_size < 1:
             raise ValueError(f"batch_size: at least 1 expected, got {batch_size}")
         self.network = _open(path, threads, img_h, img_w, normalisation)

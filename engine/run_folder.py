@@ -11,7 +11,7 @@ from config.load import OPERATION
 from config.params import Params
 from utils.checkpoint import GENERATOR, LAST, MODEL_BEST
 from utils.errors import DataError, ParamsError
-from utils.files import remove_leftovers, write_json
+from utils.files import expand_user, remove_leftovers, write_json
 from utils.locks import locked
 from utils.process import may_be_restarted
 
@@ -28,7 +28,7 @@ class RunFolder(NamedTuple):
     @property
     def path(self) -> Path:
         """The folder itself."""
-        return Path(self.working_dir).expanduser() / self.name
+        return expand_user(self.working_dir) / self.name
 
     @property
     def params(self) -> Path:
@@ -79,7 +79,7 @@ def run_folder(working_dir: str, name: str) -> RunFolder:
         ParamsError: the name leaves `working_dir`.
     """
     folder = RunFolder(working_dir, name)
-    if not name or Path(working_dir).expanduser().resolve() not in folder.path.resolve().parents:
+    if not name or expand_user(working_dir).resolve() not in folder.path.resolve().parents:
         raise ParamsError(f"--sub_working_dir {name!r}: must name a folder inside {working_dir}")
     return folder
 

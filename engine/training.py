@@ -28,6 +28,7 @@ from models.network import ReidNetwork, build_network
 from models.pretrained import load_imagenet, load_snapshot
 from models.sync_bn import synchronised
 from utils.distributed import fail_together, gather_objects, this_process
+from utils.files import expand_user
 from utils.precision import choose_precision
 from utils.randomness import INITIAL_WEIGHTS, seed_for
 
@@ -210,5 +211,5 @@ def start_network(params: Params, num_classes: int) -> ReidNetwork:
     if params.imagenet_pretrain:
         load_imagenet(network.backbone, params.model_params.model)
     if params.pretrain_snapshot:
-        load_snapshot(network, Path(params.pretrain_snapshot).expanduser())
+        load_snapshot(network, expand_user(params.pretrain_snapshot))
     return network

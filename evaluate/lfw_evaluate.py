@@ -21,6 +21,7 @@ from evaluate.core.verification.folds import best_threshold, fold_accuracies
 from evaluate.core.verification.pairs import Pairs, pair_distances, read_pairs, without_images
 from evaluate.core.verification.roc import Roc, roc
 from utils.errors import DataError, ParamsError
+from utils.files import expand_user
 
 logger = logging.getLogger(__name__)
 
@@ -120,8 +121,8 @@ def _pairs(config: Params, dataset: Dataset | None) -> Pairs:
     """The pairs of the file, or, where none is named, drawn from the data set."""
     options = _options_of(config)
     if options.pairs_file:
-        folder = Path(options.pairs_dir or config.batches_dir).expanduser()
-        return read_pairs(Path(options.pairs_file).expanduser(), folder, options.image_suffix)
+        folder = expand_user(options.pairs_dir or config.batches_dir)
+        return read_pairs(expand_user(options.pairs_file), folder, options.image_suffix)
     assert dataset is not None
     samples = [*dataset.query, *dataset.gallery]
     if not samples:

@@ -5,7 +5,6 @@ never seen. Papers have measured on V2 (masked faces) since 2019; V1 is read as 
 """
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from config.params import Params
@@ -17,6 +16,7 @@ from data.samples import Dataset
 from evaluate import market_evaluate
 from evaluate.core.context import EvalContext
 from utils.errors import DataError
+from utils.files import expand_user
 
 
 class Options(market_evaluate.Options):
@@ -58,7 +58,7 @@ def _on_msmt(config: Params) -> Params:
 
 
 def _read_msmt(config: Params) -> Dataset:
-    root = Path(_folder(config)).expanduser()
+    root = expand_user(_folder(config))
     is_msmt = read_about(root).layout == "msmt" if is_lmdb(root) else MSMT.is_in(root)
     if not is_msmt:
         raise DataError(f"evaluation_params.msmt_dir: {root}: no MSMT17 here; expected {MSMT.description}")

@@ -49,6 +49,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def expand_user(path: str | Path) -> Path:
+    """The path with its ~ expanded; the ~ of an unknown user stays, so that no such file is found."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 pathlib's raises
+
+
 def temporary_path(path: Path) -> Path:
     """A new name beside `path` for what is to become it; `remove_leftovers` knows it again."""
     # The number alone is no proof: on a disk that machines or containers share, another process may have it too.

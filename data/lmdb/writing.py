@@ -28,7 +28,7 @@ from data.lmdb.reading import read_about, read_lmdb
 from data.options import DataOptions
 from data.samples import Dataset
 from utils.errors import DataError, ParamsError
-from utils.files import atomic_path, remove_leftovers
+from utils.files import atomic_path, expand_user, remove_leftovers
 from utils.locks import locked
 from utils.logs import bars_hidden
 
@@ -53,7 +53,7 @@ def pack_dataset(out: Path, options: DataOptions) -> Dataset:
         ParamsError: `out` exists or cannot be made, or the data set is an LMDB already.
     """
     _check_out(out)  # before every image is decoded to check it
-    if is_lmdb(Path(options.batches_dir).expanduser()):
+    if is_lmdb(expand_user(options.batches_dir)):
         raise ParamsError(f"batches_dir: {options.batches_dir} is packed already; name the folder it was made of")
     with locked(out.with_name(f".{out.name}.lock"), f"packing {out.name}", wait=True):
         remove_leftovers(out.parent, out.name)

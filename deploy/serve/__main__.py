@@ -26,6 +26,7 @@ from deploy.serve.limits import Limits
 from deploy.serve.protocol import BoundedProtocol
 from utils.cli import exit_code_of, whole_number
 from utils.errors import DataError, ParamsError
+from utils.files import expand_user
 from utils.logs import log_to_screen
 from utils.process import num_own_cpus
 
@@ -102,7 +103,7 @@ def make_folder(path: Path) -> Path:
     Raises:
         DataError: it cannot be.
     """
-    path = path.expanduser()
+    path = expand_user(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -119,7 +120,7 @@ def read_token(args: argparse.Namespace) -> str:
     token = os.environ.get(TOKEN, "")
     if args.token_file is not None:
         try:
-            token = args.token_file.expanduser().read_text(encoding="utf-8").strip()
+            token = expand_user(args.token_file).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ParamsError(f"--token-file {args.token_file}: cannot be read: {error}") from error
         if not token:

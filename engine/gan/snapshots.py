@@ -15,6 +15,7 @@ from evaluate.core.plugins import plugin_options
 from models.generator import Generator, build_generator
 from utils.checkpoint import GENERATOR, Checkpoint, check_finite, load_checkpoint, read_weights
 from utils.errors import DataError
+from utils.files import expand_user
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ def found(path: Path, key: str) -> Path:
     Raises:
         DataError: there is none.
     """
-    path = path.expanduser()
+    path = expand_user(path)
     path = path / GENERATOR if path.is_dir() else path
     if not path.is_file():
         raise DataError(

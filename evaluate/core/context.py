@@ -1,7 +1,6 @@
 """What an evaluation plug-in gets as its `config`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -10,6 +9,7 @@ from config.params import Params
 from data.cache import DecodedImageCache
 from data.features import TestFeatures
 from utils.errors import ParamsError
+from utils.files import expand_user
 
 
 @dataclass(frozen=True)
@@ -62,4 +62,4 @@ class EvalContext:
 
 def title_of(folder: str) -> str:
     """Name of a data set, for the title of its report."""
-    return "Synthetic pedestrians" if folder == "synthetic" else Path(folder).expanduser().resolve().name or folder
+    return "Synthetic pedestrians" if folder == "synthetic" else expand_user(folder).resolve().name or folder

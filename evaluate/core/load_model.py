@@ -14,6 +14,7 @@ from evaluate.core.plugins import plugin_options
 from models.network import ReidNetwork, build_network
 from utils.checkpoint import MODEL_BEST, check_finite, load_checkpoint
 from utils.errors import DataError
+from utils.files import expand_user
 
 
 class Trained(NamedTuple):
@@ -39,7 +40,7 @@ def find_network(named: str, key: str, advice: str) -> Path:
     Raises:
         DataError: there is none.
     """
-    path = Path(named).expanduser()
+    path = expand_user(named)
     path = path / MODEL_BEST if path.is_dir() else path
     if not path.is_file():
         raise DataError(f"{key}: {path}: no such file; {advice}, or give its path as seen from {Path.cwd()}")

@@ -21,7 +21,7 @@ from models.network import Embedder
 from utils.checkpoint import MODEL_BEST, is_finished
 from utils.device import choose_device, describe_device
 from utils.errors import DataError, ParamsError
-from utils.files import write_json
+from utils.files import expand_user, write_json
 from utils.memory import keep_freed_memory
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def load_subject(options: EvalParams) -> Subject:
         DataError: there are none, or they cannot be used.
         ParamsError: the params in a checkpoint, or their combination with `options`, are not valid.
     """
-    path = Path(options.model_path).expanduser()
+    path = expand_user(options.model_path)
     return load_features(path, options) if path.suffix.lower() == FEATURES else load_trained(find_model(path), options)
 
 

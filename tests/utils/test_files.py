@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import ROOT
 from utils import files
 from utils.errors import DataError
-from utils.files import atomic_path, remove_leftovers, temporary_path, write_json, write_text
+from utils.files import atomic_path, expand_user, remove_leftovers, temporary_path, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -131,3 +131,9 @@ def test_a_leftover_that_cannot_be_removed_is_told(
     monkeypatch.setattr(Path, "unlink", refuse)
     assert remove_leftovers(tmp_path) == []
     assert f"{left}: left by a process that was killed; cannot be removed: Permission denied" in caplog.text
+
+
+def test_only_the_home_of_a_known_user_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert expand_user("~/runs") == Path("/home/me/runs")
+    assert expand_user(Path("~nosuchuser/runs")) == Path("~nosuchuser/runs")
