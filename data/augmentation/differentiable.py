@@ -1,16 +1,16 @@
 """Augmentation that gradients pass through: what a discriminator sees, of real and of generated images alike.
 
-A discriminator that sees few images learns them by heart. Changed at random they do not repeat; and as the generated
-images are changed too, on the way to the discriminator, the generator need not learn the changes.
+A discriminator memorises a small training set. Augmented images do not repeat; and since the generated images are
+augmented on their way to the discriminator, too, the generator does not learn the changes.
 
-`draw_changes` decides, `change` does. Images are (B, 3, H, W) floating point in -1..1, zero being mid-grey. Every
-change is linear in the images, up to a constant.
+`draw_changes` samples the parameters, `change` applies them. Images are (B, 3, H, W) floating point in -1..1, zero
+being mid-grey. Every change is affine in the images.
 
 Source: Zhao et al. 2020, "Differentiable augmentation for data-efficient GAN training", arXiv 2006.10738.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,42 +26,34 @@ CUT_DIVISOR = 2
 
 
 class Changes(NamedTuple):
-    """Numbers of B images, on the device of the images; None where the change is off."""
+    """Parameters of B images, on the device of the images; None where the change is off."""
 
     colours: Tensor | None
-    """(B, 3) float32: what is added to the brightness, the factors of saturation and of contrast."""
+    """(B, 3) float32: brightness offset, saturation factor and contrast factor."""
     shifts: Tensor | None
     """(B, 2) int64: pixels down and to the right, at most an eighth of the height and of the width, either way."""
     rectangles: Tensor | None
-    """(B, 4) int64: top, left, height and width of what is cut out; it may reach beyond the image."""
+    """(B, 4) int64: top, left, height and width of the rectangle, which may extend beyond the image."""
 
 
 def draw_changes(
     changes: Sequence[DifferentiableChange], batch: int, height: int, width: int, generator: torch.Generator
 ) -> Changes:
-    """Draw for a whole batch; what is off is not drawn, and the order in which changes are named decides nothing.
+    """Sample for a whole batch; the order in which changes are named does not matter.
 
     Args:
         changes: which are on.
         batch: B, number of images.
-        height, width: size of the images, pixels. Parts of pixels are left out: an image of less than 8 is not
-            shifted.
-        generator: source of the numbers; they lie on its device.
-
-    Raises:
-        ValueError: there is no change of that name.
+        height, width: size of the images, pixels. Shifts are rounded down: an image smaller than 8 is not shifted.
+        generator: source of the numbers, which lie on its device.
     """
-    known = get_args(DifferentiableChange)
-    for name in changes:
-        if name not in known:
-            raise ValueError(f"differentiable augmentation: unknown change, got {name!r}; allowed: {', '.join(known)}")
 
     def uniform() -> Tensor:
         return torch.rand(batch, generator=generator, device=generator.device)
 
     def places(size: int) -> Tensor:
         cut = size // CUT_DIVISOR
-        # The middle of an even number of pixels lies between two of them: from edge to edge it has one more place.
+        # The centre of an even number of pixels lies between two of them, so it has one more position.
         number = size + 1 - cut % 2
         return torch.randint(number, (batch,), generator=generator, device=generator.device) - cut // 2
 
@@ -82,10 +74,9 @@ def draw_changes(
 
 
 def change(images: Tensor, changes: Changes) -> Tensor:
-    """Images with their colours changed, then shifted, then with a rectangle cut out, each where it is on.
+    """Change colours, then shift, then cut out a rectangle, each where it is on.
 
-    Differentiable in the images any number of times, so that a gradient penalty may reach through it. Nobody waits
-    for the numbers.
+    Differentiable in the images any number of times, as a gradient penalty requires. Does not synchronise with the GPU.
 
     Args:
         images: (B, 3, H, W) floating point; nothing is clipped.
@@ -93,13 +84,7 @@ def change(images: Tensor, changes: Changes) -> Tensor:
 
     Returns:
         (B, 3, H, W) of the same dtype; with every change off, the images themselves.
-
-    Raises:
-        ValueError: the changes are those of another number of images.
     """
-    for numbers in changes:
-        if numbers is not None and len(numbers) != len(images):
-            raise ValueError(f"differentiable augmentation: {len(images)} images, but changes of {len(numbers)}")
     if changes.colours is not None:
         images = change_colours(images, changes.colours)
     if changes.shifts is not None:
@@ -124,7 +109,7 @@ def change_colours(images: Tensor, colours: Tensor) -> Tensor:
 
 
 def cut_out(images: Tensor, rectangles: Tensor) -> Tensor:
-    """Images with zero in one rectangle each, (B, 4) int64: top, left, height and width."""
+    """Set one rectangle of each image to zero; (B, 4) int64: top, left, height and width."""
     tops, lefts, heights, widths = rectangles[:, :, None].unbind(1)
     rows = torch.arange(images.shape[2], device=images.device)
     columns = torch.arange(images.shape[3], device=images.device)
@@ -134,10 +119,10 @@ def cut_out(images: Tensor, rectangles: Tensor) -> Tensor:
 
 
 def shift(images: Tensor, shifts: Tensor) -> Tensor:
-    """Each image moved down and to the right by its (B, 2) whole pixels, `Changes.shifts`; zero where it came from."""
+    """Move each image down and to the right by `Changes.shifts` (B, 2); uncovered pixels become zero."""
     height, width = images.shape[2:]
     downwards, rightwards = shifts.unbind(1)
-    # The largest shift that there can be, known without a look at the numbers.
+    # The largest possible shift, known without reading the numbers from the device.
     pad = max(height, width) // SHIFT_DIVISOR
     return crop_and_mirror(images, -downwards, -rightwards, None, pad, height, width)
 
@@ -145,8 +130,8 @@ def shift(images: Tensor, shifts: Tensor) -> Tensor:
 class _Shift(torch.autograd.Function):
     """`shift` for autograd.
 
-    The transpose of a shift is the shift back, which copies rows as fast. Left to autograd, the gradient would have to
-    be added up pixel by pixel. The backward pass applies this function too: so it can be differentiated again.
+    The gradient of a shift is the shift back, which copies whole rows; autograd would accumulate it pixel by pixel. The
+    backward pass applies this function, so it can be differentiated again.
     """
 
     @staticmethod

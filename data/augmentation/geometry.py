@@ -1,4 +1,4 @@
-"""Where pixels come from and which go: crop, mirror, rotation, erasing. Pure functions of images and (B,) numbers."""
+"""Crop, mirror, rotation and erasing: functions of images and numbers per image."""
 
 import torch
 from torch import Tensor
@@ -10,17 +10,16 @@ from data.augmentation.normalisation import as_images, as_rows
 def crop_and_mirror(
     images: Tensor, tops: Tensor, lefts: Tensor, mirrored: Tensor | None, pad: int, height: int, width: int
 ) -> Tensor:
-    """Cut height x width out of each image and mirror some of the crops; what lies outside an image is zero.
+    """Crop height x width from each image and mirror some of the crops; pixels outside an image are zero.
 
-    In channels-last every row of a crop lies in one piece in the padded image or, mirrored, in the flipped one. So one
-    gather takes whole rows of bytes, at the speed of copying memory; a gather of pixels takes forty times as long on a
-    CPU.
+    In channels-last a row of a crop is contiguous in the padded image or, mirrored, in the flipped one. So one gather
+    copies whole rows, as fast as memory allows; a gather of pixels takes forty times as long on a CPU.
 
     Args:
         images: (B, 3, H, W) of any type and layout.
         tops, lefts: (B,) int64, first row and column of each crop, in -pad..H + pad - height, -pad..W + pad - width.
         mirrored: (B,) bool, or None for none.
-        pad: pixels by which crops may reach beyond the image, at least 0.
+        pad: pixels by which crops may extend beyond the image, at least 0.
         height, width: size of the crops, pixels.
 
     Returns:
@@ -37,7 +36,7 @@ def crop_and_mirror(
         pictures = pictures + mirrored
         lefts = torch.where(mirrored, full_width - width - lefts, lefts)
     rows = (pictures * padded_height + tops + pad)[:, None] + torch.arange(height, device=images.device)
-    # Window number i begins at pixel i and is one row of a crop long; the windows overlap, nothing is copied.
+    # Window i begins at pixel i and has the length of a row of a crop; windows overlap, as views.
     windows = padded.flatten().unfold(0, 3 * width, 3)
     crops = windows.index_select(0, (rows * padded_width + (lefts + pad)[:, None]).flatten())
     return as_images(crops.view(batch, height, 3 * width))
@@ -59,14 +58,14 @@ def erase_(pixels: Tensor, rectangles: Tensor, fill: Tensor | None) -> None:
     Args:
         pixels: (B, 3, H, W) floating point, channels-last.
         rectangles: (B, 4) int64: top, left, height and width; height 0 = nothing is erased.
-        fill: (B, 3, H, W), what comes in its place; None for zero.
+        fill: (B, 3, H, W), the replacement; None for zero.
     """
     erase = erase_one_by_one if pixels.device.type == "cpu" else erase_all_at_once
     erase(pixels, rectangles, fill)
 
 
 def erase_all_at_once(pixels: Tensor, rectangles: Tensor, fill: Tensor | None) -> None:
-    """`erase_` by a mask over all pixels: the fewest operations, and nobody waits for the numbers."""
+    """`erase_` with a mask over all pixels: the fewest kernels, without synchronising with the GPU."""
     height, width = pixels.shape[2:]
     tops, lefts, heights, widths = rectangles[:, :, None].unbind(1)
     rows = torch.arange(height, device=pixels.device)
@@ -82,7 +81,7 @@ def erase_all_at_once(pixels: Tensor, rectangles: Tensor, fill: Tensor | None) -
 
 
 def erase_one_by_one(pixels: Tensor, rectangles: Tensor, fill: Tensor | None) -> None:
-    """`erase_` where the numbers are at hand and memory is what costs: only what is erased is touched."""
+    """`erase_` on a CPU, where memory is the bottleneck: only erased pixels are written."""
     for place, (top, left, height, width) in enumerate(rectangles.tolist()):
         where = (place, slice(None), slice(top, top + height), slice(left, left + width))
         pixels[where] = 0.0 if fill is None else fill[where]

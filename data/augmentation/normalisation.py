@@ -1,4 +1,4 @@
-"""Pixels to what a network expects and back: one multiply-add per pixel."""
+"""Normalisation of pixels and its inverse: one multiply-add per pixel."""
 
 from functools import lru_cache
 from typing import Literal
@@ -16,10 +16,10 @@ STATISTICS = {
 
 
 def normalise(images: Tensor, normalisation: Normalisation, out: Tensor | None = None) -> Tensor:
-    """What evaluation does to images: (pixel / 255 - mean) / standard deviation, per channel.
+    """Normalise images: (pixel / 255 - mean) / standard deviation, per channel.
 
     Args:
-        images: (B, 3, H, W) uint8; channels-last ones are read as they lie, others are copied to that first.
+        images: (B, 3, H, W) uint8; images that are not channels-last are copied to that format first.
         out: (B, 3, H, W) channels-last of any float dtype, written if given.
 
     Returns:
@@ -40,7 +40,7 @@ def unit_again(pixels: Tensor, normalisation: Normalisation) -> Tensor:
 
 
 def denormalise(pixels: Tensor, normalisation: Normalisation) -> Tensor:
-    """The inverse of `normalise`, for looking at a batch: (B, 3, H, W) float32 -> uint8, clipped."""
+    """The inverse of `normalise`, for display: (B, 3, H, W) float32 -> uint8, clipped."""
     return unit_again(pixels, normalisation).clamp(0, 1).mul(255).round().to(torch.uint8)
 
 
@@ -65,8 +65,8 @@ def _multiply_add(
 
 @lru_cache(maxsize=64)
 def _row(values: tuple[float, ...], width: int, device: torch.device) -> Tensor:
-    """A value per channel, repeated for each pixel of a row: (W * 3,). The few there are in a run are kept."""
-    # Whatever mode the first caller is in, the later ones may be in another.
+    """A value per channel, repeated for each pixel of a row: (W * 3,); cached."""
+    # The first caller may be in inference mode, later ones in training.
     with torch.inference_mode(False):
         return _channels(values, device).repeat(width)
 
@@ -83,5 +83,5 @@ def as_images(rows: Tensor) -> Tensor:
 
 
 def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """(3,) float32, made on the device: a copy from the host would wait for all that the device has to do before."""
+    """(3,) float32, made on the device: a copy from the host would synchronise."""
     return torch.cat([torch.full((1,), value, device=device) for value in values])
