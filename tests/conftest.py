@@ -1,19 +1,30 @@
-"""What the tests of the entry scripts share: how to run them, and a data set small enough to train on in seconds."""
+"""What the tests share: how to run the entry scripts, and a data set small enough to train on in seconds."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import time
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.preloaded import ROOT, PreloadedScript
+
+# Chosen with --hypothesis-profile, in the Makefile. What make test draws is the same each time.
+hypothesis.settings.register_profile("quick", max_examples=25, deadline=None, derandomize=True)
+hypothesis.settings.register_profile("thorough", max_examples=400, deadline=None)
+hypothesis.settings.load_profile("quick")
 
 TINY_PARAMS: dict[str, Any] = {
     "img_h": 64,
@@ -45,30 +56,109 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-class Script:
-    """An entry script as a user runs it: a process of its own, in a folder of the test's."""
+ONE, TWO = ((),), ((), ())
+"""Processes of a script that have no arguments of their own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+
+def torchrun(*arguments: str) -> list[str]:
+    """The launcher of several processes of a script."""
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", *arguments, "--no-python"]
+
+
+class Started:
+    """An entry script that was started. What it prints lies outside of its folder."""
+
+    def __init__(self, process: PreloadedScript | subprocess.Popen[bytes], output: Path) -> None:
+        self.process, self._output = process, output
+        weakref.finalize(self, shutil.rmtree, output)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, place: TracebackType | None
+    ) -> None:
+        """It does not outlive the block."""
+        self.process.kill()
+        self.process.wait()
+
+    @property
+    def stdout(self) -> str:
+        """What it has printed so far."""
+        return (self._output / "stdout").read_text()
+
+    @property
+    def stderr(self) -> str:
+        """The messages it has written so far."""
+        return (self._output / "stderr").read_text()
+
+    def wait_until(self, reached: Callable[[], object], what: str = "the moment waited for") -> None:
+        """Return once a condition holds; the script must not end before."""
+        deadline = time.monotonic() + 120
+        while not reached():
+            assert self.process.poll() is None, f"ended before {what}:\n{self.stderr}"
+            assert time.monotonic() < deadline, f"no {what} in two minutes:\n{self.stderr}"
+            time.sleep(0.002)
+
+    def finish(self, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """Wait until it has ended."""
+        with self:
+            code = self.process.wait(timeout)
+        return subprocess.CompletedProcess(self.process.args, code, self.stdout, self.stderr)
+
+    def stop(self, number: int) -> subprocess.CompletedProcess[str]:
+        """Send a signal and wait until it has ended."""
+        self.process.send_signal(number)
+        return self.finish()
+
+
+class Script:
+    """An entry script as a user runs it: a process of its own, in a folder of the test's.
+
+    Args:
+        folder: where it runs.
+        preloaded: whether the process has imported what the scripts import, instead of being a new one.
+    """
+
+    def __init__(self, folder: Path, preloaded: bool = True) -> None:
+        self.folder, self.preloaded = folder, preloaded
 
     def run(
-        self, script: str, *arguments: str, launcher: Sequence[str] = (), timeout: float = 300
+        self,
+        script: str,
+        *arguments: str,
+        processes: Sequence[Sequence[str]] = ONE,
+        launcher: Sequence[str] = (),
+        timeout: float = 300,
     ) -> subprocess.CompletedProcess[str]:
-        """Run it to the end; a launcher is what stands between "torchrun" and the script."""
-        command = self.command(script, *arguments)
-        if launcher:
-            # A port of its own for each run, as there may be several at once.
-            torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", *launcher, "--no-python"]
-            command = [*torchrun, *command]
-        return subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        """Run it to the end."""
+        return self.start(script, *arguments, processes=processes, launcher=launcher).finish(timeout)
+
+    def start(
+        self, script: str, *arguments: str, processes: Sequence[Sequence[str]] = ONE, launcher: Sequence[str] = ()
+    ) -> Started:
+        """Start it.
+
+        Args:
+            script: its file in the project's folder.
+            arguments: its command line.
+            processes: further arguments of each process; several are joined as torchrun joins them.
+            launcher: a command line that starts the script's, such as `torchrun(...)`.
+        """
+        command, environment = self.command(script, *arguments), self.environment()
+        output = Path(tempfile.mkdtemp())
+        stdout, stderr = output / "stdout", output / "stderr"
+        stdout.touch()
+        stderr.touch()
+        if self.preloaded and not launcher:
+            process = PreloadedScript(command[3:], self.folder, environment, stdout, stderr, processes)
+        else:
+            assert processes == ONE
+            with stdout.open("wb") as out, stderr.open("wb") as err:
+                process = subprocess.Popen(
+                    [*launcher, *command], cwd=self.folder, env=environment, stdout=out, stderr=err
+                )
+        return Started(process, output)
 
     def command(self, script: str, *arguments: str) -> list[str]:
         """The command line; warnings are errors there too."""

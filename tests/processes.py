@@ -17,6 +17,8 @@ import torch
 from torch import distributed
 from torch.multiprocessing.spawn import start_processes
 
+from tests.preloaded import preloaded_context
+
 T = TypeVar("T")
 
 
@@ -25,8 +27,8 @@ def run_in_processes(
 ) -> list[T]:
     """Call `function(*arguments)` in each of `world_size` processes of one gloo process group on the CPU.
 
-    The processes are new ones with one thread each, in which warnings are errors. They have torchrun's variables RANK,
-    WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE, so that `this_process()` tells them apart.
+    The processes are preloaded ones with one thread each, in which warnings are errors. They have torchrun's variables
+    RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE, so that `this_process()` tells them apart.
 
     Args:
         function: at the top level of a module, as the processes import it.
@@ -46,7 +48,11 @@ def run_in_processes(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         context = start_processes(
-            _in_process, (world_size, folder, timeout, function, arguments), world_size, join=False
+            _in_process,
+            (world_size, folder, timeout, function, arguments),
+            world_size,
+            join=False,
+            start_method=preloaded_context().get_start_method(),
         )
         assert context is not None
         processes: list[BaseProcess] = context.processes  # pyright: ignore[reportAssignmentType]

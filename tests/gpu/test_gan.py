@@ -1,7 +1,6 @@
 """Generator and discriminator on a GPU: without waiting for it, and the same bits again."""
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -92,10 +91,7 @@ def _on_cpu(value: Any) -> Any:
     return [_on_cpu(entry) for entry in value] if isinstance(value, list) else value
 
 
-def test_the_scripts_train_sample_and_mix_in_on_the_gpu(
-    script: Script, make_market: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Script, "environment", lambda _: dict(os.environ))  # the test's own, with its GPUs
+def test_the_scripts_train_sample_and_mix_in_on_the_gpu(script: Script, make_market: Callable[[Path], Path]) -> None:
     make_market(script.folder / "market")
     script.write_params(gan_params=GAN)
     process = script.run("train.py", "--operation", "train_gan", "--sub_working_dir", "gan")

@@ -94,10 +94,7 @@ def test_no_loss_and_no_head_waits_for_the_device() -> None:
     assert all(torch.stack(list(each.losses.values())).isfinite().all() for each in losses)
 
 
-def test_the_scripts_train_and_evaluate_on_the_gpu(
-    script: Script, make_market: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Script, "environment", lambda _: None)  # the test's own environment, with its GPUs
+def test_the_scripts_train_and_evaluate_on_the_gpu(script: Script, make_market: Callable[[Path], Path]) -> None:
     make_market(script.folder / "market")
     script.write_params()
     process = script.run("train.py", "--operation", "start_train", "--sub_working_dir", "run")

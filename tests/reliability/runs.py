@@ -1,22 +1,17 @@
 """Trainings that are killed and go on, and what tells two finished runs apart."""
 
-import json
 import random
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-from tests.conftest import TINY_PARAMS, Script
+from tests.conftest import Script, Started
+from tests.runs import curves_of, files_of, num_epochs, pictures_of, records_of
 
 NAME = "run"
 SYNTHETIC = {"train_identities": 8, "test_identities": 4, "cameras": 3, "distractors": 2, "junk": 1}
-CLOCK = ("seconds", "examples_per_second")
-"""What the clock decides, and no two runs have in common."""
 
 Reached = Callable[[], bool]
 Moment = Callable[["Run"], Reached]
@@ -34,7 +29,7 @@ class Run:
         self.folder = folder
         self.path = folder / "runs" / NAME
         self.seconds = 0.0
-        """What `finish` took, with the start of the process."""
+        """What `finish` took."""
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -42,35 +37,24 @@ class Run:
         operation = "resume_train" if (self.path / "params.json").exists() else "start_train"
         return "--operation", operation, "--sub_working_dir", NAME
 
+    def start(self, launcher: Sequence[str] = ()) -> Started:
+        return self.script.start("train.py", *self.arguments, launcher=launcher)
+
     def finish(self) -> str:
-        """Train to the end; returns what was told."""
+        """Train to the end; returns its messages."""
         start = time.monotonic()
-        process = self.script.run("train.py", *self.arguments)
+        process = self.start().finish()
         self.seconds = time.monotonic() - start
         assert process.returncode == 0, process.stderr
         return process.stderr
 
     def stopped_at(self, moment: Moment, number: int = signal.SIGKILL) -> tuple[int, str]:
-        """Train until a moment has come, and send a signal; the exit code, and what was told.
-
-        The code is 0 where the training has ended before.
-        """
+        """Train until a moment has come, and send a signal; the exit code and the messages."""
         reached = moment(self)
-        with (self.folder / "told").open("w+b") as told:
-            process = subprocess.Popen(
-                self.script.command("train.py", *self.arguments),
-                cwd=self.folder,
-                env=self.script.environment(),
-                stderr=told,
-                # A shell makes its background jobs ignore Ctrl-C, and the tests may be one of those.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-            )
-            while not reached() and process.poll() is None:
-                time.sleep(0.001)
-            process.send_signal(number)
-            code = process.wait(timeout=120)
-            told.seek(0)
-            return code, told.read().decode()
+        with self.start() as training:
+            training.wait_until(reached)
+            process = training.stop(number)
+        return process.returncode, process.stderr
 
     def log(self) -> str:
         """What its train_log says so far."""
@@ -79,31 +63,16 @@ class Run:
 
     def lines(self) -> int:
         """Lines of metrics.jsonl so far."""
-        metrics = self.path / "metrics.jsonl"
-        return metrics.read_text().count("\n") if metrics.exists() else 0
+        return num_epochs(self.path)
 
     def outcome(self) -> dict[str, Any]:
         """All that a finished run leaves behind, but for the clock's readings; and whatever else lies about."""
-        records = [json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()]
-        events = EventAccumulator(str(self.path), {"images": 0, "scalars": 0})
-        events.Reload()
-        tags = events.Tags()
         return {
             "model": (self.path / "model_best.pth").read_bytes(),
-            "metrics": [{name: value for name, value in record.items() if name not in CLOCK} for record in records],
-            "curves": {
-                tag: [(event.step, event.value) for event in events.Scalars(tag)]
-                for tag in tags["scalars"]
-                if not tag.endswith(CLOCK)
-            },
-            "pictures": {
-                tag: [(event.step, event.encoded_image_string) for event in events.Images(tag)]
-                for tag in tags["images"]
-            },
-            "files": sorted(
-                {entry.name.split("tfevents")[0] for entry in self.path.iterdir()}
-                | {str(entry.relative_to(self.folder)) for entry in self.folder.glob("*/*")}
-            ),
+            "metrics": records_of(self.path),
+            "curves": curves_of(self.path),
+            "pictures": pictures_of(self.path),
+            "files": files_of(self.path) | {str(entry.relative_to(self.folder)) for entry in self.folder.glob("*/*")},
         }
 
 
@@ -127,18 +96,13 @@ def caching(run: Run) -> Reached:
     return lambda: "data set synthetic" in run.log()
 
 
-def measuring_the_untrained(run: Run) -> Reached:
-    """The first evaluation."""
-    return lambda: "kept decoded" in run.log()
-
-
 def saving(run: Run) -> Reached:
     """last.pth is being written."""
     return lambda: any(run.path.glob(".last.pth*tmp"))
 
 
 def evaluating(run: Run) -> Reached:
-    """The state at the end of an epoch is saved, what it was measured to be not yet told."""
+    """The state at the end of an epoch is saved; its metrics are not recorded yet."""
     last, lines = run.path / "last.pth", run.lines()
     before = _inode(last)
     return lambda: last.exists() and _inode(last) != before and (before != 0 or run.lines() > lines)
@@ -172,7 +136,6 @@ def stepping(run: Run) -> Reached:
 MOMENTS: tuple[Moment, ...] = (
     making_the_data_set,
     caching,
-    measuring_the_untrained,
     saving,
     evaluating,
     keeping_the_best,
@@ -190,6 +153,3 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> Iterator[str]:
 
 def _inode(path: Path) -> int:
     return path.stat().st_ino if path.exists() else 0
-
-
-__all__ = ["MOMENTS", "TINY_PARAMS", "Run", "after", "differences"]

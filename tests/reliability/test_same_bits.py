@@ -1,29 +1,22 @@
 """From every state that a training saves it goes on to the same bits, whatever is trained."""
 
 import json
+import os
 import shutil
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from config.load import load_params
-from data import read_ahead
-from data.cache import build
-from engine.fit import fit
-from engine.recorder import Recorder
-from engine.run_folder import RunFolder
-from engine.state_writer import StateWriter
-from engine.training import Training, build_training, read_training_data
-from evaluate.core.plugins import plugin_options
-from tests.conftest import TINY_PARAMS
-from tests.reliability.runs import CLOCK
-from utils.checkpoint import save_tensors
+from tests.conftest import TINY_PARAMS, Script
+from tests.runs import records_of, same_weights, weights_of
+from utils.checkpoint import load_tensors
 
-CPU = torch.device("cpu")
 MODEL = TINY_PARAMS["model_params"]
+STEPS_PER_EPOCH = 4
 SETTINGS: dict[str, dict[str, Any]] = {
     "stripes, global branch, dropout, erasing": {},
     "two batches a step, adamw": {"accumulate_steps": 2, "optimizer": "adamw", "data_cache": "none"},
@@ -45,56 +38,55 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-class Bench:
-    """A folder with a data set, in which trainings are built and run within this process."""
-
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        self.folder = folder
-        raw = {**TINY_PARAMS, "batches_dir": str(folder / "market"), "log_every": 3, **settings}
-        (folder / "params.json").write_text(json.dumps({**raw, "checkpoint": {"every_steps": 1}}))
-        self.params, _ = load_params(folder / "params.json", plugin_options=plugin_options)
-        self.dataset = read_training_data(self.params)
-
-    def train(self, name: str, start: Path | None = None) -> tuple[Training, list[Path]]:
-        """Train to the end, from a saved state if there is one; the training, and every state it has saved."""
-        run = RunFolder(str(self.folder), name)
-        run.path.mkdir()
-        training = build_training(self.params, self.dataset, CPU, resume=start is not None)
-        if start is not None:
-            training.restore(start)
-        save_tensors(run.last, training.state())
-        states: list[Path] = []
-
-        def keep() -> None:
-            # The file is about to be replaced.
-            states.append(run.path / f"state {len(states)}")
-            shutil.copy(run.last, states[-1])
-
-        with Recorder(run) as recorder, StateWriter(run.last, CPU, keep) as writer:
-            fit(training, run, recorder, writer)
-        return training, states
+SLOW = ("two batches a step, adamw", "the spectral transform sets in", "no evaluation, random order, rmsprop")
+# One step to go on with, the evaluation after the first epoch's last step, and the last step of all.
+STATES = (1, STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH - 1)
 
 
-def told(training: Training) -> list[dict[str, Any]]:
-    return [{name: value for name, value in record.items() if name not in CLOCK} for record in training.records]
+def train(script: Script, name: str, states: Path, *arguments: str) -> list[Path]:
+    """Train to the end; a link to each last.pth there was, which is replaced and at the end removed."""
+    last = script.folder / "runs" / name / "last.pth"
+    states.mkdir()
+    links, seen = list[Path](), set[int]()
+    with script.start("train.py", "--sub_working_dir", name, *arguments) as training:
+        while training.process.poll() is None:
+            link = states / str(len(links))
+            with suppress(FileNotFoundError):
+                if last.stat().st_ino not in seen:
+                    os.link(last, link)
+                    seen.add(link.stat().st_ino)
+                    links.append(link)
+            time.sleep(0.002)
+        assert training.process.returncode == 0, training.stderr
+    return links
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+def resume(script: Script, whole: Path, state: Path, step: int) -> tuple[Path, Path]:
+    """Go on from a state with images kept elsewhere, in a folder of its own; that folder and the last state."""
+    run = whole.with_name(f"from_{step}")
+    run.mkdir()
+    params = json.loads((whole / "params.json").read_text())
+    params["data_cache"] = "none" if params["data_cache"] == "auto" else "auto"
+    (run / "params.json").write_text(json.dumps(params))
+    os.link(state, run / "last.pth")
+    shutil.copy(whole / "model_best.pth", run)
+    return run, train(script, run.name, run.parent / f"states_{step}", "--operation", "resume_train")[-1]
+
+
+@pytest.mark.parametrize(
+    "settings", [pytest.param(SETTINGS[name], id=name, marks=[pytest.mark.slow][: name in SLOW]) for name in SETTINGS]
+)
 def test_every_state_leads_to_the_same_end(
-    tmp_path: Path, make_market: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch, name: str
+    script: Script, make_market: Callable[[Path], Path], settings: dict[str, Any]
 ) -> None:
-    make_market(tmp_path / "market")
-    bench = Bench(tmp_path, SETTINGS[name])
-    whole, states = bench.train("whole")
-    expected = whole.network.state_dict()
-    steps = whole.steps_per_epoch
-    # In both epochs, and between the last step of the first and its evaluation.
-    for number, step in enumerate(sorted({1, steps, 2 * steps - 1})):
-        # Neither the threads that read images nor where these are kept matter.
-        monkeypatch.setattr(read_ahead, "num_own_cpus", lambda number=number: 1 + number)
-        monkeypatch.setattr(build, "free_memory", lambda number=number: 2**40 if number % 2 else 0)
-        again, _ = bench.train(f"from step {step}", states[step])
-        assert again.step == whole.step
-        assert all(torch.equal(value, expected[key]) for key, value in again.network.state_dict().items()), step
-        assert told(again) == told(whole), step
-        assert (again.best_score, again.best_accuracy) == (whole.best_score, whole.best_accuracy)
+    make_market(script.folder / "market")
+    script.write_params(**{"log_every": 3, **settings, "checkpoint": {"every_steps": 1}})
+    whole = script.folder / "runs" / "whole"
+    states = train(script, "whole", script.folder / "states")
+    step_of = {load_tensors(state)["step"]: state for state in states}
+    assert len(step_of) >= 2 * STEPS_PER_EPOCH - 1
+    for step in STATES:
+        run, last = resume(script, whole, step_of[step], step)
+        assert same_weights(load_tensors(last)["model"], load_tensors(states[-1])["model"]), step
+        assert same_weights(weights_of(run), weights_of(whole))
+        assert records_of(run) == records_of(whole)

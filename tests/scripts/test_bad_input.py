@@ -54,12 +54,6 @@ PARAMS_MISTAKES = {
 
 
 @pytest.fixture
-def script(preloaded_script: Script) -> Script:
-    """Commands that end with a message, of which this file needs very many."""
-    return preloaded_script
-
-
-@pytest.fixture
 def train(script: Script, make_market: Callable[[Path], Path]) -> Callable[[], str]:
     """Starts a training that must be refused, and returns its message."""
     make_market(script.folder / "market")
@@ -118,8 +112,7 @@ def test_a_name_that_leaves_the_working_dir(script: Script) -> None:
     assert "--sub_working_dir '../run': must name a folder inside runs" in process.stderr
 
 
-def test_bad_images_can_be_skipped(tmp_path: Path, make_market: Callable[[Path], Path]) -> None:
-    script = Script(tmp_path)
+def test_bad_images_can_be_skipped(script: Script, make_market: Callable[[Path], Path]) -> None:
     make_market(script.folder / "market")
     truncate(script.folder)
     script.write_params(bad_images="skip", epoch=1)

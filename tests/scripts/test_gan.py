@@ -4,10 +4,8 @@ import json
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +14,9 @@ from PIL import Image
 
 from config.load import load_params, operation_of
 from evaluate.core.plugins import plugin_options
+from tests.conftest import Script
 from tests.engine.gan.conftest import GAN, PIDS
-from tests.reliability.runs import CLOCK
-from tests.scripts.conftest import PreloadedScript
-from tests.scripts.preloaded import ScriptServer
+from tests.runs import files_of, num_epochs, records_of, same_weights, weights_of
 
 Market = Callable[[Path], Path]
 TRAIN = ("--operation", "train_gan", "--sub_working_dir")
@@ -30,48 +27,40 @@ SAMPLE = ("--operation", "sample_gan", "--sub_working_dir")
 class FinishedRun:
     """A generator trained once for all the tests that only look at it."""
 
-    def __init__(self, folder: Path, output: Path, server: ScriptServer, make_market: Market) -> None:
+    def __init__(self, folder: Path, make_market: Market) -> None:
         make_market(folder / "market")
-        self.script = PreloadedScript(folder, output, server)
+        self.script = Script(folder)
         self.script.write_params(gan_params=GAN)
         self.process = self.script.run("train.py", *TRAIN, "first")
         self.path = folder / "runs" / "first"
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, script_server: ScriptServer, make_market: Market) -> FinishedRun:
-    folder, output = tmp_path_factory.mktemp("finished"), tmp_path_factory.mktemp("output")
-    run = FinishedRun(folder, output, script_server, make_market)
+def finished(tmp_path_factory: pytest.TempPathFactory, make_market: Market) -> FinishedRun:
+    run = FinishedRun(tmp_path_factory.mktemp("finished"), make_market)
     assert run.process.returncode == 0, run.process.stderr
     return run
 
 
-@pytest.fixture
-def script(preloaded_script: PreloadedScript) -> PreloadedScript:
-    return preloaded_script
-
-
 def refused(process: subprocess.CompletedProcess[str], message: str) -> None:
-    """The user's mistake, told in a message that is no longer than a screen."""
+    """A mistake of the user's, told in a message."""
     assert process.returncode == 2, process.stderr
     assert message in process.stderr
     assert "Traceback" not in process.stderr
-    assert len(process.stderr) < 2000, process.stderr
 
 
 def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
 
-def records_of(run: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl, but for what the clock decides."""
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in record.items() if name not in CLOCK} for record in records]
-
-
 def test_a_finished_run_leaves_the_documented_files(finished: FinishedRun) -> None:
-    names = {re.sub(r"tfevents\..*", "tfevents.*", entry.name) for entry in finished.path.iterdir()}
-    assert names == {"params.json", "train_log", "metrics.jsonl", "events.out.tfevents.*", "generator.pth"}
+    assert files_of(finished.path) == {
+        "params.json",
+        "train_log",
+        "metrics.jsonl",
+        "events.out.tfevents.*",
+        "generator.pth",
+    }
     checkpoint = torch.load(finished.path / "generator.pth", weights_only=True)
     assert (checkpoint["format"], checkpoint["labels"], checkpoint["metrics"]) == (1, PIDS, {})
     assert [record["epoch"] for record in records_of(finished.path)] == [1, 2]
@@ -138,26 +127,16 @@ def test_a_run_killed_before_its_first_step_begins_anew(finished: FinishedRun) -
 
 def test_an_interrupted_run_goes_on_to_the_same_result(finished: FinishedRun) -> None:
     script, name, other = finished.script, "stopped", "whole"
-    long = json.dumps({**GAN, "epoch": 1000})
-    process = subprocess.Popen(
-        script.command("train.py", *TRAIN, name, "--set", f"gan_params={long}"),
-        cwd=script.folder,
-        env=script.environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell makes its background jobs ignore Ctrl-C, and the tests may be one of those.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
     run = script.folder / "runs" / name
-    while not (run / "metrics.jsonl").exists() or len((run / "metrics.jsonl").read_text().splitlines()) < 2:
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
-    assert f"python train.py --operation resume_train --sub_working_dir {name}" in stderr
+    with script.start(
+        "train.py", *TRAIN, name, "--set", f"gan_params={json.dumps({**GAN, 'epoch': 1000})}"
+    ) as training:
+        training.wait_until(lambda: num_epochs(run) >= 2, "two epochs")
+        process = training.stop(signal.SIGINT)
+    assert process.returncode == 130, process.stderr
+    assert f"python train.py --operation resume_train --sub_working_dir {name}" in process.stderr
     # The number of epochs may change: those of the whole run, and two more.
-    done = len(records_of(run))
+    done = num_epochs(run)
     raw = json.loads((run / "params.json").read_text())
     raw["gan_params"]["epoch"] = done + 2
     (run / "params.json").write_text(json.dumps(raw))
@@ -168,12 +147,9 @@ def test_an_interrupted_run_goes_on_to_the_same_result(finished: FinishedRun) ->
     assert records_of(run)[:2] == records_of(finished.path)
     process = script.run("train.py", *TRAIN, other, "--set", f"gan_params={json.dumps({**GAN, 'epoch': done + 2})}")
     assert process.returncode == 0, process.stderr
-    generators = [
-        torch.load(script.folder / "runs" / each / "generator.pth", weights_only=True) for each in (name, other)
-    ]
-    assert generators[0]["model"].keys() == generators[1]["model"].keys()
-    assert all(torch.equal(value, generators[1]["model"][key]) for key, value in generators[0]["model"].items())
-    assert records_of(run) == records_of(script.folder / "runs" / other)
+    whole = script.folder / "runs" / other
+    assert same_weights(weights_of(run, "generator.pth"), weights_of(whole, "generator.pth"))
+    assert records_of(run) == records_of(whole)
 
 
 def test_pictures_are_sampled(finished: FinishedRun) -> None:
@@ -252,14 +228,7 @@ def test_check_config_finds_a_generator_that_cannot_be_mixed_in(finished: Finish
     assert process.returncode == 0, process.stderr
     assert "4 generated images of nobody in particular join each batch of 8" in process.stderr
     process = finished.script.run("train.py", *arguments, "--set", "gan_params.lambda_consistency=1")
-    refused_after(process, "gan_params.lambda_consistency: has no effect")
-
-
-def refused_after(process: subprocess.CompletedProcess[str], message: str) -> None:
-    """As `refused`, where the data set was looked at before."""
-    assert process.returncode == 2, process.stderr
-    assert message in process.stderr
-    assert "Traceback" not in process.stderr
+    refused(process, "gan_params.lambda_consistency: has no effect")
 
 
 @pytest.mark.parametrize(
@@ -274,7 +243,7 @@ def refused_after(process: subprocess.CompletedProcess[str], message: str) -> No
         ("--operation", "train_gan", "--out", "pictures"),
     ],
 )
-def test_mistakes_of_the_command_line(script: PreloadedScript, arguments: tuple[str, ...]) -> None:
+def test_mistakes_of_the_command_line(script: Script, arguments: tuple[str, ...]) -> None:
     process = script.run("train.py", *arguments)
     assert process.returncode == 2
     assert "usage: train.py" in process.stderr

@@ -73,10 +73,7 @@ def test_a_report_shows_pictures_from_the_packed_file(script: Script, make_marke
         (("--out", "x.lmdb", "--sub_working_dir", "run"), "--sub_working_dir goes with start_train"),
     ],
 )
-def test_mistakes_of_packing(
-    arguments: tuple[str, ...], message: str, preloaded_script: Script, make_market: Market
-) -> None:
-    script = preloaded_script
+def test_mistakes_of_packing(arguments: tuple[str, ...], message: str, script: Script, make_market: Market) -> None:
     make_market(script.folder / "market")
     (script.folder / "taken.lmdb").write_text("text")
     script.write_params()
@@ -86,8 +83,7 @@ def test_mistakes_of_packing(
     assert sorted(path.name for path in script.folder.iterdir()) == ["market", "params.json", "taken.lmdb"]
 
 
-def test_a_file_that_was_not_packed_is_refused_by_training(preloaded_script: Script) -> None:
-    script = preloaded_script
+def test_a_file_that_was_not_packed_is_refused_by_training(script: Script) -> None:
     (script.folder / "notes.lmdb").write_text("text")
     script.write_params(batches_dir="notes.lmdb")
     process = script.run("train.py", "--sub_working_dir", "run")

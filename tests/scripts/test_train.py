@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,27 +12,24 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from config.params import Params
-from engine.training import build_training, read_training_data
 from tests.conftest import ROOT, TINY_PARAMS, Script
-from utils.checkpoint import save_tensors
+from tests.runs import DOCUMENTED, curves_of, files_of, num_epochs, records_of, same_weights, weights_of
 
 Market = Callable[[Path], Path]
+START = ("--operation", "start_train", "--sub_working_dir")
+RESUME = ("--operation", "resume_train", "--sub_working_dir")
 
 
 class FinishedRun:
-    """A run trained once for all the tests that only look at it."""
+    """A run trained once for all the tests that only look at it, by the command that users type."""
 
     def __init__(self, folder: Path, make_market: Market) -> None:
         make_market(folder / "market")
         self.script = Script(folder)
         self.script.write_params()
-        self.process = self.script.run("train.py", "--operation", "start_train", "--sub_working_dir", "first")
+        self.process = Script(folder, preloaded=False).run("train.py", *START, "first")
         self.path = folder / "runs" / "first"
-
-    @property
-    def records(self) -> list[dict]:
-        return [json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()]
+        self.records = records_of(self.path, clock=True)
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +40,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, make_market: Market) -> F
 
 
 def test_a_finished_run_leaves_the_documented_files(finished: FinishedRun) -> None:
-    names = {re.sub(r"tfevents\..*", "tfevents.*", entry.name) for entry in finished.path.iterdir()}
-    assert names == {"params.json", "train_log", "metrics.jsonl", "events.out.tfevents.*", "model_best.pth"}
+    assert files_of(finished.path) == DOCUMENTED
     params = json.loads((finished.path / "params.json").read_text())
     assert params["epoch"] == 2
     assert params["momentum"] == 0.9  # defaults are written out
@@ -125,7 +120,7 @@ def test_the_evaluator_reproduces_the_best_epoch(finished: FinishedRun) -> None:
 
 def test_a_run_is_not_started_twice(finished: FinishedRun) -> None:
     before = (finished.path / "metrics.jsonl").read_bytes()
-    process = finished.script.run("train.py", "--operation", "start_train", "--sub_working_dir", "first")
+    process = finished.script.run("train.py", *START, "first")
     assert process.returncode == 2
     assert "already holds a run" in process.stderr
     assert "resume_train --sub_working_dir first" in process.stderr
@@ -133,7 +128,7 @@ def test_a_run_is_not_started_twice(finished: FinishedRun) -> None:
 
 
 def test_a_finished_run_has_nothing_to_resume(finished: FinishedRun) -> None:
-    process = finished.script.run("train.py", "--operation", "resume_train", "--sub_working_dir", "first")
+    process = finished.script.run("train.py", *RESUME, "first")
     assert process.returncode == 2
     assert "is finished" in process.stderr
 
@@ -148,59 +143,30 @@ def test_fine_tuning_trains_the_classifiers_of_a_snapshot(finished: FinishedRun)
     arguments = ("--config_path", str(params), "--sub_working_dir", "tuned")
     process = finished.script.run("train.py", "--operation", "start_train", *arguments)
     assert process.returncode == 0, process.stderr
-    tuned = torch.load(finished.path.parent / "tuned" / "model_best.pth", weights_only=True)["model"]
-    before = torch.load(source, weights_only=True)["model"]
+    tuned, before = weights_of(finished.path.parent / "tuned"), weights_of(finished.path)
     changed = {name for name in before if not torch.equal(before[name], tuned[name])}
     assert changed == {"branches.parts.classifier.weight", "branches.global.classifier.weight"}
 
 
-def test_an_interrupted_run_goes_on_to_the_same_result(tmp_path: Path, make_market: Market) -> None:
-    script = Script(tmp_path)
-    make_market(tmp_path / "market")
+def test_an_interrupted_run_goes_on_to_the_same_result(script: Script, make_market: Market) -> None:
+    make_market(script.folder / "market")
     script.write_params(epoch=5)
-    start = ("--operation", "start_train", "--sub_working_dir")
-    assert script.run("train.py", *start, "whole").returncode == 0
-    command = script.command("train.py", *start, "stopped")
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env=script.environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell makes its background jobs ignore Ctrl-C, and the tests may be one of those.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    stopped = tmp_path / "runs" / "stopped"
-    # Only after some epochs is there anything to forget: momentum, generators, the best score.
-    while not (stopped / "metrics.jsonl").exists() or len((stopped / "metrics.jsonl").read_text().splitlines()) < 2:
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
-    assert "python train.py --operation resume_train --sub_working_dir stopped" in stderr
-    resumed = script.run("train.py", "--operation", "resume_train", "--sub_working_dir", "stopped")
+    whole, stopped = (script.folder / "runs" / name for name in ("whole", "stopped"))
+    assert script.run("train.py", *START, "whole").returncode == 0
+    with script.start("train.py", *START, "stopped") as training:
+        # Only after some epochs is there anything to forget: momentum, the best score.
+        training.wait_until(lambda: num_epochs(stopped) >= 2, "two epochs")
+        process = training.stop(signal.SIGINT)
+    assert process.returncode == 130, process.stderr
+    assert "python train.py --operation resume_train --sub_working_dir stopped" in process.stderr
+    resumed = script.run("train.py", *RESUME, "stopped")
     assert resumed.returncode == 0, resumed.stderr
     assert re.search(r"resumed after step \d+, in epoch [2-5] of 5", resumed.stderr)
     assert not (stopped / "last.pth").exists()
-
-    models = [
-        torch.load(tmp_path / "runs" / name / "model_best.pth", weights_only=True) for name in ("whole", "stopped")
-    ]
-    assert models[0]["metrics"] == models[1]["metrics"]
-    assert all(torch.equal(value, models[1]["model"][name]) for name, value in models[0]["model"].items())
-    clocks = ("seconds", "examples_per_second")
-    whole, again = (
-        [json.loads(line) for line in (tmp_path / "runs" / name / "metrics.jsonl").read_text().splitlines()]
-        for name in ("whole", "stopped")
-    )
-    for record in whole + again:
-        for clock in clocks:
-            del record[clock]
-    assert whole == again
-    events = EventAccumulator(str(stopped))
-    events.Reload()
-    assert [event.step for event in events.Scalars("evaluation/mAP")] == [0, 4, 8, 12, 16, 20]
+    assert same_weights(weights_of(whole), weights_of(stopped))
+    assert records_of(whole) == records_of(stopped)
+    assert curves_of(whole) == curves_of(stopped)
+    assert [step for step, _ in curves_of(stopped)["evaluation/mAP"]] == [0, 4, 8, 12, 16, 20]
 
 
 def test_a_run_killed_before_its_first_step_begins_anew(finished: FinishedRun) -> None:
@@ -208,41 +174,35 @@ def test_a_run_killed_before_its_first_step_begins_anew(finished: FinishedRun) -
     run.mkdir()
     params = json.loads((finished.path / "params.json").read_text())
     (run / "params.json").write_text(json.dumps({**params, "batches_dir": "not mounted"}))
-    process = finished.script.run("train.py", "--operation", "resume_train", "--sub_working_dir", "killed")
+    process = finished.script.run("train.py", *RESUME, "killed")
     assert process.returncode == 2
     assert "not mounted: no such folder" in process.stderr
     (run / "params.json").write_text(json.dumps(params))
-    process = finished.script.run("train.py", "--operation", "resume_train", "--sub_working_dir", "killed")
+    process = finished.script.run("train.py", *RESUME, "killed")
     assert process.returncode == 0, process.stderr
-    models = [torch.load(path / "model_best.pth", weights_only=True)["model"] for path in (finished.path, run)]
-    assert all(torch.equal(value, models[1][name]) for name, value in models[0].items())
+    assert same_weights(weights_of(finished.path), weights_of(run))
 
 
-def test_a_run_does_not_go_on_with_other_data(tmp_path: Path, make_market: Market) -> None:
-    script = Script(tmp_path)
-    market = make_market(tmp_path / "market")
-    script.write_params()
-    assert script.run("train.py", "--operation", "start_train", "--sub_working_dir", "run").returncode == 0
-    run = tmp_path / "runs" / "run"
-    checkpoint = torch.load(run / "model_best.pth", weights_only=True)
-    params = Params.model_validate_json(json.dumps({**checkpoint["params"], "evaluation_params": {}}))
-    training = build_training(params, read_training_data(params), torch.device("cpu"))
-    save_tensors(run / "last.pth", training.state())
+def test_a_run_does_not_go_on_with_other_data(script: Script, make_market: Market) -> None:
+    market = make_market(script.folder / "market")
+    script.write_params(epoch=100)
+    with script.start("train.py", *START, "run") as training:
+        training.wait_until((script.folder / "runs" / "run" / "last.pth").exists, "a saved state")
+        assert training.stop(signal.SIGTERM).returncode == 143
     next((market / "bounding_box_train").glob("0003*")).unlink()
-    process = script.run("train.py", "--operation", "resume_train", "--sub_working_dir", "run")
+    process = script.run("train.py", *RESUME, "run")
     assert process.returncode == 2
-    assert "train images: other names, identities or cameras than the run began with" in process.stderr
+    assert re.search("train images: .*than the run began with", process.stderr)
 
 
-def test_without_evaluation_the_last_model_is_kept(tmp_path: Path) -> None:
-    script = Script(tmp_path)
+def test_without_evaluation_the_last_model_is_kept(script: Script) -> None:
     # Folders of images, one per identity, made from the synthetic pedestrians: no query, no gallery.
     small = {"train_identities": 6, "test_identities": 2, "distractors": 0, "junk": 0, "cameras": 2}
     script.write_params(synthetic=small)
     made = script.run("train.py", "--operation", "make_synthetic", "--out", "pedestrians")
     assert made.returncode == 0, made.stderr
-    for image in (tmp_path / "pedestrians" / "bounding_box_train").iterdir():
-        target = tmp_path / "folders" / f"person_{image.name[:4]}" / image.name
+    for image in (script.folder / "pedestrians" / "bounding_box_train").iterdir():
+        target = script.folder / "folders" / f"person_{image.name[:4]}" / image.name
         target.parent.mkdir(parents=True, exist_ok=True)
         image.rename(target)
     # Random batches have neither triplets nor clusters to transform.
@@ -255,9 +215,9 @@ def test_without_evaluation_the_last_model_is_kept(tmp_path: Path) -> None:
         tri_loss_margin=0,
         evaluation_params={},
     )
-    process = script.run("train.py", "--operation", "start_train", "--sub_working_dir", "run")
+    process = script.run("train.py", *START, "run")
     assert process.returncode == 0, process.stderr
-    checkpoint = torch.load(tmp_path / "runs" / "run" / "model_best.pth", weights_only=True)
+    checkpoint = torch.load(script.folder / "runs" / "run" / "model_best.pth", weights_only=True)
     assert checkpoint["metrics"] == {}
     assert checkpoint["labels"] == [1, 2, 3, 4, 5, 6]
 
@@ -276,7 +236,7 @@ def test_check_config_shows_what_a_run_would_be_and_trains_nothing(script: Scrip
 def test_a_run_can_be_left_to_the_background(script: Script, make_market: Market) -> None:
     make_market(script.folder / "market")
     script.write_params(epoch=1)
-    process = script.run("train.py", "--operation", "start_train", "--sub_working_dir", "away", "--detach")
+    process = script.run("train.py", *START, "away", "--detach")
     assert process.returncode == 0, process.stderr
     assert "runs/away/train_log" in process.stdout
     run = script.folder / "runs" / "away"
@@ -289,7 +249,7 @@ def test_a_run_can_be_left_to_the_background(script: Script, make_market: Market
 
 def test_a_background_run_that_cannot_start_says_why(script: Script) -> None:
     script.write_params()
-    process = script.run("train.py", "--operation", "start_train", "--sub_working_dir", "away", "--detach")
+    process = script.run("train.py", *START, "away", "--detach")
     assert process.returncode == 2
     assert "no such folder" in process.stderr
     assert not (script.folder / "runs" / "away").exists()

@@ -24,7 +24,7 @@ from engine.training import Training, build_training, read_training_data
 from evaluate.core.plugins import plugin_options
 from models.network import build_network
 from tests.conftest import TINY_PARAMS
-from tests.reliability.runs import CLOCK
+from tests.runs import CLOCK
 from utils.checkpoint import Checkpoint, save_checkpoint, save_tensors
 
 CPU = torch.device("cpu")
