@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, TINY_PARAMS, Script
+from tests.conftest import ROOT, TINY_PARAMS, Script, torchrun
 from tests.scripts.documents import STORY, blocks, commands
 
 SMALL = {"train_identities": 6, "test_identities": 2, "distractors": 0, "junk": 0, "cameras": 2}
@@ -92,7 +92,8 @@ def run_command(script: Script, command: str) -> None:
         run_python(script, *words[1:])
         return
     place = next(place for place, word in enumerate(words) if word.endswith(".py"))
-    process = script.run(words[place], *words[place + 1 :], launcher=words[1:place])
+    launcher = torchrun(*words[1:place]) if words[0] == "torchrun" else ()
+    process = script.run(words[place], *words[place + 1 :], launcher=launcher)
     if "resume_train" in words:
         # Nobody has interrupted the run here.
         assert process.returncode == 2
