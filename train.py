@@ -5,25 +5,22 @@ The settings live in params.json; `python train.py --help` shows the operations.
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from config.load import load_params
-from engine.operations import (
-    build_lmdb,
-    check_config,
-    detach,
-    make_synthetic_set,
-    resume_train,
-    run_changed,
-    sample_gan,
-    start_train,
-    train_gan,
-)
+from engine.build import build_trainer
+from engine.commands import Task, build_lmdb, check_config, make_synthetic_set, resume_train, run_changed, start_run
+from engine.launch import detach
 from engine.run_folder import new_name
 from evaluate.core.plugins import plugin_options
+from gan.commands import GENERATOR_TASK, sample_gan, train_gan
+from gan.mixing import build_generated_images, check_generated_images
 from utils.cli import exit_code_of, whole_number
 from utils.logs import log_to_screen
 from utils.process import is_launched
+
+REID_TASK = Task("start_train", partial(build_trainer, build_extra_images=build_generated_images))
 
 OPERATIONS = """operations:
   start_train     train a new run in working_dir/NAME
@@ -64,7 +61,7 @@ def main(argv: list[str]) -> None:
     args = parse_arguments(argv)
     log_to_screen()
     if args.operation == "resume_train":
-        resume_train(args.sub_working_dir, args.set)
+        resume_train([REID_TASK, GENERATOR_TASK], args.sub_working_dir, args.set)
         return
     if args.operation == "sample_gan":
         sample_gan(args.sub_working_dir, args.set, args.out, args.count or 64)
@@ -81,11 +78,11 @@ def main(argv: list[str]) -> None:
         case "start_train" | "train_gan" if args.detach:
             detach(argv, params.working_dir, args.sub_working_dir or new_name())
         case "start_train":
-            start_train(params, args.sub_working_dir or new_name(), notes)
+            start_run(REID_TASK, params, args.sub_working_dir or new_name(), notes)
         case "train_gan":
             train_gan(params, args.sub_working_dir or new_name(), notes)
         case "check_config":
-            check_config(params, notes)
+            check_config(params, notes, check_generated_images)
         case "make_synthetic":
             make_synthetic_set(params, notes, args.out)
         case "build_lmdb":

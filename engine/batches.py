@@ -1,80 +1,182 @@
-"""What each step of an epoch sees: images from the store, augmented, their labels, and what a teacher makes of them."""
+"""What each training step sees: augmented images with their labels, a teacher's output, and extra images."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from config.params import Params
 from data.augmentation.apply import augment
 from data.augmentation.params import sample
-from data.loader import Batch, load_batches
-from engine.gan.mixing import Mixing
-from engine.train_batch import GeneratedImages, TrainBatch
-from engine.training import Training
+from data.cache import ImageStore
+from data.loader import load_batches
+from data.samplers import epoch_batches
+from engine.run_folder import RunFolder
+from engine.teacher import Teacher
+from losses.loss import Losses, TeacherOutput
 from utils.distributed import this_process
+from utils.precision import Precision
 from utils.randomness import AUGMENTATION, GENERATED_AUGMENTATION, GENERATED_PIXELS, MODEL, PIXELS, seed_for
 
 
-def train_batches(training: Training, batches: Iterable[Sequence[int]]) -> Iterator[list[TrainBatch]]:
-    """The batches of each coming step, as many as gradients are averaged over.
+class ExtraBatch(NamedTuple):
+    """Images of another source that join a batch."""
 
-    Everything random is seeded anew for each batch, and for each step what the network draws.
+    images: Tensor
+    """(M, 3, H, W): uint8 as if read from files, or augmented and normalised."""
+    labels: Tensor | None = None
+    """(M,) int64; None: they show nobody."""
+    sources: Tensor | None = None
+    """(M,) int64: the images of the batch they were made from; None: from none."""
+
+
+class TrainBatch(NamedTuple):
+    """What one forward pass sees."""
+
+    pixels: Tensor
+    """(B, 3, H, W), augmented and normalised."""
+    labels: Tensor
+    """(B,) int64."""
+    taught: TeacherOutput | None
+    """The teacher's output for the same pixels; None without a teacher."""
+    extra: ExtraBatch | None
+    """Extra images, augmented and normalised; None where there are none."""
+    images: Tensor
+    """(B, 3, H, W) uint8, as read."""
+    indices: Sequence[int]
+    """The training images of the batch of all processes."""
+    number: int
+    """Of the batch, counted over all epochs."""
+
+
+class ExtraImages(Protocol):
+    """Another source of training images, such as a generator, which may learn along with the network."""
+
+    @property
+    def num_images(self) -> int:
+        """M, the images that join each batch."""
+        ...
+
+    @property
+    def digest(self) -> str | None:
+        """Tells one source from another: a run is only resumed with the same."""
+        ...
+
+    def make(self, epoch: int, indices: Sequence[int], labels: Tensor, number: int) -> ExtraBatch | None:
+        """The images that join batch `number`, uint8, made for its B training images; None: none in this epoch."""
+        ...
+
+    def learn(self, batch: TrainBatch, losses: Losses) -> Losses:
+        """Learn from a batch that the network has learnt from; adds metrics to its losses."""
+        ...
+
+    def check(self, step: int) -> None:
+        """Raise DivergedError if what learns along is lost; waits for the device."""
+        ...
+
+    def pictures(self) -> dict[str, Tensor]:
+        """Samples to look at, (N, 3, H, W) uint8 by name."""
+        ...
+
+    def save(self, folder: RunFolder, pids: Sequence[int]) -> None:
+        """Write what has learnt along into the folder of a run that is done."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next images depend on besides the seed."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        ...
+
+
+class TrainBatches:
+    """The batches of a training; every draw follows from the seed and the number of the batch.
+
+    The augmentation of a batch is drawn for the images of all processes from one seed, and each process takes its part:
+    the result does not depend on how many processes share the work. Noise and random pixels alone, which are many
+    numbers, each process draws for its own images.
 
     Args:
-        training: where it stands says what is drawn.
-        batches: this process's, as indices of training images; `training.batches()` are those of an epoch.
-    """
-    accumulate = training.params.accumulate_steps
-    augmenter = Augmenter(training)
-    batches = list(batches)
-    loaded = load_batches(training.store, training.labels, batches, training.device)
-    first = training.step * accumulate
-    step: list[TrainBatch] = []
-    for number, (indices, batch) in enumerate(zip(batches, loaded, strict=True), start=first):
-        step.append(augmenter(batch, indices, number))
-        if len(step) == accumulate:
-            # What the network draws for itself, dropout above all; no two processes draw alike.
-            torch.manual_seed(seed_for(MODEL, training.params.seed, number, this_process().rank))
-            yield step
-            step = []
-
-
-class Augmenter:
-    """Turns loaded images into what the network sees.
-
-    The numbers of a batch's images are drawn for those of all processes, from one seed, and each process takes its
-    part: what an image becomes does not depend on how many processes share the work. Noise and random pixels alone,
-    which are many numbers, each process draws for its own images.
+        params: of the run.
+        paths: the training images' files.
+        labels: their class indices (N,) int64, on the CPU.
+        pids: sorted pids; the position is the class index.
+        store: serves the decoded images.
+        precision: number format of the network's activations.
+        device: of this process.
+        teacher: looks at every batch; None without distillation.
+        extra_images: adds images of another source; None: there are none.
     """
 
-    def __init__(self, training: Training) -> None:
-        self.params = training.params
-        self.teacher = training.teacher
-        self.mixing = training.mixing
-        self.mixes = training.mixing is not None and training.mixing.acts(training.epoch)
-        self.precision = training.stepper.precision
-        self.generator = torch.Generator(training.device)
-        self.pixel_generator = torch.Generator(training.device)
+    def __init__(
+        self,
+        params: Params,
+        paths: list[Path],
+        labels: Tensor,
+        pids: list[int],
+        store: ImageStore,
+        precision: Precision,
+        device: torch.device,
+        teacher: Teacher | None = None,
+        extra_images: ExtraImages | None = None,
+    ) -> None:
+        self.params = params
+        self.paths = paths
+        self.labels = labels
+        self.pids = pids
+        self.store = store
+        self.precision = precision
+        self.device = device
+        self.teacher = teacher
+        self.extra_images = extra_images
+        self.generator = torch.Generator(device)
+        self.pixel_generator = torch.Generator(device)
 
-    def __call__(self, batch: Batch, indices: Sequence[int], number: int) -> TrainBatch:
-        """The batch `number` of the run, counted over all epochs, which has the training images `indices`."""
-        pixels = self._augmented(batch.images, number, AUGMENTATION, PIXELS)
-        # Before the network: what a teacher holds in memory while it computes is free again by then.
+    def steps(self, epoch: int, first_step: int) -> Iterator[list[TrainBatch]]:
+        """The batches of each step of an epoch, as many as gradients are accumulated over.
+
+        Args:
+            epoch: counted from 0.
+            first_step: the first one wanted, counted over all epochs.
+        """
+        dist, accumulate = this_process(), self.params.accumulate_steps
+        batches = batches_of_epoch(self.params, self.labels.tolist(), epoch)
+        first = first_step * accumulate
+        batches = batches[first - epoch * len(batches) :]
+        own = [batch[dist.share(len(batch))] for batch in batches]
+        loaded = load_batches(self.store, self.labels, own, self.device)
+        step: list[TrainBatch] = []
+        for number, (indices, batch) in enumerate(zip(batches, loaded, strict=True), start=first):
+            step.append(self._train_batch(epoch, batch.images, batch.labels, indices, number))
+            if len(step) == accumulate:
+                # For what the network draws itself, dropout above all; no two processes draw alike.
+                torch.manual_seed(seed_for(MODEL, self.params.seed, number, dist.rank))
+                yield step
+                step = []
+
+    def _train_batch(
+        self, epoch: int, images: Tensor, labels: Tensor, indices: Sequence[int], number: int
+    ) -> TrainBatch:
+        pixels = self._augmented(images, number, AUGMENTATION, PIXELS)
+        # Before the network's forward pass: the memory that the teacher takes is free again by then.
         with self.precision.autocast(pixels.device):
             taught = None if self.teacher is None else self.teacher(pixels, self.params.data_augmentation.normalisation)
-        if self.mixing is None:
-            return TrainBatch(pixels, batch.labels, taught)
-        generated = self._generated(self.mixing, indices, batch.labels, number) if self.mixes else None
-        return TrainBatch(pixels, batch.labels, taught, generated, self.mixing.real(batch.images, indices, number))
-
-    def _generated(self, mixing: Mixing, indices: Sequence[int], labels: Tensor, number: int) -> GeneratedImages:
-        """Images that a generator made, augmented as if they had been read, lest they are known by the lack of it."""
-        made = mixing.make(indices, labels, number)
-        pixels = self._augmented(made.images, number, GENERATED_AUGMENTATION, GENERATED_PIXELS)
-        return GeneratedImages(pixels, made.labels, made.sources)
+        extra = None
+        if self.extra_images is not None:
+            own = indices[this_process().share(len(indices))]
+            extra = self.extra_images.make(epoch, own, labels, number)
+        if extra is not None:
+            # Augmented as if they had been read, or the lack of it would tell them apart.
+            extra_pixels = self._augmented(extra.images, number, GENERATED_AUGMENTATION, GENERATED_PIXELS)
+            extra = extra._replace(images=extra_pixels)
+        return TrainBatch(pixels, labels, taught, extra, images, indices, number)
 
     def _augmented(self, images: Tensor, number: int, draws_for: int, pixels_for: int) -> Tensor:
-        """Images (B, 3, H, W) uint8 of this process as the network sees them; what is drawn is drawn for a purpose."""
+        """Images (B, 3, H, W) uint8 of this process as the network sees them."""
         params, dist = self.params, this_process()
         seed, options = params.seed, params.data_augmentation
         self.generator.manual_seed(seed_for(draws_for, seed, number))
@@ -85,3 +187,13 @@ class Augmenter:
         draws = draws.part(dist.share(all_images))
         size = params.img_h, params.img_w
         return augment(images, draws, options, *size, self.pixel_generator, self.precision.dtype)
+
+
+def num_processes(params: Params) -> int:
+    """Processes that a run with these params has, or will have once it is started."""
+    return max(this_process().world_size, len(params.parallels))
+
+
+def batches_of_epoch(params: Params, labels: Sequence[int], epoch: int) -> list[list[int]]:
+    """The batches of an epoch over all processes, as indices of training images."""
+    return epoch_batches(params, labels, params.seed, epoch, num_processes(params), params.accumulate_steps)

@@ -1,8 +1,11 @@
-"""Several processes on this machine, one for each device: what torchrun does, from within the command itself."""
+"""Starts processes: one for each device, as torchrun does, or the command itself in the background."""
 
 import logging
 import signal
+import subprocess
 import sys
+import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +15,8 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from engine.run_folder import RunFolder, is_run
+from utils.checkpoint import is_finished
 from utils.cli import FAILURE, INTERRUPTED, TERMINATED, USER_MISTAKE
 from utils.device import choose_device, make_ready
 from utils.distributed import init_process_group
@@ -77,6 +82,35 @@ def launch(num_processes: int, command: Sequence[str] = ()) -> int:
     except SignalException as error:
         return INTERRUPTED if error.sigval == signal.SIGINT else TERMINATED
     return 0
+
+
+def detach(argv: Sequence[str], working_dir: str, name: str) -> None:
+    """Run the same command in the background and return once it trains.
+
+    Raises:
+        SystemExit: it ended before; with its exit code, its message shown.
+    """
+    folder = RunFolder(working_dir, name)
+    command = [sys.executable, sys.argv[0], *(word for word in argv if word != "--detach"), "--sub_working_dir", name]
+    holds_run = is_run(folder)
+    with tempfile.TemporaryFile() as messages:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=messages, stderr=messages, start_new_session=True
+        )
+        logger.info("starting in the background as process %d", child.pid)
+        try:
+            # The first state is saved when the first step is about to come. In a folder that holds a run, none begins.
+            while holds_run or not (folder.last.exists() or is_finished(folder.path)):
+                if child.poll() is not None:
+                    messages.seek(0)
+                    logger.error("%s", messages.read().decode().strip())
+                    raise SystemExit(child.returncode)
+                time.sleep(0.1)
+        except KeyboardInterrupt:
+            child.terminate()
+            child.wait()
+            raise
+    print(f"training; its log: {folder.log}")
 
 
 def _exit_code(error: ChildFailedError) -> int:

@@ -15,7 +15,7 @@ class Means(NamedTuple):
     """Means of a number of batches, over all processes."""
 
     losses: dict[str, float]
-    measures: dict[str, float]
+    metrics: dict[str, float]
 
 
 class StepValues(NamedTuple):
@@ -41,13 +41,13 @@ class _Pending(NamedTuple):
     images: Sequence[Sequence[int]]
     """Of each batch, over all processes."""
     values: Tensor
-    """(batches, losses and measures)"""
+    """(batches, losses and metrics)"""
     finite: Tensor
     silent: dict[str, Tensor]
 
 
 class Meter:
-    """Means of losses and measures, since the last reading and over the epoch.
+    """Means of losses and metrics, since the last reading and over the epoch.
 
     `add` leaves everything on the device; `collect` waits for it, and brings along what the other processes have. When
     that happens does not change any mean: every batch is added on its own, in order.
@@ -69,7 +69,7 @@ class Meter:
         finite: Tensor,
         silent: dict[str, Tensor],
     ) -> None:
-        """Take in a step; the names of its losses and measures are always the same.
+        """Take in a step; the names of its losses and metrics are always the same.
 
         Args:
             number: of the step, from 0.
@@ -88,7 +88,7 @@ class Meter:
         if not self._pending:
             return []
         pending, self._pending = self._pending, []
-        # (processes, batches, losses and measures), in one transfer each.
+        # (processes, batches, losses and metrics), in one transfer each.
         values = stacked(torch.cat([step.values for step in pending]).double()).tolist()
         finite = torch.stack([step.finite for step in pending]).tolist()
         flags = iter(_flags([flag for step in pending for flag in step.silent.values()]))
@@ -119,7 +119,7 @@ class Meter:
         """Forget the epoch before."""
         self._pending, self._recent, self._sums, self._count = [], [], [], 0
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What was collected, as plain values."""
         if self._pending:
             raise ValueError("steps that are not collected would be lost")
@@ -131,12 +131,12 @@ class Meter:
             "count": self._count,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
         self._pending = []
-        self._names, self._num_losses = list(state["names"]), state["num_losses"]
-        self._recent = [list(row) for row in state["recent"]]
-        self._sums, self._count = list(state["sums"]), state["count"]
+        self._names, self._num_losses = list(state_dict["names"]), state_dict["num_losses"]
+        self._recent = [list(row) for row in state_dict["recent"]]
+        self._sums, self._count = list(state_dict["sums"]), state_dict["count"]
 
     def _taken(
         self, step: _Pending, is_finite: bool, rows: list[tuple[list[float], ...]], silent: tuple[str, ...] | None

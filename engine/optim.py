@@ -1,29 +1,65 @@
-"""The optimizer: two groups of parameters, each with its own learning rate."""
+"""The optimizer, its groups of parameters, and their learning rates, a function of the step without any state."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
-from config.params import Params
+from config.params import LearningRate, Params
 from models.network import ReidNetwork
 
-BASE_LR = "base_lr"
-FC_LR = "fc_lr"
+
+class Schedule(NamedTuple):
+    """The learning rates over a training."""
+
+    factor: Callable[[int], float]
+    """A step, counted from 0 over the whole training -> what every group's base rate is multiplied by."""
+    total_steps: int | None = None
+    """The steps of the whole training, if the factor depends on them: a run is then only resumed with as many."""
+
+
+class GroupRule(NamedTuple):
+    """Which parameters form a group, and its learning rate."""
+
+    name: str
+    """Of the learning rate, in logs."""
+    lr: float
+    """The base rate."""
+    matches: Callable[[str], bool]
+    """Takes the name of a parameter; the first rule that matches has it."""
+
+
+def group_rules(params: Params) -> list[GroupRule]:
+    """The backbone's parameters have `lr.base_lr`; those of heads and losses `lr.fc_lr`."""
+    return [
+        GroupRule("base_lr", params.lr.base_lr, lambda name: name.startswith("network.backbone.")),
+        GroupRule("fc_lr", params.lr.fc_lr, lambda name: True),
+    ]
+
+
+def parameter_groups(
+    named_parameters: Iterable[tuple[str, nn.Parameter]], rules: Sequence[GroupRule]
+) -> list[dict[str, Any]]:
+    """The groups of an optimizer; a parameter without gradient, and a group without parameters, is left out.
+
+    Each group carries its `name` and its `base_lr`, which a schedule multiplies.
+    """
+    groups = [{"params": [], "lr": rule.lr, "base_lr": rule.lr, "name": rule.name} for rule in rules]
+    for name, parameter in named_parameters:
+        if parameter.requires_grad:
+            place = next(place for place, rule in enumerate(rules) if rule.matches(name))
+            groups[place]["params"].append(parameter)
+    return [group for group in groups if group["params"]]
 
 
 def build_optimizer(params: Params, network: ReidNetwork, criterion: nn.Module) -> Optimizer:
-    """The optimizer over all trained parameters: the backbone's at `base_lr`; heads' and losses' at `fc_lr`.
+    """The optimizer over all trained parameters of network and losses.
 
-    All parameters are updated in one pass over memory, but for rmsprop, of which torch has no such version.
+    All parameters are updated in one pass over memory, except by rmsprop, of which torch has no fused version.
     """
-    backbone = [parameter for parameter in network.backbone.parameters() if parameter.requires_grad]
-    heads = [parameter for parameter in network.branches.parameters() if parameter.requires_grad]
-    rest = heads + [parameter for parameter in criterion.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": backbone, "lr": params.lr.base_lr, "name": BASE_LR},
-        {"params": rest, "lr": params.lr.fc_lr, "name": FC_LR},
-    ]
-    groups = [group for group in groups if group["params"]]
+    groups = parameter_groups(_named_parameters(network, criterion), group_rules(params))
     decay, momentum = params.weight_decay, params.momentum
     match params.optimizer:
         case "sgd" | "nesterov":
@@ -37,10 +73,55 @@ def build_optimizer(params: Params, network: ReidNetwork, criterion: nn.Module) 
             return RMSprop(groups, momentum=momentum, weight_decay=decay)
 
 
+def build_schedule(params: Params, steps_per_epoch: int, total_steps: int) -> Schedule:
+    """The schedule that the section `lr` describes.
+
+    Args:
+        params: of the run.
+        steps_per_epoch: the same in every epoch.
+        total_steps: of the whole training; a schedule that ends with it says so.
+    """
+    options, balanced = params.lr, params.batch_sampling_params.class_balanced
+    return Schedule(lambda step: step_decay(options, step, steps_per_epoch, class_balanced=balanced))
+
+
+def step_decay(options: LearningRate, step: int, steps_per_epoch: int, *, class_balanced: bool) -> float:
+    """Warm-up, then a factor of `decay_gamma` at each decay step."""
+    count_epochs = options.decay_unit == "epoch" or (options.decay_unit == "auto" and not class_balanced)
+    done = step // steps_per_epoch if count_epochs else step
+    decays = num_decays(options.decay_step, done)
+    return warmup(step, round(options.warmup_epoch * steps_per_epoch), options.warmup_factor) * (
+        options.decay_gamma**decays
+    )
+
+
+def warmup(step: int, num_steps: int, start: float) -> float:
+    """Rises linearly from `start` at step 0 to 1 at step `num_steps`, and stays there."""
+    return 1.0 if step >= num_steps else start + (1.0 - start) * step / num_steps
+
+
+def num_decays(decay_step: int | Sequence[int], done: int) -> int:
+    """The number of decays after `done` epochs or iterations: one every `decay_step`, or one at each of a list."""
+    if isinstance(decay_step, int):
+        return done // decay_step if decay_step else 0
+    return sum(done >= at for at in decay_step)
+
+
+def set_learning_rates(optimizer: Optimizer, factor: float) -> None:
+    """Set each group's rate to its base rate times `factor`."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+
+
+def learning_rates(*optimizers: Optimizer) -> dict[str, float]:
+    """The current rate of each group, by name."""
+    return {group["name"]: group["lr"] for optimizer in optimizers for group in optimizer.param_groups}
+
+
 def fill_momentum(optimizer: Optimizer) -> None:
     """Give SGD a momentum of zero where a parameter has a gradient and no momentum yet; this changes no step.
 
-    Left to itself the fused version takes memory as it finds it, and leaves it so if its first step is not applied.
+    The fused version takes uninitialised memory, and leaves it uninitialised if its first step is skipped.
     """
     if not isinstance(optimizer, SGD):
         return
@@ -48,19 +129,6 @@ def fill_momentum(optimizer: Optimizer) -> None:
         for parameter in group["params"] if group["momentum"] else ():
             if parameter.grad is not None and "momentum_buffer" not in optimizer.state[parameter]:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter.grad)
-
-
-def set_learning_rates(optimizer: Optimizer, params: Params, factor: float) -> dict[str, float]:
-    """Set each group's rate to its full rate times `factor`; returns the rates by name."""
-    full = {BASE_LR: params.lr.base_lr, FC_LR: params.lr.fc_lr}
-    for group in optimizer.param_groups:
-        group["lr"] = full[group["name"]] * factor
-    return learning_rates(optimizer)
-
-
-def learning_rates(optimizer: Optimizer) -> dict[str, float]:
-    """Each group's rate as it is set now, by name."""
-    return {group["name"]: group["lr"] for group in optimizer.param_groups}
 
 
 def freeze_all_but_classifiers(network: ReidNetwork) -> None:
@@ -77,3 +145,8 @@ def set_train_mode(network: ReidNetwork, *, fine_tune: bool) -> None:
         # The dropout before a classifier is part of how that is trained.
         head.feature_dropout.train()
         head.classifier.train()
+
+
+def _named_parameters(network: nn.Module, criterion: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    yield from network.named_parameters(prefix="network")
+    yield from criterion.named_parameters(prefix="criterion")

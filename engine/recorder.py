@@ -2,22 +2,60 @@
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from torch import Tensor
 
-from data.augmentation.normalisation import denormalise
+from engine.meter import Means
 from engine.run_folder import RunFolder
 from engine.sinks import Sink, TensorBoard
 from evaluate.core.plugins import Evaluation
+from evaluate.core.table import metrics_table
 from utils.distributed import this_process
 from utils.errors import DataError
 from utils.files import write_text
 
 logger = logging.getLogger(__name__)
+
+
+class EpochRecord(NamedTuple):
+    """What is recorded of an epoch."""
+
+    epoch: int
+    step: int
+    seconds: float
+    """With its evaluation."""
+    examples_per_second: float
+    """In its steps."""
+    lr: Mapping[str, float]
+    means: Means
+    metrics: Mapping[str, float] | None
+    """None if it was not evaluated."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Its line in metrics.jsonl."""
+        measures = {name: value if math.isfinite(value) else None for name, value in self.means.metrics.items()}
+        line = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "seconds": round(self.seconds, 3),
+            "examples_per_second": round(self.examples_per_second, 1),
+            "lr": dict(self.lr),
+            "losses": self.means.losses,
+            "measures": measures,
+        }
+        return line if self.metrics is None else {**line, "metrics": dict(self.metrics)}
+
+    def as_text(self, num_epochs: int, values: Mapping[str, float]) -> str:
+        """Its lines on the screen; `values` are the means to show."""
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+        table = "" if self.metrics is None else f"\n{metrics_table(self.metrics)}"
+        speed = f"{self.examples_per_second:.0f} examples/s"
+        return f"epoch {self.epoch}/{num_epochs}  {shown}  {speed}  {self.seconds:.1f} s{table}"
 
 
 class Recorder:
@@ -52,13 +90,20 @@ class Recorder:
         for sink in self.sinks:
             sink.scalars(tagged, step)
 
-    def batch(self, pixels: Tensor, normalisation: Any, step: int, most: int = 32) -> None:
-        """A grid of the first augmented images as the network sees them; pixels (B, 3, H, W), normalised."""
-        self.images("train/batch", denormalise(pixels[:most], normalisation).cpu(), step)
+    def steps(self, means: Means, rates: Mapping[str, float], step: int) -> None:
+        """Losses, metrics and learning rates of the steps since the last call."""
+        self.scalars("train", {**means.losses, **means.metrics, **rates}, step)
 
-    def images(self, name: str, images: Tensor, step: int) -> None:
-        """A grid of images (B, 3, H, W) uint8 on the CPU."""
-        self._image(name, grid(images.numpy()), step)
+    def epoch(self, record: EpochRecord, records: Sequence[Mapping[str, Any]]) -> None:
+        """Curves of an epoch, and metrics.jsonl with the lines of all epochs so far."""
+        means = {**record.means.losses, **record.means.metrics}
+        self.scalars("epoch", {**means, "examples_per_second": record.examples_per_second}, record.step)
+        self.epochs(records)
+
+    def pictures(self, pictures: Mapping[str, Tensor], step: int) -> None:
+        """A grid of images (N, 3, H, W) uint8 by name."""
+        for name, images in pictures.items():
+            self._image(name, grid(images.cpu().numpy()), step)
 
     def evaluation(self, evaluation: Evaluation, step: int) -> None:
         """The metrics as curves, the pictures as images."""

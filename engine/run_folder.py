@@ -1,19 +1,24 @@
-"""A run's folder: what lies in it, and who may begin in it."""
+"""A run's folder: its files, its lock, and what remains of a run that fails."""
 
+import logging
+import shlex
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from config.load import OPERATION
 from config.params import Params
-from utils.checkpoint import GENERATOR, LAST, MODEL_BEST
+from utils.checkpoint import GENERATOR, LAST, MODEL_BEST, is_finished
+from utils.distributed import fail_together, this_process
 from utils.errors import DataError, ParamsError
 from utils.files import expand_user, remove_leftovers, write_json
 from utils.locks import locked
 from utils.process import may_be_restarted
+
+logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
 """In a run's folder while it is trained in: keeps others out."""
@@ -98,13 +103,23 @@ def open_run_folder(working_dir: str, name: str) -> RunFolder:
 
 
 @contextmanager
-def hold(folder: RunFolder) -> Iterator[None]:
-    """Within this block nobody else trains in the folder. It is made if need be, and tidied up after a killed process.
+def lock_run(folder: RunFolder) -> Iterator[None]:
+    """Keep every other run out of the folder, which is made if need be; every process must call this.
 
     Raises:
-        LockedError: another process does.
+        LockedError: another process trains in it.
         DataError: the folder cannot be made or written.
     """
+    with ExitStack() as stack:
+        with fail_together():
+            if this_process().is_rank_zero:
+                stack.enter_context(_hold(folder))
+        yield
+
+
+@contextmanager
+def _hold(folder: RunFolder) -> Iterator[None]:
+    """The same in the one process that holds the lock; removes what a killed process left half-written."""
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -143,3 +158,34 @@ def is_run(folder: RunFolder) -> bool:
 def discard(folder: RunFolder) -> None:
     """Remove the folder of a run that failed before it trained, so that the next try may take its name."""
     shutil.rmtree(folder.path, ignore_errors=True)
+
+
+@contextmanager
+def cleanup_on_failure(folder: RunFolder, params: Params, *, is_new: bool) -> Iterator[None]:
+    """Remove the folder of a new run that fails before its first state is saved; say how to resume one that is stopped.
+
+    Args:
+        folder: of the run.
+        params: of the run.
+        is_new: whether the folder was made for this run.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not this_process().is_rank_zero:
+            raise
+        if is_new and not (folder.last.exists() or is_finished(folder.path)):
+            discard(folder)
+        elif isinstance(error, KeyboardInterrupt) and folder.last.exists():
+            logger.info("stopped; resume with: %s", _resume_command(folder, params))
+        raise
+
+
+def _resume_command(folder: RunFolder, params: Params) -> str:
+    """With `parallels` the command starts its processes itself; otherwise torchrun does, as at the start."""
+    dist = this_process()
+    alone = dist.world_size == 1 or len(params.parallels) > 1
+    start = ["python"] if alone else ["torchrun", f"--nproc-per-node={dist.local_world_size}"]
+    elsewhere = [] if folder.working_dir == Params().working_dir else ["--set", f"working_dir={folder.working_dir}"]
+    words = "train.py", "--operation", "resume_train", "--sub_working_dir", folder.name
+    return shlex.join([*start, *words, *elsewhere])

@@ -12,22 +12,21 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 
-from engine.buffers import Buffers
+from engine.batches import TrainBatch
 from engine.optim import fill_momentum
-from engine.train_batch import TrainBatch
 from losses.criterion import Criterion
 from losses.loss import GeneratedOutput, Losses
 from models.network import ReidNetwork
 from models.outputs import select_images
-from utils.distributed import this_process
+from utils.distributed import gather_objects, this_process
 from utils.errors import ParamsError
 from utils.precision import Precision
 
 logger = logging.getLogger(__name__)
 
 
-class LossModule(nn.Module):
-    """Network and losses as one: images and labels in, the scalar to lower out. What several devices train together.
+class ModelWithLoss(nn.Module):
+    """Network and losses as one module: a batch in, the scalar to minimise out. This is what DDP wraps.
 
     Args:
         network: computes in the given precision; called, so that a compiled one runs compiled.
@@ -43,15 +42,15 @@ class LossModule(nn.Module):
 
     def forward(self, batch: TrainBatch, step: int, spectral: bool) -> tuple[Tensor, Losses]:
         """The sum of all losses, and each of them with the metrics, without gradient."""
-        made, of_made = batch.generated, None
-        pixels = batch.pixels if made is None else torch.cat([batch.pixels, made.pixels])
+        extra, of_extra = batch.extra, None
+        pixels = batch.pixels if extra is None else torch.cat([batch.pixels, extra.images])
         with self.precision.autocast(batch.pixels.device):
             output = self.network(pixels, spectral)
-        if made is not None:
+        if extra is not None:
             number = len(batch.pixels)
-            of_made = GeneratedOutput(select_images(output, slice(number, None)), made.labels, made.sources)
+            of_extra = GeneratedOutput(select_images(output, slice(number, None)), extra.labels, extra.sources)
             output = select_images(output, slice(number))
-        losses, metrics = self.criterion(output, batch.labels, step, batch.taught, of_made)
+        losses, metrics = self.criterion(output, batch.labels, step, batch.taught, of_extra)
         detached = {name: loss.detach() for name, loss in losses.items()}
         return torch.stack(list(losses.values())).sum(), Losses(detached, metrics)
 
@@ -72,41 +71,45 @@ class Gradients(NamedTuple):
 
 
 class Stepper:
-    """Takes the steps of a training: `gradients`, then `update`.
+    """Takes the steps of a training: `backward`, then `update`.
 
-    Neither waits for a GPU, but for an optimizer that torch has no fused version of: of that, `update` asks once
-    whether all was finite.
+    Does not synchronise with the GPU, except in `update` with a non-fused optimizer.
 
     Args:
-        module: network and losses, on their device, where their tensors stay.
-        optimizer: over the module's parameters.
-        precision: that of the module; float16 brings a scaler of gradients along.
-        compile_mode: whether the network's code is compiled, "graphs": into CUDA graphs.
+        network, criterion: on their device, where their tensors stay.
+        optimizer: over the parameters of both.
+        precision: number format of the network's activations; float16 scales the gradients.
+        compile_mode: whether the network is compiled, "graphs": into CUDA graphs.
     """
 
     def __init__(
         self,
-        module: LossModule,
+        network: ReidNetwork,
+        criterion: Criterion,
         optimizer: torch.optim.Optimizer,
         precision: Precision,
         compile_mode: Literal["on", "graphs", "off"] = "off",
     ) -> None:
+        self.network = network
+        self.criterion = criterion
         self.optimizer = optimizer
         self.precision = precision
-        self.device = next(module.parameters()).device
+        self.device = next(network.parameters()).device
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision.scales_gradients)  # pyright: ignore[reportPrivateImportUsage]
         self.compile_mode: Literal["on", "graphs", "off"] = compile_mode
-        self.is_warm = compile_mode == "off"
-        self.network = module.network
-        self.buffers = Buffers(module)
+        self.is_compiled = compile_mode == "off"
+        module = ModelWithLoss(network, criterion, precision)
+        self.buffers = BufferSnapshot(module)
         # With a scaler: whether the gradients are finite, so that they can be applied.
         self.in_range: Tensor | None = None
         if compile_mode != "off":
-            # In place: the names in its state dict stay, and an evaluation, which calls `embed`, runs as it is written.
-            module.network.compile(mode="reduce-overhead" if compile_mode == "graphs" else "default")
+            # In place: names in the state dict stay, and an evaluation, which calls `embed`, is not compiled.
+            network.compile(mode="reduce-overhead" if compile_mode == "graphs" else "default")
         self.module: nn.Module = _on_all_devices(module, self.device)
 
-    def gradients(self, batches: Sequence[TrainBatch], step: int, spectral: bool, watch: bool = False) -> Gradients:
+    def backward(
+        self, batches: Sequence[TrainBatch], step: int, *, spectral: bool = False, watch: bool = False
+    ) -> Gradients:
         """The gradients of the mean of the batches' losses, of all processes; every process must call this.
 
         Args:
@@ -117,12 +120,12 @@ class Stepper:
         """
         start = time.monotonic()
         self.optimizer.zero_grad(set_to_none=True)
-        self.buffers.remember()
+        self.buffers.take()
         found, sums = [], []
         for number, batch in enumerate(batches, start=1):
             if self.compile_mode == "graphs":
                 torch.compiler.cudagraph_mark_step_begin()
-            with self._alone(number < len(batches)):
+            with self._accumulating(number < len(batches)):
                 loss, losses = self.module(batch, step, spectral)
                 self.scaler.scale(loss / len(batches)).backward()
             found.append(losses)
@@ -130,8 +133,8 @@ class Stepper:
         self.scaler.unscale_(self.optimizer)
         finite = self._are_finite(torch.stack(sums))
         silent = self._silent_branches() if watch else {}
-        if not self.is_warm:
-            self._tell_of_compiling(start)
+        if not self.is_compiled:
+            self._log_compilation(start)
         return Gradients(found, finite, silent)
 
     def update(self, finite: Tensor) -> None:
@@ -186,15 +189,15 @@ class Stepper:
         """() what float16's losses are multiplied by, on the device."""
         return self.scaler.scale(torch.ones((), device=self.device))
 
-    def _alone(self, on: bool) -> AbstractContextManager[None]:
+    def _accumulating(self, on: bool) -> AbstractContextManager[None]:
         """Within this context gradients are added up on each device; only the last batch's pass exchanges them."""
         return self.module.no_sync() if on and isinstance(self.module, DistributedDataParallel) else nullcontext()
 
-    def _tell_of_compiling(self, start: float) -> None:
+    def _log_compilation(self, start: float) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         logger.info("the first step, with the compilation of the network: %.1f s", time.monotonic() - start)
-        self.is_warm = True
+        self.is_compiled = True
 
 
 def choose_compilation(
@@ -212,7 +215,7 @@ def choose_compilation(
     return asked
 
 
-def _on_all_devices(module: LossModule, device: torch.device) -> nn.Module:
+def _on_all_devices(module: ModelWithLoss, device: torch.device) -> nn.Module:
     """The module itself in a single process; among several one that averages their gradients."""
     if this_process().world_size == 1:
         return module
@@ -228,3 +231,58 @@ def _on_all_devices(module: LossModule, device: torch.device) -> nn.Module:
         # A classifier that no loss looks at gets no gradient.
         find_unused_parameters="scores" not in module.criterion.needs,
     )
+
+
+class BufferSnapshot:
+    """The buffers of a module before a forward pass, to restore where a NaN would have spoiled running averages.
+
+    Args:
+        module: its buffers must stay the tensors that they are now.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        flat = [buffer.detach().view(-1) for buffer in module.buffers()]
+        types = dict.fromkeys(values.dtype for values in flat)
+        self.groups = [[values for values in flat if values.dtype == dtype] for dtype in types]
+        self.before: list[Tensor] = []
+
+    def take(self) -> None:
+        """Copy them as they are now."""
+        self.before = [torch.cat(group) for group in self.groups]
+
+    def restore_unless(self, finite: Tensor) -> None:
+        """Restore what `take` copied, unless `finite`, a () bool on the device; does not wait for the device."""
+        for group, before in zip(self.groups, self.before, strict=True):
+            chosen = torch.where(finite, torch.cat(group), before)
+            # They are many and small: all in one launch on a GPU.
+            torch._foreach_copy_(group, chosen.split([len(values) for values in group]))  # pyright: ignore[reportPrivateImportUsage]
+
+
+class BuffersOfRanks:
+    """The buffers of each process: each normalises by its own batches, so they differ until an epoch ends.
+
+    Args:
+        modules: whose buffers they are.
+    """
+
+    def __init__(self, *modules: nn.Module) -> None:
+        self.modules = modules
+
+    def state_dict(self) -> list[dict[str, Tensor]]:
+        """Those of all processes, nothing where there is one; every process must call this."""
+        if this_process().world_size == 1:
+            return []
+        return gather_objects({name: buffer.cpu() for name, buffer in self._named().items()})
+
+    def load_state_dict(self, state_dict: list[dict[str, Tensor]]) -> None:
+        """Load this process's own."""
+        if state_dict:
+            for name, buffer in self._named().items():
+                buffer.copy_(state_dict[this_process().rank][name])
+
+    def _named(self) -> dict[str, Tensor]:
+        return {
+            f"{place}.{name}": buffer
+            for place, module in enumerate(self.modules)
+            for name, buffer in module.named_buffers()
+        }

@@ -14,6 +14,7 @@ BELOW = {
     "config": {"utils", "data", "models", "losses"},
     "evaluate": {"utils", "data", "models", "losses", "config"},
     "engine": {"utils", "data", "models", "losses", "config", "evaluate"},
+    "gan": {"utils", "data", "models", "losses", "config", "evaluate", "engine"},
     "deploy": {"utils", "data", "models", "config", "evaluate"},
     "examples": {"utils", "data", "models", "losses", "config", "evaluate", "engine", "deploy"},
 }

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-THRESHOLD_PREFIX = "threshold"
+NO_FRACTIONS = ("threshold", "fid", "kid")
+"""Beginnings of the names of metrics that are no fractions, such as distances."""
 
 
 def metrics_table(metrics: Mapping[str, float], decimals: int = 2) -> str:
@@ -39,4 +40,4 @@ def comparison_table(rows: Mapping[str, Mapping[str, float]], decimals: int = 2)
 def _cell(name: str, metrics: Mapping[str, float], decimals: int) -> str:
     if name not in metrics:
         return "-"
-    return f"{metrics[name]:.4f}" if name.startswith(THRESHOLD_PREFIX) else f"{metrics[name]:.{decimals}%}"
+    return f"{metrics[name]:.4f}" if name.startswith(NO_FRACTIONS) else f"{metrics[name]:.{decimals}%}"

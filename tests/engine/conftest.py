@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from config.params import Params
-from engine.training import Training, build_training, read_training_data
+from engine.build import Training, build_training, read_training_data
 from tests.conftest import TINY_PARAMS
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from config.params import Params
+from engine.batches import TrainBatch
 from engine.optim import build_optimizer
-from engine.step import LossModule, Stepper
-from engine.train_batch import TrainBatch
+from engine.step import ModelWithLoss, Stepper
 from losses.criterion import Criterion, build_criterion
 from losses.loss import Loss, Losses, LossInputs
 from losses.options import LossOptions
@@ -59,7 +59,7 @@ def make_stepper(
     criterion = build_criterion(LossOptions(tri_loss_margin="soft_margin"))
     criterion["fault"] = FaultyLoss(FAULTS[fault], rank)
     params = Params.model_validate({"optimizer": optimizer, "lr": {"base_lr": 0.001, "fc_lr": 0.01}})
-    return Stepper(LossModule(network, criterion, FP32), build_optimizer(params, network, criterion), precision)
+    return Stepper(ModelWithLoss(network, criterion, FP32), build_optimizer(params, network, criterion), precision)
 
 
 def make_batch(seed: int, *, spoiled: bool = False) -> TrainBatch:

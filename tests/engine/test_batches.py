@@ -9,7 +9,7 @@ import torch
 
 from config.params import Params
 from engine.batches import train_batches
-from engine.training import Training, build_training, read_training_data
+from engine.build import Training, build_training, read_training_data
 from tests.conftest import TINY_PARAMS
 from utils.precision import BF16
 

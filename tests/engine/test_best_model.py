@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from engine import best_model
-from engine.best_model import BestModel
-from engine.fit import checkpoint_of
-from engine.training import Training
+from engine.build import Training
+from engine.checkpointing import BestCheckpoint
+from engine.trainer import checkpoint_of
 from evaluate.core.plugins import Evaluation
 from models.network import ReidNetwork
 from utils.checkpoint import load_checkpoint, save_checkpoint
@@ -14,31 +14,31 @@ from utils.errors import DataError
 
 
 @pytest.fixture
-def best(training: Training, tmp_path: Path) -> BestModel:
-    return BestModel(training, tmp_path / "model_best.pth")
+def best(training: Training, tmp_path: Path) -> BestCheckpoint:
+    return BestCheckpoint(training, tmp_path / "model_best.pth")
 
 
-def training_of(best: BestModel) -> Training:
+def training_of(best: BestCheckpoint) -> Training:
     assert isinstance(best.training, Training)
     return best.training
 
 
-def network_of(best: BestModel) -> ReidNetwork:
+def network_of(best: BestCheckpoint) -> ReidNetwork:
     return training_of(best).network
 
 
-def offer(best: BestModel, score: float, bias: float) -> None:
+def offer(best: BestCheckpoint, score: float, bias: float) -> None:
     """Offer a model that is known by a bias of its own."""
     network_of(best).state_dict()["backbone.bn1.bias"].fill_(bias)
     evaluation = Evaluation(score, "mAP", {"mAP": score}, {}, {})
     best.offer(score, lambda: checkpoint_of(training_of(best), evaluation))
 
 
-def kept(best: BestModel) -> float:
+def kept(best: BestCheckpoint) -> float:
     return load_checkpoint(best.path).model["backbone.bn1.bias"][0].item()
 
 
-def test_only_a_better_model_replaces_the_best(best: BestModel) -> None:
+def test_only_a_better_model_replaces_the_best(best: BestCheckpoint) -> None:
     offer(best, 0.5, 1.0)
     assert kept(best) == 1.0
     offer(best, 0.5, 2.0)  # a tie keeps the earlier
@@ -52,7 +52,7 @@ def test_only_a_better_model_replaces_the_best(best: BestModel) -> None:
     assert best.training.best_score == 0.6
 
 
-def test_without_evaluation_the_last_model_is_kept(best: BestModel) -> None:
+def test_without_evaluation_the_last_model_is_kept(best: BestCheckpoint) -> None:
     for bias in (1.0, 2.0):
         network_of(best).state_dict()["backbone.bn1.bias"].fill_(bias)
         best.offer(None, lambda: checkpoint_of(training_of(best), None))
@@ -61,7 +61,7 @@ def test_without_evaluation_the_last_model_is_kept(best: BestModel) -> None:
 
 
 def test_a_model_that_cannot_be_written_waits_in_memory(
-    best: BestModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    best: BestCheckpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(path: Path, checkpoint: object) -> None:
         raise DataError(f"{path}: cannot be written: No space left on device")

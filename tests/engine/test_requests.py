@@ -1,20 +1,20 @@
 import signal
 
-from engine.requests import Asked, Requests
+from engine.checkpointing import Request, StopConsensus
 from tests.processes import run_in_processes
 from utils.distributed import this_process
 
 
 def test_a_single_process_gets_its_answer_at_once() -> None:
-    requests = Requests()
-    assert requests.exchange(Asked(signal.SIGTERM, True)) == Asked(signal.SIGTERM, True)
-    assert requests.exchange(Asked()) == Asked()
-    assert requests.close() == Asked()
+    requests = StopConsensus()
+    assert requests.exchange(Request(signal.SIGTERM, True)) == Request(signal.SIGTERM, True)
+    assert requests.exchange(Request()) == Request()
+    assert requests.close() == Request()
 
 
-def ask() -> list[Asked]:
-    rank, requests = this_process().rank, Requests()
-    wishes = [Asked(), Asked(0, rank == 0), Asked(signal.SIGINT if rank == 1 else 0), Asked()]
+def ask() -> list[Request]:
+    rank, requests = this_process().rank, StopConsensus()
+    wishes = [Request(), Request(0, rank == 0), Request(signal.SIGINT if rank == 1 else 0), Request()]
     answers = [requests.exchange(wish) for wish in wishes]
     return [*answers, requests.close(), requests.close()]
 
@@ -22,4 +22,4 @@ def ask() -> list[Asked]:
 def test_all_processes_get_the_same_answer_one_step_later() -> None:
     first, second = run_in_processes(ask, 2)
     assert first == second
-    assert first == [Asked(), Asked(), Asked(0, True), Asked(signal.SIGINT), Asked(), Asked()]
+    assert first == [Request(), Request(), Request(0, True), Request(signal.SIGINT), Request(), Request()]

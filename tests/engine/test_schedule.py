@@ -1,11 +1,11 @@
 import pytest
 
 from config.params import LearningRate
-from engine.schedule import lr_factor
+from engine.optim import step_decay
 
 
 def factors(options: LearningRate, steps: list[int], *, class_balanced: bool = False) -> list[float]:
-    return [lr_factor(options, step, 10, class_balanced=class_balanced) for step in steps]
+    return [step_decay(options, step, 10, class_balanced=class_balanced) for step in steps]
 
 
 def test_decays_every_so_many_epochs() -> None:

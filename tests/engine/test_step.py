@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.step import LossModule, Stepper, choose_compilation
-from engine.train_batch import GeneratedImages, TrainBatch
+from engine.batches import GeneratedImages, TrainBatch
+from engine.step import ModelWithLoss, Stepper, choose_compilation
 from losses.criterion import build_criterion
 from losses.generated import GeneratedWeights
 from losses.loss import Losses
@@ -32,13 +32,13 @@ def make_stepper(
     torch.manual_seed(0)
     network = build_network(MODEL, IDENTITIES).to(dtype)
     synchronised(network, CPU)
-    module = LossModule(network, build_criterion(LOSSES), precision)
+    module = ModelWithLoss(network, build_criterion(LOSSES), precision)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     return Stepper(module, optimizer, precision, compile_mode)
 
 
 def network_of(stepper: Stepper) -> ReidNetwork:
-    network = stepper.module.get_submodule("network" if isinstance(stepper.module, LossModule) else "module.network")
+    network = stepper.module.get_submodule("network" if isinstance(stepper.module, ModelWithLoss) else "module.network")
     assert isinstance(network, ReidNetwork)
     return network
 
@@ -84,7 +84,7 @@ def test_a_step_is_one_of_the_optimizer_on_the_sum_of_the_losses() -> None:
 def test_generated_images_join_the_real_ones_for_the_forward_pass_alone(number: int) -> None:
     torch.manual_seed(0)
     criterion = build_criterion(LOSSES, generated=GeneratedWeights(number / 8))
-    module = LossModule(build_network(MODEL, IDENTITIES), criterion, FP32)
+    module = ModelWithLoss(build_network(MODEL, IDENTITIES), criterion, FP32)
     batch = make_batch(1)
     pixels = torch.randn(number, 3, 64, 32, generator=torch.Generator().manual_seed(2))
     loss, losses = module(batch._replace(generated=GeneratedImages(pixels)), 0, False)

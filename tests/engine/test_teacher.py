@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from config.params import Params
 from data.augmentation.normalisation import normalise
+from engine.batches import TrainBatch
+from engine.build import Training, build_training, read_training_data
 from engine.teacher import Teacher, load_teacher
-from engine.train_batch import TrainBatch
-from engine.training import Training, build_training, read_training_data
 from evaluate.core.load_model import load_trained_network
 from models.network import Embedder, build_network
 from tests.conftest import TINY_PARAMS

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from engine.gan.adversaries import Adversaries, RealBatch
+from gan.steps import GanStepper, RealBatch
 from losses.loss import Losses
 from models.generator import build_discriminator, build_generator
 from tests.conftest import Script
-from tests.engine.gan.conftest import GAN, REID
-from tests.engine.gan.test_adversaries import make_batch, options_of, same, tensors_of
+from tests.gan.conftest import GAN, REID
+from tests.gan.test_steps import make_batch, options_of, same, tensors_of
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -23,13 +23,13 @@ EVERYTHING: dict[str, Any] = {
 }  # fmt: skip
 
 
-def make_adversaries(**changes: Any) -> Adversaries:
+def make_adversaries(**changes: Any) -> GanStepper:
     options = options_of(**EVERYTHING | changes)
     torch.manual_seed(0)
     generator, discriminator = build_generator(options, 5).cuda(), build_discriminator(options, 5).cuda()
     for net in (generator, discriminator):
         net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    return Adversaries(generator, discriminator, options, 7)
+    return GanStepper(generator, discriminator, options, 7)
 
 
 def batches_of(step: int) -> list[RealBatch]:

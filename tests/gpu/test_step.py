@@ -5,8 +5,8 @@ from typing import Literal
 import pytest
 import torch
 
-from engine.step import LossModule, Stepper
-from engine.train_batch import TrainBatch
+from engine.batches import TrainBatch
+from engine.step import ModelWithLoss, Stepper
 from losses.criterion import build_criterion
 from losses.loss import Losses
 from models.network import build_network
@@ -20,7 +20,7 @@ def make_stepper(precision: Precision, mode: Literal["on", "graphs", "off"] = "o
     torch.manual_seed(0)
     network = build_network(MODEL, IDENTITIES).cuda()
     network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    module = LossModule(network, build_criterion(LOSSES).cuda(), precision)
+    module = ModelWithLoss(network, build_criterion(LOSSES).cuda(), precision)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, fused=True)
     return Stepper(module, optimizer, precision, mode)
 

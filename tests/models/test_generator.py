@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.gan.training import as_pictures
+from gan.trainer import as_pictures
 from models.generator import (
     SMALLEST_MAP,
     Discriminator,

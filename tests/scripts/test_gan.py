@@ -15,7 +15,7 @@ from PIL import Image
 from config.load import load_params, operation_of
 from evaluate.core.plugins import plugin_options
 from tests.conftest import Script
-from tests.engine.gan.conftest import GAN, PIDS
+from tests.gan.conftest import GAN, PIDS
 from tests.runs import files_of, num_epochs, records_of, same_weights, weights_of
 
 Market = Callable[[Path], Path]

@@ -7,7 +7,7 @@ import torch
 
 from config.load import load_eval_params, load_params
 from config.params import Params
-from engine.outline import describe_training
+from engine.summary import describe_training
 from evaluate.core.plugins import plugin_options
 from losses.criterion import build_criterion
 from losses.loss import TeacherOutput

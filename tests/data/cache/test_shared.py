@@ -76,7 +76,7 @@ def killed_with_the_file_there(folder: Path) -> None:
         raise AssertionError
 
     if this_process().rank == 0:
-        # Asked for the file's name, with which the others would open it.
+        # Request for the file's name, with which the others would open it.
         shared.gather_objects = killed
     shared_bytes(SIZE, folder)
 

@@ -62,7 +62,7 @@ def test_the_nearest_are_put_in_the_order_of_their_scores(metric, top, block_byt
     before = base.rows(0, 9).tolist()
     distances = SpectralDistances(base, query, gallery, top, temperature=0.4)
     assert distances.shape == (9, 40)
-    # Asked for in two blocks, as ranking does.
+    # Request for in two blocks, as ranking does.
     after = torch.cat([distances.rows(0, 4).clone(), distances.rows(4, 9).clone()]).tolist()
     num_moved = 0
     for row in range(9):

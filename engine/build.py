@@ -1,0 +1,144 @@
+"""Builds a trainer from params: data, network, losses, optimizer."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from config.params import Params
+from data.cache import build_image_cache, build_store
+from data.dataset import check_training_set, read_dataset, summary_table, without_bad_images
+from data.samples import Dataset, Sample, sorted_pids
+from engine.batches import ExtraImages, TrainBatches, num_processes
+from engine.consistency import check_ranks_agree, environment, run_fingerprint
+from engine.optim import build_optimizer, build_schedule, freeze_all_but_classifiers
+from engine.run import Run
+from engine.run_folder import RunFolder
+from engine.step import Stepper, choose_compilation
+from engine.summary import describe_training, plan_training
+from engine.teacher import load_teacher
+from engine.trainer import ReidTrainer
+from evaluate.core.plugins import load_plugin
+from losses.criterion import build_criterion
+from losses.generated import GeneratedWeights
+from models.network import ReidNetwork, build_network
+from models.pretrained import load_imagenet, load_snapshot
+from models.sync_bn import synchronised
+from utils.distributed import fail_together, this_process
+from utils.files import expand_user
+from utils.memory import explain_oom
+from utils.precision import choose_precision
+from utils.randomness import INITIAL_WEIGHTS, seed_for
+
+logger = logging.getLogger(__name__)
+
+BuildExtraImages = Callable[[Params, Sequence[Sample], torch.device, bool], ExtraImages | None]
+"""Params, training images, device, whether a run is resumed -> the extra images of a run; None: it has none."""
+
+
+def build_trainer(
+    params: Params,
+    folder: RunFolder,
+    device: torch.device,
+    resume: bool = False,
+    build_extra_images: BuildExtraImages = lambda *_: None,
+) -> ReidTrainer:
+    """The trainer of a run. Initial weights and all later draws follow from `params.seed`.
+
+    A run to `resume` gets its weights from its saved state, so the files it started from are not read again.
+    """
+    dataset = read_training_data(params)
+    logger.info("%s", describe_training(params, dataset.train))
+    advice = 'set data_cache to "ram" if it is "device", or take a smaller model'
+    with explain_oom(f"putting the network and the images on {device}", advice):
+        return _build(params, folder, device, dataset, resume, build_extra_images)
+
+
+def _build(
+    params: Params,
+    folder: RunFolder,
+    device: torch.device,
+    dataset: Dataset,
+    resume: bool,
+    build_extra_images: BuildExtraImages,
+) -> ReidTrainer:
+    pids = sorted_pids(dataset.train)
+    label_of = {pid: label for label, pid in enumerate(pids)}
+    labels = [label_of[sample.pid] for sample in dataset.train]
+    with fail_together():
+        precision, compilation = choose_precision(params.precision, device), choose_compilation(params.compile, device)
+        teacher = load_teacher(params, pids, device)
+        extra_images = build_extra_images(params, dataset.train, device, resume)
+        torch.manual_seed(seed_for(INITIAL_WEIGHTS, params.seed))
+        network = build_network(params.model_params, len(pids)) if resume else start_network(params, len(pids))
+    network = prepare_network(network, params, device)
+    num_extra = 0 if extra_images is None else extra_images.num_images
+    generated = GeneratedWeights(num_extra / params.batch_images, params.gan_params.lambda_consistency)
+    criterion = build_criterion(
+        params,
+        params.model_params,
+        sizes=network.sizes,
+        teacher_dim=0 if teacher is None else teacher.embedding_dim,
+        generated=generated if num_extra else None,
+        seed=params.seed,
+    ).to(device)
+    optimizer = build_optimizer(params, network, criterion)
+    plan = plan_training(params, labels, device, precision.name, num_extra)
+    schedule = build_schedule(params, plan.steps_per_epoch, plan.num_epochs * plan.steps_per_epoch)
+    paths = [sample.path for sample in dataset.train]
+    store = build_store(paths, *params.resize_to, params.data_cache, device)
+    others = {
+        **environment(params, device),
+        "steps of the learning-rate schedule": schedule.total_steps,
+        "teacher": None if teacher is None else teacher.digest,
+        "source of extra images": None if extra_images is None else extra_images.digest,
+    }
+    return ReidTrainer(
+        Run(params, folder, device, plan, run_fingerprint(params, dataset, others)),
+        TrainBatches(params, paths, torch.tensor(labels), pids, store, precision, device, teacher, extra_images),
+        Stepper(network, criterion, optimizer, precision, compilation),
+        schedule,
+        build_image_cache(params.data_cache),
+    )
+
+
+def read_training_data(params: Params) -> Dataset:
+    """The data set, summarised and checked before anything else is built; the same in all processes."""
+    dist = this_process()
+    dataset = Dataset([], [], [], [])
+    # One process of a machine first: the others find what it makes, such as synthetic pedestrians.
+    for turn in (dist.local_rank == 0, dist.local_rank != 0):
+        with fail_together():
+            if turn:
+                dataset = read_dataset(params)
+    check_ranks_agree(params, dataset)
+    dataset = without_bad_images(dataset, params)
+    logger.info("data set %s\n%s", params.batches_dir, summary_table(dataset))
+    with fail_together():
+        check_training_set(dataset.train, params, num_processes(params))
+        if params.evaluation_params.type is not None:
+            load_plugin(params.evaluation_params.type).check_data(dataset, params)
+    return dataset
+
+
+def start_network(params: Params, num_classes: int) -> ReidNetwork:
+    """The network with the weights that training starts from."""
+    network = build_network(params.model_params, num_classes)
+    if params.imagenet_pretrain:
+        load_imagenet(network.backbone, params.model_params.model)
+    if params.pretrain_snapshot:
+        load_snapshot(network, expand_user(params.pretrain_snapshot))
+    return network
+
+
+def prepare_network(network: ReidNetwork, params: Params, device: torch.device) -> ReidNetwork:
+    """A network to be trained, on its device."""
+    if params.fine_tune:
+        freeze_all_but_classifiers(network)
+    network = network.to(device)
+    # Channels last is the layout in which convolutions are fastest, on the CPU as on a GPU.
+    network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if params.sync_bn:
+        synchronised(network, device)  # changed in place
+    return network

@@ -1,0 +1,210 @@
+"""What train.py's operations do, each from validated params to the end."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from config.load import OPERATION, load_params, operation_of
+from config.params import Params
+from data.dataset import summary_table
+from data.lmdb.writing import pack_dataset
+from data.samples import sorted_pids
+from data.synthetic import make_synthetic
+from engine.build import read_training_data, start_network
+from engine.consistency import check_environment
+from engine.launch import launch, needs_launch, process_group
+from engine.run_folder import RunFolder, cleanup_on_failure, is_run, lock_run, open_run_folder, run_folder, write_params
+from engine.summary import describe_training, log_environment
+from engine.teacher import load_teacher
+from engine.trainer import Trainer
+from evaluate.core.plugins import plugin_options
+from utils.checkpoint import is_finished
+from utils.device import choose_device, describe_device
+from utils.distributed import broadcast_from_rank0, fail_together, this_process
+from utils.errors import DataError, ParamsError
+from utils.logs import log_to_file
+from utils.memory import keep_freed_memory
+from utils.process import num_restarts
+
+logger = logging.getLogger(__name__)
+
+
+class Task(NamedTuple):
+    """What a run trains."""
+
+    operation: str
+    """The operation that starts such a run; its folder's params.json names it."""
+    build: Callable[[Params, RunFolder, torch.device, bool], Trainer]
+    """Reads the data and builds the trainer; True if it is to resume from a saved state."""
+
+
+@contextmanager
+def process_group_for_training(params: Params) -> Iterator[torch.device]:
+    """As `process_group`, with what must be set before anything large is put on the device."""
+    with process_group(params.parallels, deterministic=params.deterministic) as device:
+        if device.type == "cpu" and params.keep_freed_memory:
+            keep_freed_memory()
+        check_environment(params, device)
+        yield device
+
+
+def start_run(task: Task, params: Params, name: str, notes: Sequence[str]) -> None:
+    """Train a new run in `working_dir/name`. A start that fails leaves no folder behind.
+
+    With several GPUs in `parallels` the command starts itself once for each. When torchrun starts it again, because a
+    process died, the run is resumed.
+    """
+    if needs_launch(params.parallels):
+        raise SystemExit(launch(len(params.parallels)))
+    with process_group_for_training(params) as device:
+        folder = run_folder(params.working_dir, broadcast_from_rank0(name))
+        is_new = not broadcast_from_rank0(num_restarts() > 0 and _began_with(folder, params))
+        with lock_run(folder):
+            if broadcast_from_rank0(not is_new and is_finished(folder.path)):
+                logger.info("%s: this run is finished", folder.path)
+                return
+            if is_new:
+                with fail_together():
+                    if this_process().is_rank_zero:
+                        write_params(folder, params, task.operation)
+            _train(task, folder, params, device, notes, is_new=is_new)
+
+
+def resume_train(tasks: Sequence[Task], name: str, overrides: Sequence[str]) -> None:
+    """Resume `working_dir/name` from its last saved step, with its own params.
+
+    Args:
+        tasks: of which the run is one.
+        name: of the run.
+        overrides: of --set; only working_dir.
+
+    Raises:
+        ParamsError: another override is given; a run keeps its params.
+        DataError: there is no such run, it is finished, or its state does not fit.
+        LockedError: it is being trained.
+    """
+    folder = open_run_folder(_working_dir(overrides), name)
+    task = _task_of(tasks, folder)
+    params, notes = load_params(folder.params, plugin_options=plugin_options)
+    if not is_finished(folder.path) and needs_launch(params.parallels):
+        raise SystemExit(launch(len(params.parallels)))
+    with process_group_for_training(params) as device:
+        # Before the lock as well, which cannot be taken in a read-only folder.
+        _refuse_finished(folder)
+        with lock_run(folder):
+            _refuse_finished(folder)
+            _train(task, folder, params, device, notes, is_new=False)
+
+
+def _train(
+    task: Task, folder: RunFolder, params: Params, device: torch.device, notes: Sequence[str], *, is_new: bool
+) -> None:
+    """Build the trainer and train to the end; a run without a saved state starts from the beginning."""
+    resume = broadcast_from_rank0(not is_new and folder.last.is_file())
+    with cleanup_on_failure(folder, params, is_new=is_new):
+        if this_process().is_rank_zero:
+            log_to_file(folder.log)
+        log_environment(folder, params, device)
+        for note in notes:
+            logger.info("%s", note)
+        trainer = task.build(params, folder, device, resume)
+        if resume:
+            trainer.resume()
+        trainer.fit()
+
+
+def run_changed(name: str, overrides: Sequence[str], changeable: Sequence[str]) -> tuple[RunFolder, Params]:
+    """The run `working_dir/name` and its own params, some of them changed.
+
+    Args:
+        overrides: as of --set; besides what is changeable they may say working_dir.
+        changeable: keys, or sections of keys.
+
+    Raises:
+        ParamsError: an override of another key.
+        DataError: there is no such run.
+    """
+    changes = [
+        override
+        for override in overrides
+        if any(f"{override.partition('=')[0]}.".startswith(f"{key}.") for key in changeable)
+    ]
+    others = [override for override in overrides if override not in changes]
+    folder = open_run_folder(_working_dir(others, changeable), name)
+    params, _ = load_params(folder.params, changes, plugin_options=plugin_options)
+    return folder, params
+
+
+def check_config(params: Params, notes: Sequence[str], check_extra_images: Callable[[Params], str]) -> None:
+    """Print the resolved params, and what they amount to with the data set they name.
+
+    Args:
+        params: of the run.
+        notes: on the params.
+        check_extra_images: checks where extra images come from; returns a line about them, "" if there are none.
+    """
+    for note in notes:
+        logger.info("%s", note)
+    print(params.model_dump_json(indent=2))
+    device = choose_device(params.parallels)
+    check_environment(params, device)
+    dataset = read_training_data(params)
+    pids = sorted_pids(dataset.train)
+    start_network(params, len(pids))  # the files it starts from are there and fit
+    load_teacher(params, pids, device)
+    if extra := check_extra_images(params):
+        logger.info("%s", extra)
+    logger.info("%s\n%s", describe_device(device), describe_training(params, dataset.train))
+
+
+def make_synthetic_set(params: Params, notes: Sequence[str], out: Path) -> None:
+    """Write the synthetic pedestrians of the params as a folder of their own."""
+    for note in notes:
+        logger.info("%s", note)
+    make_synthetic(out, params.synthetic)
+    logger.info('written: %s; train on it with --set batches_dir="%s"', out, out)
+
+
+def build_lmdb(params: Params, notes: Sequence[str], out: Path) -> None:
+    """Pack the data set of the params into one LMDB file."""
+    for note in notes:
+        logger.info("%s", note)
+    dataset = pack_dataset(out, params)
+    logger.info("data set %s\n%s", params.batches_dir, summary_table(dataset))
+    logger.info('written: %s, %.0f MiB; train on it with --set batches_dir="%s"', out, out.stat().st_size / 2**20, out)
+
+
+def _task_of(tasks: Sequence[Task], folder: RunFolder) -> Task:
+    """What the run in a folder trains; folders from before this was noted hold runs of the first task."""
+    operation = operation_of(folder.params) or tasks[0].operation
+    by_operation = {task.operation: task for task in tasks}
+    if operation not in by_operation:
+        known = " or ".join(by_operation)
+        raise DataError(f"{folder.params}: {OPERATION}: no run is started with {operation!r}; expected {known}")
+    return by_operation[operation]
+
+
+def _began_with(folder: RunFolder, params: Params) -> bool:
+    """Whether the folder holds a run of these very params; one of others is not what torchrun starts again."""
+    return is_run(folder) and load_params(folder.params, plugin_options=plugin_options)[0] == params
+
+
+def _refuse_finished(folder: RunFolder) -> None:
+    if broadcast_from_rank0(is_finished(folder.path)):
+        raise DataError(f"{folder.path}: this run is finished; there is nothing to resume")
+
+
+def _working_dir(overrides: Sequence[str], changeable: Sequence[str] = ()) -> str:
+    """The folder of runs that --set working_dir=DIR names, else the default; `changeable` is for messages."""
+    working_dir = Params().working_dir
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key != "working_dir":
+            allowed = ", ".join(["working_dir", *changeable])
+            raise ParamsError(f"--set {override}: a run has the params it began with; only {allowed} may be set")
+        working_dir = value
+    return working_dir

@@ -1,0 +1,353 @@
+"""The training loop, top to bottom. Read this file first.
+
+`Trainer` is what every training has in common. `fit` trains to the end: `train_one_epoch` takes the steps of an epoch,
+`finish_epoch` evaluates the network, keeps it if it is the best so far, and records the epoch. `ReidTrainer` is the
+training of a re-ID network: what one step is (`train_step`) and how the network is measured (`evaluate`). It is built
+from params by engine/build.py; gan/trainer.py trains a person generator with the same loop.
+"""
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from data.augmentation.normalisation import denormalise
+from data.cache import DecodedImageCache
+from engine.batches import TrainBatch, TrainBatches
+from engine.checkpointing import AsyncCheckpointer, BestCheckpoint, Stateful, read_state
+from engine.meter import Means, Meter, StepValues
+from engine.monitor import DivergedError, TrainingMonitor
+from engine.optim import Schedule, learning_rates, set_learning_rates, set_train_mode
+from engine.progress import Progress
+from engine.recorder import EpochRecord, Recorder
+from engine.run import Run
+from engine.step import BuffersOfRanks, Stepper
+from evaluate.core.context import EvalContext
+from evaluate.core.plugins import Evaluation, evaluate
+from evaluate.core.table import metrics_table
+from models.network import Embedder
+from models.sync_bn import average_buffers
+from utils.checkpoint import MODEL_BEST, Checkpoint
+from utils.distributed import fail_together, this_process, wait_for_all
+from utils.errors import ParamsError, ReportedByOtherRankError
+from utils.interrupts import Interrupted, interrupts_noted
+from utils.memory import explain_oom
+
+logger = logging.getLogger(__name__)
+
+
+class Trainer(ABC):
+    """Trains epoch by epoch. A run can be stopped after any step and resumed to the same bits.
+
+    No random state is saved: every draw follows from the seed and the step, the order of images from seed and epoch.
+
+    Args:
+        run: params, folder, device, plan and fingerprint.
+        optimizers: their parameter groups carry the names of their learning rates.
+        stateful: what is saved and resumed besides the counters, such as networks and optimizers, by name.
+    """
+
+    best_file: ClassVar[str]  # in the run's folder
+    epochs_key: ClassVar[str]  # the setting that says how many epochs there are
+
+    def __init__(self, run: Run, optimizers: Sequence[Optimizer], stateful: Mapping[str, Stateful]) -> None:
+        self.params, self.folder, self.device, self.plan, self.fingerprint = run
+        self.optimizers = optimizers
+        self.meter = Meter()
+        self.stateful = {**stateful, "meter": self.meter}
+        self.best = BestCheckpoint(self.folder.path / self.best_file)
+        self.epoch, self.step = 0, 0  # done
+        self.seconds = 0.0  # of this epoch's steps
+        self.records: list[dict[str, Any]] = []  # the lines of metrics.jsonl
+        self.is_resumed = False
+
+    def fit(self) -> None:
+        """Train to the last epoch; afterwards only the best model is left.
+
+        Raises:
+            Interrupted: a signal asked to stop; the state is saved.
+            DivergedError: too many steps in a row were not finite.
+            DataError: the best model or metrics.jsonl could not be written; the state is left to resume from.
+        """
+        # On resuming, curves are drawn again from the first step that is not in the state.
+        is_epoch_complete = self.step == (self.epoch + 1) * self.plan.steps_per_epoch
+        first_step = self.step + (not is_epoch_complete) if self.is_resumed else 0
+        with (
+            Recorder(self.folder, first_step) as recorder,
+            AsyncCheckpointer(self.folder.last, self.params.checkpoint, recorder.flush) as checkpointer,
+        ):
+            if self.is_resumed:
+                recorder.epochs(self.records)
+            else:
+                self.before_training(recorder)
+                checkpointer.save_first(self.state())
+            while self.epoch < self.plan.num_epochs:
+                with explain_oom(self.plan.memory_use, self.plan.memory_advice):
+                    self.train_one_epoch(recorder, checkpointer)
+                self.finish_epoch(recorder)
+            checkpointer.finish()
+            with fail_together():
+                self.best.write()
+                recorder.settle()
+                self.after_training()
+            # If one process failed from here on, torchrun would start all of them again.
+            wait_for_all()
+            if this_process().is_rank_zero:
+                self.folder.last.unlink(missing_ok=True)
+        logger.info("finished: %s", self.best.path)
+
+    def before_training(self, recorder: Recorder) -> None:
+        """Evaluate the untrained network, so that a mistake in the test set shows at once."""
+        recorder.pictures(self.pictures(), 0)
+        if self.plan.evaluate_every and self.plan.evaluate_at_start:
+            evaluation = self.evaluate()
+            recorder.evaluation(evaluation, 0)
+            logger.info("before training\n%s", metrics_table(evaluation.metrics))
+
+    def train_one_epoch(self, recorder: Recorder, checkpointer: AsyncCheckpointer) -> None:
+        """Take the remaining steps of the epoch. The losses are read from the device every `log_every` steps only."""
+        plan, first = self.plan, self.epoch * self.plan.steps_per_epoch
+        last = first + plan.steps_per_epoch
+        if self.step == first:
+            self.meter.begin_epoch()
+            self.seconds = 0.0
+        title = f"epoch {self.epoch + 1}/{plan.num_epochs}"
+        total, done = plan.steps_per_epoch * plan.images_per_step, (self.step - first) * plan.images_per_step
+        with interrupts_noted() as signal, Progress(title, total, done) as progress:
+            start = time.monotonic() - self.seconds
+            for batches in self.load_steps():
+                if self.step == 0:
+                    recorder.pictures(self.batch_pictures(batches), 1)
+                is_finite = self.train_step(batches)
+                self.step += 1
+                is_logged = self.step % self.params.log_every == 0
+                # On a CPU it costs nothing to notice at once that a step was not finite.
+                if is_logged or self.step == last or (is_finite.device.type == "cpu" and not is_finite):
+                    self.check_steps(checkpointer)
+                if is_logged and self.step < last:
+                    recent = self.meter.read()
+                    recorder.steps(recent, learning_rates(*self.optimizers), self.step)
+                    progress.update((self.step - first) * plan.images_per_step, self.progress_values(recent))
+                self.seconds = time.monotonic() - start
+
+                # A signal reaches the processes at different steps; they agree on the step at which all of them stop.
+                stop, save = checkpointer.requests(signal.number, self.step)
+                if save or stop or self.step == last:
+                    self.save(checkpointer, wait=bool(stop))
+                if stop:
+                    raise Interrupted(stop)
+            if stop := checkpointer.last_signal():
+                self.save(checkpointer, wait=True)
+                raise Interrupted(stop)
+
+    def finish_epoch(self, recorder: Recorder) -> None:
+        """Evaluate the network, keep it if it is the best so far, and record the epoch."""
+        start = time.monotonic()
+        recent, means = self.meter.read(), self.meter.means()
+        self.epoch += 1
+        every, evaluation = self.plan.evaluate_every, None
+        if every and (self.epoch % every == 0 or self.epoch == self.plan.num_epochs):
+            evaluation = self.evaluate()
+            recorder.evaluation(evaluation, self.step)
+        if evaluation is not None or not every:
+            self.best.offer(evaluation and evaluation.score, lambda: self.checkpoint(evaluation))
+        else:
+            self.best.write_if_possible()
+        rates = learning_rates(*self.optimizers)
+        recorder.steps(recent, rates, self.step)
+        recorder.pictures(self.pictures(), self.step)
+        images_per_second = self.plan.steps_per_epoch * self.plan.images_per_step / self.seconds
+        seconds = self.seconds + time.monotonic() - start
+        metrics = None if evaluation is None else evaluation.metrics
+        record = EpochRecord(self.epoch, self.step, seconds, images_per_second, rates, means, metrics)
+        self.records.append(record.as_json())
+        recorder.epoch(record, self.records)
+        logger.info("%s", record.as_text(self.plan.num_epochs, self.progress_values(means)))
+
+    def check_steps(self, checkpointer: AsyncCheckpointer) -> None:
+        """Read the values of the steps since the last call; every process must call this.
+
+        Raises:
+            DivergedError: the training is lost. If its weights are those of before, the state is saved.
+        """
+        try:
+            self.inspect(self.meter.collect())
+        except DivergedError as error:
+            if error.weights_are_good:
+                checkpointer.save(self.state(), self.step, wait=True)
+            # Every rank sees it; only rank 0 reports.
+            if not this_process().is_rank_zero:
+                raise ReportedByOtherRankError from None
+            raise
+
+    def save(self, checkpointer: AsyncCheckpointer, *, wait: bool = False) -> None:
+        """Save the state; every process must call this."""
+        self.check_steps(checkpointer)
+        checkpointer.save(self.state(), self.step, wait=wait)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that decides how the training continues; every process must call this."""
+        counters = {"epoch": self.epoch, "step": self.step, "seconds": self.seconds, "records": self.records}
+        parts = {name: part.state_dict() for name, part in self.stateful.items()}
+        return {"fingerprint": self.fingerprint, "best_score": self.best.score, **counters, **parts}
+
+    def resume(self) -> None:
+        """Continue from the state saved in the run's folder; every process must call this.
+
+        Raises:
+            DataError: it is missing or damaged, or was saved with different data, settings or device.
+            ParamsError: all epochs are done.
+        """
+        with fail_together(), read_state(self.folder.last, self.fingerprint) as state:
+            for name, part in self.stateful.items():
+                part.load_state_dict(state[name])
+            self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
+            self.records = state["records"]
+            self.best.restore(state["best_score"])
+        self.is_resumed = True
+        logger.info("resumed after step %d, in epoch %d of %d", self.step, self.epoch + 1, self.plan.num_epochs)
+        if (done := self.epoch) >= self.plan.num_epochs:
+            where = f"{self.folder.params}: {self.epochs_key}"
+            raise ParamsError(f"{where}: {done} epochs are done; set at least {done + 1} to continue")
+
+    @abstractmethod
+    def load_steps(self) -> Iterator[Any]:
+        """The batches of each remaining step of the epoch, on the device."""
+
+    @abstractmethod
+    def train_step(self, batches: Any) -> Tensor:
+        """Update the weights and add the losses to the meter; returns whether all was finite, () bool on the device."""
+
+    @abstractmethod
+    def inspect(self, steps: Sequence[StepValues]) -> None:
+        """Look whether the training still learns; raises DivergedError if it is lost."""
+
+    @abstractmethod
+    def evaluate(self) -> Evaluation:
+        """Measure the network; every process gets the same figures."""
+
+    @abstractmethod
+    def checkpoint(self, evaluation: Evaluation | None) -> Checkpoint:
+        """A copy of the network as `best_file` holds it."""
+
+    @abstractmethod
+    def after_training(self) -> None:
+        """Write what the run leaves besides the best model."""
+
+    def pictures(self) -> dict[str, Tensor]:
+        """Image grids (N, 3, H, W) uint8 to record in each epoch."""
+        return {}
+
+    def batch_pictures(self, batches: Any) -> dict[str, Tensor]:
+        """Image grids (N, 3, H, W) uint8 to record of the first batch."""
+        return {}
+
+    def progress_values(self, means: Means) -> dict[str, float]:
+        """The values that the screen shows."""
+        return {**means.losses, **means.metrics}
+
+
+class ReidTrainer(Trainer):
+    """Trains a re-ID network with the losses of its criterion, and measures it with an evaluation plug-in.
+
+    Args:
+        run: as of `Trainer`.
+        batches: what each step learns from.
+        stepper: network, losses and optimizer.
+        schedule: the learning rate at each step.
+        cache: keeps decoded test images from one evaluation to the next; None where they would not fit.
+    """
+
+    best_file, epochs_key = MODEL_BEST, "epoch"
+
+    def __init__(
+        self, run: Run, batches: TrainBatches, stepper: Stepper, schedule: Schedule, cache: DecodedImageCache | None
+    ) -> None:
+        self.batches, self.stepper, self.schedule, self.cache = batches, stepper, schedule, cache
+        self.network, self.criterion, self.optimizer = stepper.network, stepper.criterion, stepper.optimizer
+        self.extra_images = batches.extra_images
+        self.monitor = TrainingMonitor(run.params.max_bad_steps)
+        self.spectral_was_logged = False
+        stateful = {
+            "model": self.network,
+            "criterion": self.criterion,
+            "buffers": BuffersOfRanks(self.network, self.criterion),
+            "optimizer": self.optimizer,
+            "scaler": stepper.scaler,
+            "monitor": self.monitor,
+        }
+        if self.extra_images is not None:
+            stateful["extra_images"] = self.extra_images
+        super().__init__(run, [self.optimizer], stateful)
+
+    def load_steps(self) -> Iterator[list[TrainBatch]]:
+        set_train_mode(self.network, fine_tune=self.params.fine_tune)
+        if self.spectral_acts() and not self.spectral_was_logged:
+            self.spectral_was_logged = True
+            logger.info("the spectral transform acts from epoch %d on", self.epoch + 1)
+        yield from self.batches.steps(self.epoch, self.step)
+        # Each process has normalised by its own batches; after an epoch all have the same running averages.
+        average_buffers(self.network)
+
+    def train_step(self, batches: list[TrainBatch]) -> Tensor:
+        set_learning_rates(self.optimizer, self.schedule.factor(self.step))
+        is_logged = (self.step + 1) % self.params.log_every == 0
+        gradients = self.stepper.backward(batches, self.step, spectral=self.spectral_acts(), watch=is_logged)
+        # A step with a loss or gradient that is not finite changes nothing; this is decided on the device.
+        self.stepper.update(gradients.finite)
+        losses = gradients.losses
+        if self.extra_images is not None:
+            losses = [self.extra_images.learn(batch, found) for batch, found in zip(batches, losses, strict=True)]
+        indices = [batch.indices for batch in batches]
+        self.meter.add(self.step, indices, losses, gradients.finite, gradients.silent)
+        return gradients.finite
+
+    def inspect(self, steps: Sequence[StepValues]) -> None:
+        if self.extra_images is not None:
+            self.extra_images.check(self.step)
+        rates = ", ".join(f"{name} {rate:g}" for name, rate in learning_rates(self.optimizer).items())
+        self.monitor.inspect(steps, self.batches.paths, f"{rates}, precision {self.stepper.precision.name}")
+
+    def evaluate(self) -> Evaluation:
+        embedder = Embedder(self.network, self.batches.pids).eval()
+        evaluation = evaluate(EvalContext(self.params, embedder, self.cache))
+        # Only an offline evaluation needs these; they would keep all embeddings in memory.
+        return evaluation._replace(features=None, report=None)
+
+    def checkpoint(self, evaluation: Evaluation | None) -> Checkpoint:
+        model = {name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()}
+        metrics = {} if evaluation is None else evaluation.metrics
+        return Checkpoint(model, self.params.model_dump(mode="json"), self.batches.pids, metrics)
+
+    def spectral_acts(self) -> bool:
+        """Whether the spectral transform acts in this epoch."""
+        model = self.params.model_params
+        is_accurate = self.best_accuracy() >= model.spectral_start_accuracy
+        return model.spectral_trans > 0 and self.epoch >= model.spectral_start_epoch and is_accurate
+
+    def best_accuracy(self) -> float:
+        """Highest training accuracy of an epoch so far."""
+        return max((record["measures"].get("accuracy") or 0.0 for record in self.records), default=0.0)
+
+    def after_training(self) -> None:
+        if self.extra_images is not None:
+            self.extra_images.save(self.folder, self.batches.pids)
+        model, reached = self.params.model_params, self.best_accuracy()
+        if model.spectral_trans and not self.spectral_acts():
+            wanted = model.spectral_start_accuracy
+            logger.warning(
+                "the spectral transform never acted: training accuracy reached %.3f, not %g", reached, wanted
+            )
+
+    def pictures(self) -> dict[str, Tensor]:
+        return {} if self.extra_images is None else self.extra_images.pictures()
+
+    def batch_pictures(self, batches: list[TrainBatch]) -> dict[str, Tensor]:
+        return {"train/batch": denormalise(batches[0].pixels[:32], self.params.data_augmentation.normalisation)}
+
+    def progress_values(self, means: Means) -> dict[str, float]:
+        return {"loss": sum(means.losses.values()), "accuracy": means.metrics.get("accuracy", 0.0)}

@@ -1,0 +1,208 @@
+"""The training of a person generator: the same loop as that of a re-ID network, with steps and metrics of its own."""
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from config.params import Params
+from data.cache import ImageStore, build_store
+from data.dataset import read_dataset, summary_table, without_bad_images
+from data.loader import load_batches
+from data.samplers import random_batches
+from data.samples import Dataset, sorted_pids
+from engine.consistency import run_fingerprint
+from engine.meter import StepValues
+from engine.recorder import grid
+from engine.run import Run, TrainingPlan
+from engine.run_folder import RunFolder
+from engine.trainer import Trainer
+from evaluate.core.plugins import Evaluation
+from gan.build import build_stepper
+from gan.checkpoint import checkpoint_of
+from gan.conditions import ConditionNetwork
+from gan.quality import Quality, build_quality
+from gan.sampling import sample_grid
+from gan.steps import GanStepper, RealBatch, as_pictures, draw_mirrored
+from utils.checkpoint import GENERATOR, Checkpoint
+from utils.distributed import this_process
+from utils.errors import DataError, ParamsError
+from utils.memory import explain_oom
+
+logger = logging.getLogger(__name__)
+
+MIN_IMAGES = 6
+"""As many real images as measuring a generator needs."""
+
+
+class GanTrainer(Trainer):
+    """Trains a person generator, and measures it by FID where a network to measure with is named.
+
+    Args:
+        run: as of `Trainer`.
+        pids: sorted pids of the persons it learns from.
+        num_images: N, the training images.
+        store: serves them in the size of the generated ones.
+        conditions: (N, D) their embeddings on the device; None where the generator is not conditioned.
+        stepper: generator, discriminator and their optimizers.
+        quality: measures the generator; None: nothing does.
+    """
+
+    best_file, epochs_key = GENERATOR, "gan_params.epoch"
+
+    def __init__(
+        self,
+        run: Run,
+        pids: list[int],
+        num_images: int,
+        store: ImageStore,
+        conditions: Tensor | None,
+        stepper: GanStepper,
+        quality: Quality | None,
+    ) -> None:
+        optimizers = [stepper.optimizer_g, stepper.optimizer_d]
+        super().__init__(run, optimizers, {"gan": stepper})
+        self.pids = pids
+        self.num_images = num_images
+        self.store = store
+        self.conditions = conditions
+        self.stepper = stepper
+        self.quality = quality
+
+    def load_steps(self) -> Iterator[list[RealBatch]]:
+        """The real images of each remaining step, a batch for every update of the discriminator."""
+        gan, first = self.params.gan_params, self.epoch * self.plan.steps_per_epoch
+        batches = batches_of_epoch(self.params, self.num_images, self.epoch)
+        left = batches[(self.step - first) * gan.d_update_freq :]
+        # Each image's label is its own index, by which its condition is found.
+        indices = torch.arange(self.num_images)
+        step = []
+        for number, batch in enumerate(
+            load_batches(self.store, indices, left, self.device), start=self.step * gan.d_update_freq
+        ):
+            conditions = None if self.conditions is None else self.conditions[batch.labels]
+            mirrored = draw_mirrored(self.params, len(batch.images), number, self.device)
+            step.append(RealBatch(as_pictures(batch.images, mirrored), conditions))
+            if len(step) == gan.d_update_freq:
+                yield step
+                step = []
+
+    def train_step(self, batches: list[RealBatch]) -> Tensor:
+        """Update the discriminator once on each batch, and then the generator."""
+        losses = self.stepper.step(batches, self.step)
+        finite = torch.stack(list(losses.losses.values())).isfinite().all()
+        self.meter.add(self.step, [[]], [losses], finite, {})
+        return finite
+
+    def inspect(self, steps: Sequence[StepValues]) -> None:
+        """See that networks and losses are finite: no step after a bad one is worth anything, and none is saved."""
+        self.stepper.check(self.step)
+
+    def evaluate(self) -> Evaluation:
+        """FID and the like; of FID less is better."""
+        assert self.quality is not None
+        measured = self.quality(self.stepper)
+        beside = grid(measured.beside_nearest.numpy())
+        return Evaluation(-measured.metrics["fid"], "fid", measured.metrics, {}, {"beside_nearest": beside})
+
+    def checkpoint(self, evaluation: Evaluation | None) -> Checkpoint:
+        """The averaged generator and the discriminator."""
+        metrics = {} if evaluation is None else evaluation.metrics
+        return checkpoint_of(self.stepper, self.params, self.pids, metrics)
+
+    def pictures(self) -> dict[str, Tensor]:
+        """Samples, each time from the same noise."""
+        return {"samples": sample_grid(self.stepper.average, self.conditions, self.params.seed)}
+
+    def after_training(self) -> None:
+        """The best generator is all that a run leaves."""
+
+
+def build_gan_trainer(params: Params, folder: RunFolder, device: torch.device, resume: bool = False) -> GanTrainer:
+    """The trainer of a generator. Initial weights and all later draws follow from `params.seed`.
+
+    A run to `resume` gets its weights from its saved state, so the snapshots it started from are not read again.
+
+    Raises:
+        DataError: the data set cannot be used, or a network named is missing or does not fit.
+        ParamsError: the settings do not fit the data, or there are several processes.
+    """
+    if this_process().world_size > 1:
+        raise ParamsError(f"a generator is trained by one process, and there are {this_process().world_size}")
+    dataset = read_gan_data(params)
+    plan = plan_gan_training(params, len(dataset.train), device)
+    logger.info("%s", describe_gan_training(params, plan))
+    advice = 'set data_cache to "ram" if it is "device", or lower gan_params.ngf and ndf'
+    with explain_oom(f"putting the generator and the images on {device}", advice):
+        gan, samples = params.gan_params, dataset.train
+        network = ConditionNetwork(gan.condition) if gan.condition else None
+        conditions = None if network is None else network.embed(samples, device)
+        store = build_store([sample.path for sample in samples], gan.img_h, gan.img_h // 2, params.data_cache, device)
+        stepper = build_stepper(params, network, device, resume=resume)
+        quality = build_quality(params, dataset, store, conditions, device)
+    others = {
+        "kind of device": device.type,
+        "network of gan_params.condition": None if network is None else network.digest,
+        "network of gan_params.measured_by": None if quality is None else quality.measurer.digest,
+    }
+    run = Run(params, folder, device, plan, run_fingerprint(params, dataset, others))
+    return GanTrainer(run, sorted_pids(samples), len(samples), store, conditions, stepper, quality)
+
+
+def read_gan_data(params: Params) -> Dataset:
+    """The data set, checked and summarised.
+
+    Raises:
+        DataError: it cannot be used, or has too few training images.
+        ParamsError: a batch is more than all of them.
+    """
+    dataset = without_bad_images(read_dataset(params), params)
+    logger.info("data set %s\n%s", params.batches_dir, summary_table(dataset))
+    number, batch_size = len(dataset.train), params.gan_params.batch_size
+    if number < MIN_IMAGES:
+        raise DataError(
+            f"{params.batches_dir}: {number} training images; a generator learns from at least {MIN_IMAGES}"
+        )
+    if batch_size > number:
+        raise ParamsError(f"gan_params.batch_size: {batch_size} is more than the {number} training images; lower it")
+    return dataset
+
+
+def batches_of_epoch(params: Params, num_images: int, epoch: int) -> list[list[int]]:
+    """An epoch's batches as indices of training images, a whole number of steps of them."""
+    gan, rng = params.gan_params, np.random.default_rng([params.seed, epoch])
+    return random_batches(num_images, gan.batch_size, rng, gan.d_update_freq)
+
+
+def plan_gan_training(params: Params, num_images: int, device: torch.device) -> TrainingPlan:
+    """The plan of a generator's training.
+
+    Raises:
+        ParamsError: the generator would not learn in any step.
+    """
+    gan = params.gan_params
+    steps = len(batches_of_epoch(params, num_images, 0)) // gan.d_update_freq
+    if gan.preheat_steps >= (total := gan.epoch * steps):
+        raise ParamsError(f"gan_params.preheat_steps: {gan.preheat_steps} of {total} steps leave none to the generator")
+    return TrainingPlan(
+        num_epochs=gan.epoch,
+        steps_per_epoch=steps,
+        images_per_step=gan.batch_size * gan.d_update_freq,
+        evaluate_every=0 if gan.measured_by == "none" else gan.measure_epochs,
+        evaluate_at_start=True,
+        memory_use=f"training a generator on {device} with {gan.batch_size} pictures of {gan.img_h} x {gan.img_h // 2}",
+        memory_advice="lower gan_params.batch_size, ngf, ndf or img_h",
+    )
+
+
+def describe_gan_training(params: Params, plan: TrainingPlan) -> str:
+    """The arithmetic of a run."""
+    gan = params.gan_params
+    updates = "" if gan.d_update_freq == 1 else f", in each {gan.d_update_freq} updates of the discriminator"
+    whom = "anybody" if not gan.condition else "the person of an embedding"
+    return (
+        f"{gan.epoch} epochs of {plan.steps_per_epoch} steps{updates}, of {gan.batch_size} images each; "
+        f"pictures of {gan.img_h}x{gan.img_h // 2} of {whom}"
+    )
