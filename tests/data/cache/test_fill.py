@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
@@ -85,9 +84,3 @@ def test_processes_fill_one_store_together(tmp_path: Path) -> None:
         assert [each.first_byte for each in filled] == [
             255 - before if shared or rank == 1 else before for rank in range(3)
         ]
-
-
-def test_a_single_process_needs_no_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fill, "shared_bytes", None)
-    assert images_in_ram([], 16, 8).shape == (0, 16, 8, 3)
-    assert images_on_device([], 16, 8, CPU).shape == (0, 16, 8, 3)

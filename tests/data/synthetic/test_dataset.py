@@ -1,5 +1,4 @@
 import hashlib
-import logging
 import os
 import re
 import shutil
@@ -7,8 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from pydantic import ValidationError
 
 from data.synthetic import SyntheticOptions, cached_synthetic, dataset, make_synthetic
 from data.synthetic.plan import plan_shots
+from tests.conftest import ROOT
 from utils.errors import DataError
 from utils.files import temporary_path
 
@@ -55,44 +55,30 @@ def test_the_rendered_images_stay_the_same_until_the_version_of_the_renderer_cha
     assert (dataset.RENDERER_VERSION, digest) == (3, "0c09ddacbda5a1b9")
 
 
-def test_training_persons_are_not_test_persons(small):
-    train = {pid for pid, _ in pids_and_cameras(small / "bounding_box_train")}
-    test = {pid for split in ("query", "bounding_box_test") for pid, _ in pids_and_cameras(small / split)}
-    assert len(train) == SMALL.train_identities
-    assert len(test - {0, -1}) == SMALL.test_identities
-    assert not train & test
-
-
-def test_every_query_has_a_match_in_another_camera_and_is_not_in_the_gallery(small):
-    query = pids_and_cameras(small / "query")
-    seen_by = defaultdict(set)
-    for pid, camera in pids_and_cameras(small / "bounding_box_test"):
-        seen_by[pid].add(camera)
+def test_persons_of_the_splits(small):
+    train, query, gallery = (
+        pids_and_cameras(small / split) for split in ("bounding_box_train", "query", "bounding_box_test")
+    )
+    train_pids, query_pids = ({pid for pid, _ in split} for split in (train, query))
+    assert (len(train_pids), len(query_pids)) == (SMALL.train_identities, SMALL.test_identities)
+    assert min(train_pids | query_pids) > 0
+    assert not train_pids & query_pids
+    counts = Counter(pid for pid, _ in gallery)
+    assert (counts.pop(0), counts.pop(-1)) == (SMALL.distractors, SMALL.junk)
+    assert set(counts) == query_pids
+    # Every query has a match in another camera.
     assert len(set(query)) == len(query)
-    assert all(seen_by[pid] - {camera} for pid, camera in query)
-    assert {pid for pid, _ in query} == set(seen_by) - {0, -1}
-    images = [content(small / split) for split in ("query", "bounding_box_test")]
-    assert not set(images[0]) & set(images[1])
-    assert not set(images[0].values()) & set(images[1].values())
-
-
-def test_distractors_and_junk_are_in_the_gallery_only(small):
-    gallery = Counter(pid for pid, _ in pids_and_cameras(small / "bounding_box_test"))
-    assert (gallery[0], gallery[-1]) == (SMALL.distractors, SMALL.junk)
-    elsewhere = pids_and_cameras(small / "query") + pids_and_cameras(small / "bounding_box_train")
-    assert min(pid for pid, _ in elsewhere) > 0
-
-
-def test_options_bound_the_images_per_person_and_camera(small):
-    counts = Counter(pids_and_cameras(small / "bounding_box_train"))
-    assert set(counts.values()) <= {1, 2}
-    cameras = Counter(pid for pid, _ in counts)
-    assert min(cameras.values()) >= 2
+    assert all(any(pid == other and camera != seen for other, seen in gallery) for pid, camera in query)
+    images = [set(content(small / split).values()) for split in ("query", "bounding_box_test")]
+    assert not images[0] & images[1]
+    assert set(Counter(train).values()) <= {1, SMALL.images_per_camera}
+    assert min(Counter(pid for pid, _ in set(train)).values()) >= 2
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_bytes_do_not_depend_on_the_number_of_processes(small, tmp_path, workers, monkeypatch):
     monkeypatch.setattr(dataset, "_IMAGES_PER_PROCESS", 1)
+    (tmp_path / "again").mkdir()  # an empty folder is filled
     again = make_synthetic(tmp_path / "again", SMALL, workers=workers)
     assert content(again) == content(small)
 
@@ -109,11 +95,6 @@ def test_what_is_in_the_way_is_refused_and_left_alone(tmp_path, present):
     with pytest.raises(DataError, match="out"):
         make_synthetic(tmp_path / "out", SMALL)
     assert content(tmp_path) == {present: b"keep"}
-
-
-def test_an_empty_folder_is_filled(tmp_path):
-    (tmp_path / "out").mkdir()
-    assert make_synthetic(tmp_path / "out", SMALL, workers=1).joinpath("query").is_dir()
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
@@ -149,54 +130,31 @@ def test_a_cached_set_is_made_once_per_options_and_renderer(tmp_path, monkeypatc
     assert len({first, other, third}) == 3
 
 
-class Meanwhile:
-    """Stands in for the lock: what another process made while this one waited for it."""
-
-    def __init__(self, make: Callable[[], object]) -> None:
-        self.make = make
-
-    @contextmanager
-    def __call__(self, path: Path, purpose: str, *, wait: bool) -> Iterator[None]:
-        self.make()
-        yield
-
-
-def test_a_cached_set_that_another_process_made_is_used(tmp_path, monkeypatch):
-    other = make_synthetic(tmp_path / "other", SMALL, workers=1)
-    name = cached_synthetic(tmp_path / "name", SMALL, workers=1).name
-    (tmp_path / "cache").mkdir()
-    monkeypatch.setattr(dataset, "locked", Meanwhile(lambda: other.rename(tmp_path / "cache" / name)))
-    monkeypatch.setattr(dataset, "_render", None)  # rendering again would fail
-    assert cached_synthetic(tmp_path / "cache", SMALL) == tmp_path / "cache" / name
-
-
-def test_the_same_set_made_meanwhile_is_taken_as_made(small, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(dataset, "locked", Meanwhile(lambda: shutil.copytree(small, tmp_path / "out")))
-    with caplog.at_level(logging.INFO):
-        assert content(make_synthetic(tmp_path / "out", SMALL)) == content(small)
-    assert f"{tmp_path}/out: was made meanwhile by another process" in caplog.text
-
-
-@pytest.mark.parametrize("difference", ["seed", "file more", "file less", "file"])
-def test_another_set_made_meanwhile_is_refused_and_left_alone(small, tmp_path, monkeypatch, difference):
+@pytest.mark.parametrize("difference", [None, "seed", "file more", "file less", "file"])
+def test_only_the_same_set_made_meanwhile_is_taken(small, tmp_path, monkeypatch, difference):
     out = tmp_path / "out"
 
-    def make():
+    @contextmanager
+    def locked(path: Path, purpose: str, *, wait: bool) -> Iterator[None]:
+        """Stands in for the lock: what another process made while this one waited for it."""
         if difference == "file":
             out.write_text("a file")
-            return
-        shutil.copytree(small, out)
-        last = plan_shots(SMALL)[-1].path
-        match difference:
-            case "file more":
-                (out / "mine.txt").touch()
-            case "file less":
-                (out / last).unlink()
+        else:
+            shutil.copytree(small, out)
+        if difference == "file more":
+            (out / "mine.txt").touch()
+        if difference == "file less":
+            (out / plan_shots(SMALL)[-1].path).unlink()
+        yield
 
-    monkeypatch.setattr(dataset, "locked", Meanwhile(make))
+    monkeypatch.setattr(dataset, "locked", locked)
+    monkeypatch.setattr(dataset, "_render", None)  # rendering again would fail
     options = SMALL.model_copy(update={"seed": 2}) if difference == "seed" else SMALL
-    with pytest.raises(DataError, match="out: cannot make the synthetic data set here, it is not empty"):
-        make_synthetic(out, options)
+    if difference is None:
+        assert content(make_synthetic(out, options)) == content(small)
+    else:
+        with pytest.raises(DataError, match="out: cannot make the synthetic data set here, it is not empty"):
+            make_synthetic(out, options)
     assert list(tmp_path.iterdir()) == [out]
 
 
@@ -228,8 +186,7 @@ def test_ctrl_c_ends_all_rendering_processes_without_a_word(tmp_path):
         "except KeyboardInterrupt: sys.exit(130)\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "out")]
-    root, pipe = Path(__file__).parents[3], subprocess.PIPE
-    with subprocess.Popen(command, cwd=root, stderr=pipe, text=True, start_new_session=True) as process:
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         while not any(tmp_path.glob(".*.tmp/*/*.jpg")):
             assert process.poll() is None
             time.sleep(0.01)
@@ -239,23 +196,17 @@ def test_ctrl_c_ends_all_rendering_processes_without_a_word(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_rendering_process_whose_folder_goes_away_tells_its_parent(tmp_path):
-    command = [sys.executable, "-m", "data.synthetic", SMALL.model_dump_json(), str(tmp_path / "gone"), "0", "1"]
-    process = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False)
-    assert process.returncode == 1
-    assert "FileNotFoundError" in process.stderr
-
-
-def test_a_rendering_process_ends_quietly_when_nobody_reads(tmp_path):
+def test_a_rendering_process_ends_quietly_only_when_nobody_reads(tmp_path):
     for split in SPLITS:
         (tmp_path / split).mkdir()
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-m", "data.synthetic", SMALL.model_dump_json(), str(tmp_path), "0", "1"]
-    root = Path(__file__).parents[3]
-    process = subprocess.run(command, cwd=root, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    for folder, error in ((tmp_path, ""), (tmp_path / "gone", "FileNotFoundError")):
+        command = [sys.executable, "-m", "data.synthetic", SMALL.model_dump_json(), str(folder), "0", "1"]
+        process = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+        assert (process.returncode, error in process.stderr) == (int(error != ""), True)
+        assert (process.stderr == "") == (error == "")
     os.close(writing)
-    assert process.stderr == ""
     assert len(content(tmp_path)) == 1
 
 
@@ -269,4 +220,4 @@ def test_impossible_sizes_are_refused(wrong):
 
 def test_a_rendering_process_does_not_load_torch():
     code = "import sys, data.synthetic.__main__; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
