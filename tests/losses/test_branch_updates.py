@@ -4,14 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from losses.branch_updates import detach_branch, draw_updated_parts, hardest_part
 from losses.criterion import Criterion
 from losses.generated import GeneratedWeights
-from losses.loss import GeneratedOutput, TeacherOutput
-from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores, NetworkSizes, SpectralOutput, concat_embeddings
-from tests.losses.conftest import make_criterion
+from losses.loss import GeneratedOutput
+from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores, NetworkSizes, concat_embeddings
+from tests.losses.conftest import draw_output, draw_teacher, leaves_of, make_criterion
 
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
 NUM_PARTS = 4
@@ -53,48 +52,21 @@ def test_the_hardest_part_has_the_highest_loss(hardest: int) -> None:
 
 
 class Stripes:
-    """Leaf tensors of a parts branch and a global one, so that gradients can be read off."""
+    """A parts branch and a global one."""
 
     def __init__(self) -> None:
-        generator = torch.Generator().manual_seed(0)
-
-        def draw(*shape: int) -> Tensor:
-            return torch.randn(shape, generator=generator).requires_grad_()
-
-        def scores(parts: int) -> ClassScores:
-            return ClassScores(draw(parts, 6, 5), draw(parts, 6))
-
-        self.output = {
-            name: BranchOutput(
-                draw(parts, 6, 3), draw(parts, 6, 3), scores(parts), SpectralOutput(scores(parts), torch.tensor(0.5))
-            )
-            for name, parts in ((PARTS, NUM_PARTS), (GLOBAL, 1))
-        }
-        self.teacher = TeacherOutput(torch.randn(6, 15, generator=generator), torch.randn(6, 5, generator=generator))
-
-    def leaves(self, name: str) -> dict[str, Tensor]:
-        branch = self.output[name]
-        assert branch.spectral is not None
-        assert branch.scores.scale is not None
-        assert branch.spectral.scores.scale is not None
-        return {
-            "features": branch.features,
-            "embeddings": branch.embeddings,
-            "logits": branch.scores.logits,
-            "scale": branch.scores.scale,
-            "spectral logits": branch.spectral.scores.logits,
-            "spectral scale": branch.spectral.scores.scale,
-        }
+        self.output = draw_output(SIZES, spectral=True)
+        self.teacher = draw_teacher(6, 15, 5)
 
     def alone(self, part: int) -> BranchOutput:
         """One stripe, as its classifier sees it."""
-        leaves = {what: leaf.detach()[part, None] for what, leaf in self.leaves(PARTS).items()}
+        leaves = {what: leaf.detach()[part, None] for what, leaf in leaves_of(self.output[PARTS]).items()}
         scores = ClassScores(leaves["logits"], leaves["scale"])
         return BranchOutput(leaves["features"], leaves["embeddings"], scores)
 
     def reached(self, name: str) -> dict[str, list[bool]]:
         """Which parts of which tensor have a gradient."""
-        grads = {what: leaf.grad for what, leaf in self.leaves(name).items()}
+        grads = {what: leaf.grad for what, leaf in leaves_of(self.output[name]).items()}
         return {what: grad.flatten(1).any(1).tolist() for what, grad in grads.items() if grad is not None}
 
 
@@ -129,8 +101,9 @@ def test_no_loss_reaches_a_stripe_left_out_and_every_loss_keeps_its_value(
     assert all_updated.reached(PARTS) == {what: [True] * NUM_PARTS for what in reaches}
     assert some_updated.reached(PARTS) == dict.fromkeys(reaches, keep)
     # What is kept gets the gradient it would have had anyway.
+    all_leaves, some_leaves = leaves_of(all_updated.output[PARTS]), leaves_of(some_updated.output[PARTS])
     for what in reaches:
-        expected, actual = all_updated.leaves(PARTS)[what].grad, some_updated.leaves(PARTS)[what].grad
+        expected, actual = all_leaves[what].grad, some_leaves[what].grad
         assert expected is not None
         assert actual is not None
         assert torch.equal(actual[keep], expected[keep])
@@ -148,7 +121,7 @@ def test_a_stripe_left_out_learns_nothing_from_generated_images_either(
     monkeypatch.setattr("losses.branch_updates.draw_updated_parts", lambda *_: torch.tensor(keep))
     real, made = Stripes(), Stripes()
     with torch.no_grad():
-        made.leaves(PARTS)["embeddings"].neg_()
+        leaves_of(made.output[PARTS])["embeddings"].neg_()
     settings: dict[str, Any] = {"softmax_margin": 0.2, "generated": GeneratedWeights(1.0, 1.0)}
     labels, sources = (None, None) if loss == "outliers" else (LABELS, torch.arange(6).flip(0))
     found = make_criterion(**settings, random_drop_branches=2)(
@@ -204,7 +177,7 @@ def test_the_stripe_with_the_highest_classification_loss_is_the_one_updated(sett
     for scale in torch.linspace(0.1, 20, 30).tolist():
         stripes = Stripes()
         with torch.no_grad():
-            stripes.leaves(PARTS)["logits"][1] *= scale
+            leaves_of(stripes.output[PARTS])["logits"][1] *= scale
         make_criterion(update_max_loss_branch=True, **settings)(stripes.output, LABELS).losses[
             "softmax_parts"
         ].backward()

@@ -8,24 +8,15 @@ from torch.nn import functional as F
 from losses.generated import GeneratedLoss, GeneratedWeights, consistency_loss, outlier_loss
 from losses.loss import GeneratedOutput, LossInputs
 from losses.softmax import SoftmaxLoss, softmax_loss
-from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores
+from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores, NetworkSizes
+from tests.losses.conftest import draw_output
 
 LABELS = torch.tensor([0, 5, 2, 2])
+SIZES = NetworkSizes(6, {PARTS: (3, 2), GLOBAL: (1, 5)})
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
     return 3 * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def make_branch(parts: int, size: int, seed: int) -> BranchOutput:
-    """Of 4 images and 6 identities, by a cosine classifier that multiplied with 10."""
-    embeddings, features, logits = draw(parts, 4, size, seed=seed), draw(parts, 4, size), draw(parts, 4, 6, seed=seed)
-    return BranchOutput(features, embeddings.requires_grad_(), ClassScores(logits, torch.full((parts, 4), 10.0)))
-
-
-def make_output() -> dict[str, BranchOutput]:
-    """Three stripes of 2 numbers and a global feature of 5: a whole embedding of 11."""
-    return {PARTS: make_branch(3, 2, 1), GLOBAL: make_branch(1, 5, 2)}
 
 
 def losses_of(
@@ -37,7 +28,7 @@ def losses_of(
     step: int = 0,
 ) -> dict[str, Tensor]:
     """Losses of generated images by share and lambda_consistency; `sources` (4, 11) are the real images' embeddings."""
-    real, places = make_output(), torch.tensor([2, 0, 3, 1])
+    real, places = draw_output(SIZES, 4, seed=1), torch.tensor([2, 0, 3, 1])
     if sources is not None:
         rows = sources[places.argsort()]
         parts, whole = rows[:, :6].view(4, 3, 2).transpose(0, 1), rows[None, :, 6:]
@@ -124,7 +115,7 @@ def test_embeddings_and_sources_must_have_one_shape() -> None:
 
 @pytest.mark.parametrize("share", [1.0, 0.25])
 def test_images_of_nobody_are_outliers_to_every_part_of_every_branch(share: float) -> None:
-    output = make_output()
+    output = draw_output(SIZES, 4)
     losses = losses_of(SoftmaxLoss(), (share, 1.0), output, None)
     expected = 0.0
     for branch in output.values():
@@ -139,7 +130,7 @@ def test_images_of_nobody_are_outliers_to_every_part_of_every_branch(share: floa
 
 @pytest.mark.parametrize("share", [1.0, 0.25])
 def test_images_of_an_identity_are_classified_and_follow_their_sources(share: float) -> None:
-    output, sources = make_output(), draw(4, 11, seed=9)
+    output, sources = draw_output(SIZES, 4), draw(4, 11, seed=9)
     losses = losses_of(SoftmaxLoss(0.5, label_smoothing=0.1), (share, 2.0), output, LABELS, sources)
     classified = 0.0
     for branch in output.values():
@@ -157,14 +148,16 @@ def test_images_of_an_identity_are_classified_and_follow_their_sources(share: fl
 
 def test_the_margin_of_the_step_holds_for_generated_images_too() -> None:
     margins = SoftmaxLoss(margin=(0.0, 0.4), margin_step=10)
-    without, later = (losses_of(margins, (1.0, 0.0), make_output(), LABELS, step=step)["generated"] for step in (0, 10))
-    plain = losses_of(SoftmaxLoss(), (1.0, 0.0), make_output(), LABELS)["generated"]
+    without, later = (
+        losses_of(margins, (1.0, 0.0), draw_output(SIZES, 4), LABELS, step=step)["generated"] for step in (0, 10)
+    )
+    plain = losses_of(SoftmaxLoss(), (1.0, 0.0), draw_output(SIZES, 4), LABELS)["generated"]
     assert without.item() == pytest.approx(plain.item())
     assert later > without
 
 
 def test_consistency_needs_sources_and_a_weight() -> None:
-    output, sources = make_output(), draw(4, 11)
+    output, sources = draw_output(SIZES, 4), draw(4, 11)
     assert losses_of(SoftmaxLoss(), (1.0, 1.0), output, LABELS, sources).keys() == {"generated", "consistency"}
     assert losses_of(SoftmaxLoss(), (1.0, 1.0), output, LABELS).keys() == {"generated"}
     assert losses_of(SoftmaxLoss(), (1.0, 0.0), output, LABELS, sources).keys() == {"generated"}
@@ -183,4 +176,4 @@ def test_weighted_by_its_share_a_generated_image_counts_as_much_as_a_real_one() 
 
 def test_images_without_labels_have_no_sources() -> None:
     with pytest.raises(ValueError, match="cannot have sources"):
-        losses_of(SoftmaxLoss(), (1.0, 1.0), make_output(), None, draw(4, 11))
+        losses_of(SoftmaxLoss(), (1.0, 1.0), draw_output(SIZES, 4), None, draw(4, 11))

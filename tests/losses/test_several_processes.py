@@ -8,14 +8,14 @@ from torch import Tensor
 
 from losses.criterion import Criterion
 from losses.loss import TeacherOutput
-from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores, NetworkSizes
-from tests.losses.conftest import make_criterion
+from models.outputs import GLOBAL, PARTS, NetworkSizes, select_images
+from tests.losses.conftest import draw_output, draw_teacher, leaves_of, make_criterion
 from tests.processes import run_in_processes
 from utils.distributed import this_process
 
 NUM_PARTS, DIM, CLASSES = 3, 4, 5
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 0, 3, 3, 4, 4, 1])
-LEAVES = ("features", "embeddings", "logits", "scale")
+SIZES = NetworkSizes(CLASSES, {PARTS: (NUM_PARTS, DIM), GLOBAL: (1, DIM)})
 SETTINGS: dict[str, dict[str, Any]] = {
     "batch hard": {"tri_loss_margin": 0.3},
     "soft margin, weighted": {"tri_loss_margin": "soft_margin", "tri_loss_adaptive_weight": True},
@@ -28,7 +28,7 @@ OTHERS: dict[str, Any] = {
     "focal_gamma": 2.0,
     "lambda_logits": 0.5,
     "lambda_embedding": 0.25,
-    "sizes": NetworkSizes(CLASSES, {PARTS: (NUM_PARTS, DIM), GLOBAL: (1, DIM)}),
+    "sizes": SIZES,
     "teacher_dim": (NUM_PARTS + 1) * DIM,
 }
 
@@ -48,29 +48,20 @@ def make(name: str, *, gather: bool) -> Criterion:
 
 def look(criterion: Criterion, where: slice, step: int) -> Seen:
     """The losses of a part of the batch, whose outputs are drawn anew for each step, and their sum's gradients."""
-    generator = torch.Generator().manual_seed(step)
-    leaves: dict[str, Tensor] = {}
-
-    def draw(name: str, parts: int, *dim: int) -> Tensor:
-        drawn = torch.randn(parts, len(LABELS), *dim, generator=generator, dtype=torch.float64)
-        leaves[name] = drawn[:, where].clone().requires_grad_()
-        return leaves[name]
-
-    output = {}
-    for branch, parts in ((PARTS, NUM_PARTS), (GLOBAL, 1)):
-        features, embeddings = draw(f"{branch} features", parts, DIM), draw(f"{branch} embeddings", parts, DIM)
-        scores = ClassScores(draw(f"{branch} logits", parts, CLASSES), draw(f"{branch} scale", parts))
-        output[branch] = BranchOutput(features, embeddings, scores)
-    taught = TeacherOutput(
-        torch.randn(len(LABELS), (NUM_PARTS + 1) * DIM, generator=generator)[where],
-        torch.randn(len(LABELS), CLASSES, generator=generator)[where],
-    )
-    losses, metrics = criterion(output, LABELS[where], step, taught)
+    output = draw_output(SIZES, len(LABELS), dtype=torch.float64, seed=step)
+    teacher = draw_teacher(len(LABELS), (NUM_PARTS + 1) * DIM, CLASSES, seed=step)
+    taught = TeacherOutput(*(values[where] for values in teacher))
+    losses, metrics = criterion(select_images(output, where), LABELS[where], step, taught)
     torch.stack(list(losses.values())).sum().backward()
     return Seen(
         {name: loss.item() for name, loss in losses.items()},
         {name: measure.item() for name, measure in metrics.items()},
-        {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None},
+        {
+            f"{name} {what}": leaf.grad[:, where]
+            for name, branch in output.items()
+            for what, leaf in leaves_of(branch).items()
+            if leaf.grad is not None
+        },
     )
 
 
