@@ -88,16 +88,6 @@ def test_of_two_that_make_one_set_one_makes_it(synthetic: Script) -> None:
     assert left(folder / "set") == ["bounding_box_test", "bounding_box_train", "query"]
 
 
-def test_a_killed_making_leaves_nothing_to_the_next(synthetic: Script) -> None:
-    synthetic.write_params(batches_dir="synthetic", synthetic=LARGE)
-    arguments = ("make_synthetic", "--out", "set")
-    assert "Traceback" not in killed_while_rendering(synthetic, synthetic.folder, *arguments)
-    again = synthetic.run("train.py", "--operation", *arguments)
-    assert again.returncode == 0, again.stderr
-    assert "which ended without cleaning up" in again.stderr
-    assert left(synthetic.folder) == ["set"]
-
-
 def test_of_two_that_pack_one_set_one_packs_it(synthetic: Script) -> None:
     """They need the synthetic pedestrians first, and those of a command that was killed while it made them."""
     folder = synthetic.folder

@@ -1,4 +1,4 @@
-"""Checkpoints that hold code, or by other programs: read or refused with one message, and never anything else."""
+"""Checkpoints and feature files that hold code or were made by other programs are read or refused with a message."""
 
 import io
 import pickle
@@ -6,13 +6,13 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
-from tests.reliability.checkpoints import network_state, outcome, same
+from data.features import read_features
+from tests.reliability.files import arrays, network_state, same
 from utils.checkpoint import load_tensors, read_weights, save_tensors
 from utils.errors import DataError
 
@@ -52,17 +52,13 @@ REFUSED = {
     "a tensor larger than its storage": (pickled_tensor(3).replace(b"K\3\x85", b"Kc\x85"), ""),
     "nothing": (b"", ""),
     "no end": (b"\x80\x02}", ""),
-    "an empty stack": (b"\x80\x02s.", ""),
-    "a memory that was never put": (b"\x80\x02h\1.", ""),
-    "no number": (b"\x80\x02\x8a\xff.", ""),
-    "no text": (b"\x80\x02X\1\0\0\0\xff.", ""),
     "a text longer than the file": (b"\x80\x02X\xff\xff\xff\xff.", ""),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize("as_archive", [True, False])
-def test_what_holds_more_than_tensors_is_refused(name: str, as_archive: bool, tmp_path: Path) -> None:
+def test_a_checkpoint_with_more_than_tensors_is_refused(name: str, as_archive: bool, tmp_path: Path) -> None:
     """In an archive, and in a file as torch wrote it earlier."""
     path = tmp_path / "strange.pth"
     pickled, message = REFUSED[name]
@@ -75,34 +71,6 @@ def test_what_holds_more_than_tensors_is_refused(name: str, as_archive: bool, tm
     with pytest.raises(DataError, match=f"^{path}: not a checkpoint that can be loaded safely .*({message})") as error:
         load_tensors(path)
     assert "weights_only" not in str(error.value)
-
-
-OPERATIONS = [b"}", b"]", b")", b"(", b"t", b"u", b"s", b"e", b"a", b"R", b"b", b"Q", b"\x85", b"\x86", b"\x87", b"N"]
-OPERATIONS += [
-    b"K\1",
-    b"X\1\0\0\x000",
-    b"q\0",
-    b"h\0",
-    b"q\1",
-    b"h\1",
-    b"M\1\1",
-    b"J\0\0\0\xff",
-    b"\x81",
-    b"\x88",
-    b".",
-]
-OPERATIONS += [b"ccollections\nOrderedDict\n", b"ctorch\nFloatStorage\n", b"ctorch\nSize\n", b"X\7\0\0\0storage"]
-OPERATIONS += [b"ctorch._utils\n_rebuild_tensor_v2\n", b"ccollections\nCounter\n", b"ctorch\nfloat32\n"]
-OPERATIONS += [b"(X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\x000X\3\0\0\0cpuK\3tQ"]
-
-
-@settings(max_examples=400, deadline=None, database=None)
-@given(operations=st.lists(st.sampled_from(OPERATIONS), max_size=25))
-def test_any_pickle_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, operations: list[bytes]) -> None:
-    path = tmp_path_factory.getbasetemp() / "any.pth"
-    path.write_bytes(archive_of(b"\x80\x02" + b"".join(operations) + b".", _0=bytes(12)))
-    for read in (load_tensors, read_weights):
-        outcome(path, None, read)
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -140,3 +108,67 @@ def test_the_weights_of_an_unfinished_run_are_found(tmp_path: Path) -> None:
     }
     save_tensors(tmp_path / "last.pth", content)
     assert same(read_weights(tmp_path / "last.pth"), dict(state))
+
+
+def array(header: bytes, content: bytes = b"", version: bytes = b"\1\0") -> bytes:
+    """An array in numpy's format, with any header."""
+    size = len(header).to_bytes(2 if version == b"\1\0" else 4, "little")
+    return b"\x93NUMPY" + version + size + header + content
+
+
+def header(shape: str, kind: str = "'<f4'") -> bytes:
+    return f"{{'descr': {kind}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+
+
+def member(**content: np.ndarray) -> dict[str, bytes]:
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=True, **content)
+    with zipfile.ZipFile(file) as reader:
+        return {name: reader.read(name) for name in reader.namelist()}
+
+
+def packed(compression: int = zipfile.ZIP_STORED, **changes: bytes) -> bytes:
+    """A feature file whose members may be any bytes."""
+    members = member(**arrays()) | {f"{name}.npy": content for name, content in changes.items()}
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as writer:
+        for name, content in members.items():
+            writer.writestr(name, content)
+    return file.getvalue()
+
+
+SAFELY = "not a feature file that can be read safely"
+NUMBERS = bytes(96)
+STRANGE = {
+    "more numbers than there are": (packed(query_features=array(header("(512, 4)"), NUMBERS)), SAFELY),
+    "a huge array": (packed(query_features=array(header("(1000000000000, 4)"), NUMBERS)), SAFELY),
+    "fewer numbers than there are": (packed(query_features=array(header("(5, 4)"), NUMBERS)), "query_pids: expected"),
+    "a negative shape": (packed(query_features=array(header("(-6, -4)"), NUMBERS)), "query_features: |safely"),
+    "code": (packed(query_features=array(header("__import__('os').abort()"), NUMBERS)), SAFELY),
+    "a deep header": (packed(query_features=array(b"(" * 9000, NUMBERS)), SAFELY),
+    "an unknown version": (packed(query_features=array(header("(6, 4)"), NUMBERS, b"\7\0")), SAFELY),
+    "columns with names": (
+        packed(query_features=array(header("(6,)", "[('a', '<f4', (4,))]"), NUMBERS)),
+        "query_features: expected numbers of shape",
+    ),
+    "objects": (packed(query_features=array(header("(6, 4)", "'|O'"), NUMBERS)), f"{SAFELY}.*[Oo]bject arrays"),
+    "letters that are none": (
+        packed(query_paths=array(header("(6,)", "'<U1'"), b"\xff" * 24)),
+        "query_paths: expected",
+    ),
+    "a path that ends early": (packed(query_paths=member(a=np.array(["a\0b"] * 6))["a.npy"]), "query_paths: 6 of 6"),
+    "no array": (packed(gallery_pids=b"1 2 3"), SAFELY),
+    "nothing in it": (packed(gallery_pids=b""), SAFELY),
+    "an empty archive": (b"PK\5\6" + bytes(18), SAFELY),
+    "an empty file": (b"", SAFELY),
+    "something before it": (b"\0" + packed(), SAFELY),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_a_strange_feature_file_is_refused(name: str, tmp_path: Path) -> None:
+    content, message = STRANGE[name]
+    path = tmp_path / "strange.npz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"^{path}: .*({message})"):
+        read_features(path)
