@@ -22,8 +22,8 @@ from PIL import Image
 from tests.preloaded import ROOT, PreloadedScript
 
 # Chosen with --hypothesis-profile, in the Makefile. What make test draws is the same each time.
-hypothesis.settings.register_profile("quick", max_examples=25, deadline=None, derandomize=True)
-hypothesis.settings.register_profile("thorough", max_examples=400, deadline=None)
+hypothesis.settings.register_profile("quick", max_examples=50, deadline=None, derandomize=True)
+hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=None)
 hypothesis.settings.load_profile("quick")
 
 TINY_PARAMS: dict[str, Any] = {

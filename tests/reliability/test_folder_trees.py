@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data.layouts import LayoutChoice, detect_layout, read_layout
@@ -81,22 +81,14 @@ def outcome(root: Path, layout: LayoutChoice) -> Dataset | str:
     return Dataset(*([sample._replace(path=sample.path.relative_to(root)) for sample in split] for split in dataset))
 
 
-@pytest.mark.parametrize("examples", [40, pytest.param(2_000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", [*TREES, None])
-def test_any_tree_is_a_data_set_or_one_message(name: str | None, examples: int) -> None:
+@given(name=st.sampled_from([*TREES, None]), strange=FILES)
+def test_any_tree_is_a_data_set_or_one_message(name: str | None, strange: Files) -> None:
     """A complete tree of a layout with something added or replaced; or nothing but strange files."""
     usual: Files = {} if name is None else TREES[name].train | TREES[name].test
-
-    @given(FILES)
-    @settings(max_examples=examples, deadline=None)
-    def check(strange: Files) -> None:
-        files = {**usual, **strange}
-        with tempfile.TemporaryDirectory() as folder:
-            root = build(Path(folder) / "set", files)
-            for layout in get_args(LayoutChoice):
-                outcome(root, layout)
-
-    check()
+    with tempfile.TemporaryDirectory() as folder:
+        root = build(Path(folder) / "set", {**usual, **strange})
+        for layout in get_args(LayoutChoice):
+            outcome(root, layout)
 
 
 def test_the_order_of_the_file_system_does_not_matter(tmp_path: Path) -> None:

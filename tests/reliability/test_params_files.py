@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from config.legacy import SPELLINGS
@@ -172,7 +172,6 @@ def test_a_file_of_100_mb_is_refused_unread(tmp_path: Path) -> None:
         load_params(path, plugin_options=plugin_options)
 
 
-@settings(max_examples=150, deadline=None, database=None)
 @given(
     raw=st.dictionaries(
         st.sampled_from(WORDS) | st.text(max_size=3),

@@ -11,7 +11,7 @@ from pathlib import Path
 import lmdb
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data.dataset import read_dataset
@@ -144,7 +144,6 @@ def test_names_may_be_long_or_no_unicode(tmp_path: Path) -> None:
     )
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     st.dictionaries(
         st.lists(NAMES, min_size=1, max_size=3).map(lambda parts: "a/".join(parts) + ".jpg"),

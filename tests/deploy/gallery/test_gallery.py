@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.gallery import records
@@ -33,7 +33,6 @@ def slow(vectors: np.ndarray, rows: list[int], query: np.ndarray, k: int) -> lis
     return sorted(found)[:k]
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     number=st.integers(1, 40),

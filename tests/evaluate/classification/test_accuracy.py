@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data.samples import Sample
@@ -42,7 +42,6 @@ def order_of(scores: list[float]) -> list[int]:
     return sorted(range(len(scores)), key=lambda index: (-scores[index], index))
 
 
-@settings(deadline=None)
 @given(problems())
 def test_every_metric_is_what_its_definition_says(found: Classified) -> None:
     truth, orders = found.truth.tolist(), [order_of(scores) for scores in found.scores.tolist()]
@@ -65,7 +64,6 @@ def test_every_metric_is_what_its_definition_says(found: Classified) -> None:
     assert found.worst_class == min(accuracies, key=lambda index: accuracies[index])
 
 
-@settings(deadline=None)
 @given(problems(), st.integers(1, 7))
 def test_confusions_are_counted_image_by_image(found: Classified, count: int) -> None:
     truth, predicted, size = found.truth.tolist(), found.predicted.tolist(), found.num_classes
@@ -88,7 +86,6 @@ def test_confusions_are_counted_image_by_image(found: Classified, count: int) ->
     assert confusion_counts(found.truth, found.predicted, size, classes).tolist() == expected
 
 
-@settings(deadline=None)
 @given(problems())
 def test_confidence_is_the_softmax_of_the_class_chosen(found: Classified) -> None:
     for row, scores in enumerate(found.scores.tolist()):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data.features import Features
@@ -63,7 +63,6 @@ class Once(MatrixDistances):
         return super().rows(start, stop)
 
 
-@settings(max_examples=200, deadline=None)
 @given(problem=problems(), cross_camera=st.booleans(), memory=st.sampled_from([1, 1000, 2**28]))
 def test_agrees_with_a_loop_and_computes_each_distance_once(problem, cross_camera, memory):
     distance, query, gallery = problem

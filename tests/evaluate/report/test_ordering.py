@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data.features import Features
@@ -41,7 +41,6 @@ def verdict(retrieval, row, column):
     return "right" if pid == other != 0 else "wrong"
 
 
-@settings(max_examples=100, deadline=None)
 @given(retrieval=retrievals())
 def test_walk_goes_down_the_sorted_gallery(retrieval):
     for row, distance in enumerate(retrieval.distances.rows(0, len(retrieval.query.pids)).tolist()):
@@ -56,7 +55,6 @@ def test_walk_goes_down_the_sorted_gallery(retrieval):
         assert all(each.rank is None for each in found if each.verdict == "ignored")
 
 
-@settings(max_examples=150, deadline=None)
 @given(retrieval=retrievals(), memory=st.sampled_from([1, 2**28]))
 def test_confused_pairs_agree_with_a_loop(retrieval, memory):
     times, closest, num_query = Counter(), {}, Counter()

@@ -7,7 +7,7 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluate.core.retrieval import k_reciprocal
@@ -94,7 +94,6 @@ def problems(draw):
     return features[:num_query], features[num_query:], metric, k1, k2, draw(st.sampled_from([0.0, 0.3, 1.0]))
 
 
-@settings(max_examples=300, deadline=None)
 @given(problem=problems(), memory=st.sampled_from([1, 5000, 2**30]), size=st.sampled_from([None, 1, 2]))
 def test_agrees_with_the_definition_where_distances_tie(problem, memory, size):
     found = all_rows(KReciprocalDistances(*problem, memory=memory), size)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data.features import Features
@@ -75,7 +75,6 @@ def test_branches_must_be_known():
         normalised(make([[1.0, 2.0]]), "branch")
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     images=st.lists(
         st.tuples(st.integers(-1, 3), st.integers(1, 2), st.tuples(st.floats(-9, 9, width=32), st.integers(-3, 3))),
@@ -119,7 +118,6 @@ coordinate = st.integers(-2, 2)
 embedding = st.tuples(coordinate, coordinate, coordinate).filter(any)
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     query=st.lists(embedding, min_size=1, max_size=5),
     gallery=st.lists(embedding, min_size=1, max_size=12),

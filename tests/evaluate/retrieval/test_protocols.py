@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluate.core.retrieval import protocols
@@ -15,7 +15,6 @@ def labels(draw, number):
     return torch.tensor(pids, dtype=torch.int64), torch.tensor(camids, dtype=torch.int64)
 
 
-@settings(max_examples=200, deadline=None)
 @given(data=st.data(), cross_camera=st.booleans())
 def test_agrees_with_comparing_every_pair(data, cross_camera):
     query_pids, query_camids = labels(data.draw, data.draw(st.integers(0, 6)))

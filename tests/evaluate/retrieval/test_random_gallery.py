@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data.features import Features
@@ -25,7 +25,6 @@ def rows_of(features: Features) -> list[int]:
     return features.features.flatten().int().tolist()
 
 
-@settings(max_examples=150, deadline=None)
 @given(pids=st.lists(st.integers(-1, 5), max_size=25), seed=st.integers(0, 3))
 def test_a_gallery_has_one_image_of_every_identity_and_the_rest_are_queries(pids, seed):
     pool = make(pids)

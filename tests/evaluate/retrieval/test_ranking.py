@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluate.core.retrieval.distances import FeatureDistances, Metric
@@ -73,7 +73,6 @@ def problems(draw):
     )
 
 
-@settings(max_examples=250, deadline=None)
 @given(problem=problems(), memory=st.sampled_from([1, 3000, 2**28]), cross_camera=st.booleans())
 def test_agrees_with_a_walk_down_the_sorted_gallery(problem, memory, cross_camera):
     query, gallery, *labels = problem
@@ -106,7 +105,6 @@ def test_agrees_with_a_walk_down_the_sorted_gallery(problem, memory, cross_camer
         assert result.cmc(k) == pytest.approx(sum(position < k for position in first) / len(first), abs=1e-12)
 
 
-@settings(max_examples=150, deadline=None)
 @given(problem=problems(), length=st.integers(1, 30), memory=st.sampled_from([1, 2**28]), data=st.data())
 def test_the_nearest_are_those_of_a_sorted_gallery(problem, length, memory, data):
     query, gallery, *labels = problem

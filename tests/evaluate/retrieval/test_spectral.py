@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluate.core.retrieval import spectral
@@ -104,7 +104,6 @@ def test_no_block_takes_more_memory_than_allowed(top, monkeypatch):
 DISTANCES = [0.0, -0.0, 1e-40, 0.25, 0.5, float(np.nextafter(np.float32(0.5), np.float32(1))), 1.0]
 
 
-@settings(max_examples=400, deadline=None)
 @given(
     distance=st.lists(st.sampled_from(DISTANCES), min_size=1, max_size=12),
     scores=st.lists(st.sampled_from([-0.5, 0.1, 0.2, 0.3]), min_size=1, max_size=6),

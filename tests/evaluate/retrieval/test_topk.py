@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluate.core.retrieval.topk import first_columns, sort_rows_
@@ -17,7 +17,6 @@ def test_rows_are_sorted_in_place(shape: tuple[int, int]) -> None:
     assert distance.equal(expected)
 
 
-@settings(max_examples=150, deadline=None)
 @given(data=st.data(), width=st.integers(1, 12), largest=st.integers(0, 6))
 def test_the_nearest_columns_are_those_of_a_stable_sort(data: st.DataObject, width: int, largest: int) -> None:
     row = st.lists(st.sampled_from([*map(float, range(largest + 1)), float("inf")]), min_size=width, max_size=width)

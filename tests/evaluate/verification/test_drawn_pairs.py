@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data.samples import Sample
@@ -32,7 +32,6 @@ def drawn(pairs):
     ]
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     numbers=st.lists(st.integers(1, 6), min_size=8, max_size=20),
     cameras=st.integers(1, 3),

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluate.core.verification.folds import accuracy, best_threshold, fold_accuracies
@@ -31,7 +31,6 @@ def reference_threshold(pairs):
 few = st.lists(st.integers(0, 8), min_size=1, max_size=12)
 
 
-@settings(deadline=None, max_examples=200)
 @given(genuine=few, impostor=few)
 def test_best_threshold_is_that_of_trying_all(genuine, impostor):
     pairs = [(distance, True) for distance in genuine] + [(distance, False) for distance in impostor]
@@ -56,7 +55,6 @@ def test_all_may_be_best_rejected_or_accepted():
     assert best_threshold(tensor([1, 5, 5]), tensor([3, 0])) == 5.0
 
 
-@settings(deadline=None, max_examples=100)
 @given(folds=st.lists(st.tuples(few, few), min_size=1, max_size=4))
 def test_each_fold_is_judged_by_the_others(folds):
     pairs = [

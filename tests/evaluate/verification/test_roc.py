@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
@@ -69,7 +69,6 @@ def check_against_reference(found, genuine, impostor):
 few_distances = st.lists(st.integers(0, 6), min_size=1, max_size=14)
 
 
-@settings(deadline=None, max_examples=200)
 @given(genuine=few_distances, impostor=few_distances)
 def test_agrees_with_loops_where_distances_tie(genuine, impostor):
     check_against_reference(roc(tensor(genuine), tensor(impostor)), genuine, impostor)
@@ -164,7 +163,6 @@ def split_pairs(matrix, query_pids, query_camids, gallery_pids, gallery_camids, 
     return genuine, impostor
 
 
-@settings(deadline=None, max_examples=200)
 @given(problem=retrievals(), cross_camera=st.booleans(), memory=st.sampled_from([1, 500, 2**28]))
 def test_retrieval_agrees_with_a_walk_over_all_pairs(problem, cross_camera, memory):
     matrix, *labels = problem
@@ -227,7 +225,6 @@ def test_queries_that_are_nobody_tell_nothing():
 finite = st.floats(-(2.0**99), 2.0**99, width=32)
 
 
-@settings(deadline=None)
 @given(edges=st.sets(finite, min_size=1, max_size=8), numbers=st.lists(finite | st.just(float("inf")), max_size=20))
 def test_counts_agree_with_plain_comparisons(edges, numbers):
     edges = torch.tensor(sorted(edges)).unique()
