@@ -82,7 +82,9 @@ def read_images(
         "%s: %d images, %.0f images/s", description, len(positions), len(positions) / (time.monotonic() - start)
     )
     # Joined outside inference mode, so that a plug-in may do with the rows what it likes.
-    rows = _gathered(batches)
+    # A process without images does not know how long a row is.
+    width = max(gather_objects(batches[0].shape[1] if batches else 0))
+    rows = gather_rows(torch.cat([torch.empty(0, width), *batches]))
     if len(positions) < len(samples):
         logger.warning(
             "%s: %d of %d images unreadable, left out", description, len(samples) - len(positions), len(samples)
@@ -135,12 +137,6 @@ def _check_same(samples: Sequence[Sample], description: str) -> None:
     """Whether all processes share out the same images."""
     if is_one_of_several() and len(set(gather_objects(fingerprint(samples)))) > 1:
         raise DataError(f"{description}: the processes of this evaluation have different images")
-
-
-def _gathered(batches: Sequence[Tensor]) -> Tensor:
-    """The rows of all processes; one of them may have none, and then does not know how long a row is."""
-    width = max(gather_objects(batches[0].shape[1] if batches else 0))
-    return gather_rows(torch.cat([torch.empty(0, width), *batches]))
 
 
 def _check_finite(rows: Tensor, samples: Sequence[Sample], description: str) -> None:

@@ -59,21 +59,11 @@ def test_every_query_is_a_row_and_short_lists_leave_places_empty():
     assert area(three, BLUE) == 9 * 128 * 64
 
 
-def test_a_query_with_nothing_to_show_is_drawn_alone():
-    picture = rank_list_picture([RankList(plain(), 0.0, [])])
-    assert area(picture, BLUE) == 128 * 64
-
-
 @pytest.mark.parametrize(("height", "width", "drawn"), [(256, 128, 64), (384, 128, 43), (64, 64, 128)])
 def test_images_of_any_size_keep_the_proportions_of_the_query(height, width, drawn):
     image = plain(height, width)
     picture = rank_list_picture([RankList(image, 1.0, ranked(True, image=image))])
     assert area(picture, BLUE) == 2 * 128 * drawn
-
-
-def test_the_same_lists_give_the_same_picture():
-    lists = [RankList(plain(), 0.25, ranked(False, True))]
-    np.testing.assert_array_equal(rank_list_picture(lists), rank_list_picture(lists))
 
 
 def test_queries_are_spread_from_worst_to_best():

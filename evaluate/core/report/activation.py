@@ -1,7 +1,8 @@
 """Where in an image the network answers: the strength of its last feature map, laid over the image."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import replace
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -11,7 +12,6 @@ from torch.nn import functional as F
 
 from data.augmentation.normalisation import normalise
 from data.images import decode
-from data.samples import Sample
 from evaluate.core.context import EvalContext
 from evaluate.core.report.blocks import ImageGroup, ImageGroups, Note, Section, Shown, Verdict
 from evaluate.core.report.images import as_source, describe, number, person
@@ -20,16 +20,6 @@ from evaluate.core.retrieval.retrieve import Retrieval
 
 COLOURS = "inferno"
 OPACITY = 0.55
-
-
-class Looked(NamedTuple):
-    """An image whose activation is shown, with its frame and what stands above and below it."""
-
-    sample: Sample
-    hint: str
-    verdict: Verdict
-    above: str
-    below: str
 
 
 def activation(feature_map: Tensor, height: int, width: int) -> Tensor:
@@ -88,8 +78,11 @@ def _backbone(config: EvalContext) -> nn.Module | None:
     return backbone if isinstance(backbone, nn.Module) else None
 
 
-def _looked(retrieval: Retrieval, place: int) -> list[Looked]:
-    """The query at a place of the result, its first wrong image if there is one, and its first right one."""
+def _looked(retrieval: Retrieval, place: int) -> list[tuple[Path, Shown]]:
+    """The query at a place of the result, its first wrong image if there is one, and its first right one.
+
+    Each as its file and a frame without a picture.
+    """
     query, gallery = retrieval.query, retrieval.gallery
     row = int(retrieval.result.queries[place])
     first: dict[Verdict, Found] = {}
@@ -97,29 +90,29 @@ def _looked(retrieval: Retrieval, place: int) -> list[Looked]:
         first.setdefault(found.verdict, found)
         if "right" in first and "wrong" in first:
             break
-    looked = [Looked(query.samples[row], describe(query, row), "query", "query", "")]
+    looked = [(query.samples[row].path, Shown("", 0, 0, describe(query, row), "query", "query"))]
     for verdict in ("wrong", "right"):
         if found := first.get(verdict):
             hint = f"{describe(gallery, found.row)}, distance {found.distance:.4g}, rank {found.rank}"
-            looked.append(
-                Looked(gallery.samples[found.row], hint, verdict, f"rank {found.rank}", number(found.distance))
-            )
+            frame = Shown("", 0, 0, hint, verdict, f"rank {found.rank}", number(found.distance))
+            looked.append((gallery.samples[found.row].path, frame))
     return looked
 
 
 @torch.inference_mode()
-def _draw(backbone: nn.Module, looked: Sequence[Looked], config: EvalContext) -> list[tuple[Shown, Shown]]:
+def _draw(backbone: nn.Module, looked: Sequence[tuple[Path, Shown]], config: EvalContext) -> list[tuple[Shown, Shown]]:
     """Each image as the network sees it, and beside it its activation."""
     device = next(backbone.parameters()).device
     pictures = []
     for start in range(0, len(looked), config.evaluation_params.batch_size):
         batch = looked[start : start + config.evaluation_params.batch_size]
-        images = np.stack([decode(each.sample.path, config.img_h, config.img_w) for each in batch])
+        images = np.stack([decode(path, config.img_h, config.img_w) for path, _ in batch])
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(device)
         feature_map = backbone(normalise(pixels, config.data_augmentation.normalisation))
         strengths = activation(feature_map, config.img_h, config.img_w).cpu().numpy()
-        for each, image, strength in zip(batch, images, strengths, strict=True):
-            seen = Shown(*as_source(image), each.hint, each.verdict, each.above, each.below)
-            heat = Shown(*as_source(overlay(image, strength)), f"activation of {each.hint}", "plain", " ", " ")
+        for (_, frame), image, strength in zip(batch, images, strengths, strict=True):
+            source, width, height = as_source(image)
+            seen = replace(frame, source=source, width=width, height=height)
+            heat = Shown(*as_source(overlay(image, strength)), f"activation of {frame.hint}", "plain", " ", " ")
             pictures.append((seen, heat))
     return pictures

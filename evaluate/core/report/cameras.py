@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from evaluate.core.report.blocks import Block, Cell, Note, Section, Table
-from evaluate.core.retrieval.distances import Distances, blocks
+from evaluate.core.retrieval.distances import blocks
 from evaluate.core.retrieval.protocols import GroundTruth
 from evaluate.core.retrieval.ranking import BYTES_PER_PAIR, MEMORY, match_positions, per_query_metrics
 from evaluate.core.retrieval.retrieve import Retrieval
@@ -31,33 +31,27 @@ class CameraPairs(NamedTuple):
     mean_ap: Tensor
 
 
-def camera_pairs(
-    distances: Distances,
-    query_labels: tuple[Tensor, Tensor],
-    gallery_labels: tuple[Tensor, Tensor],
-    *,
-    cross_camera: bool,
-    max_cameras: int = MAX_CAMERAS,
-    memory: int = MEMORY,
-) -> CameraPairs:
+def camera_pairs(retrieval: Retrieval, memory: int = MEMORY) -> CameraPairs:
     """Rank, for every query, the gallery images of one camera at a time.
 
+    Of more than MAX_CAMERAS cameras on either side, those with fewest images are left out.
+
     Args:
-        distances: of Q queries to G gallery images.
-        query_labels, gallery_labels: pids and camids, (Q,) and (G,) int64 each.
-        cross_camera: whether images from the query's own camera are ignored.
-        max_cameras: the most on either side; beyond it those with fewest images are left out.
+        retrieval: the distances and labels of its queries and gallery are used.
         memory: bytes the work may take beside the embeddings.
     """
-    query_cameras = most_frequent(query_labels[1], max_cameras)
-    gallery_cameras = most_frequent(gallery_labels[1], max_cameras)
-    query_pids, query_camids, pids, camids = (part.to(distances.device) for part in (*query_labels, *gallery_labels))
+    query, gallery, distances, truth, _ = retrieval
+    query_cameras = most_frequent(query.camids, MAX_CAMERAS)
+    gallery_cameras = most_frequent(gallery.camids, MAX_CAMERAS)
+    labels = (query.pids, query.camids, gallery.pids, gallery.camids)
+    query_pids, query_camids, pids, camids = (part.to(distances.device) for part in labels)
     columns = [(camids == camera).nonzero().flatten() for camera in gallery_cameras]
     truths = [
-        GroundTruth(query_pids, query_camids, pids[own], camids[own], cross_camera=cross_camera) for own in columns
+        GroundTruth(query_pids, query_camids, pids[own], camids[own], cross_camera=truth.cross_camera)
+        for own in columns
     ]
     row_of = {camera: row for row, camera in enumerate(query_cameras)}
-    rows = torch.tensor([row_of.get(camid, len(query_cameras)) for camid in query_labels[1].tolist()])
+    rows = torch.tensor([row_of.get(camid, len(query_cameras)) for camid in query.camids.tolist()])
     sums = torch.zeros(3, len(query_cameras) + 1, len(gallery_cameras), dtype=torch.float64)
     for start, stop in blocks(distances, memory, BYTES_PER_PAIR):
         distance = distances.rows(start, stop)
@@ -91,25 +85,19 @@ def most_frequent(camids: Tensor, limit: int) -> list[int]:
 def camera_section(retrieval: Retrieval, memory: int) -> Section:
     """Rank-1 and mAP of each pair of cameras as two tables, or a sentence that says why there are none."""
     title = "Cameras"
-    query, gallery, truth = retrieval.query, retrieval.gallery, retrieval.truth
+    query, gallery = retrieval.query, retrieval.gallery
     if len(query.camids.unique()) == 1 and len(gallery.camids.unique()) == 1:
         return Section(title, "", (Note("All images come from one camera, so there are no pairs to compare."),))
-    pairs = camera_pairs(
-        retrieval.distances,
-        (query.pids, query.camids),
-        (gallery.pids, gallery.camids),
-        cross_camera=truth.cross_camera,
-        memory=memory,
-    )
+    pairs = camera_pairs(retrieval, memory)
     text = (
         "Each query searches the gallery images of one camera at a time. Rows are the query's camera, columns the "
         "gallery's; the last column is the whole gallery. The colours of a table run from its lowest pair to its "
         "highest; a dash means that no query has a true match there."
     )
-    whole = _whole_gallery(retrieval, pairs.query_cameras)
+    rank1, mean_ap, num_query = _whole_gallery(retrieval, pairs.query_cameras)
     tables: list[Block] = [
-        _table("Rank-1", pairs, pairs.rank1, whole[0], whole[2]),
-        _table("mAP", pairs, pairs.mean_ap, whole[1], whole[2]),
+        _table("Rank-1", pairs, pairs.rank1, rank1, num_query),
+        _table("mAP", pairs, pairs.mean_ap, mean_ap, num_query),
     ]
     left_out = [
         f"{side}: the {len(shown)} of {number} cameras with most images are shown."

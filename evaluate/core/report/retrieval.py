@@ -12,8 +12,8 @@ from evaluate.core.report.charts import ap_chart, cmc_chart
 from evaluate.core.report.embedding import embedding_section
 from evaluate.core.report.images import Crops, why_no_pictures
 from evaluate.core.report.ordering import chosen_queries, confused_pairs
-from evaluate.core.report.pairs import retrieval_pair_section
 from evaluate.core.report.ranklists import confusion_section, rank_list_section
+from evaluate.core.report.verification import retrieval_pair_section
 from evaluate.core.retrieval.random_gallery import DEVIATION
 from evaluate.core.retrieval.ranking import MEMORY
 from evaluate.core.retrieval.retrieve import Retrieval, RetrievalOptions

@@ -11,8 +11,8 @@ from data.features import Features
 from evaluate.core.report.blocks import Note, Table
 from evaluate.core.report.cameras import camera_pairs, camera_section, most_frequent
 from evaluate.core.retrieval.protocols import GroundTruth
-from evaluate.core.retrieval.ranking import rank
-from evaluate.core.retrieval.retrieve import Retrieval, retrieve
+from evaluate.core.retrieval.ranking import RankResult, rank
+from evaluate.core.retrieval.retrieve import Retrieval
 from tests.evaluate.matrix import MatrixDistances
 
 
@@ -67,7 +67,11 @@ class Once(MatrixDistances):
 def test_agrees_with_a_loop_and_computes_each_distance_once(problem, cross_camera, memory):
     distance, query, gallery = problem
     distances = Once(distance)
-    pairs = camera_pairs(distances, query, gallery, cross_camera=cross_camera, memory=memory)
+    sides = [Features(torch.zeros(len(pids), 1), pids, camids, []) for pids, camids in (query, gallery)]
+    truth = GroundTruth(*query, *gallery, cross_camera=cross_camera)
+    empty = torch.empty(0)
+    nothing = RankResult(empty, empty, empty, empty, empty, num_query=len(query[0]))
+    pairs = camera_pairs(Retrieval(*sides, distances, truth, nothing), memory)
     assert distances.asked == list(range(len(distance)))
     assert pairs.query_cameras == sorted({*query[1].tolist()})
     assert pairs.gallery_cameras == sorted({*gallery[1].tolist()})
@@ -128,14 +132,3 @@ def test_one_camera_is_a_sentence_and_very_many_are_a_part():
         "Query: the 30 of 50 cameras with most images are shown.",
         "Gallery: the 30 of 50 cameras with most images are shown.",
     ]
-
-
-def test_the_rest_of_the_framework_s_distances_will_do(make_features, config):
-    retrieval = retrieve(make_features(), config.evaluation_params, torch.device("cpu"))
-    query, gallery = retrieval.query, retrieval.gallery
-    labels = (query.pids, query.camids), (gallery.pids, gallery.camids)
-    matrix = retrieval.distances.rows(0, len(query.pids)).clone()
-    expected = camera_pairs(MatrixDistances(matrix), *labels, cross_camera=True)
-    found = camera_pairs(retrieval.distances, *labels, cross_camera=True, memory=1)
-    assert found.num_query.sum() > 0
-    torch.testing.assert_close(found.mean_ap, expected.mean_ap, rtol=0, atol=1e-12, equal_nan=True)

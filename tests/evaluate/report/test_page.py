@@ -118,14 +118,6 @@ def test_hostile_texts_stay_texts():
     assert sum(text == HOSTILE for text in page.texts) > 2 * 10
 
 
-def test_the_same_reports_give_the_same_bytes(tmp_path):
-    for name in ("a.html", "b.html"):
-        write_report(tmp_path / name, [report()])
-    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
-    assert (tmp_path / "a.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "b.html"]
-
-
 def test_a_path_that_is_no_text_can_be_written(tmp_path):
     write_report(tmp_path / "a.html", [report(text="image\udcff.jpg")])
     assert "image?.jpg" in (tmp_path / "a.html").read_bytes().decode("utf-8")
