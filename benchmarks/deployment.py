@@ -20,8 +20,7 @@ import torch
 
 from benchmarks.measure import Contestant, take_turns
 from benchmarks.report import Report, Row
-from config.export import ExportParams
-from config.params import Params
+from config.params import ExportParams, Params
 from data.synthetic import SyntheticOptions, make_synthetic
 from deploy.export import export_onnx
 from deploy.gallery.gallery import Gallery, Item

@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 from pydantic import Field, SerializeAsAny
 
 from config.evaluation import EvaluationParams
-from config.export import ExportParams
 from config.gan import GanParams
 from data.options import DataOptions
 from losses.options import LossOptions
@@ -42,6 +41,25 @@ class CheckpointOptions(Options):
     """Steps between saves; 0 = not by steps."""
     every_minutes: float = Field(default=5.0, ge=0.0)
     """Minutes between saves; 0 = not by time."""
+
+
+class ExportParams(Options):
+    """Input, precision and checks of the exported model."""
+
+    layout: Literal["nhwc", "nchw"] = "nhwc"
+    """Layout of the uint8 RGB input: (B, H, W, 3), as images are decoded, or (B, 3, H, W)."""
+    resize: bool = False
+    """Resize inside the model, which then takes images of any size, one size a batch; otherwise img_h x img_w only."""
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    """Precision of the network; "int8" is calibrated on training images. Embeddings are float32."""
+    simplify: bool = False
+    """Simplify the graph with onnxslim."""
+    opset: int = Field(default=20, ge=18, le=23)
+    """ONNX opset version; 18 is the first that resizes with antialiasing."""
+    calibration_images: int = Field(default=256, ge=8)
+    """Training images for the calibration of "int8"."""
+    measured_images: int = Field(default=2000, ge=0)
+    """Maximum of test images for the metrics and thresholds of the exported model; 0 = not measured."""
 
 
 class Params(LossOptions, ModelOptions, DataOptions):

@@ -14,8 +14,7 @@ import numpy as np
 import onnx
 import torch
 
-from config.export import ExportParams
-from config.params import Params
+from config.params import ExportParams, Params
 from data.augmentation.normalisation import STATISTICS
 from data.dataset import read_dataset
 from data.images import decode

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from config.export import ExportParams
+from config.params import ExportParams
 from data.augmentation.normalisation import normalise
 from data.images import decode
 from data.samples import Dataset

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from config.export import ExportParams
-from config.params import Params
+from config.params import ExportParams, Params
 from data.dataset import read_dataset
 from data.images import decode
 from data.samples import Dataset

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import deploy.export
-from config.export import ExportParams
+from config.params import ExportParams
 from deploy.card import ModelCard
 from deploy.export import export_onnx, to_onnx
 from deploy.networks import OnnxNetwork

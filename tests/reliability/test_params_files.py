@@ -49,22 +49,20 @@ def paths_of(tree: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from paths_of(value, (*at, name))
 
 
-def mutated(draw: random.Random, tree: dict[str, Any]) -> dict[str, Any]:
-    """The tree with up to four of its values replaced, removed, moved, or others put beside them."""
-    tree = json.loads(json.dumps(tree))
+def mutated(draw: random.Random) -> dict[str, Any]:
+    """Shipped params with up to four values replaced, removed, or others put beside them."""
+    tree = deepcopy(draw.choice(EXAMPLES))
     for _ in range(draw.choice((0, 1, 1, 2, 4))):
         *above, last = draw.choice([*paths_of(tree), ("epoch",)])
         place: Any = tree
         for name in above:
             place = place[name]
-        match draw.randrange(5):
-            case 0 if last != "epoch":
-                del place[last]
+        match draw.randrange(4):
+            case 0 if last in place:
+                place.pop(last)
             case 1 if isinstance(place, dict):
                 place[draw.choice(WORDS)] = deepcopy(draw.choice(STRANGE))
-            case 2 if isinstance(place, dict) and last in place:
-                place[draw.choice(WORDS)] = place.pop(last)
-            case 3:
+            case 2:
                 # Spelt as the predecessor did, in the section where it belongs.
                 section, _, name = draw.choice(SPELLINGS).old.rpartition(".")
                 inner = tree.setdefault(section, {}) if section else tree
@@ -89,87 +87,50 @@ def verdict(load: Callable[[], Any]) -> str:
     return "refused"
 
 
-def overrides_of(draw: random.Random) -> list[str]:
+def override_of(draw: random.Random) -> str:
     """What may stand behind --set."""
-    names = [".".join(map(str, path)) for path in paths_of(draw.choice(EXAMPLES))]
-    return [
-        draw.choice(
-            [
-                f"{draw.choice([*names, *WORDS])}={spelt(draw.choice(STRANGE))}",
-                f"{draw.choice(names)}{draw.choice(['', '=', '==', '.=1', '=[', '={'])}",
-                "".join(draw.choices('=.[]{}",:1ae ', k=draw.randrange(12))),
-            ]
-        )
-        for _ in range(draw.choice((0, 0, 0, 1, 3)))
-    ]
-
-
-def spelt(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=True)
+    name = draw.choice([*WORDS, *(".".join(map(str, path)) for path in paths_of(draw.choice(EXAMPLES)))])
+    junk = "".join(draw.choices('=.[]{}",:1ae ', k=draw.randrange(12)))
+    return draw.choice((f"{name}={json.dumps(draw.choice(STRANGE))}", f"{name}{junk}", junk))
 
 
 def content_of(draw: random.Random, names: list[str]) -> bytes:
     """A file: params with mistakes, their text or its bytes damaged, or no params at all."""
-    tree = mutated(draw, draw.choice(EXAMPLES))
+    tree = mutated(draw)
+    tree.pop("extends", None)
     if draw.random() < 0.3:
         tree["extends"] = draw.choice([*names, "", "missing.json", ".", "\0", 3])
-    else:
-        tree.pop("extends", None)
     text = json.dumps(tree)
-    content = bytearray(text, "utf-8")
-    match draw.randrange(16):
-        case 0:
-            place = draw.randrange(len(text))
-            return (text[:place] + draw.choice('{}[]",:\\0') + text[place + draw.randint(0, 2) :]).encode()
-        case 1:
-            content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
-            return bytes(content)
-        case 2:
-            return draw.choice(
-                (b"", bytes(9), bytes(content[: draw.randrange(len(content))]), draw.randbytes(50), bytes(content * 2))
-            )
-        case 3:
-            return draw.choice((b"[", b'{"lr":', b'{"a":[')) * draw.choice((2, 40, 3000))
-        case 4:
-            return text.encode(draw.choice(("utf-16", "utf-8-sig", "utf-32")))
-        case _:
-            return bytes(content)
+    place = draw.randrange(len(text))
+    damaged = (
+        (text[:place] + draw.choice('{}[]",:\\0') + text[place + draw.randint(0, 2) :]).encode(),
+        text[:place].encode() + bytes([draw.randrange(256)]) + text[place + 1 :].encode(),
+        draw.choice((b"", bytes(9), text[:place].encode(), draw.randbytes(50), text.encode() * 2)),
+        draw.choice((b"[", b'{"lr":', b'{"a":[')) * draw.choice((2, 40, 3000)),
+        text.encode(draw.choice(("utf-16", "utf-8-sig", "utf-32"))),
+    )
+    return draw.choice(damaged) if draw.random() < 0.3 else text.encode()
 
 
 def verdicts(folder: Path, count: int, seed: int) -> collections.Counter[str]:
-    """What becomes of so many loadings of fuzzed files, overrides and checkpoints' params."""
+    """How often fuzzed files, overrides and params of checkpoints give params or are refused."""
     draw = random.Random(seed)
     names = ["a.json", "b.json", "c.json"]
     found = collections.Counter[str]()
     for number in range(count):
         (folder / draw.choice(names)).write_bytes(content_of(draw, names))
-        path, overrides = folder / draw.choice(names), overrides_of(draw)
+        path, overrides = folder / draw.choice(names), [override_of(draw) for _ in range(draw.choice((0, 0, 0, 1, 3)))]
         loader: Callable[..., Any] = load_params if number % 4 else load_eval_params
         found[verdict(partial(loader, path, overrides, plugin_options=plugin_options))] += 1
-        tree = mutated(draw, draw.choice(EXAMPLES))
-        found[verdict(partial(params_from_dict, tree, "model_best.pth", plugin_options))] += 1
+        found[verdict(partial(params_from_dict, mutated(draw), "model_best.pth", plugin_options))] += 1
     return found
 
 
-def test_any_file_and_override_gives_params_or_one_message(tmp_path: Path) -> None:
-    found = verdicts(tmp_path, 250, seed=2)
-    assert found["params"] > 10
-    assert found["refused"] > 100
-
-
-@pytest.mark.slow
-def test_thousands_of_files_and_overrides(tmp_path: Path) -> None:
-    found = verdicts(tmp_path, 5000, seed=2)
-    print(dict(found))
-    assert found.total() == 10_000
-
-
-def test_a_file_of_100_mb_is_refused_unread(tmp_path: Path) -> None:
-    path = tmp_path / "large.json"
-    with path.open("wb") as file:
-        file.truncate(100_000_000)
-    with pytest.raises(ParamsError, match="larger than 1 MB"):
-        load_params(path, plugin_options=plugin_options)
+@pytest.mark.parametrize("count", [250, pytest.param(5000, marks=pytest.mark.slow)])
+def test_any_file_and_override_gives_params_or_one_message(tmp_path: Path, count: int) -> None:
+    found = verdicts(tmp_path, count, seed=2)
+    assert found["params"] > 0.04 * count
+    assert found["refused"] > 0.4 * count
 
 
 @given(
