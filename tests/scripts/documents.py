@@ -30,6 +30,12 @@ def commands(page: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
+def inline_commands(page: Path) -> list[str]:
+    """The make targets and benchmarks that code spans name."""
+    spans = re.findall(r"`((?:make|python -m benchmarks\.)[^`]*)`", page.read_text(encoding="utf-8"))
+    return [span.replace("\n", " ") for span in spans]
+
+
 def links(page: Path) -> set[str]:
     """The targets of links and pictures that lie in the repository, with the heading after "#" if there is one."""
     targets = re.findall(r"\]\(([^()\s]+)\)", page.read_text(encoding="utf-8"))

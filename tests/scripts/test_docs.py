@@ -14,9 +14,19 @@ import pytest
 from config.load import load_eval_params, load_params
 from evaluate.core.plugins import plugin_options
 from tests.conftest import ROOT
-from tests.scripts.documents import FOLDERS, PAGES, STORY, commands, drawn_paths, headings, links, named_paths
+from tests.scripts.documents import (
+    FOLDERS,
+    PAGES,
+    STORY,
+    commands,
+    drawn_paths,
+    headings,
+    inline_commands,
+    links,
+    named_paths,
+)
 
-COMMANDS = sorted({command for page in PAGES for command in commands(page)})
+COMMANDS = sorted({command for page in PAGES for command in commands(page) + inline_commands(page)})
 RUN_FILES = {"params.json", "metrics.jsonl", "model_best.pth", "last.pth", "generator.pth"}
 """Files of a run folder."""
 
