@@ -1,4 +1,4 @@
-"""Locks between real processes: who gets in, who waits, who is refused, and what is left behind."""
+"""Locks between real processes."""
 
 import logging
 import os
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -24,33 +24,31 @@ from utils.locks import locked
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 path = Path(sys.argv[1])
 """
-LEFT = [".lock", ".lock.owner"]
 HOLD = """
 with locked(path, "a test", wait=True):
     print("held", flush=True)
     sys.stdin.read()
 """
+FILES = [".lock", ".lock.owner"]
 
 
 @contextmanager
-def process(path: Path, code: str) -> Iterator[subprocess.Popen[str]]:
-    """Runs code in a process of its own, and ends that."""
+def process(path: Path, code: str, *, holds: bool = False) -> Iterator[subprocess.Popen[str]]:
+    """Run code in another process until the end of the block; `holds`: wait until it says so."""
     command = [sys.executable, "-W", "error", "-c", PRELUDE + code, str(path)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as child:
         try:
+            assert child.stdout is not None
+            assert not holds or child.stdout.readline() == "held\n"
             yield child
         finally:
             child.kill()
 
 
-@contextmanager
-def holder(path: Path, code: str = "") -> Iterator[subprocess.Popen[str]]:
+def holder(path: Path, code: str = "") -> AbstractContextManager[subprocess.Popen[str]]:
     """A process that holds the lock until its stdin is closed or it is killed."""
-    with process(path, code + HOLD) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "held\n"
-        yield child
+    return process(path, code + HOLD, holds=True)
 
 
 def try_lock(path: Path) -> None:
@@ -64,15 +62,7 @@ def refusal(path: Path) -> str:
     return str(raised.value)
 
 
-def wait_until_free(path: Path) -> None:
-    for _ in range(300):
-        with suppress(LockedError):
-            return try_lock(path)
-        time.sleep(0.1)
-    return try_lock(path)
-
-
-def left(folder: Path) -> list[str]:
+def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -81,108 +71,78 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / ".lock"
 
 
-def leave_killed(path: Path) -> int:
-    """Leaves the lock of a process that was killed; returns its pid."""
-    with holder(path) as child:
-        child.kill()
-        child.wait()
-    assert left(path.parent) == LEFT
-    return child.pid
-
-
-def test_only_one_holds_it_and_nothing_is_left(path: Path) -> None:
-    for _ in range(2):
-        with locked(path, "a test", wait=False):
-            assert "process" in refusal(path)
-        assert left(path.parent) == []
-
-
-def test_it_is_given_back_after_a_failure(path: Path) -> None:
+def test_one_holds_the_lock_and_no_file_remains(path: Path) -> None:
     def fail() -> None:
         with locked(path, "a test", wait=False):
+            assert f"process {os.getpid()} on" in refusal(path)
             raise RuntimeError("inside")
 
-    with pytest.raises(RuntimeError, match="inside"):
-        fail()
-    assert left(path.parent) == []
-    try_lock(path)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="inside"):
+            fail()
+        assert names(path.parent) == []
 
 
-def test_the_owner_is_named(path: Path) -> None:
+def test_the_message_names_the_owner(path: Path) -> None:
     with holder(path) as child:
-        where = rf"process {child.pid} on host \S+ \(since \d{{4}}-\d\d-\d\dT\S+\)"
-        assert re.match(rf"{path.parent}: busy with a test: {where} holds the lock", refusal(path))
+        owner = rf"process {child.pid} on host \S+ \(since \d{{4}}-\d\d-\d\dT\S+\)"
+        assert re.match(rf"{path.parent}: busy with a test: {owner} holds the lock", refusal(path))
         child.communicate()
     try_lock(path)
 
 
-def test_who_waits_gets_in_when_the_owner_ends(path: Path) -> None:
+def test_a_waiting_process_says_so_once_and_gets_the_lock(path: Path) -> None:
     with holder(path) as first, process(path, HOLD) as second:
         assert second.stderr is not None
         assert second.stdout is not None
         assert f"busy with a test: waiting for process {first.pid} on host" in second.stderr.readline()
         first.communicate()
         assert second.stdout.readline() == "held\n"
-        assert second.communicate()[1] == ""  # it was told once
-    assert left(path.parent) == []
+        assert second.communicate()[1] == ""
+    assert names(path.parent) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_waiting(path: Path, number: signal.Signals) -> None:
-    code = "import signal; signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
-    with holder(path), process(path, code + HOLD) as waiting:
+def test_a_signal_ends_the_waiting(path: Path) -> None:
+    with holder(path), process(path, HOLD) as waiting:
         assert waiting.stderr is not None
         assert "waiting for" in waiting.stderr.readline()
-        waiting.send_signal(number)
+        waiting.send_signal(signal.SIGINT)
         assert "KeyboardInterrupt" in waiting.communicate(timeout=10)[1]
         assert "process" in refusal(path)
-        assert left(path.parent) == LEFT
 
 
-def test_the_lock_of_a_killed_process_is_taken_over(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    killed = leave_killed(path)
+def test_the_lock_of_a_killed_process_is_free(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with holder(path) as killed:
+        killed.kill()
+        killed.wait()
+    assert names(path.parent) == FILES
     with caplog.at_level(logging.INFO), locked(path, "a test", wait=False):
-        assert f"{path}: taken over from process {killed} on host" in caplog.text
-        assert "which ended without cleaning up" in caplog.text
+        assert f"{path}: taken over from process {killed.pid} on host" in caplog.text
         assert f"process {os.getpid()} on host" in refusal(path)
-    assert left(path.parent) == []
+    assert names(path.parent) == []
 
 
-@pytest.mark.parametrize(
-    "start_child",
-    [
-        "subprocess.Popen(['sleep', '600'])",
-        "subprocess.Popen(['sleep', '600'], stdin=subprocess.DEVNULL, start_new_session=True)",
-        "os.fork() or time.sleep(600)",
-        "import multiprocessing; multiprocessing.get_context('fork').Process(target=time.sleep, args=(600,)).start()",
-    ],
-)
-def test_a_child_that_outlives_its_parent_does_not_hold_the_lock(path: Path, start_child: str) -> None:
-    code = f"""
-with locked(path, "a test", wait=False):
-    {start_child}
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-    with process(path, code) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "held\n"
-        assert "process" in refusal(path)
+@pytest.mark.parametrize("start", ["subprocess.Popen(['sleep', '600'])", "os.fork() or time.sleep(600)"])
+def test_a_child_that_outlives_its_parent_does_not_hold_the_lock(path: Path, start: str) -> None:
+    with process(path, HOLD.replace("    print", f"    {start}\n    print"), holds=True) as child:
         children = Path(f"/proc/{child.pid}/task/{child.pid}/children")
         if not children.exists():
-            pytest.skip("the system does not tell a process's children")
-        grandchildren = [int(pid) for pid in children.read_text().split()]
+            pytest.skip("needs /proc")
+        (grandchild,) = map(int, children.read_text().split())
+        assert "process" in refusal(path)
         try:
             child.kill()
             child.wait()
-            assert [os.kill(pid, 0) for pid in grandchildren] == [None]
-            wait_until_free(path)
+            for _ in range(100):
+                with suppress(LockedError):
+                    return try_lock(path)
+                time.sleep(0.1)
+            try_lock(path)
         finally:
-            for pid in grandchildren:
-                os.kill(pid, signal.SIGKILL)
+            os.kill(grandchild, signal.SIGKILL)
 
 
-def test_a_forked_child_that_leaves_the_block_does_not_end_the_lock(path: Path) -> None:
+def test_a_forked_child_that_leaves_the_block_does_not_release_the_lock(path: Path) -> None:
     code = """
 with locked(path, "a test", wait=False):
     child = os.fork()
@@ -191,19 +151,17 @@ with locked(path, "a test", wait=False):
         print("held", flush=True)
         sys.stdin.read()
 """
-    with process(path, code) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "held\n"
+    with process(path, code, holds=True) as child:
         assert "process" in refusal(path)
         child.communicate()
-    assert left(path.parent) == []
+    assert names(path.parent) == []
 
 
-def test_many_at_once_go_in_one_by_one(path: Path) -> None:
-    """Each adds one to a number, again and again; some are killed, and the first finds the lock of a killed one."""
-    leave_killed(path)
+def test_many_processes_hold_the_lock_one_at_a_time(path: Path) -> None:
+    """Three of them add one to a number again and again; the fourth is killed with the lock."""
     number = path.with_name("number")
     number.write_text("0")
+    quick = "import utils.locks; utils.locks.SECONDS_BETWEEN_TRIES = 0.001\n"
     add = """
 number = path.with_name("number")
 for _ in range(20):
@@ -212,39 +170,22 @@ for _ in range(20):
         time.sleep(0.001)
         number.write_text(str(value + 1))
 """
-    leave_dead_in_the_middle = "with locked(path, 'a test', wait=True): os.kill(os.getpid(), 9)\n"
-    # No pauses, so that they meet as often as can be.
-    quick = "import utils.locks; utils.locks.SECONDS_BETWEEN_TRIES = 0.001\n"
+    die = "with locked(path, 'a test', wait=True): os.kill(os.getpid(), 9)\n"
     with (
         process(path, quick + add) as one,
         process(path, quick + add) as two,
         process(path, quick + add) as three,
-        process(path, quick + leave_dead_in_the_middle) as four,
+        process(path, quick + die) as four,
     ):
         assert four.wait(timeout=60) == -signal.SIGKILL
         for child in (one, two, three):
             assert "Traceback" not in child.communicate(timeout=60)[1]
     assert number.read_text() == "60"
-    # The one that was killed may have been the last: what it left is gone after the next.
+
+
+def test_the_lock_of_another_process_in_a_folder_that_was_replaced_stays(path: Path) -> None:
     with locked(path, "a test", wait=False):
-        pass
-    assert left(path.parent) == ["number"]
-
-
-def test_a_removed_lock_file_is_not_held_by_a_name(path: Path) -> None:
-    """With a run's folder its lock file may go; what another process makes there then is its own."""
-    with locked(path, "a test", wait=False):
-        path.unlink()
-        with holder(path) as child:
-            assert f"process {child.pid} on" in refusal(path)
-            child.communicate()
-    assert left(path.parent) == []
-
-
-def test_the_end_leaves_another_process_s_lock_alone(path: Path) -> None:
-    """As after the removal of a run's folder."""
-    with locked(path, "a test", wait=False):
-        for name in LEFT:
+        for name in FILES:
             path.with_name(name).unlink()
         other = holder(path)
         child = other.__enter__()
@@ -252,18 +193,18 @@ def test_the_end_leaves_another_process_s_lock_alone(path: Path) -> None:
     other.__exit__(None, None, None)
 
 
-def test_a_lock_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
-    (tmp_path / ".lock").mkdir()
-    with pytest.raises(DataError, match=rf"^{tmp_path}: cannot be written: .*directory \(\.lock\)"):
-        try_lock(tmp_path / ".lock")
+def test_a_lock_file_that_cannot_be_opened_is_named(path: Path) -> None:
+    path.mkdir()
+    with pytest.raises(DataError, match=rf"^{path.parent}: cannot be written: .*directory \(\.lock\)"):
+        try_lock(path)
 
 
-def test_without_room_for_a_name_the_lock_holds_all_the_same(path: Path) -> None:
-    pytest.importorskip("resource", reason="limits as POSIX has them")
+def test_a_full_disk_only_hides_the_owner(path: Path) -> None:
+    pytest.importorskip("resource", reason="needs POSIX limits")
     code = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
     code += "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
     with holder(path, code) as child:
         assert "busy with a test: another process holds the lock" in refusal(path)
         child.communicate()
     try_lock(path)
-    assert left(path.parent) == []
+    assert names(path.parent) == []
