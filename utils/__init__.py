@@ -1,1 +1,1 @@
-"""Ground floor: what every other package stands on, and what stands on none of them."""
+"""What every other package uses, and what uses none of them."""

@@ -16,13 +16,13 @@ FORMAT = 1
 MODEL_BEST = "model_best.pth"
 """In a run's folder: the best model so far; with evaluation off, the last."""
 GENERATOR = "generator.pth"
-"""In a run's folder: the person generator that was trained in it."""
+"""In a run's folder: the trained person generator."""
 LAST = "last.pth"
-"""In a run's folder: everything needed to go on; there only while the run is unfinished."""
+"""In a run's folder: the state to resume from; only while the run is unfinished."""
 
 
 class Checkpoint(NamedTuple):
-    """A trained model and what it takes to use it."""
+    """A trained model with its params, labels and metrics."""
 
     model: dict[str, Tensor]
     """State dict of the network, on the CPU."""
@@ -31,16 +31,16 @@ class Checkpoint(NamedTuple):
     labels: list[int]
     """Sorted pids of the training set; the position is the class index."""
     metrics: dict[str, float]
-    """What the evaluation said of this model; empty if there was none."""
+    """Of the evaluation of this model; empty without one."""
 
 
 def is_finished(run: Path) -> bool:
-    """Whether the run in a folder is through: it has its model or its generator, and nothing to go on from."""
+    """Whether the run is finished: it has a model or a generator, and no state to resume from."""
     return any((run / name).is_file() for name in (MODEL_BEST, GENERATOR)) and not (run / LAST).exists()
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint in the documented format; a reader sees the old file or the new one, never a part."""
+    """Write a checkpoint in the documented format, atomically."""
     save_tensors(path, {"format": FORMAT, **checkpoint._asdict()})
 
 
@@ -48,8 +48,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        DataError: the file is missing, damaged, unsafe to load or not of our format; of an entry of another type than
-            ours, with the key.
+        DataError: the file is missing, damaged, unsafe to load or not of this format; names the wrong entry.
     """
     content = load_tensors(path)
     expected = {"format", *Checkpoint._fields}
@@ -72,7 +71,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint of ours or of a bare state dict, wrappers' prefixes removed.
+    """The tensors of a checkpoint or a bare state dict, without the prefixes of wrappers.
 
     Raises:
         DataError: the file is missing, damaged, unsafe to load or holds no named tensors.
@@ -133,14 +132,14 @@ def load_tensors(path: Path) -> Any:
 
 
 def _maps_names(value: Any, kind: type) -> bool:
-    """Whether it is a mapping of strings to values of the kind."""
+    """Whether the value is a mapping of strings to values of the kind."""
     return isinstance(value, Mapping) and all(
         isinstance(name, str) and isinstance(entry, kind) for name, entry in value.items()
     )
 
 
 def _other_shape(path: Path, key: str, expected: str, value: Any) -> DataError:
-    """What is wrong with an entry, its types and those of what it holds in words."""
+    """An error that names the types found in an entry."""
     got = type(value).__name__
     if isinstance(value, Mapping):
         kinds = {f"{type(name).__name__} to {type(entry).__name__}" for name, entry in value.items()}
@@ -151,7 +150,7 @@ def _other_shape(path: Path, key: str, expected: str, value: Any) -> DataError:
 
 
 def check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """See that weights can be computed with.
+    """Raise if weights are not finite.
 
     Raises:
         DataError: some hold NaN or infinity; names them.

@@ -1,4 +1,4 @@
-"""What every entry script does around its work: exit codes and messages."""
+"""Entry scripts: exit codes and messages."""
 
 import argparse
 import logging
@@ -18,17 +18,16 @@ SUCCESS, FAILURE, USER_MISTAKE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 def exit_code_of(main: Callable[[], None]) -> int:
-    """Run `main`: 0 if it succeeds, 2 with one message for a user's mistake, 1 with a traceback for a failure of ours.
+    """Run `main`: 0 for success, 2 with one message for a user error, 1 with a traceback for an internal error.
 
-    A signal ends it in order: 130 after SIGINT, 143 after SIGTERM.
-
-    One of several processes that fails ends here and does not return: the others may wait for it for ever.
+    A signal ends it in order: 130 after SIGINT, 143 after SIGTERM. With several processes, one that fails exits here
+    without cleaning up the process group, as the others may wait for it.
     """
     code = _exit_code_of(main)
     if code != SUCCESS and is_one_of_several():
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
-            # It may be closed, or its reader gone; the others must not wait because of that.
+            # It may be closed, or nobody reads it any more.
             with suppress(OSError, ValueError, AttributeError):
                 stream.flush()
         os._exit(code)
@@ -36,7 +35,7 @@ def exit_code_of(main: Callable[[], None]) -> int:
 
 
 def whole_number(least: int, most: int) -> Callable[[str], int]:
-    """For an option of a command line: reads a whole number in a range, both ends included."""
+    """A type for argparse: a whole number from `least` to `most`."""
 
     def read(text: str) -> int:
         if not text.isdecimal() or not least <= int(text) <= most:
@@ -52,11 +51,11 @@ def _exit_code_of(main: Callable[[], None]) -> int:
         with interrupts_raised():
             main()
     except ReportedByOtherRankError:
-        # torchrun ends all processes once one is gone; the one that tells the user should be through by then.
+        # torchrun ends all processes once one has exited: give rank 0 time to report.
         time.sleep(1)
         return USER_MISTAKE
     except UserError as error:
-        # Before the processes of a machine have met, each finds out for itself what is wrong with the command.
+        # Before the process group exists, every process of a machine finds the same error.
         if is_one_of_several() or launched_as()[0] == 0:
             logger.error("%s", error)
         return USER_MISTAKE
@@ -64,11 +63,11 @@ def _exit_code_of(main: Callable[[], None]) -> int:
         logger.error("interrupted")
         return error.exit_code if isinstance(error, Interrupted) else INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output (head, less) has gone; point stdout elsewhere so that closing it does not complain.
+        # The reader of the output (head, less) has ended; closing stdout must not raise again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
     except OSError as error:
-        # A folder or file that cannot be used: the system's own words name it and say why.
+        # A folder or file that cannot be used: show the system's reason.
         if error.filename is None:
             logger.error("%s", traceback.format_exc())
             return FAILURE

@@ -1,6 +1,6 @@
-"""Tensors of all processes as if one process had them all: for losses and statistics of the whole global batch.
+"""Gather tensors of all processes, for losses and statistics of the global batch.
 
-The gradients assume that the gradients of the processes are averaged, as DistributedDataParallel does.
+The gradients assume that gradients are averaged over the processes, as DistributedDataParallel does.
 """
 
 from typing import Any
@@ -13,18 +13,17 @@ from utils.distributed import this_process
 
 
 def gathered(features: Tensor, dim: int) -> Tensor:
-    """The tensors of all processes end to end along `dim`, in the order of the ranks, with a gradient.
+    """Concatenate the tensors of all processes along `dim`, in the order of the ranks, with gradient.
 
-    Every process must call this, and then compute the same loss of all the rows: so its gradient for its own rows is
-    complete, and no process needs another's. The gradient is multiplied by the number of processes, as averaging
-    divides it by that.
+    Every process must call this and compute the same loss of all rows; then the gradient of its own rows is complete.
+    The gradient is multiplied by the number of processes, by which averaging divides it.
 
     Args:
         features: of the same shape and type in all processes.
         dim: not negative.
 
     Returns:
-        The argument itself where there is one process.
+        The argument itself with one process.
     """
     if this_process().world_size == 1:
         return features
@@ -32,9 +31,9 @@ def gathered(features: Tensor, dim: int) -> Tensor:
 
 
 def stacked(values: Tensor) -> Tensor:
-    """The tensors of all processes, of the same shape (...), as (world_size, ...); every process must call this.
+    """Stack the tensors of all processes, of the same shape (...): (world_size, ...), without gradient.
 
-    Without gradient. All processes get the same bits.
+    Every process must call this.
     """
     values = values.detach().contiguous()
     world_size = this_process().world_size

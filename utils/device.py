@@ -10,10 +10,10 @@ from utils.process import is_launched, launched_as, num_cpus, num_own_cpus
 
 
 def choose_device(parallels: Sequence[int]) -> torch.device:
-    """The GPU that `parallels` has for this process, else the GPU of its own number, else the CPU.
+    """The GPU in `parallels` at this process's local rank; if empty, the GPU of that number, or the CPU.
 
     Raises:
-        ParamsError: a GPU named does not exist, or there are more processes than GPUs to share out.
+        ParamsError: a GPU does not exist, or there are more processes than GPUs.
     """
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     local_rank, local_world_size = launched_as()
@@ -36,28 +36,27 @@ def choose_device(parallels: Sequence[int]) -> torch.device:
 
 
 def make_ready(device: torch.device, *, deterministic: bool = False) -> None:
-    """Set, once per process, what computing on the device needs.
+    """Configure torch for the device; called once per process.
 
     Args:
-        device: what this process computes on.
-        deterministic: whether the same work must give the same bits each time; a CPU's does anyway.
+        device: of this process.
+        deterministic: use deterministic algorithms on a GPU; a CPU is deterministic anyway.
     """
     if launched_as()[1] > 1:
-        # Its part of the machine's processors; torchrun grants one of several processes but one.
+        # torchrun sets one thread per process; use this process's share of the processors.
         torch.set_num_threads(num_own_cpus())
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        # Batches are all of one shape, so that the search for the fastest convolutions pays; what it finds may differ
-        # from time to time.
+        # All batches have one shape, so that the search for the fastest convolutions pays off. Its result may vary.
         torch.backends.cudnn.benchmark = not deterministic
         if deterministic:
-            # cuBLAS reads it when it is first used; without it torch refuses to multiply matrices.
+            # Read by cuBLAS at its first use; torch requires it for deterministic matrix products.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
 
 
 def describe_device(device: torch.device) -> str:
-    """One line for the log: what the run computes on."""
+    """One line for the log."""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return f"computing on GPU {device.index}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB"

@@ -28,10 +28,9 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; on success it takes the place of `path`, else it is removed.
+    """A temporary path beside `path` to write to; on success it replaces `path`, otherwise it is removed.
 
-    Several threads and processes may write at once. Those that write the same file have a temporary path each; the
-    last to end stays.
+    Several threads and processes may write the same file at once, each with its own temporary path; the last one stays.
 
     Raises:
         DataError: the folder is missing or may not be written, or the disk is full.
@@ -44,7 +43,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {with_advice(error)}") from error
     finally:
-        # Where even this fails, as on a disk that has become read-only, the reason above is what counts.
+        # If this fails too, as on a read-only disk, the error above says why.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
@@ -55,21 +54,21 @@ def expand_user(path: str | Path) -> Path:
 
 
 def temporary_path(path: Path) -> Path:
-    """A new name beside `path` for what is to become it; `remove_leftovers` knows it again."""
-    # The number alone is no proof: on a disk that machines or containers share, another process may have it too.
+    """A new temporary name beside `path`, which `remove_leftovers` recognises."""
+    # Machines and containers that share a disk may use the same process ids.
     return path.with_name(f".{path.name}.unfinished-{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 def remove_leftovers(folder: Path, target: str = "") -> list[Path]:
-    """Remove the files and folders that processes left under temporary names when they were killed.
+    """Remove temporary files and folders of processes that were killed.
 
-    Only for who holds the lock under which these names are used, as a process that still writes would lose its work.
+    Call it only with the lock under which they are written: a process that still writes would lose its work.
 
     Args:
-        target: the name of what was to be made; "" for all names.
+        target: the name of the final file; "" for all.
 
     Returns:
-        What was removed, sorted. What cannot be removed is told, and stays.
+        The paths removed, sorted. Paths that cannot be removed are logged.
     """
     removed = []
     for path in sorted(folder.iterdir()):
@@ -89,26 +88,26 @@ def _remove(path: Path) -> None:
     if path.is_symlink() or not path.is_dir():
         path.unlink()
         return
-    # A child process that outlived its parent may still write there: under another name the folder gets nothing more.
+    # A child process that outlived its parent may still write into the folder: rename it first.
     match = _TEMPORARY.fullmatch(path.name)
     assert match is not None
     shutil.rmtree(path.replace(temporary_path(path.with_name(match["target"]))))
 
 
 def _to_disk(path: Path) -> None:
-    """Wait until a file's content is on the disk; otherwise a power cut may leave a new name on an empty file."""
+    """Wait until the content of a file is on disk; otherwise a power failure may leave an empty file."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file's text in one step; raises like `atomic_path`."""
+    """Write a text file atomically; raises like `atomic_path`."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Replace a file by JSON that people can read; raises like `atomic_path`."""
+    """Write indented JSON atomically; raises like `atomic_path`."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""SIGINT (Ctrl-C) and SIGTERM: what asks a program to end, at once or when its work is at a good place."""
+"""SIGINT (Ctrl-C) and SIGTERM: end the program at once, or at the next point where its state can be saved."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked this process to end."""
+    """A signal interrupted this process."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -20,21 +20,21 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """What a shell shows of a process that the signal ended: 130 for SIGINT, 143 for SIGTERM."""
+        """130 for SIGINT, 143 for SIGTERM, as a shell shows it."""
         return 128 + self.number
 
 
 class StopRequest:
-    """Whether a signal has asked to end."""
+    """The signal that asked this process to stop."""
 
     def __init__(self) -> None:
         self.number = 0
-        """The signal's; 0 while there was none."""
+        """Of the signal; 0 while there was none."""
 
 
 @contextmanager
 def interrupts_raised() -> Iterator[None]:
-    """Within this block a signal raises Interrupted wherever the program is, so that it can clean up behind itself."""
+    """Within this block a signal raises Interrupted wherever the program is, so that it can clean up."""
 
     request = StopRequest()
 
@@ -50,14 +50,14 @@ def interrupts_raised() -> Iterator[None]:
 
 @contextmanager
 def interrupts_noted() -> Iterator[StopRequest]:
-    """Within this block a signal is only noted; who goes through the block looks at it and ends at a good place.
+    """Within this block a signal is only noted; the block checks the request and stops where it can.
 
-    A second signal raises Interrupted at once. Not under torchrun, which repeats what every process got already, and
-    which kills those that are not gone within its own patience.
+    A second signal raises Interrupted at once, except under torchrun, which repeats signals that every process has
+    received, and kills the processes that do not end in time.
 
     Raises:
-        Interrupted: the block ended without having heeded a signal; or, in one of several processes, it failed after
-            one, which then is why: others have ended, and their connections with them.
+        Interrupted: after a signal the block ended without stopping for it; or, with several processes, it failed
+            because others had stopped and closed their connections.
     """
     request = StopRequest()
 
@@ -70,7 +70,7 @@ def interrupts_noted() -> Iterator[StopRequest]:
         try:
             yield request
         except RuntimeError as error:
-            # A connection to a process that has ended; without others it is a failure like any other.
+            # The connection to a process that has ended.
             if request.number and is_one_of_several():
                 raise Interrupted(request.number) from error
             raise
@@ -80,13 +80,13 @@ def interrupts_noted() -> Iterator[StopRequest]:
 
 @contextmanager
 def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Set a handler; what the process was started to ignore, as a shell's background jobs are, stays ignored."""
+    """Set a handler; signals that are ignored stay so, as in background jobs of a shell."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    heeded = [number for number in SIGNALS if before[number] != signal.SIG_IGN]
+    handled = [number for number in SIGNALS if before[number] != signal.SIG_IGN]
     try:
-        for number in heeded:
+        for number in handled:
             signal.signal(number, handler)
         yield
     finally:
-        for number in heeded:
+        for number in handled:
             signal.signal(number, before[number])

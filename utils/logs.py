@@ -13,7 +13,7 @@ from utils.process import is_rank_zero
 
 
 class _ScreenHandler(logging.Handler):
-    """Writes to stderr without tearing a progress bar apart."""
+    """Writes to stderr above a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         _show(self.format(record))
@@ -51,19 +51,19 @@ class _FileHandler(logging.FileHandler):
 
 
 def _show(text: str) -> None:
-    """One or more lines on stderr, if there is anybody to read them."""
-    # The terminal is gone, the reader of a pipe has left, or the disk of a file is full: train_log has the lines too.
+    """Write lines to stderr, if possible."""
+    # The terminal or pipe may be closed or the disk full; train_log has the lines too.
     with suppress(OSError, ValueError):
         tqdm.write(text, file=sys.stderr)
 
 
 def log_to_screen() -> None:
-    """Show what the program says of itself on stderr; called once, by an entry script.
+    """Show log lines on stderr; called once, by an entry script.
 
     Of several processes rank 0 shows everything, the others only errors.
     """
     if sys.stderr is None:
-        # It was closed by who started us. A progress bar needs one, and what is opened next must not take its number.
+        # Closed by the parent. A progress bar needs it, and the next file opened must not take its descriptor.
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 as long as the process lives
     root = logging.getLogger()
     root.setLevel(logging.INFO if is_rank_zero() else logging.ERROR)
@@ -73,12 +73,12 @@ def log_to_screen() -> None:
 
 
 def bars_hidden() -> bool | None:
-    """What tqdm's `disable` should be: None, hidden where there is no terminal; True on other ranks than 0."""
+    """tqdm's `disable`: None, which hides it without a terminal; True on other ranks than 0."""
     return None if is_rank_zero() else True
 
 
 def log_to_file(path: Path) -> None:
-    """Append every log line, with its time, to a file as well. Lines that cannot be written are left out."""
+    """Append every log line, with its time, to a file."""
     handler = _FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
     logging.getLogger().addHandler(handler)

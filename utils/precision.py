@@ -1,4 +1,4 @@
-"""In which number format a network computes."""
+"""The floating-point format in which a network computes."""
 
 from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple
@@ -12,7 +12,7 @@ PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 class Precision(NamedTuple):
-    """The format of a network's activations; weights are float32 always.
+    """The format of a network's activations; weights are always float32.
 
     name: "fp32", "bf16" or "fp16"; dtype: as torch calls it.
     """
@@ -22,11 +22,11 @@ class Precision(NamedTuple):
 
     @property
     def scales_gradients(self) -> bool:
-        """float16 has so small a range that gradients must be scaled up, lest they vanish."""
+        """Whether gradients must be scaled up so that they do not underflow, as in float16."""
         return self.dtype == torch.float16
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
-        """A context in which a network computes in this format; float32 changes nothing."""
+        """torch.autocast in this format; disabled for float32."""
         return torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32)
 
 
@@ -36,7 +36,7 @@ FP16 = Precision("fp16", torch.float16)
 
 
 def evaluation_precision(name: PrecisionName, device: torch.device) -> Precision:
-    """The format for evaluating a network trained with `precision`: the same on a GPU that has it, else float32."""
+    """The format for evaluation: that of `precision` on a GPU that supports it, else float32."""
     if device.type != "cuda" or (name == "bf16" and not _has_bf16(device)):
         return FP32
     return choose_precision(name, device)
@@ -48,10 +48,10 @@ def at_least_fp32(values: torch.Tensor) -> torch.Tensor:
 
 
 def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
-    """The format that `precision` asks for; "auto" is bfloat16 on a GPU that computes in it, else float32.
+    """The format of the key `precision`; "auto" is bfloat16 on a GPU that supports it, else float32.
 
     Raises:
-        ParamsError: the device does not compute in that format.
+        ParamsError: the device does not support it.
     """
     match name:
         case "auto":

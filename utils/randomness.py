@@ -1,12 +1,12 @@
-"""Seeds of everything random in a run: each follows from the run's seed and from where the run stands.
+"""Seeds of all random draws of a run, computed from the run's seed, the purpose and counters such as step and rank.
 
-Nothing is carried from one step to the next, so that a run which goes on draws what it would have drawn, and
-processes that are to draw alike do so without a word.
+No generator is carried from one step to the next, so that a resumed run draws the same numbers, and processes that must
+draw alike need not communicate.
 """
 
 import numpy as np
 
-# What a stream of random numbers is for; two purposes never share one.
+# Purposes; no two share a stream of random numbers.
 INITIAL_WEIGHTS, AUGMENTATION, PIXELS, MODEL, BRANCHES = range(5)
 # Of the person generator: its training, its samples, and its images in the training of a re-ID network.
 ADVERSARIES, REAL_PICTURES, SAMPLES, GENERATED, GENERATED_AUGMENTATION, GENERATED_PIXELS = range(5, 11)
