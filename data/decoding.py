@@ -11,8 +11,6 @@ from utils.errors import DataError
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 REFUSED_FORMATS = ("GIF", "TIFF")
 """Recognised only to be named in the message."""
-MAX_BYTES = 2**28
-"""Of a file; 256 MiB hold MAX_PIXELS without any compression."""
 MAX_PIXELS = 2**26
 """Of an image, such as 8192 x 8192; Pillow needs 256 MiB for it, and the array 192."""
 MAX_SCANS = 100
@@ -38,11 +36,9 @@ def decode_bytes(content: bytes, height: int = 0, width: int = 0, max_pixels: in
         (H, W, 3) uint8.
 
     Raises:
-        DataError: it is empty, truncated, damaged, of another format, or has more than MAX_BYTES or `max_pixels`; its
-            message names no file.
+        DataError: it is empty, truncated, damaged, of another format, or has more than `max_pixels`; its message names
+            no file.
     """
-    if problem := why_too_long(len(content)):
-        raise DataError(problem)
     try:
         image = _open(content, max_pixels)
         image.load()
@@ -62,11 +58,6 @@ def decode_bytes(content: bytes, height: int = 0, width: int = 0, max_pixels: in
         raise DataError("not enough memory to decode it") from error
     except Exception as error:  # damaged files make decoders raise nearly everything, even IndexError
         raise DataError(f"damaged, or not an image that can be read: {error}") from error
-
-
-def why_too_long(length: int) -> str:
-    """Why a file of this many bytes is refused; "" if it is not."""
-    return f"{length:,} bytes; files of at most {MAX_BYTES:,} are read" if length > MAX_BYTES else ""
 
 
 def _open(content: bytes, max_pixels: int) -> Image.Image:

@@ -9,13 +9,15 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from data.decoding import decode_bytes, why_too_long
+from data.decoding import decode_bytes
 from data.lmdb.reading import has_image, read_image, split_path
 from utils.errors import DataError
 from utils.logs import bars_hidden
 from utils.process import num_own_cpus
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+MAX_BYTES = 2**28
+"""Of a file; 256 MiB hold any image that is decoded, even without compression."""
 
 
 class BadImage(NamedTuple):
@@ -38,8 +40,8 @@ def read_bytes(path: Path) -> bytes:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # reading a pipe could block for ever
             raise DataError(f"{path}: not a regular file")
-        if problem := why_too_long(status.st_size):
-            raise DataError(f"{path}: {problem}")
+        if status.st_size > MAX_BYTES:
+            raise DataError(f"{path}: {status.st_size:,} bytes; files of at most {MAX_BYTES:,} are read")
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -55,7 +55,7 @@ class DataAugmentation(Options):
 
 
 class BatchSampling(Options):
-    """Which images make up a batch."""
+    """Sampling of the images of a batch."""
 
     class_balanced: bool = False
     """true: P identities with K images each (P x K sampling); false: images in random order."""
@@ -66,7 +66,7 @@ class BatchSampling(Options):
 
 
 class DataOptions(Options):
-    """The keys of params.json that `data/` reads."""
+    """The keys of params.json that belong to `data/`."""
 
     batches_dir: str = "synthetic"
     """Folder of the data set, an .lmdb file made by build_lmdb, or "synthetic" for the built-in pedestrians."""

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.decoding import MAX_BYTES, decode_bytes
-from data.images import decode, find_bad_images, image_exists
+from data.decoding import decode_bytes
+from data.images import MAX_BYTES, decode, find_bad_images, image_exists
 from tests.data.encoded import encode
 from tests.reliability.rights import closed, open_folder
 from utils.errors import DataError
