@@ -27,48 +27,24 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_is_missing_is_a_user_mistake(tmp_path: Path) -> None:
+def test_a_missing_folder_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"missing.*cannot be written: No such file or directory"):
         write_json(tmp_path / "missing" / "file.json", {})
 
 
-def test_a_folder_gone_meanwhile_is_told_as_such(tmp_path: Path) -> None:
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    with pytest.raises(DataError, match=r"folder/file: cannot be written: No such file"):  # noqa: SIM117
-        with atomic_path(folder / "file"):
-            folder.rmdir()
-
-
-def test_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
-    """Neither of one thread nor of two: each has a file to itself, and the last to end stays."""
-    path = tmp_path / "file"
-    with atomic_path(path) as first:
-        first.write_text("first")
-        with atomic_path(path) as second:
-            second.write_text("second")
-            assert first.read_text() == "first"
-        assert path.read_text() == "second"
-    assert path.read_text() == "first"
+def test_a_file_is_always_whole_while_threads_write_it(tmp_path: Path) -> None:
+    path, texts = tmp_path / "file", [character * 100_000 for character in "abc"]
+    write_text(path, texts[0])
+    with ThreadPoolExecutor(4) as pool:
+        writing = [pool.submit(write_text, path, text) for _ in range(20) for text in texts]
+        while not all(job.done() for job in writing):
+            assert path.read_text() in texts
+        for job in writing:
+            job.result()
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_files_are_always_whole_while_threads_write_them(tmp_path: Path) -> None:
-    paths = [tmp_path / "one", tmp_path / "two"]
-    texts = [character * 100_000 for character in "abc"]
-    for path in paths:
-        write_text(path, texts[0])
-    jobs = [(path, text) for _ in range(20) for path in paths for text in texts]
-    with ThreadPoolExecutor(4) as pool:
-        writing = [pool.submit(write_text, path, text) for path, text in jobs]
-        while not all(job.done() for job in writing):
-            assert all(path.read_text() in texts for path in paths)
-        for job in writing:
-            job.result()
-    assert sorted(tmp_path.iterdir()) == paths
-
-
-def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_temporary_files_of_killed_processes_are_removed_and_no_others(tmp_path: Path) -> None:
     write_text(tmp_path / "file", "mine")
     others = [".file.123.tmp", "file.unfinished-1-0123abcd.tmp", ".file.unfinished-1-0123abcd", ".lock"]
     for name in others:
@@ -93,7 +69,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_link_among_the_leftovers_is_not_followed(tmp_path: Path) -> None:
+def test_a_temporary_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "precious").touch()
     link = temporary_path(tmp_path / "set")
@@ -102,7 +78,9 @@ def test_a_link_among_the_leftovers_is_not_followed(tmp_path: Path) -> None:
     assert (tmp_path / "elsewhere" / "precious").exists()
 
 
-def test_a_leftover_that_is_still_written_to_goes_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_temporary_folder_is_removed_while_children_still_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A killed process may leave children behind, which write until they notice."""
     left = temporary_path(tmp_path / "set")
     left.mkdir()
@@ -119,7 +97,7 @@ def test_a_leftover_that_is_still_written_to_goes_all_the_same(tmp_path: Path, m
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_leftover_that_cannot_be_removed_is_told(
+def test_a_temporary_file_that_cannot_be_removed_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     left = temporary_path(tmp_path / "file")
