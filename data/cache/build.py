@@ -107,7 +107,7 @@ def _describe(data_cache: DataCache, size: int, free: Free) -> str:
     """The reason for the choice, in numbers."""
     if data_cache == "none":
         return 'data_cache is "none"'
-    memory = "the free memory is unknown" if free.ram is None else f"{free.ram / MIB:.0f} MiB of memory are free"
+    ram = "the free memory is unknown" if free.ram is None else f"{free.ram / MIB:.0f} MiB of memory are free"
     device = "" if free.device is None else f", {free.device / MIB:.0f} MiB on the device"
     rule = '; "auto" takes a third of the device or a quarter of the memory' if data_cache == "auto" else ""
-    return f"they take {size / MIB:.0f} MiB; {memory}{device}{rule}"
+    return f"they take {size / MIB:.0f} MiB; {ram}{device}{rule}"

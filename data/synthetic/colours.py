@@ -36,7 +36,7 @@ def distance(first: Colour, second: Colour) -> float:
 
 
 def clearly_different(first: Colour, second: Colour) -> bool:
-    """Whether the two stay apart under every camera."""
+    """Whether the two can be told apart under every camera."""
     return distance(first, second) > _CLEARLY_DIFFERENT
 
 

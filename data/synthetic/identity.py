@@ -86,21 +86,12 @@ def sample_twin(rng: np.random.Generator, person: Person) -> Person:
     top_colour, bottom_colour = CLOTHES[person.top_colour], CLOTHES[person.bottom_colour]
     if field == "bottom" and (person.top == "dress" or not clearly_different(bottom_colour, person.skin)):
         field = "bottom_colour"  # a dress hides what is below; brown trousers look like brown legs
-    match field:
-        case "top_colour":
-            return replace(person, top_colour=pick_colour(rng, top_colour, CLOTHES[person.pattern_colour]))
-        case "bottom_colour":
-            return replace(person, bottom_colour=pick_colour(rng, top_colour, bottom_colour))
-        case "top":
-            return replace(person, top=_pick_other(rng, TOPS, person.top))
-        case "pattern":
-            return replace(person, pattern=_pick_other(rng, PATTERNS, person.pattern))
-        case "bottom":
-            return replace(person, bottom=_pick_other(rng, BOTTOMS, person.bottom))
-        case "bag":
-            return replace(person, bag=_pick_other(rng, BAGS, person.bag))
-        case _:
-            return replace(person, hat=_pick_other(rng, HATS, person.hat))
+    if field == "top_colour":
+        return replace(person, top_colour=pick_colour(rng, top_colour, CLOTHES[person.pattern_colour]))
+    if field == "bottom_colour":
+        return replace(person, bottom_colour=pick_colour(rng, top_colour, bottom_colour))
+    names = {"top": TOPS, "pattern": PATTERNS, "bottom": BOTTOMS, "bag": BAGS, "hat": HATS}[field]
+    return replace(person, **{field: _pick_other(rng, names, getattr(person, field))})
 
 
 def sample_people(rng: np.random.Generator, count: int) -> list[Person]:

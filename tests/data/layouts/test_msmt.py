@@ -33,6 +33,11 @@ def test_both_versions_are_read(train: str, test: str, plant: Plant, caplog: pyt
     assert caplog.records == []
 
 
+@pytest.mark.parametrize("name", LISTS)
+def test_any_one_list_tells_the_layout(name: str, plant: Plant) -> None:
+    assert detect_layout(plant({name: "", f"train/{IMAGES[0]}": ""})) == "msmt"
+
+
 def test_of_two_versions_the_newer_is_read_and_said_so(plant: Plant, caplog: pytest.LogCaptureFixture) -> None:
     root = plant(LISTS | images("train", "test") | images("mask_train_v2", "mask_test_v2"))
     assert {sample.path.parts[-3] for split in read_layout(root) for sample in split} == {

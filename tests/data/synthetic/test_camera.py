@@ -25,11 +25,6 @@ def test_each_camera_shows_the_same_grey_differently(cameras):
     assert max(gaps) > 15
 
 
-def test_developing_keeps_size_and_mode(cameras):
-    image = develop(Image.new("RGB", (64, 128)), cameras[0], np.random.default_rng(0))
-    assert (image.size, image.mode) == ((64, 128), "RGB")
-
-
 def test_jpeg_qualities_lie_between_60_and_95(cameras):
     rng = np.random.default_rng(0)
     qualities = [jpeg_quality(camera, rng) for camera in cameras for _ in range(100)]
