@@ -15,23 +15,23 @@ from utils.files import ZIP_START, atomic_path, check_archive
 SPLITS = ("query", "gallery")
 BRANCH_DIMS = "branch_dims"
 NPY = b"\x93NUMPY"
-"""What a file of one array begins with."""
+"""Signature of a file with a single array."""
 _KNOWN = {f"{split}_{kind}" for split in SPLITS for kind in ("features", "pids", "camids", "paths")} | {BRANCH_DIMS}
 
 
 class Features(NamedTuple):
-    """Embeddings of N images and whom these show, on the CPU."""
+    """Embeddings of N images with their identities and cameras, on the CPU."""
 
     features: Tensor
-    """(N, D) float32, need not be of unit length."""
+    """(N, D) float32, not necessarily of unit length."""
     pids: Tensor
     """(N,) int64."""
     camids: Tensor
     """(N,) int64."""
     samples: list[Sample]
-    """The images in the same order; empty where a feature file does not name them."""
+    """The images in the same order; empty if a feature file does not name them."""
     branch_dims: tuple[int, ...] = ()
-    """Sizes of the parts of an embedding that were learnt apart, in their order; empty if unknown."""
+    """Sizes of the branches that an embedding consists of, in order; empty if unknown."""
 
     def at(self, rows: Tensor) -> "Features":
         """The embeddings of the given (R,) int64 rows, in their order."""
@@ -44,7 +44,7 @@ class Features(NamedTuple):
 class TestFeatures(NamedTuple):
     """The two sides of a retrieval test; their embeddings have the same size."""
 
-    __test__ = False  # the name is the field's; it is no test case
+    __test__ = False  # not a test case for pytest
 
     query: Features
     gallery: Features
@@ -53,8 +53,7 @@ class TestFeatures(NamedTuple):
 def write_features(path: Path, features: TestFeatures) -> None:
     """Write a feature file: for query and gallery `_features` (N, D) float32, `_pids`, `_camids` (N,) int64.
 
-    Where the images are known it also holds their absolute `_paths` (N,) text, and `branch_dims` where an embedding has
-    parts.
+    It also contains the absolute `_paths` (N,) of the images, if known, and `branch_dims`, if embeddings have branches.
     """
     arrays: dict[str, np.ndarray] = {}
     for split, part in zip(SPLITS, features, strict=True):
@@ -72,10 +71,10 @@ def write_features(path: Path, features: TestFeatures) -> None:
 def read_features(path: Path) -> TestFeatures:
     """Read a feature file, made by `write_features` or by any other program that writes these arrays.
 
-    Every array is compared to its checksum.
+    The checksums of the arrays are verified.
 
     Raises:
-        DataError: with everything that is wrong with the file.
+        DataError: the file cannot be used; the message lists all of its errors.
     """
     arrays = _arrays(path)
     problems: list[str] = []
@@ -114,7 +113,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    # numpy raises errors of many types for what is no array.
+    # numpy raises errors of many types for invalid arrays.
     except Exception as error:
         raise DataError(f"{path}: not a feature file that can be read safely ({first_line(error)})") from error
     if bad := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
@@ -123,7 +122,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _part(arrays: Mapping[str, np.ndarray], split: str, problems: list[str]) -> Features | None:
-    """One side of the file; None after adding to `problems` what is wrong with it."""
+    """One side of the file; None after adding its errors to `problems`."""
     names = [f"{split}_{kind}" for kind in ("features", "pids", "camids")]
     if missing := [name for name in names if name not in arrays]:
         problems.append(f"lacks {', '.join(missing)}; a feature file has {_needed()}")
@@ -134,7 +133,7 @@ def _part(arrays: Mapping[str, np.ndarray], split: str, problems: list[str]) -> 
         problems.append(f"{names[0]}: expected numbers of shape (N, D), got {features.dtype} {features.shape}")
     else:
         with np.errstate(over="ignore"):
-            features = np.require(features, np.float32, "C")  # what is too large for it becomes infinite
+            features = np.require(features, np.float32, "C")  # too large values become infinite
         bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
         if len(bad):
             problems.append(f"{names[0]}: {len(bad)} of {len(features)} rows hold NaN or infinity, the first: {bad[0]}")
@@ -153,7 +152,7 @@ def _part(arrays: Mapping[str, np.ndarray], split: str, problems: list[str]) -> 
 
 
 def _paths(paths: np.ndarray | None, split: str, shape: tuple[int, ...], problems: list[str]) -> list[str] | None:
-    """The images' paths; None where the file names none, or after adding to `problems` what is wrong with them."""
+    """The paths of the images; None if the file has none, or after adding their errors to `problems`."""
     if paths is None:
         return None
     if paths.shape != shape or paths.dtype.kind != "U":

@@ -63,7 +63,7 @@ def readable(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(
-            f"{error.filename or root}: cannot be read: {error.strerror}; mend it or move it away"
+            f"{error.filename or root}: cannot be read: {error.strerror}; repair it or move it away"
         ) from error
 
 
