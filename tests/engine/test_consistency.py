@@ -50,8 +50,8 @@ def test_only_what_may_differ_may_differ() -> None:
             {"lr": {"base_lr": 0.5}, "epoch": 3},
             {},
         ),
-        "not the data set that process 0 has: train, in names, identities, cameras or their number": ({}, {"pid": 3}),
-        "means: precision is 'bf16', but 'fp32' in process 0": ({"precision": "bf16"}, {}),
+        "not the data set of process 0: train differ": ({}, {"pid": 3}),
+        "environment: precision is 'bf16', but 'fp32' in process 0": ({"precision": "bf16"}, {}),
         'process 1 of 2: precision: "fp16" needs a GPU': ({"precision": "fp16"}, {}),
     }
     first, second = run_in_processes(compare, 2, list(cases.values()))

@@ -46,7 +46,7 @@ def test_the_means_do_not_depend_on_when_they_are_collected() -> None:
             if number % often == 0:
                 meter.collect()
                 restored = Meter()
-                restored.restore(meter.state())
+                restored.load_state_dict(meter.state_dict())
                 meter = restored
         meter.collect()
         found.append((meter.means(), meter.read()))
@@ -87,7 +87,7 @@ def test_a_state_needs_everything_collected() -> None:
     meter = Meter()
     add(meter, 0, 1.0)
     with pytest.raises(ValueError, match="not collected"):
-        meter.state()
+        meter.state_dict()
 
 
 def collect_among_several() -> tuple[list[tuple[float, list[int]]], Means]:

@@ -4,10 +4,13 @@ from torch import nn
 
 from config.params import LearningRate, Params
 from engine.optim import (
+    GroupRule,
     build_optimizer,
     fill_momentum,
     freeze_all_but_classifiers,
+    group_rules,
     learning_rates,
+    parameter_groups,
     set_learning_rates,
     set_train_mode,
 )
@@ -46,10 +49,27 @@ def test_both_rates_are_set_from_their_full_value(network: ReidNetwork) -> None:
     params = Params(lr=LearningRate(base_lr=0.01, fc_lr=0.2))
     optimizer = build_optimizer(params, network, nn.Identity())
     for factor in (0.1, 0.5, 1.0):
-        expected = {"base_lr": 0.01 * factor, "fc_lr": 0.2 * factor}
-        assert set_learning_rates(optimizer, params, factor) == pytest.approx(expected)
-        assert learning_rates(optimizer) == pytest.approx(expected)
+        set_learning_rates(optimizer, factor)
+        assert learning_rates(optimizer) == pytest.approx({"base_lr": 0.01 * factor, "fc_lr": 0.2 * factor})
     assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.2]
+
+
+def test_a_rule_of_ones_own_forms_a_group(network: ReidNetwork) -> None:
+    """Rules are tried in order; the first that matches a parameter has it, and empty groups are left out."""
+    bias = GroupRule("bias_lr", 0.4, lambda name: name.endswith(".bias"))
+    rules = [bias, *group_rules(Params()), GroupRule("unused", 1.0, lambda name: True)]
+    groups = parameter_groups(network.named_parameters(prefix="network"), rules)
+    assert [group["name"] for group in groups] == ["bias_lr", "base_lr", "fc_lr"]
+    biases = [parameter for name, parameter in network.named_parameters() if name.endswith(".bias")]
+    assert [id(parameter) for parameter in groups[0]["params"]] == [id(parameter) for parameter in biases]
+    assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
+    optimizer = torch.optim.SGD(groups)
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    before = biases[0].clone()
+    set_learning_rates(optimizer, 0.5)
+    optimizer.step()
+    torch.testing.assert_close(biases[0], before - 0.2)
 
 
 def test_fine_tuning_changes_the_classifiers_and_nothing_else(network: ReidNetwork) -> None:

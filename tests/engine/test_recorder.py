@@ -1,13 +1,14 @@
 import json
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from data.augmentation.normalisation import normalise
 from engine import recorder as recorder_module
 from engine.recorder import Recorder
 from engine.run_folder import RunFolder
@@ -63,22 +64,18 @@ def test_a_metrics_file_that_cannot_be_written_stops_nothing_before_the_end(
     assert folder.metrics.read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
 
 
-def test_a_batch_is_shown_as_the_network_sees_it(folder: RunFolder) -> None:
+def test_images_are_shown_as_a_grid(folder: RunFolder) -> None:
     images = torch.zeros(9, 3, 4, 2, dtype=torch.uint8)
     images[8, 0] = 255  # the first of the second row, red
     with Recorder(folder) as recorder:
-        recorder.batch(normalise(images, "imagenet"), "imagenet", 0)
+        recorder.pictures({"train/batch": images}, 0)
     events = EventAccumulator(str(folder.path))
     events.Reload()
-    from io import BytesIO
-
-    from PIL import Image
-
-    grid = np.asarray(Image.open(BytesIO(events.Images("train/batch")[0].encoded_image_string)))
-    assert grid.shape == (8, 16, 3)
-    assert (grid[4:, :2] == (255, 0, 0)).all()
-    assert grid[:4].max() == 0
-    assert grid[4:, 2:].max() == 0
+    shown = np.asarray(Image.open(BytesIO(events.Images("train/batch")[0].encoded_image_string)))
+    assert shown.shape == (8, 16, 3)
+    assert (shown[4:, :2] == (255, 0, 0)).all()
+    assert shown[:4].max() == 0
+    assert shown[4:, 2:].max() == 0
 
 
 class Printer:
@@ -104,7 +101,7 @@ def test_a_sink_of_ones_own_gets_everything(folder: RunFolder) -> None:
     sink = Printer()
     with Recorder(folder, sinks=[sink]) as recorder:
         recorder.scalars("train", {"softmax": 0.5, "triplet": 0.25}, 10)
-        recorder.images("samples", torch.zeros(9, 3, 4, 2, dtype=torch.uint8), 10)
+        recorder.pictures({"samples": torch.zeros(9, 3, 4, 2, dtype=torch.uint8)}, 10)
         recorder.evaluation(Evaluation(0.5, "mAP", {"mAP": 0.5}, {}, {"ranks": np.zeros((6, 5, 3), np.uint8)}), 20)
         recorder.flush()
     assert sink.lines == [

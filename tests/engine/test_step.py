@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.batches import GeneratedImages, TrainBatch
+from engine.batches import ExtraBatch, TrainBatch
 from engine.step import ModelWithLoss, Stepper, choose_compilation
 from losses.criterion import build_criterion
 from losses.generated import GeneratedWeights
 from losses.loss import Losses
 from losses.options import LossOptions
-from models.network import ReidNetwork, build_network
+from models.network import build_network
 from models.options import ModelParams
 from models.sync_bn import synchronised
 from tests.processes import run_in_processes
@@ -32,26 +32,20 @@ def make_stepper(
     torch.manual_seed(0)
     network = build_network(MODEL, IDENTITIES).to(dtype)
     synchronised(network, CPU)
-    module = ModelWithLoss(network, build_criterion(LOSSES), precision)
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-    return Stepper(module, optimizer, precision, compile_mode)
-
-
-def network_of(stepper: Stepper) -> ReidNetwork:
-    network = stepper.module.get_submodule("network" if isinstance(stepper.module, ModelWithLoss) else "module.network")
-    assert isinstance(network, ReidNetwork)
-    return network
+    criterion = build_criterion(LOSSES)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    return Stepper(network, criterion, optimizer, precision, compile_mode)
 
 
 def make_batch(seed: int, identities: int = 4) -> TrainBatch:
     labels = torch.arange(identities).repeat_interleave(2)
     pixels = torch.randn(len(labels), 3, 64, 32, generator=torch.Generator().manual_seed(seed))
-    return TrainBatch(pixels, labels)
+    return TrainBatch(pixels, labels, None, None, pixels, [], 0)
 
 
 def take(stepper: Stepper, batches: list[TrainBatch], step: int = 0) -> list[Losses]:
     """A whole step; every number of it must be finite."""
-    losses, finite, silent = stepper.gradients(batches, step, spectral=False)
+    losses, finite, silent = stepper.backward(batches, step)
     assert finite.shape == ()
     assert finite
     assert silent == {}
@@ -67,15 +61,15 @@ def test_a_step_is_one_of_the_optimizer_on_the_sum_of_the_losses() -> None:
     stepper, plain = make_stepper(), make_stepper()
     batch = make_batch(1)
     (losses,) = take(stepper, [batch])
-    output = network_of(plain)(batch.pixels)
+    output = plain.network(batch.pixels)
     terms = build_criterion(LOSSES)(output, batch.labels).losses
     assert losses.losses.keys() == terms.keys()
     assert not any(term.requires_grad for term in losses.losses.values())
     plain.optimizer.zero_grad()
     sum(terms.values()).backward()  # pyright: ignore[reportAttributeAccessIssue]
     plain.optimizer.step()
-    for name, value in network_of(plain).state_dict().items():
-        torch.testing.assert_close(network_of(stepper).state_dict()[name], value)
+    for name, value in plain.network.state_dict().items():
+        torch.testing.assert_close(stepper.network.state_dict()[name], value)
     right = [(branch.scores.logits.argmax(-1) == batch.labels).float() for branch in output.values()]
     assert losses.metrics["accuracy"] == pytest.approx(torch.cat([each.flatten() for each in right]).mean().item())
 
@@ -87,7 +81,7 @@ def test_generated_images_join_the_real_ones_for_the_forward_pass_alone(number: 
     module = ModelWithLoss(build_network(MODEL, IDENTITIES), criterion, FP32)
     batch = make_batch(1)
     pixels = torch.randn(number, 3, 64, 32, generator=torch.Generator().manual_seed(2))
-    loss, losses = module(batch._replace(generated=GeneratedImages(pixels)), 0, False)
+    loss, losses = module(batch._replace(extra=ExtraBatch(pixels)), 0, False)
     # In training mode the network normalises over all images it is shown.
     output = module.network(torch.cat([batch.pixels, pixels]))
     logits = torch.cat([branch.scores.logits for branch in output.values()])
@@ -121,7 +115,7 @@ def test_several_batches_are_one_step_on_the_mean_of_their_losses() -> None:
 def test_in_bf16_the_network_computes_in_it_while_weights_and_losses_stay_float32() -> None:
     stepper, exact = make_stepper(BF16), make_stepper()
     seen: list[torch.dtype] = []
-    last_stage = network_of(stepper).backbone.get_submodule("layer4")
+    last_stage = stepper.network.backbone.get_submodule("layer4")
     last_stage.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
     (losses,) = take(stepper, [make_batch(1)])
     (expected,) = take(exact, [make_batch(1)])
@@ -164,10 +158,10 @@ def train(batch_of_all: int) -> Trained:
     for step in range(STEPS):
         whole = make_batch(step, batch_of_all)
         part = dist.share(len(whole.labels))
-        batch = TrainBatch(whole.pixels[part].double(), whole.labels[part])
+        batch = whole._replace(pixels=whole.pixels[part].double(), labels=whole.labels[part])
         (found,) = take(stepper, [batch], step)
         losses.append({name: term.item() for name, term in found.losses.items()})
-    return Trained(losses, network_of(stepper).state_dict())
+    return Trained(losses, stepper.network.state_dict())
 
 
 def test_two_processes_train_as_one_with_the_double_batch() -> None:
@@ -195,4 +189,4 @@ def test_compiled_steps_are_the_plain_ones(caplog: pytest.LogCaptureFixture) -> 
         for name, term in expected.losses.items():
             assert found.losses[name].item() == pytest.approx(term.item(), rel=1e-2), name
     assert caplog.text.count("the first step, with the compilation of the network") == 1
-    assert network_of(plain).state_dict().keys() == network_of(compiled).state_dict().keys()
+    assert plain.network.state_dict().keys() == compiled.network.state_dict().keys()

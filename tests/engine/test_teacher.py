@@ -1,5 +1,4 @@
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,12 @@ from torch.nn import functional as F
 
 from config.params import Params
 from data.augmentation.normalisation import normalise
-from engine.batches import TrainBatch
-from engine.build import Training, build_training, read_training_data
 from engine.teacher import Teacher, load_teacher
+from engine.trainer import ReidTrainer
 from evaluate.core.load_model import load_trained_network
 from models.network import Embedder, build_network
 from tests.conftest import TINY_PARAMS
+from tests.engine.conftest import MakeTrainer
 from utils.checkpoint import MODEL_BEST, Checkpoint, save_checkpoint, save_tensors
 from utils.errors import DataError
 
@@ -79,44 +78,41 @@ def test_a_missing_teacher_is_named(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def student(tmp_path: Path, make_market: Callable[[Path], Path]) -> Training:
+def student(tmp_path: Path, make_trainer: MakeTrainer) -> ReidTrainer:
     """Distils a teacher whose embedding has another size; its set has 11 identities."""
-    market = make_market(tmp_path / "market")
     model = {**TINY_PARAMS["model_params"], "feature_dim": 32}
     save_model(tmp_path / "teacher.pth", [*range(3, 13), 20], model_params=model)
     weights = {"teacher": str(tmp_path / "teacher.pth"), "lambda_logits": 1.0, "lambda_embedding": 1.0}
-    params = params_with(batches_dir=str(market), distillation=weights)
-    return build_training(params, read_training_data(params), CPU)
+    return make_trainer(distillation=weights)
 
 
-def test_a_step_learns_from_the_teacher_and_leaves_it_alone(student: Training) -> None:
-    assert student.teacher is not None
+def test_a_step_learns_from_the_teacher_and_leaves_it_alone(student: ReidTrainer) -> None:
+    network = student.batches.teacher and student.batches.teacher.network
+    assert network is not None
     projection = student.criterion.get_submodule("distillation.projection")
     assert isinstance(projection, nn.Linear)
-    teacher = {name: value.clone() for name, value in student.teacher.network.state_dict().items()}
+    teacher = {name: value.clone() for name, value in network.state_dict().items()}
     weight = projection.weight.detach().clone()
-    for group in student.stepper.optimizer.param_groups:
-        group["lr"] = 0.01
-    pixels = torch.randn(8, 3, 64, 32)
-    batch = TrainBatch(pixels, torch.arange(8), student.teacher(pixels, "imagenet"))
-    found = student.stepper.gradients([batch], 0, spectral=False)
-    student.stepper.update(found.finite)
-    (losses,) = found.losses
-    assert {"distillation_logits", "distillation_embedding"} < set(losses.losses)
-    assert all(torch.equal(value, teacher[name]) for name, value in student.teacher.network.state_dict().items())
+    batches = next(student.load_steps())
+    student.train_step(batches)
+    (values,) = student.meter.collect()
+    assert {"distillation_logits", "distillation_embedding"} < set(values.losses)
+    assert all(torch.equal(value, teacher[name]) for name, value in network.state_dict().items())
     assert not torch.equal(projection.weight, weight)
 
 
 @pytest.mark.parametrize("change", ["weights", "normalisation"])
-def test_a_run_goes_on_only_with_the_teacher_it_began_with(student: Training, tmp_path: Path, change: str) -> None:
-    save_tensors(tmp_path / "last.pth", student.state())
-    student.restore(tmp_path / "last.pth")
+def test_a_run_is_resumed_only_with_the_teacher_it_began_with(
+    student: ReidTrainer, tmp_path: Path, change: str
+) -> None:
+    save_tensors(student.folder.last, student.state())
+    student.resume()
     trained = load_trained_network(tmp_path / "teacher.pth")
     if change == "weights":
         trained.network.state_dict()["backbone.bn1.bias"].add_(1)
     else:
         augmentation = trained.params.data_augmentation.model_copy(update={"normalisation": "half"})
         trained = trained._replace(params=trained.params.model_copy(update={"data_augmentation": augmentation}))
-    student.belongs_to["teacher"] = Teacher(trained, CPU).digest
+    student.fingerprint["teacher"] = Teacher(trained, CPU).digest
     with pytest.raises(DataError, match="teacher: the run began with"):
-        student.restore(tmp_path / "last.pth")
+        student.resume()

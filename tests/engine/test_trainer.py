@@ -1,36 +1,135 @@
+"""The loop: what a state holds and which runs may resume from it, what ends a training, and what is recorded."""
+
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from config.params import Params
-from engine.build import Training, read_training_data
-from engine.checkpointing import AsyncCheckpointer
-from engine.recorder import Recorder
-from engine.run_folder import RunFolder
-from engine.summary import describe_training
-from engine.trainer import fit
-from utils.errors import UserError
-from utils.precision import BF16, FP32, Precision
+from engine.optim import Schedule
+from engine.run import Run
+from engine.trainer import ReidTrainer
+from tests.engine.conftest import MakeTrainer
+from utils.checkpoint import load_checkpoint, load_tensors, read_weights, save_tensors
+from utils.errors import DataError, ParamsError, UserError
+
+Spoil = Callable[[dict[str, Any]], object]
 
 
-@pytest.mark.parametrize(("precision", "advice"), [(FP32, 'or set precision "bf16"'), (BF16, "take a smaller model$")])
-def test_too_little_memory_is_told_with_what_to_lower(
-    training: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision, advice: str
+@pytest.fixture
+def last(trainer: ReidTrainer) -> Path:
+    """The state of a run before its first step."""
+    save_tensors(trainer.folder.last, trainer.state())
+    return trainer.folder.last
+
+
+def spoil_state(path: Path, spoil: Spoil) -> None:
+    state = load_tensors(path)
+    spoil(state)
+    save_tensors(path, state)
+
+
+def test_a_training_leaves_the_model_its_metrics_and_curves(trainer: ReidTrainer) -> None:
+    trainer.fit()
+    assert (trainer.epoch, trainer.step) == (2, 8)
+    kept = load_checkpoint(trainer.folder.best)
+    assert kept.labels == trainer.batches.pids
+    assert kept.model.keys() == trainer.network.state_dict().keys()
+    lines = trainer.folder.metrics.read_text().splitlines()
+    assert len(lines) == 2
+    assert not trainer.folder.last.exists()
+    assert list(trainer.folder.path.glob("events.out.tfevents.*"))
+
+
+def test_a_state_brings_back_every_number(trainer: ReidTrainer, make_trainer: MakeTrainer) -> None:
+    # Two epochs of four steps, stopped after the sixth.
+    for step, batches in enumerate([*trainer.load_steps(), *trainer.load_steps()][:6]):
+        trainer.train_step(batches)
+        trainer.step = step + 1
+    trainer.inspect(trainer.meter.collect())
+    trainer.epoch, trainer.seconds, trainer.records = 1, 1.5, [{"epoch": 1, "measures": {"accuracy": 0.5}}]
+    save_tensors(trainer.folder.last, trainer.state())
+    again = make_trainer()
+    again.resume()
+    assert (again.epoch, again.step, again.seconds, again.records) == (1, 6, 1.5, trainer.records)
+    assert again.is_resumed
+    assert_equal(again.state(), trainer.state())
+
+
+def assert_equal(found: Any, expected: Any) -> None:
+    """Equal dicts and lists of tensors and plain values."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for name in expected:
+            assert_equal(found[name], expected[name])
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_equal(one, other)
+    elif isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected)
+    else:
+        assert found == expected
+
+
+def test_a_state_serves_as_a_snapshot_to_start_from(trainer: ReidTrainer, last: Path) -> None:
+    assert read_weights(last).keys() == trainer.network.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda state: state.clear(), "not the state of a training"),
+        (lambda state: state.update(fingerprint=[1]), "not the state of a training"),
+        (lambda state: state["model"].popitem(), "does not fit this run"),
+        (lambda state: state.update(model=3), "does not fit this run"),
+        (lambda state: state.update(meter=None), "does not fit this run"),
+        (lambda state: state.update(optimizer={}), "does not fit this run"),
+        (lambda state: state["model"].update({"backbone.conv1.weight": torch.ones(2)}), "does not fit this run"),
+        (lambda state: state["fingerprint"].update({"number of processes": 4}), "began with 4, now it is 1"),
+        (lambda state: state["fingerprint"].update({"kind of device": "cuda"}), "began with cuda, now it is cpu"),
+        (lambda state: state["fingerprint"].update({"precision": "bf16"}), "began with bf16, now it is fp32"),
+        (lambda state: state["fingerprint"].update({"params lr.base_lr": 0.5}), r"base_lr: .* 0\.5, now it is 0\.01"),
+        (lambda state: state["fingerprint"].update({"train images": "x"}), "train images: other names, identities"),
+        (lambda state: state["fingerprint"].update({"params unknown": 1}), "params unknown: .* 1, now it is None"),
+    ],
+)
+def test_a_state_of_another_run_is_refused(trainer: ReidTrainer, last: Path, spoil: Spoil, message: str) -> None:
+    spoil_state(last, spoil)
+    with pytest.raises(DataError, match=message):
+        trainer.resume()
+
+
+def test_a_state_that_is_missing_or_complete_is_refused(trainer: ReidTrainer) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        trainer.resume()
+    save_tensors(trainer.folder.last, trainer.state() | {"epoch": 2})
+    with pytest.raises(ParamsError, match="epoch: 2 epochs are done; set at least 3"):
+        trainer.resume()
+
+
+def test_settings_that_change_no_step_may_change(trainer: ReidTrainer) -> None:
+    free = {"epoch", "log_every", "data_cache", "keep_freed_memory", "max_bad_steps", "checkpoint.every_steps"}
+    assert not {f"params {name}" for name in free | {"batches_dir", "working_dir"}} & trainer.fingerprint.keys()
+    fixed = {"params seed", "params batch_sampling_params.P", "params model_params.model"}
+    assert fixed <= trainer.fingerprint.keys()
+
+
+@pytest.mark.parametrize(
+    ("precision", "advice"), [("fp32", 'or set precision "bf16"'), ("bf16", "take a smaller model$")]
+)
+def test_too_little_memory_is_explained_with_what_to_lower(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, precision: str, advice: str
 ) -> None:
     def step(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nmore")
 
-    monkeypatch.setattr(training.stepper, "gradients", step)
-    training.stepper.precision = precision
-    folder = RunFolder(str(tmp_path), "run")
-    with (
-        pytest.raises(UserError, match=advice) as told,
-        Recorder(folder) as recorder,
-        AsyncCheckpointer(folder.last, training.device, recorder.flush) as writer,
-    ):
-        fit(training, folder, recorder, writer)
-    doing = f"training on cpu with 8 images of 64 x 32 a batch in {precision.name}"
+    trainer = make_trainer(precision=precision)
+    monkeypatch.setattr(trainer.stepper, "backward", step)
+    with pytest.raises(UserError, match=advice) as told:
+        trainer.fit()
+    doing = f"training on cpu with 8 images of 64 x 32 a batch in {precision}"
     assert str(told.value).startswith(f"out of memory, {doing}: CUDA out of memory. Tried to allocate 9 GiB.\n")
     assert "lower batch_sampling_params.P or K" in str(told.value)
 
@@ -38,7 +137,7 @@ def test_too_little_memory_is_told_with_what_to_lower(
 @pytest.mark.parametrize(
     ("options", "acts_at"),
     [
-        ({}, []),
+        ({"spectral_trans": 0}, []),
         ({"spectral_trans": 0.3}, [0, 1, 2, 3]),
         ({"spectral_trans": 0.3, "spectral_start_epoch": 2}, [2, 3]),
         ({"spectral_trans": 0.3, "spectral_start_accuracy": 0.6}, [3]),
@@ -46,22 +145,31 @@ def test_too_little_memory_is_told_with_what_to_lower(
     ],
 )
 def test_the_spectral_transform_waits_for_its_epoch_and_accuracy(
-    training: Training, options: dict[str, float], acts_at: list[int]
+    trainer: ReidTrainer, options: dict[str, float], acts_at: list[int]
 ) -> None:
-    model = training.params.model_params.model_copy(update={"spectral_trans": 0.0, **options})
-    training.params = training.params.model_copy(update={"model_params": model})
+    model = trainer.params.model_params.model_copy(update=options)
+    trainer.params = trainer.params.model_copy(update={"model_params": model})
     acts = []
     for epoch, accuracy in enumerate((0.0, 0.3, 0.5, 0.7)):
-        training.epoch, training.best_accuracy = epoch, accuracy
-        if training.spectral_acts():
+        trainer.epoch = epoch
+        trainer.records.append({"measures": {"accuracy": accuracy}})
+        if trainer.spectral_acts():
             acts.append(epoch)
     assert acts == acts_at
 
 
-def test_a_schedule_that_leaves_nothing_to_learn_with_is_warned_of(training: Training, tmp_path: Path) -> None:
-    train = read_training_data(
-        training.params.model_copy(update={"evaluation_params": Params().evaluation_params})
-    ).train
-    assert "warning" not in describe_training(training.params, train)
-    lr = training.params.lr.model_copy(update={"decay_step": 1, "decay_unit": "iteration"})
-    assert "below a thousandth" in describe_training(training.params.model_copy(update={"lr": lr}), train)
+def test_a_schedule_of_ones_own_trains_and_is_part_of_the_fingerprint(
+    trainer: ReidTrainer, make_trainer: MakeTrainer
+) -> None:
+    """A schedule is one function of the step; one that ends with the training says how many steps there are."""
+    total = trainer.plan.num_epochs * trainer.plan.steps_per_epoch
+    to_zero = Schedule(lambda step: 1 - step / total, total)
+    run = Run(trainer.params, trainer.folder, trainer.device, trainer.plan, trainer.fingerprint)
+    own = ReidTrainer(run, trainer.batches, trainer.stepper, to_zero, None)
+    rates = []
+    for batches in own.load_steps():
+        own.train_step(batches)
+        own.step += 1
+        rates.append(own.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.01 * (1 - step / 8) for step in range(4)])
+    assert trainer.fingerprint["steps of the learning-rate schedule"] is None
