@@ -15,6 +15,9 @@ PAGES = [
     *sorted(ROOT.glob("examples/**/*.md")),
 ]
 
+RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.md"))
+"""Dated measurements; the commands in them may be of an older version."""
+
 FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name[0] != "."} - {"runs", "datasets"}
 """The repository's own folders at the top."""
 

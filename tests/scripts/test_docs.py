@@ -17,6 +17,7 @@ from tests.conftest import ROOT
 from tests.scripts.documents import (
     FOLDERS,
     PAGES,
+    RESULTS,
     STORY,
     commands,
     drawn_paths,
@@ -101,7 +102,7 @@ def check_settings(script: str, arguments: argparse.Namespace) -> None:
         load_eval_params(path, arguments.set, plugin_options=plugin_options)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [*PAGES, *RESULTS], ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_links_to_exists(page: Path) -> None:
     missing = []
     for target in links(page):
