@@ -48,14 +48,16 @@ def load_params(path: Path, overrides: Sequence[str] = (), *, plugin_options: Pl
     Raises:
         ParamsError: with every mistake, one a line.
     """
-    return _load(Params, CHECKS, path, overrides, plugin_options)
+    findings = Findings()
+    return _validated(Params, CHECKS, _layers(path, overrides, findings), plugin_options, findings)
 
 
 def load_eval_params(
     path: Path | None, overrides: Sequence[str] = (), *, plugin_options: PluginOptions
 ) -> Loaded[EvalParams]:
     """The evaluator's params in a file, None for the defaults; arguments and errors as for `load_params`."""
-    return _load(EvalParams, EVALUATION_CHECKS, path, overrides, plugin_options)
+    findings = Findings()
+    return _validated(EvalParams, EVALUATION_CHECKS, _layers(path, overrides, findings), plugin_options, findings)
 
 
 def params_from_dict(raw: Mapping[str, Any], source: str, plugin_options: PluginOptions) -> Loaded[Params]:
@@ -89,16 +91,9 @@ def operation_of(path: Path) -> str | None:
     return operation if isinstance(operation, str) else None
 
 
-def _load(
-    model: type[T],
-    checks: Sequence[Check[T]],
-    path: Path | None,
-    overrides: Sequence[str],
-    plugin_options: PluginOptions,
-) -> Loaded[T]:
-    findings = Findings()
-    files = [] if path is None else _files(path, findings)
-    return _validated(model, checks, [*files, *_overrides(overrides, findings)], plugin_options, findings)
+def _layers(path: Path | None, overrides: Sequence[str], findings: Findings) -> list[Settings]:
+    """The settings of the files and overrides, the later ones winning."""
+    return [*([] if path is None else _files(path, findings)), *_overrides(overrides, findings)]
 
 
 def _validated(

@@ -21,7 +21,7 @@ def some_loss_is_on(params: Params) -> Iterator[Conflict]:
         if not section.teacher:
             yield Conflict((key, "distillation.teacher"), "needs distillation.teacher, the network to learn from")
     if section.teacher and not given:
-        yield Conflict(("distillation.teacher", *weights), f"teaches nothing: {' and '.join(weights)} are 0")
+        yield Conflict(("distillation.teacher", *weights), f"is unused: {' and '.join(weights)} are 0")
 
 
 def triplets_can_form(params: Params) -> Iterator[Conflict]:

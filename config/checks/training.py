@@ -24,7 +24,7 @@ def schedule_is_ordered(params: Params) -> Iterator[Conflict]:
         text = f"{lr.warmup_epoch:g} is longer than the training, epoch {params.epoch}"
         yield Conflict(("lr.warmup_epoch", "epoch"), text)
     if isinstance(lr.decay_step, tuple) and list(lr.decay_step) != sorted(set(lr.decay_step)):
-        yield Conflict(("lr.decay_step",), "the steps of the list must rise")
+        yield Conflict(("lr.decay_step",), "the steps of the list must increase")
     if params.optimizer == "nesterov" and params.momentum == 0:
         yield Conflict(("optimizer", "momentum"), '"nesterov" needs momentum above 0')
 

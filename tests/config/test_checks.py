@@ -77,10 +77,10 @@ def gan(**options):
             {"distillation": {"lambda_logits": 1, "lambda_embedding": 1}},
             [f"distillation.lambda_{name}: needs distillation.teacher" for name in ("logits", "embedding")],
         ),
-        ({"distillation": {"teacher": "t.pth"}}, ["distillation.teacher: teaches nothing"]),
+        ({"distillation": {"teacher": "t.pth"}}, ["distillation.teacher: is unused"]),
         (
             NO_CLS | {"distillation": {"teacher": "t.pth"}},
-            ["tri_loss_lambda_cls: no loss is left", "distillation.teacher: teaches nothing"],
+            ["tri_loss_lambda_cls: no loss is left", "distillation.teacher: is unused"],
         ),
         # The network
         (model(feature_dim=255, pcb_n_parts=4), ["model_params.feature_dim: use 252 or 256"]),
@@ -143,7 +143,7 @@ def gan(**options):
         ({"compile": "graphs", "accumulate_steps": 2}, ["compile: accumulate_steps 1 only"]),
         ({"parallels": [1, 1]}, ["parallels: names a GPU twice"]),
         ({"epoch": 3, "lr": {"warmup_epoch": 3.5}}, ["lr.warmup_epoch: 3.5 is longer than the training, epoch 3"]),
-        ({"lr": {"decay_step": [3, 3]}}, ["lr.decay_step: must rise"]),
+        ({"lr": {"decay_step": [3, 3]}}, ["lr.decay_step: must increase"]),
         ({"optimizer": "nesterov", "momentum": 0}, ["optimizer: needs momentum above 0"]),
         ({"fine_tune": True}, ["fine_tune: needs pretrain_snapshot"]),
         (TUNED | {"sync_bn": True}, ["sync_bn: has no effect where fine_tune"]),

@@ -76,25 +76,17 @@ def test_trained_params_are_not_changed(desk):
     [
         ({"epoch": 3}, "epoch: unknown key"),
         ({"model_pth": "x"}, "model_pth: unknown key; did you mean 'model_path'?"),
-        (
-            {"data_layout": "duke"},
-            'data_layout: unknown value "duke". Allowed: "auto", "market", "veri", "msmt", "vehicleid", "folders"',
-        ),
+        ({"data_layout": "duke"}, 'data_layout: unknown value "duke". Allowed: "auto", "market", '),
         ({"evaluation_params": 3}, "evaluation_params: expected an object, got 3"),
-        (
-            {"data_dirs": ["a"], "batches_dir": "b"},
-            "data_dirs: names data sets, as batches_dir does; leave one of them out",
-        ),
+        ({"data_dirs": ["a"], "batches_dir": "b"}, "data_dirs: names data sets, as batches_dir does"),
         ({"data_dirs": ["a", "a"]}, "data_dirs: names a data set more than once"),
-        (
-            {"data_dirs": ["a", "b"], "features_path": "f.npz"},
-            "features_path: holds the embeddings of one data set, but data_dirs names several",
-        ),
-        ({"parallels": [1, 1]}, "parallels: names a GPU twice; each process needs one of its own"),
+        ({"data_dirs": ["a", "b"], "features_path": "f"}, "features_path: holds the embeddings of one data set"),
+        ({"parallels": [1, 1]}, "parallels: names a GPU twice"),
     ],
 )
 def test_mistakes(desk, content, line):
-    assert desk.mistakes(content, loader=load_eval_params) == [f"params.json: {line}"]
+    (found,) = desk.mistakes(content, loader=load_eval_params)
+    assert found.startswith(f"params.json: {line}")
 
 
 def test_layouts_are_those_of_training():

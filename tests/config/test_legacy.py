@@ -1,4 +1,4 @@
-"""The predecessor's files: every spelling of the table, switched on and switched off, and a whole file of them."""
+"""The spellings of the predecessor's files; tests/scripts/test_predecessor.py trains with a whole file of them."""
 
 from functools import reduce
 
@@ -201,51 +201,3 @@ def test_the_evaluator_s_file_may_be_old_too(desk):
     assert params.parallels == (0,)
     assert params.evaluation_params.type == "market_evaluate"
     assert len(notes) == 3
-
-
-def test_a_whole_file_of_the_predecessor_means_what_it_says_in_our_words(desk):
-    same = {"batches_dir": "datasets/market", "img_h": 384, "img_w": 128, "lr": {"base_lr": 0.01, "warmup_epoch": 20}}
-    old = {
-        "batch_sampling_params": {"class_balanced": "true", "P": 32, "K": 2, "batch_size": 64},
-        "data_augmentation": {"colour_jitering": "true", "crop_h": 416, "crop_w": 144, "imagenet_static": "true"},
-        "epochs": 60,
-        "model_params": {
-            "pcb_n_parts": 6,
-            "feature_dim": 1536,
-            "feature_gobal_dim": 256,
-            "random_drop_branchs": 6,
-            "spectral_trans": "false",
-            "feature_mask": "true",
-        },
-        "optimizer": "SGD",
-        "gpus": "0",
-        "evaluation_params": {"type": "market_evalute", "step": 5},
-        "tri_loss_params": {"margin": 0.16, "lambda_tri": 1, "lambda_cls": 1, "use_adaptive_weight": "true"},
-        "asoftmax_params": {"margin": [0, 0.1, 0.3], "scale": 15, "step": 1000},
-        "softmax_only": "false",
-        "focal_loss": "true",
-        "gan_params": {"adv_train": "false", "preheating": 500},
-    }
-    new = {
-        "batch_sampling_params": "32*2",
-        "batch_size": 64,
-        "data_augmentation": {
-            **{"brightness": 0.2, "contrast": 0.2, "saturation": 0.2},
-            **{"resize_h": 416, "resize_w": 144, "normalisation": "imagenet"},
-        },
-        "epoch": 60,
-        "model_params": {
-            **{"pcb_n_parts": 6, "feature_dim": 1536, "feature_global_dim": 256, "random_drop_branches": 6},
-            **{"feature_mask": "all", "classifier": "cosine", "cosine_scale": 15},
-        },
-        "parallels": [0],
-        "evaluation_params": {"type": "market_evaluate", "every_epochs": 5},
-        "tri_loss_margin": 0.16,
-        "tri_loss_adaptive_weight": True,
-        "softmax_margin": [0, 0.1, 0.3],
-        "softmax_margin_step": 1000,
-        "focal_gamma": 2,
-        "gan_params": {"preheat_steps": 500},
-    }
-    assert desk.load(same | old).params == desk.load(same | new).params
-    assert desk.load(same | new).notes == ()

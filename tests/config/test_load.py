@@ -137,12 +137,8 @@ def test_overrides_win_over_the_file(desk, override, key, value):
     assert found == value
 
 
-def test_the_last_of_equal_overrides_wins(desk):
-    assert desk.load({}, "epoch=3", "epoch=4").params.epoch == 4
-
-
-def test_a_value_that_an_override_replaces_may_be_wrong(desk):
-    assert desk.load({"epoch": "many"}, "epoch=3").params.epoch == 3
+def test_the_last_override_wins_even_over_a_wrong_value(desk):
+    assert desk.load({"epoch": "many"}, "epoch=3", "epoch=4").params.epoch == 4
 
 
 @pytest.mark.parametrize("override", ["epoch=" + "[" * 100_000, "epoch", "=3", "", "lr.=3"])
