@@ -125,5 +125,5 @@ def test_a_folder_is_trained_in_by_one_run_only(tmp_path: Path) -> None:
     for process in refused:
         assert process.returncode == 2
         assert re.search(r"busy with a training: process \d+ on host \S+ \(since .*\) holds the lock", process.stderr)
-    assert "go on with: python train.py" in told
+    assert "resume with: python train.py" in told
     assert not list(run.path.glob(".*"))
