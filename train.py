@@ -5,22 +5,25 @@ The settings live in params.json; `python train.py --help` shows the operations.
 
 import argparse
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from config.load import load_params
+from config.params import Params
+from data.samples import Sample
+from engine.batches import ExtraImages
 from engine.build import build_trainer
 from engine.commands import Task, build_lmdb, check_config, make_synthetic_set, resume_train, run_changed, start_run
 from engine.launch import detach
-from engine.run_folder import new_name
+from engine.run_folder import RunFolder, new_name
+from engine.trainer import Trainer
 from evaluate.core.plugins import plugin_options
-from gan.commands import GENERATOR_TASK, sample_gan, train_gan
-from gan.mixing import build_generated_images, check_generated_images
 from utils.cli import exit_code_of, whole_number
 from utils.logs import log_to_screen
 from utils.process import is_launched
-
-REID_TASK = Task("start_train", partial(build_trainer, build_extra_images=build_generated_images))
 
 OPERATIONS = """operations:
   start_train     train a new run in working_dir/NAME
@@ -55,6 +58,39 @@ NEEDS_OUT = ("make_synthetic", "build_lmdb", "sample_gan")
 NEEDED_TO_EXPORT = ("export_params", "batches_dir")
 """Keys of a run that may be others when it is exported: how, and where the data set lies by now."""
 
+# The packages of the generator and of deployment are imported where an operation needs them: others start faster.
+
+
+def build_generator_trainer(params: Params, folder: RunFolder, device: torch.device, resume: bool) -> Trainer:
+    """The trainer of a person generator."""
+    from gan.trainer import build_gan_trainer
+
+    return build_gan_trainer(params, folder, device, resume)
+
+
+def build_extra_images(
+    params: Params, train: Sequence[Sample], device: torch.device, resume: bool
+) -> ExtraImages | None:
+    """The generated images that the params ask for; None: they ask for none."""
+    if params.gan_params.mix_ratio == 0:
+        return None
+    from gan.mixing import build_generated_images
+
+    return build_generated_images(params, train, device, resume)
+
+
+def check_extra_images(params: Params) -> str:
+    """Check where generated images come from; a line about them, "" if the params ask for none."""
+    if params.gan_params.mix_ratio == 0:
+        return ""
+    from gan.mixing import check_generated_images
+
+    return check_generated_images(params)
+
+
+REID_TASK = Task("start_train", partial(build_trainer, build_extra_images=build_extra_images))
+GENERATOR_TASK = Task("train_gan", build_generator_trainer)
+
 
 def main(argv: list[str]) -> None:
     """Command line -> params -> the operation."""
@@ -64,10 +100,11 @@ def main(argv: list[str]) -> None:
         resume_train([REID_TASK, GENERATOR_TASK], args.sub_working_dir, args.set)
         return
     if args.operation == "sample_gan":
+        from gan.commands import sample_gan
+
         sample_gan(args.sub_working_dir, args.set, args.out, args.count or 64)
         return
     if args.operation == "export_onnx":
-        # Only here, as onnx and what belongs to it take seconds to import.
         from deploy.export import export_onnx
 
         folder, params = run_changed(args.sub_working_dir, args.set, NEEDED_TO_EXPORT)
@@ -80,9 +117,12 @@ def main(argv: list[str]) -> None:
         case "start_train":
             start_run(REID_TASK, params, args.sub_working_dir or new_name(), notes)
         case "train_gan":
-            train_gan(params, args.sub_working_dir or new_name(), notes)
+            from gan.commands import check_params
+
+            check_params(params)
+            start_run(GENERATOR_TASK, params, args.sub_working_dir or new_name(), notes)
         case "check_config":
-            check_config(params, notes, check_generated_images)
+            check_config(params, notes, check_extra_images)
         case "make_synthetic":
             make_synthetic_set(params, notes, args.out)
         case "build_lmdb":

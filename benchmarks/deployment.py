@@ -21,7 +21,8 @@ import torch
 from benchmarks.measure import Contestant, take_turns
 from benchmarks.report import Report, Row
 from config.params import ExportParams, Params
-from data.synthetic import SyntheticOptions, make_synthetic
+from data.synthetic.dataset import make_synthetic
+from data.synthetic.options import SyntheticOptions
 from deploy.export import export_onnx
 from deploy.gallery.gallery import Gallery, Item
 from deploy.predictor import Predictor

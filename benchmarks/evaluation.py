@@ -27,7 +27,8 @@ from config.params import Params
 from data.dataset import read_dataset
 from data.features import TestFeatures
 from data.samples import DISTRACTOR_PID, JUNK_PID, sorted_pids
-from data.synthetic import SyntheticOptions, make_synthetic
+from data.synthetic.dataset import make_synthetic
+from data.synthetic.options import SyntheticOptions
 from evaluate.core.context import EvalContext
 from evaluate.core.extract import extract
 from evaluate.core.retrieval.distances import Distances, FeatureDistances, full_precision

@@ -25,7 +25,8 @@ import torch
 from benchmarks.measure import take_turns
 from benchmarks.report import Report
 from benchmarks.trainings import ROOT
-from data.synthetic import SyntheticOptions, make_synthetic
+from data.synthetic.dataset import make_synthetic
+from data.synthetic.options import SyntheticOptions
 from utils.cli import exit_code_of
 from utils.errors import ParamsError, UserError
 from utils.logs import log_to_screen

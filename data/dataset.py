@@ -11,7 +11,6 @@ from data.lmdb.format import is_lmdb
 from data.lmdb.reading import read_lmdb
 from data.options import DataOptions
 from data.samples import DISTRACTOR_PID, JUNK_PID, Dataset, Sample, sorted_pids
-from data.synthetic import cached_synthetic
 from utils.distributed import gather_objects, this_process
 from utils.errors import DataError, ParamsError
 from utils.files import expand_user
@@ -40,6 +39,9 @@ def find_root(options: DataOptions) -> tuple[Path, str]:
 
 def _root_and_layout(options: DataOptions) -> tuple[Path, LayoutChoice]:
     if options.batches_dir == SYNTHETIC:
+        # Only here, as real data sets need none of the renderer.
+        from data.synthetic.dataset import cached_synthetic
+
         return cached_synthetic(SYNTHETIC_ROOT, options.synthetic), "market"
     return expand_user(options.batches_dir), options.data_layout
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from data.cache import DataCache
 from data.layouts import LayoutChoice
-from data.synthetic import SyntheticOptions
+from data.synthetic.options import SyntheticOptions
 from utils.options import Options
 
 

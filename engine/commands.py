@@ -11,9 +11,7 @@ import torch
 from config.load import OPERATION, load_params, operation_of
 from config.params import Params
 from data.dataset import summary_table
-from data.lmdb.writing import pack_dataset
 from data.samples import sorted_pids
-from data.synthetic import make_synthetic
 from engine.build import read_training_data, start_network
 from engine.consistency import check_environment
 from engine.launch import launch, needs_launch, process_group
@@ -163,6 +161,8 @@ def check_config(params: Params, notes: Sequence[str], check_extra_images: Calla
 
 def make_synthetic_set(params: Params, notes: Sequence[str], out: Path) -> None:
     """Write the synthetic pedestrians of the params as a folder of their own."""
+    from data.synthetic.dataset import make_synthetic
+
     for note in notes:
         logger.info("%s", note)
     make_synthetic(out, params.synthetic)
@@ -171,6 +171,8 @@ def make_synthetic_set(params: Params, notes: Sequence[str], out: Path) -> None:
 
 def build_lmdb(params: Params, notes: Sequence[str], out: Path) -> None:
     """Pack the data set of the params into one LMDB file."""
+    from data.lmdb.writing import pack_dataset
+
     for note in notes:
         logger.info("%s", note)
     dataset = pack_dataset(out, params)

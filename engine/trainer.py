@@ -22,8 +22,7 @@ from engine.checkpointing import AsyncCheckpointer, BestCheckpoint, Stateful, re
 from engine.meter import Means, Meter, StepValues
 from engine.monitor import DivergedError, TrainingMonitor
 from engine.optim import Schedule, learning_rates, set_learning_rates, set_train_mode
-from engine.progress import Progress
-from engine.recorder import EpochRecord, Recorder
+from engine.recorder import EpochRecord, Progress, Recorder
 from engine.run import Run
 from engine.step import BuffersOfRanks, Stepper
 from evaluate.core.context import EvalContext

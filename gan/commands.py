@@ -1,31 +1,28 @@
-"""The operations of the person generator: train_gan and sample_gan."""
+"""What train.py needs for the operations train_gan and sample_gan."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from config.params import Params
-from engine.commands import Task, run_changed, start_run
+from engine.commands import run_changed
 from gan.sampling import write_samples
-from gan.trainer import build_gan_trainer
 from utils.device import choose_device
 from utils.errors import ParamsError
 
-GENERATOR_TASK = Task("train_gan", build_gan_trainer)
 SAMPLING_CHANGES = ("batches_dir", "gan_params.condition")
 """Settings of a run that may be others for sample_gan: the paths of what a conditioned generator needs."""
 
 
-def train_gan(params: Params, name: str, notes: Sequence[str]) -> None:
-    """Train a person generator in `working_dir/name`, on one device.
+def check_params(params: Params) -> None:
+    """Check that params fit train_gan.
 
     Raises:
-        ParamsError: `parallels` names several, or generated images are to be mixed in.
+        ParamsError: `parallels` names several devices, or generated images are to be mixed in.
     """
     if len(params.parallels) > 1:
         raise ParamsError(f"parallels: train_gan trains on one device, got {len(params.parallels)}; name one")
     if params.gan_params.mix_ratio > 0:
         raise ParamsError("gan_params.mix_ratio: is for start_train, where a re-ID network learns; set 0 for train_gan")
-    start_run(GENERATOR_TASK, params, name, notes)
 
 
 def sample_gan(name: str, overrides: Sequence[str], out: Path, count: int) -> None:

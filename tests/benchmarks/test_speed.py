@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from benchmarks.speed import SETTINGS, Setting, main, params_of
 from benchmarks.textbook import ImageFolder, PartNet, network_of
 from config.params import Params
-from data.synthetic import SyntheticOptions, make_synthetic
+from data.synthetic.dataset import make_synthetic
+from data.synthetic.options import SyntheticOptions
 from losses.criterion import build_criterion
 from models.network import ReidNetwork, build_network
 from utils.errors import ParamsError

@@ -15,7 +15,9 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from data.synthetic import SyntheticOptions, cached_synthetic, dataset, make_synthetic
+from data.synthetic import dataset
+from data.synthetic.dataset import cached_synthetic, make_synthetic
+from data.synthetic.options import SyntheticOptions
 from data.synthetic.plan import plan_shots
 from tests.conftest import ROOT
 from utils.errors import DataError
@@ -181,7 +183,8 @@ def test_a_place_that_cannot_be_made_is_told(tmp_path):
 
 def test_ctrl_c_ends_all_rendering_processes_without_a_word(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from data.synthetic import SyntheticOptions, make_synthetic\n"
+        "import sys; from pathlib import Path\n"
+        "from data.synthetic.dataset import make_synthetic; from data.synthetic.options import SyntheticOptions\n"
         "try: make_synthetic(Path(sys.argv[1]), SyntheticOptions(), workers=2)\n"
         "except KeyboardInterrupt: sys.exit(130)\n"
     )

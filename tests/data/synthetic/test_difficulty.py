@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.synthetic import SyntheticOptions, make_synthetic
+from data.synthetic.dataset import make_synthetic
+from data.synthetic.options import SyntheticOptions
 
 
 def pixels(image: Image.Image) -> np.ndarray:
