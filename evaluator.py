@@ -37,20 +37,20 @@ logger = logging.getLogger(__name__)
 
 
 def main(argv: list[str]) -> None:
-    """Command line -> EvalParams -> the plug-in's metrics, on the screen and in the files asked for."""
+    """Evaluate what the command line names; print the metrics and write the requested files."""
     args = parse_arguments(argv)
     log_to_screen()
     options = read_options(args)
     if needs_launch(options.parallels):
         raise SystemExit(launch(len(options.parallels)))
     with process_group(options.parallels):
-        # Found out before the evaluation, not after it, whether its results can be written.
+        # Before the evaluation: whether its results can be written.
         with fail_together():
             make_folders(options)
         with fail_together():
             subject = read_subject(options)
         outcomes = [measure(name, context, options) for name, context in subject.evaluations.items()]
-        # All processes have the same figures; one tells them.
+        # All ranks have the same metrics; rank 0 reports them.
         if this_process().is_rank_zero:
             write_outcomes(options, subject, outcomes)
 
@@ -90,7 +90,7 @@ def read_subject(options: EvalParams) -> Subject:
 
 
 def make_folders(options: EvalParams) -> None:
-    """The folders of all files asked for."""
+    """Create the folders of all requested files."""
     for key in ("result_log_file", "report_path", "features_path"):
         if getattr(options, key):
             path = expand_user(getattr(options, key))
@@ -104,7 +104,7 @@ def make_folders(options: EvalParams) -> None:
 
 
 def measure(name: str, context: EvalContext, options: EvalParams) -> Outcome:
-    """One evaluation, shown on the screen; what `options` do not ask for is let go at once."""
+    """Run one evaluation and print its metrics; features and report are kept only if requested."""
     logger.info("data set %s", name)
     start = time.monotonic()
     evaluation = evaluate(context)
@@ -117,7 +117,7 @@ def measure(name: str, context: EvalContext, options: EvalParams) -> Outcome:
 
 
 def write_outcomes(options: EvalParams, subject: Subject, outcomes: list[Outcome]) -> None:
-    """A table of several data sets, and the files that the options ask for."""
+    """Print a table of several data sets, and write the requested files."""
     if len(outcomes) > 1:
         rows = zip(subject.evaluations, outcomes, strict=True)
         print(comparison_table({name: outcome.evaluation.metrics for name, outcome in rows}))

@@ -38,12 +38,12 @@ def run_eval(config: EvalContext) -> dict[str, Any]:
         picture "confusion_matrix" unless turned off, "report", and "score": "top1".
 
     Raises:
-        DataError: no validation images, or images of classes that the network has not learnt.
+        DataError: no validation images, or images of classes that the network was not trained on.
         ParamsError: the network gives no class scores.
     """
     options = config.evaluation_params
     assert isinstance(options, Options)
-    _class_scores(config)  # before the data set, which a feature file is not
+    _class_scores(config)  # first: a feature file is no data set
     dataset = read_dataset(config.params)
     found = classify(config, dataset)
     topk = _informative(options.topk, found.num_classes)
@@ -69,7 +69,7 @@ def run_eval(config: EvalContext) -> dict[str, Any]:
 
 
 def check_data(dataset: Dataset, config: Params) -> None:
-    """Find out before training whether there is anything to measure, and say what is odd but legal.
+    """Check before training that there is something to evaluate, and log what is unusual but legal.
 
     Raises:
         DataError: there is not; the message names the folder.
@@ -90,8 +90,8 @@ def check_data(dataset: Dataset, config: Params) -> None:
 def classify(config: EvalContext, dataset: Dataset) -> Classified:
     """The validation images with the class scores that `config.online_net` gives them.
 
-    The network has to have, besides what every plug-in needs, the method `logits`, normalised images (B, 3, H, W) ->
-    class scores (B, C), and the attribute `labels`, the pid of each class.
+    The network needs the method `logits`, normalised images (B, 3, H, W) -> class scores (B, C), and the attribute
+    `labels`, the pid of each class.
 
     Raises:
         DataError, ParamsError: as for `run_eval`.
@@ -143,28 +143,28 @@ def _check(dataset: Dataset, config: Params) -> None:
             f"{folder}: no validation images; they are looked for in val/CLASS/ beside train/CLASS/. Data sets in "
             f"Market-1501's layout have none: evaluate them with market_evaluate"
         )
-    _refuse_strangers(dataset.val, {sample.pid for sample in dataset.train}, folder)
+    _check_known(dataset.val, {sample.pid for sample in dataset.train}, folder)
 
 
 def _check_same_classes(dataset: Dataset, labels: Sequence[int], config: Params) -> None:
-    """A class is known by its folder's place among all names: on other folders it would be another class."""
+    """A class index is the position of its folder among all names: with other folders it would mean another class."""
     present = {sample.pid for sample in dataset.train}
-    # A class whose training images were all unreadable was not learnt, but its folder is there.
+    # A class whose training images were all unreadable was not trained on, but its folder exists.
     may_lack = config.bad_images == "skip" and present > set(labels)
     if present != set(labels) and not may_lack:
         raise DataError(
             f"{config.batches_dir}: the {len(present)} classes in its training folder are not the {len(labels)} that "
-            f"the network learnt; evaluate it on the class folders it was trained on"
+            f"the network was trained on; evaluate it on those class folders"
         )
-    _refuse_strangers(dataset.val, set(labels), config.batches_dir)
+    _check_known(dataset.val, set(labels), config.batches_dir)
 
 
-def _refuse_strangers(samples: Sequence[Sample], known: set[int], folder: str) -> None:
-    strangers = class_names([sample for sample in samples if sample.pid not in known])
-    if strangers:
-        names = [strangers[pid] for pid in sorted(strangers)]
+def _check_known(samples: Sequence[Sample], known: set[int], folder: str) -> None:
+    unknown = class_names([sample for sample in samples if sample.pid not in known])
+    if unknown:
+        names = [unknown[pid] for pid in sorted(unknown)]
         listing = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
         raise DataError(
             f"{folder}: {len(names)} of the validation classes have no training images: {listing}; "
-            f"a network cannot recognise what it has never seen"
+            f"the network was not trained on them"
         )

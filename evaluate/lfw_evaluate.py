@@ -54,8 +54,8 @@ class Options(EvaluationParams):
 
     @field_validator("far")
     @classmethod
-    def _told_apart(cls, far: tuple[float, ...]) -> tuple[float, ...]:
-        """Metrics are named by the rate, so that of two alike one would be lost."""
+    def _distinct(cls, far: tuple[float, ...]) -> tuple[float, ...]:
+        """Metrics are named by the rate, so that two equal ones would overwrite each other."""
         names = [f"{rate:g}" for rate in far]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"more than one rate is {' or '.join(twice)} in six digits; leave all but one out")
@@ -99,7 +99,7 @@ def run_eval(config: EvalContext) -> dict[str, Any]:
     title = title_of(folder) + (f", {Path(options.pairs_file).name}" if options.pairs_file else "")
 
     def report() -> Report:
-        # Brings matplotlib along, which only a report needs.
+        # Imports matplotlib, which only a report needs.
         from evaluate.core.report.verification import verification_report
 
         return verification_report(found, pairs, distances, metrics, title, _facts(config, options))
@@ -108,7 +108,7 @@ def run_eval(config: EvalContext) -> dict[str, Any]:
 
 
 def check_data(dataset: Dataset, config: Params) -> None:
-    """Find out before any image is embedded whether there are pairs and their images; raises as `run_eval`."""
+    """Check before any image is embedded that the pairs and their images exist; raises as `run_eval`."""
     _pairs(config, dataset)
 
 
@@ -134,7 +134,7 @@ def _pairs(config: Params, dataset: Dataset | None) -> Pairs:
 
 
 def _readable(pairs: Pairs, left: Pairs) -> Pairs:
-    """Those `left` of the pairs, once it is sure that every fold still has both kinds."""
+    """Check that every fold of the pairs `left` still has both kinds, and return them."""
     if lost := len(pairs.first) - len(left.first):
         logger.warning("pairs: %d of %d left out, as their images are unreadable", lost, len(pairs.first))
     for fold in range(pairs.num_folds):
@@ -164,7 +164,7 @@ def _metrics(distances: Tensor, pairs: Pairs, options: Options) -> dict[str, flo
 
 
 def _warn_of_unresolved(curve: Roc, options: Options) -> None:
-    """Say which false accept rates are less than one impostor."""
+    """Warn about false accept rates below one impostor."""
     too_small = [far for far in options.far if 0 < far < 1 / curve.num_impostor]
     if too_small:
         logger.warning(

@@ -75,11 +75,11 @@ def measure(config: EvalContext, dataset: Dataset | None) -> dict[str, Any]:
             lists = rank_lists(retrieval, options.rank_list_queries, options.rank_list_length, width)
             outcome["rank_list"] = rank_list_picture(lists)
         except DataError as error:
-            # Features of images that are no longer there can be measured all the same.
+            # Features can be evaluated without their image files.
             logger.warning("no picture of rank lists: %s", error)
 
     def report() -> Report:
-        # Brings matplotlib along, which only a report needs.
+        # Imports matplotlib, which only a report needs.
         from evaluate.core.report.retrieval import retrieval_report
 
         return retrieval_report(retrieval, means, counts, config, options.memory)
@@ -88,7 +88,7 @@ def measure(config: EvalContext, dataset: Dataset | None) -> dict[str, Any]:
 
 
 def _ranked(features: TestFeatures, options: Options, device: torch.device) -> tuple[dict[str, float], Retrieval]:
-    """The metrics, and what they were measured on; of several random galleries the first."""
+    """The metrics and the retrieval; of several random galleries the means and the first retrieval."""
     if options.protocol != "random_gallery":
         retrieval = retrieve(features, options, device)
         return _metrics(retrieval, options), retrieval
@@ -121,7 +121,7 @@ def extract_test(config: EvalContext, dataset: Dataset) -> TestFeatures:
 
 
 def check_data(dataset: Dataset, config: Params) -> None:
-    """Find out before any image is embedded whether there is anything to measure; warn of queries that cannot be.
+    """Check before any image is embedded that there is something to evaluate; warn about queries without a match.
 
     Raises:
         DataError: there is not; the message names the folder.
@@ -131,7 +131,7 @@ def check_data(dataset: Dataset, config: Params) -> None:
 
 
 def _check(options: Options, features: TestFeatures, where: str) -> None:
-    """As `check_data`; of the features only the labels are looked at."""
+    """As `check_data`; only the labels of the features are used."""
     query, gallery = features
     settings = options.k_reciprocal
     if options.re_ranking == "k_reciprocal" and settings.k2 > settings.k1 + 1:
@@ -139,7 +139,7 @@ def _check(options: Options, features: TestFeatures, where: str) -> None:
             f"evaluation_params.k_reciprocal.k2: {settings.k2} is more than k1 + 1 = {settings.k1 + 1} neighbours"
         )
     if options.protocol == "random_gallery":
-        # Drawing one gallery finds out whether there is anything to draw.
+        # Raises if no gallery can be drawn.
         next(random_gallery_trials(_pool(features), repeats=1, seed=0))
         return
     for name, part in features._asdict().items():
@@ -169,7 +169,7 @@ def _metrics(retrieval: Retrieval, options: Options) -> dict[str, float]:
 
 
 def _labels(samples: Sequence[Sample]) -> Features:
-    """What is known of images before they are embedded."""
+    """Features without embeddings: only the labels."""
     pids = torch.tensor([sample.pid for sample in samples], dtype=torch.int64)
     camids = torch.tensor([sample.camid for sample in samples], dtype=torch.int64)
     return Features(torch.empty(len(samples), 0), pids, camids, list(samples))

@@ -1,7 +1,7 @@
 """Generalisation to MSMT17: the test of evaluate/market_evaluate.py on MSMT17, wherever the network was trained.
 
-This is how cross-domain results are told: trained on Market-1501, measured on MSMT17, whose cameras the network has
-never seen. Papers have measured on V2 (masked faces) since 2019; V1 is read as well.
+The usual cross-domain test: trained on Market-1501, evaluated on MSMT17. Papers have used V2 (masked faces) since
+2019; V1 is read too.
 """
 
 from dataclasses import replace
@@ -42,7 +42,7 @@ def run_eval(config: EvalContext) -> dict[str, Any]:
 
 
 def check_data(dataset: Dataset, config: Params) -> None:
-    """Find out before training whether MSMT17 is there; `dataset`, which is trained on, need not be able to test."""
+    """Check before training that MSMT17 exists; `dataset`, the training data, needs no test set."""
     market_evaluate.check_data(_read_msmt(config), _on_msmt(config))
 
 
@@ -53,7 +53,7 @@ def _folder(config: Params) -> str:
 
 
 def _on_msmt(config: Params) -> Params:
-    """The config with MSMT17 for its data set, so that messages name the right folder."""
+    """The params with MSMT17 as their data set, so that messages name the right folder."""
     return config.model_copy(update={"batches_dir": _folder(config)})
 
 

@@ -1,4 +1,4 @@
-"""From images to what the network that is being evaluated says of them: embeddings, or anything else it computes."""
+"""Extract features: run the network over images, batched, sharded over processes and with a progress bar."""
 
 import logging
 import time
@@ -22,25 +22,25 @@ from utils.precision import evaluation_precision
 logger = logging.getLogger(__name__)
 
 Reading = Callable[[Tensor], Tensor]
-"""Normalised images (B, 3, H, W) -> one row for each (B, D), all by themselves: `online_net` or a method of it."""
+"""Normalised images (B, 3, H, W) -> one row per image (B, D): `online_net` or one of its methods."""
 
 
 def extract(config: EvalContext, samples: Sequence[Sample], description: str, *, flip: bool = False) -> Features:
-    """Embed every image with `config.online_net`, on the device the network lies on.
+    """Embed every image with `config.online_net`, on the network's device.
 
     Args:
-        config: says the size and normalisation of the images, the batch size, and what an unreadable image means.
+        config: image size, normalisation, batch size and `bad_images`.
         samples: the images.
-        description: stands before the progress bar, "query" or "gallery".
+        description: label of the progress bar, such as "query".
         flip: add the embedding of the mirror image to that of the image.
 
     Returns:
-        Embeddings as the network gives them, not of unit length, in the order of `samples`. With "bad_images": "skip"
-        unreadable images are missing from it. `branch_dims` is the network's, where it has such an attribute.
+        Embeddings as the network returns them, not of unit length, in the order of `samples`. With "bad_images": "skip"
+        unreadable images are left out. `branch_dims` is the network's, if it has that attribute.
 
     Raises:
         DataError: no readable image, or embeddings that are NaN or infinite.
-        ValueError: the network is in training mode, or returns something else than (B, D).
+        ValueError: the network is in training mode, or does not return (B, D).
     """
     net = config.online_net
     kept, features = read_images(config, samples, description, net, flip=flip)
@@ -52,16 +52,16 @@ def extract(config: EvalContext, samples: Sequence[Sample], description: str, *,
 def read_images(
     config: EvalContext, samples: Sequence[Sample], description: str, reading: Reading, *, flip: bool = False
 ) -> tuple[list[Sample], Tensor]:
-    """What `reading` makes of every image, a batch at a time; `extract` is this with the network itself.
+    """Apply `reading` to every image, in batches; `extract` does this with the network itself.
 
-    The processes of a run share the images and gather the rows; each must call this, with the same images.
+    Each process reads a share of the images and all gather the rows; every process must call this with the same images.
 
     Args:
         reading: `config.online_net` or a method of it, such as its `logits`.
         config, samples, description, flip: as for `extract`; with `flip`, both readings are added.
 
     Returns:
-        The N images that could be read, in their order, and their rows (N, D) float32 on the CPU.
+        The N readable images, in order, and their rows (N, D) float32 on the CPU.
 
     Raises:
         DataError, ValueError: as for `extract`.
@@ -81,7 +81,7 @@ def read_images(
     logger.info(
         "%s: %d images, %.0f images/s", description, len(positions), len(positions) / (time.monotonic() - start)
     )
-    # Joined outside inference mode, so that a plug-in may do with the rows what it likes.
+    # Concatenated outside inference mode, so that a plug-in may modify the rows in place.
     # A process without images does not know how long a row is.
     width = max(gather_objects(batches[0].shape[1] if batches else 0))
     rows = gather_rows(torch.cat([torch.empty(0, width), *batches]))
@@ -98,7 +98,7 @@ def read_images(
 def _read_batches(
     config: EvalContext, net: nn.Module, samples: Sequence[Sample], description: str, reading: Reading, *, flip: bool
 ) -> tuple[list[int], list[Tensor]]:
-    """The positions in `samples` that could be read, and what became of them in batches (B, D)."""
+    """The positions in `samples` that could be read, and their rows in batches (B, D)."""
     paths = [sample.path for sample in samples]
     batch_size = config.evaluation_params.batch_size
     device = _device(net)
@@ -123,8 +123,8 @@ def _read_batches(
                     raise ValueError(f"online_net: returned {tuple(rows.shape)} for {len(kept)} images, not (B, D)")
                 if flip:
                     rows = rows + reading(images.flip(3)).float()
-            # Moved off the device at once: a large gallery would take memory there that training needs. Nobody waits
-            # for that but `synchronize` below.
+            # Copied off the device at once: training needs the memory that a large gallery would take. The copies are
+            # asynchronous; `synchronize` below waits for them.
             batches.append(rows.to("cpu", non_blocking=True))
             positions += kept
             progress.update(len(kept))
@@ -134,7 +134,7 @@ def _read_batches(
 
 
 def _check_same(samples: Sequence[Sample], description: str) -> None:
-    """Whether all processes share out the same images."""
+    """Check that all processes were given the same images."""
     if is_one_of_several() and len(set(gather_objects(fingerprint(samples)))) > 1:
         raise DataError(f"{description}: the processes of this evaluation have different images")
 
@@ -143,12 +143,12 @@ def _check_finite(rows: Tensor, samples: Sequence[Sample], description: str) -> 
     bad = (~rows.isfinite().all(dim=1)).nonzero().flatten().tolist()
     if bad:
         raise DataError(
-            f"{description}: the network makes NaN or infinity of {len(bad)} of {len(rows)} images, the first is "
+            f"{description}: the network returns NaN or infinity for {len(bad)} of {len(rows)} images, the first is "
             f"{samples[bad[0]].path}; its weights have diverged or were damaged"
         )
 
 
 def _device(net: nn.Module) -> torch.device:
-    """Where the network's first parameter or buffer lies; a network without either runs on the CPU."""
+    """The device of the network's first parameter or buffer; the CPU if it has neither."""
     first = next(chain(net.parameters(), net.buffers()), None)
     return torch.device("cpu") if first is None else first.device

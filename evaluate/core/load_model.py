@@ -1,4 +1,4 @@
-"""A trained network as it lies on disk."""
+"""Load a trained network from its checkpoint."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ class Trained(NamedTuple):
     network: ReidNetwork
     """On the CPU."""
     metrics: Mapping[str, float]
-    """What the evaluation in training said of it, fractions; empty if there was none."""
+    """Metrics of the evaluation in training, fractions; empty if there was none."""
 
 
 def find_network(named: str, key: str, advice: str) -> Path:
@@ -56,16 +56,16 @@ def load_trained_network(path: Path) -> Trained:
     """
     checkpoint = load_checkpoint(path)
     params, _ = params_from_dict(checkpoint.params, str(path), plugin_options)
-    # Without memory of its own: no initial weights are drawn only to be replaced.
+    # On the meta device: no initial weights are drawn only to be replaced.
     with torch.device("meta"):
         network = build_network(params.model_params, len(checkpoint.labels))
     check_finite(path, checkpoint.model)
     own = network.state_dict()
     if checkpoint.model and own.keys().isdisjoint(checkpoint.model):
-        # Else the message would name every weight of either.
+        # Otherwise the message would name every weight of both.
         raise DataError(f"{path}: holds no re-ID network; name a file that start_train made, {MODEL_BEST}")
     try:
-        # In the types of the network: they take the place of its own tensors.
+        # Converted to the network's dtypes, as `assign` replaces its tensors.
         weights = {
             name: value.to(own[name].dtype) if name in own else value for name, value in checkpoint.model.items()
         }
@@ -76,7 +76,7 @@ def load_trained_network(path: Path) -> Trained:
 
 
 def digest_of(trained: Trained) -> str:
-    """Tells one network from another: of the weights, and of how images are shown to them."""
+    """A hash of the weights and of the size and normalisation of the images."""
     params = trained.params
     shown = f"{params.img_h} {params.img_w} {params.data_augmentation.normalisation}"
     return digest_of_weights(trained.network.state_dict(), shown)

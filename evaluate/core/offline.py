@@ -1,4 +1,4 @@
-"""Evaluating what lies on disk: a trained network on one or several data sets, or embeddings saved earlier."""
+"""Offline evaluation: a trained network on one or several data sets, or saved embeddings."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -33,14 +33,14 @@ T = TypeVar("T")
 
 
 class Subject(NamedTuple):
-    """What is evaluated, and on what: the context of each evaluation by name of its data set."""
+    """What is evaluated: its path, and the context of each evaluation by name of its data set."""
 
     path: Path
     evaluations: Mapping[str, EvalContext]
 
 
 class Outcome(NamedTuple):
-    """What came of one evaluation, and the seconds it took."""
+    """The result of one evaluation, and the seconds it took."""
 
     params: Params
     evaluation: Evaluation
@@ -83,7 +83,7 @@ def load_features(path: Path, options: EvalParams) -> Subject:
 
     Raises:
         DataError: the file is missing or damaged.
-        ParamsError: `options` name a data set, of which there is no use.
+        ParamsError: `options` name a data set, which would not be used.
     """
     for key in ("batches_dir", "data_layout", "data_dirs", "test_list"):
         if getattr(options, key):
@@ -95,7 +95,7 @@ def load_features(path: Path, options: EvalParams) -> Subject:
         if getattr(evaluation, key, None):
             raise ParamsError(f"evaluation_params.{key}: {path} holds features, and no images; leave {key} out")
     params = Params(batches_dir=str(path), parallels=options.parallels, evaluation_params=evaluation)
-    # Put in afterwards: validation as a part of the params would turn it into the base class.
+    # Set afterwards: validation as a part of the params would convert it to the base class.
     params = params.model_copy(update={"evaluation_params": evaluation})
     features = read_features(path)
     logger.info("features %s; %s", path, describe_device(choose_device(options.parallels)))
@@ -119,13 +119,13 @@ def load_trained(path: Path, options: EvalParams) -> Subject:
 
 
 def subject_of(path: Path, trained: Params, embedder: nn.Module, options: EvalParams) -> Subject:
-    """A network, and what `options` ask to evaluate it on.
+    """A network and the data sets that `options` name.
 
     Args:
-        path: where it lies.
+        path: of its file.
         trained: the params it was trained with.
         embedder: as evaluation plug-ins get it.
-        options: what is asked for.
+        options: which data sets, and how.
 
     Raises:
         DataError: one of several data sets is not there.
@@ -135,9 +135,9 @@ def subject_of(path: Path, trained: Params, embedder: nn.Module, options: EvalPa
     for params in options.as_trained(trained):
         name = params.evaluation_params.data_set(params.batches_dir)
         if name in evaluations:
-            raise ParamsError(f"data_dirs: {name} is measured whatever they say; leave data_dirs out")
+            raise ParamsError(f"data_dirs: {name} is evaluated in any case; leave data_dirs out")
         if options.data_dirs:
-            # Before any is measured, lest the last turn out to be missing after hours.
+            # Before any is evaluated: the last might turn out to be missing after hours.
             read_dataset(params)
         evaluations[name] = EvalContext(params, embedder)
     return Subject(path, evaluations)

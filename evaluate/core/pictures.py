@@ -1,4 +1,4 @@
-"""Rank lists as one picture: what the network finds for a few queries, right or wrong at a glance."""
+"""Rank lists of a few queries as one picture, with right and wrong images framed."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Finding, checking and running the evaluation plug-in that `evaluation_params.type` names."""
+"""Find, check and run the evaluation plug-in that `evaluation_params.type` names."""
 
 import difflib
 import importlib
@@ -34,12 +34,12 @@ class Plugin(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What a plug-in measured.
+    """The result of a plug-in.
 
     score: the metric that picks the best model, the higher the better; score_name: its name in `metrics`;
     metrics: finite numbers, fractions, or distances if the name begins with "threshold"; counts: numbers of things,
-    the names begin with "num_"; pictures: (H, W, 3) uint8 each; features: the embeddings measured, and report: makes
-    a report of them; None where the plug-in offers none.
+    the names begin with "num_"; pictures: (H, W, 3) uint8 each; features: the embeddings; report: a function that makes
+    the report. Both are None where the plug-in offers none.
     """
 
     score: float
@@ -64,7 +64,7 @@ def load_plugin(name: str) -> Plugin:
         ParamsError: there is no such file, or it is no plug-in.
     """
     names = plugin_names()
-    # Only names of files that were found are ever imported: no dots, no paths.
+    # Only names of existing files are imported: no dots, no paths.
     if name not in names:
         nearest = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
@@ -108,7 +108,7 @@ def evaluate(context: EvalContext) -> Evaluation:
 
 
 def normalise_result(name: str, result: Any) -> Evaluation:
-    """Sort what plug-in `name` returned into an Evaluation.
+    """Turn the result of plug-in `name` into an Evaluation.
 
     Raises:
         UserError: the result is neither a number nor a dict as the package's docstring describes it.

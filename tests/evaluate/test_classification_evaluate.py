@@ -148,7 +148,9 @@ def test_validation_classes_that_were_never_trained_are_named(folder):
 @pytest.mark.parametrize("labels", [(1, 2), (1, 2, 3, 4), (1, 2, 4)])
 def test_another_data_set_than_the_networks_is_refused(folder, labels):
     root = folder({"lips": [RED]})
-    with pytest.raises(DataError, match=f"{root}: the 3 classes .* are not the {len(labels)} that the network learnt"):
+    with pytest.raises(
+        DataError, match=f"{root}: the 3 classes .* are not the {len(labels)} that the network was trained on"
+    ):
         run_eval(params_for(root, ColourNet(labels=labels)))
 
 
@@ -157,7 +159,7 @@ def test_a_class_left_out_of_training_as_unreadable_is_no_other_data_set(folder)
     (root / "train" / "sky" / "0.png").write_bytes(b"no image")
     net = ColourNet(labels=(1, 2))
     assert run_eval(params_for(root, net, {"bad_images": "skip"}))["num_classes"] == 2
-    with pytest.raises(DataError, match="are not the 2 that the network learnt"):
+    with pytest.raises(DataError, match="are not the 2 that the network"):
         run_eval(params_for(root, net))
 
 

@@ -192,7 +192,7 @@ def test_fewer_pairs_than_asked_for_are_said(crowd, caplog):
     with caplog.at_level(logging.WARNING):
         evaluation = run(crowd, num_folds=2)
     assert evaluation.counts == {"num_pairs": 72, "num_genuine": 36, "num_folds": 2}
-    assert f"{crowd}: its persons give 72 pairs only, not 6000" in caplog.text
+    assert f"{crowd}: only 72 pairs can be drawn, not 6000" in caplog.text
 
 
 def test_data_that_cannot_be_evaluated_is_found_before_training(crowd, market_folder, faces, tmp_path):

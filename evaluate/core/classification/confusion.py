@@ -1,4 +1,4 @@
-"""Which classes are taken for which, counted and drawn."""
+"""Confusion matrices, counted and drawn."""
 
 import warnings
 from collections.abc import Sequence

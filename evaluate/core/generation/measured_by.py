@@ -1,4 +1,4 @@
-"""The network through whose features generated and real images are compared."""
+"""The network whose features are used to compare generated and real images."""
 
 from collections.abc import Iterable
 
@@ -23,10 +23,10 @@ class Measurer:
 
     Args:
         network: normalised images (B, 3, H, W) -> features (B, D).
-        digest: tells one network from another.
-        name: what it is called in logs.
+        digest: identifies the network.
+        name: for logs.
         dim: D.
-        size: H and W it looks at; images of another size are brought to it.
+        size: H and W of its input; other images are resized.
         normalisation: of its images.
         device: where it computes.
     """
@@ -73,8 +73,8 @@ def load_measurer(named: str, device: torch.device) -> Measurer:
         device: where it computes.
 
     Raises:
-        DataError: there is no such checkpoint or it is unusable, or Inception's weights are neither at hand nor to be
-            downloaded.
+        DataError: there is no such checkpoint or it is unusable, or Inception's weights are neither cached nor can they
+            be downloaded.
     """
     if named == INCEPTION:
         return Measurer(_inception(), INCEPTION, INCEPTION, INCEPTION_DIM, INCEPTION_SIZE, "half", device)
@@ -90,11 +90,11 @@ def load_measurer(named: str, device: torch.device) -> Measurer:
 
 
 def features_of(measurer: Measurer, images: Tensor | Iterable[Tensor], batch_size: int = 64) -> np.ndarray:
-    """What a measurer makes of images: (N, D) float32.
+    """Features of images: (N, D) float32.
 
     Args:
         images: (N, 3, H, W) uint8, or any number of such batches.
-        batch_size: how many it is shown at a time, at most.
+        batch_size: images per batch, at most.
 
     Raises:
         ValueError: no images, or as `Measurer` says.
@@ -109,12 +109,12 @@ def features_of(measurer: Measurer, images: Tensor | Iterable[Tensor], batch_siz
 def _inception() -> nn.Module:
     """Inception v3 up to its pooled features, with torchvision's ImageNet weights; images (B, 3, 299, 299) "half".
 
-    The weights that published distances were measured with are a conversion of another training: figures of ours
-    compare among themselves, not with those.
+    Published distances use other weights, converted from another training: figures of ours are comparable among
+    themselves only.
 
     Source: Szegedy et al. 2016, arXiv 1512.00567.
     """
-    # torchvision takes seconds to import, and a run that is measured by its own network needs none of it.
+    # torchvision takes seconds to import and is needed for Inception only.
     from torchvision.models import inception_v3
 
     from models.pretrained import fetch_imagenet
@@ -124,10 +124,10 @@ def _inception() -> nn.Module:
         f"{KEY}: the weights of Inception",
         "train a re-ID network (python train.py) and name its run folder here",
     )
-    # Without memory of its own: no initial weights are drawn, which would move the generators that training draws from.
+    # On the meta device: drawing initial weights would advance the random generators of training.
     with torch.device("meta"):
         network = inception_v3(weights=None, aux_logits=False, init_weights=False)
-    # It has a second classifier for training.
+    # Without the second classifier, which is for training only.
     network.load_state_dict(
         {key: value for key, value in state.items() if not key.startswith("AuxLogits.")}, assign=True
     )

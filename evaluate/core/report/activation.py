@@ -1,4 +1,4 @@
-"""Where in an image the network answers: the strength of its last feature map, laid over the image."""
+"""Activation maps: the magnitude of the last feature map, overlaid on the image."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ OPACITY = 0.55
 
 
 def activation(feature_map: Tensor, height: int, width: int) -> Tensor:
-    """How strongly each place of an image is answered to.
+    """The activation at each position of an image.
 
     Args:
         feature_map: (B, C, h, w).

@@ -1,4 +1,4 @@
-"""What a report is made of: plain values, which page.py lays out. Fractions are texts already, pictures data: URIs."""
+"""The parts of a report, plain values that page.py lays out: numbers are formatted, pictures are data: URIs."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
@@ -76,7 +76,7 @@ class Shown:
     Attributes:
         source: "data:image/jpeg;base64,..."; "" where there is no picture to show.
         width, height: pixels.
-        hint: tooltip; also what a reader who sees no pictures is told.
+        hint: tooltip and alternative text.
         verdict: frame and mark: right, wrong, ignored (faded), the query itself, or plain.
         above, below: a few characters, such as rank and distance.
     """

@@ -1,4 +1,4 @@
-"""How well each camera is searched from each other camera."""
+"""Retrieval metrics of each pair of query camera and gallery camera."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Image files as pictures of the page: small JPEGs inside of it."""
+"""Image files as pictures of the page: small embedded JPEGs."""
 
 import base64
 import io
@@ -21,7 +21,7 @@ WORDS: dict[Verdict, str] = {"right": ", true match", "wrong": ", wrong", "ignor
 
 
 def why_no_pictures(*parts: Features) -> str:
-    """A sentence that says why there can be no pictures of these images; "" if there can."""
+    """A sentence that says why these images cannot be shown; "" if they can."""
     if not all(part.samples for part in parts):
         return "The pictures are missing here: the embeddings come from a file that does not name its images."
     for part in parts:
@@ -43,7 +43,7 @@ class Crops:
         self._pictures: dict[int, Shown] = {}
 
     def show(self, row: int, verdict: Verdict, distance: float | None = None, above: str = "") -> Shown:
-        """An image with its frame; its tooltip tells all that is known of it."""
+        """An image with its frame; its tooltip says all that is known about it."""
         hint = describe(self._features, row)
         below = ""
         if distance is not None:

@@ -1,4 +1,4 @@
-"""The gallery as single queries see it, from the nearest image on."""
+"""Rank lists of single queries, from the nearest image on."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

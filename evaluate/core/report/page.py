@@ -1,4 +1,4 @@
-"""Reports -> one HTML file that needs nothing else: no network, no fonts, no scripts."""
+"""Render reports as one self-contained HTML file: no network, fonts or scripts."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -44,7 +44,7 @@ def render(reports: Sequence[Report]) -> str:
     environment.filters["inline"] = _inline_with(count())
     comparison = comparison_table(reports) if len(reports) > 1 else None
     page = environment.get_template(TEMPLATE).render(reports=reports, comparison=comparison).strip() + "\n"
-    # A path may hold bytes that are no text; Python carries them as surrogates, which UTF-8 has no room for.
+    # A path may contain undecodable bytes; Python keeps them as surrogates, which UTF-8 cannot encode.
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -59,7 +59,7 @@ def comparison_table(reports: Sequence[Report]) -> Table:
 
 
 def _inline_with(numbers: Iterator[int]) -> Callable[[Chart], Markup]:
-    """A filter that puts a chart's <svg> on the page and makes its ids differ from those of other charts."""
+    """A filter that inlines a chart's <svg> and makes its ids unique on the page."""
 
     def inline(chart: Chart) -> Markup:
         number = next(numbers)

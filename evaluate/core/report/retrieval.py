@@ -48,14 +48,14 @@ def retrieval_report(
     config: EvalContext,
     memory: int = MEMORY,
 ) -> Report:
-    """All there is to see of a retrieval evaluation; the same arguments give the same report.
+    """The report of a retrieval evaluation; the same arguments give the same report.
 
     Args:
-        retrieval: what was ranked, and the ranks.
+        retrieval: the inputs and results of the ranking.
         metrics: fractions, as the plug-in returns them.
         counts: likewise.
         config: of the evaluation; its evaluation_params are RetrievalOptions.
-        memory: bytes the work may take beside the embeddings.
+        memory: bytes to use beside the embeddings.
     """
     options: RetrievalOptions = config.evaluation_params
     rng = np.random.default_rng(SEED)
@@ -85,7 +85,7 @@ def _summary(
     config: EvalContext,
     options: RetrievalOptions,
 ) -> Section:
-    """Headline numbers, and below them what was measured and how."""
+    """Headline numbers, and below them what was evaluated and how."""
     headlines = [
         Figure(name, f"{metrics[key]:.2%}", f"± {metrics[key + DEVIATION]:.2%}" if key + DEVIATION in metrics else note)
         for key, (name, note) in HEADLINES.items()

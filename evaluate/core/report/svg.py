@@ -1,4 +1,4 @@
-"""Charts as <svg> elements that wear the page's colours, light and dark, and its font."""
+"""Draw charts as <svg> elements in the colours of the page, light and dark, and its font."""
 
 import re
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Stand-ins, which become variables of the page's style sheet: an <svg> of fixed colours suits one background only.
+# Placeholders for variables of the page's style sheet: fixed colours would suit one background only.
 INK, MUTED, LINE, SURFACE = "#000101", "#000102", "#000103", "#000104"
 FIRST, SECOND = "#000105", "#000106"
 _VARIABLES = {
@@ -74,14 +74,14 @@ def draw(plot: Callable[[Axes], object], width: float = 5.0, height: float = 3.1
     """Draw one pair of axes.
 
     Args:
-        plot: draws into the axes; the colours above adapt to the page, others stay as they are.
+        plot: draws into the axes; the colours above adapt to the page, others are fixed.
         width, height: inches; the page scales charts to its columns, so these say the proportions and, as fonts are
             8.5 points, how large text is.
 
     Returns:
         An <svg> element as text, the same for the same drawing.
     """
-    # From matplotlib's own defaults, so that a user's matplotlibrc does not reach the report.
+    # From matplotlib's defaults, so that a user's matplotlibrc does not change the report.
     with style.context(["default", _STYLE]):
         figure = Figure(figsize=(width, height), layout="constrained")
         plot(figure.add_subplot())
@@ -102,7 +102,7 @@ def percent(share: float, _: object = None) -> str:
 
 
 def _inline(svg: str) -> str:
-    """From a file to an element of a page: no header, no size, no font, no style for the rest of the page."""
+    """Turn an SVG file into an element of a page: without header, size, font and global style."""
     svg = svg[svg.index("<svg") :].strip()
     size = re.search(r'viewBox="([^"]*)"', svg)
     assert size is not None

@@ -39,7 +39,7 @@ def verification_report(
     title: str,
     facts: Sequence[tuple[str, str]],
 ) -> Report:
-    """All there is to see of a verification.
+    """The report of a verification.
 
     Args:
         found: the images of `pairs.samples`, embedded.

@@ -12,16 +12,16 @@ from utils.errors import DataError
 
 Metric = Literal["cosine", "euclidean"]
 
-ROWS = 4096  # embeddings squared at once: their squares take as much memory as they
+ROWS = 4096  # embeddings squared at once: the squares take as much memory as the embeddings
 
 LEAST_ROWS = 16
-"""Rows that are multiplied at once, at least; missing ones are filled up."""
+"""Rows multiplied at once, at least; fewer are padded."""
 BLOCK_QUERIES = 512
 """Queries in a block on the CPU, at most: with fewer the matrix product is slower, with more no faster."""
 
 
 class Distances(Protocol):
-    """Any way of scoring a gallery for queries. Nobody ever asks for the whole (Q, G) matrix."""
+    """Distances between queries and a gallery, in blocks of rows; the whole (Q, G) matrix is never needed."""
 
     shape: tuple[int, int]
     """(Q, G)."""
@@ -31,7 +31,7 @@ class Distances(Protocol):
     def rows(self, start: int, stop: int) -> Tensor:
         """Distances of queries start..stop: (stop - start, G) float32, finite and nowhere negative.
 
-        They are the caller's until it asks for the next rows: it may write into them, but not keep them.
+        The caller may overwrite the result, which is valid until the next call.
         """
         ...
 
@@ -58,7 +58,7 @@ class FeatureDistances:
         self._cosine = metric == "cosine"
         if not self._cosine:
             self._query, self._gallery = _without_offset(self._query, self._gallery)
-        # Lengths are applied to the products: unit-length copies of the embeddings would double their memory.
+        # The products are scaled by the lengths: unit-length copies of the embeddings would double the memory.
         self._query_square = squared_lengths(self._query, "query")
         self._gallery_square = squared_lengths(self._gallery, "gallery")
         if self._cosine:
@@ -80,7 +80,7 @@ class FeatureDistances:
         """Inner products (R, G), in a buffer that the next block overwrites."""
         num_rows = len(query)
         if num_rows < LEAST_ROWS:
-            # Products of a few rows take another path through the library, on which even equal images may differ.
+            # Products of a few rows take another path through the library, in which even equal images may differ.
             query = torch.cat([query, query.new_zeros(LEAST_ROWS - num_rows, query.shape[1])])
         if self.device.type != "cpu":
             with full_precision():
@@ -97,11 +97,11 @@ class FeatureDistances:
 
 
 def blocks(distances: Distances, memory: int, bytes_per_pair: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) of blocks of queries that together are all of them.
+    """(start, stop) of consecutive blocks that cover all queries.
 
     Args:
         distances: say how many queries there are, and how large the gallery is.
-        memory: bytes that the work on one block may take; one query is the least.
+        memory: bytes that one block may take; at least one query is processed at a time.
         bytes_per_pair: bytes the work takes for each query and gallery image, its distance included.
     """
     num_query, num_gallery = distances.shape
@@ -138,7 +138,7 @@ def _numpy_keeps_ties() -> bool:
 
 
 def _without_offset(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
-    """Both less the gallery's mean where that dwarfs what differs: |q|^2 + |g|^2 - 2 q g would lose the difference."""
+    """Subtract the gallery's mean from both where it dominates: |q|^2 + |g|^2 - 2 q g would cancel the differences."""
     if not len(gallery):
         return query, gallery
     offset = gallery.mean(dim=0)

@@ -1,7 +1,7 @@
-"""k-reciprocal re-ranking: images are close that have each other, and each other's company, as nearest neighbours.
+"""k-reciprocal re-ranking: images are close if they share reciprocal nearest neighbours.
 
-All N = Q + G images are compared with each other, a tile at a time; what is kept of each is its k1 + 1 nearest. From
-there on everything is sparse: an image is described by weights on the few images it is reciprocally near to.
+All N = Q + G images are compared with each other, in tiles; only the k1 + 1 nearest of each are kept. Everything else
+is sparse: an image is encoded by weights on its few reciprocal neighbours.
 
 Source: Zhong, Zheng, Cao, Li 2017, Re-ranking Person Re-identification with k-reciprocal Encoding.
 """
@@ -23,9 +23,9 @@ from utils.logs import bars_hidden
 
 TILE = 2048  # images on a side of the largest tile; larger ones are no faster
 TILE_BYTES_PER_PAIR = 32  # a distance, and where distances tie two int64 keys and what selecting among them takes
-ENTRY_BYTES = 32  # an entry of a sparse matrix, and what is made of it before it is summed
+ENTRY_BYTES = 32  # an entry of a sparse matrix, and the temporary results of summing it
 NUM_LISTED = 2**31 - 1  # neighbours of all images together: what int32, the index of sparse matrices, can count
-PAIR_BYTES = 2**22  # embeddings of pairs in hand at a time: what the processor's cache holds
+PAIR_BYTES = 2**22  # embeddings of pairs in memory at a time: fits the processor's cache
 
 
 class Neighbours(NamedTuple):
@@ -52,7 +52,7 @@ class KReciprocalDistances:
         metric: distance between embeddings. "cosine" is used as it is, "euclidean" squared: for embeddings of unit
             length they are the same up to a factor, which cancels.
         k1: neighbours in which reciprocal ones are sought, at least 1.
-        k2: neighbours, the image itself among them, whose descriptions are averaged, 1..k1 + 1; 1 = no averaging.
+        k2: neighbours, the image itself among them, whose encodings are averaged, 1..k1 + 1; 1 = no averaging.
         lambda_value: weight of the distance between embeddings, 0..1; the Jaccard distance has the rest.
         memory: bytes that temporary results may take.
 

@@ -1,4 +1,4 @@
-"""What is done with embeddings between network and ranking: unit length, averaging of queries, query expansion."""
+"""Post-processing of embeddings before ranking: normalisation, multi-query averaging, query expansion."""
 
 from typing import Literal
 
@@ -26,11 +26,11 @@ def normalised(features: Features, how: Normalisation) -> Features:
 
     Args:
         features: N embeddings.
-        how: "none": as they are; "whole": each embedding has length 1; "branch": each part that was learnt apart has
-            length 1, so that all parts have the same weight whatever scale they were learnt at.
+        how: "none": unchanged; "whole": each embedding has length 1; "branch": the part of each branch has length 1,
+            so that all branches have the same weight.
 
     Raises:
-        DataError: it is not known where the branches lie, or something of length zero is to get length 1.
+        DataError: the sizes of the branches are unknown, or an embedding or part has length zero.
     """
     if how == "none":
         return features
@@ -56,11 +56,10 @@ def normalised(features: Features, how: Normalisation) -> Features:
 
 
 def averaged_queries(query: Features) -> Features:
-    """All queries that show one person in one camera averaged into a single one: multi-query.
+    """Average all queries of one person from one camera: multi-query.
 
-    The mean is that of the embeddings as they are; normalise them before, lest a long one outweigh the others. Each
-    mean stands where its first image stood, and carries that image's sample. Junk and distractors (pid -1 and 0) show
-    anybody, not one person; each stays by itself.
+    Normalise the embeddings first if all shall have the same weight. Each mean takes the place and the sample of its
+    first image. Junk and distractors (pid -1 and 0) are not averaged.
 
     Market-1501's own query folder has one image of each person and camera, which leaves nothing to average; its
     multi-query test takes those in `gt_bbox` as queries.
@@ -77,7 +76,7 @@ def averaged_queries(query: Features) -> Features:
             firsts.append(row)
         group_of.append(groups[key])
     index = torch.tensor(group_of, dtype=torch.int64)
-    # In float64 the order of the summands as good as never shows in a float32 mean.
+    # In float64 the order of summation hardly ever shows in the float32 mean.
     sums = torch.zeros(len(firsts), query.features.shape[1], dtype=torch.float64)
     for rows in torch.arange(len(index)).split(ROWS):
         sums.index_add_(0, index[rows], query.features[rows].double())
@@ -88,7 +87,7 @@ def averaged_queries(query: Features) -> Features:
 def expanded_queries(query: Tensor, gallery: Tensor, metric: Metric, k: int, memory: int = MEMORY) -> Tensor:
     """Average query expansion: the mean of each query and the k gallery embeddings nearest to it.
 
-    Nobody says which of them are right: images from the query's own camera, and junk, take part like any other.
+    No labels are used: images from the query's own camera and junk take part too.
 
     Args:
         query: (Q, D) float32 embeddings.
@@ -113,7 +112,7 @@ def expanded_queries(query: Tensor, gallery: Tensor, metric: Metric, k: int, mem
     distances = FeatureDistances(query, gallery, metric)
     expanded = _summands(query, metric).clone()
     for start, stop in blocks(distances, memory, BYTES_PER_PAIR):
-        # One neighbour of all queries after the other: all k at once would be k times as large as the queries.
+        # One neighbour at a time: all k at once would take k times the memory of the queries.
         for column in first_columns(distances.rows(start, stop), k).T:
             expanded[start:stop] += _summands(gallery[column], metric)
     return expanded.div_(k + 1)

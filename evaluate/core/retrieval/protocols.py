@@ -1,4 +1,4 @@
-"""Which gallery images are right for a query, and which do not count: the rules behind every retrieval metric."""
+"""Which gallery images are true matches of a query and which are ignored: the rules behind every retrieval metric."""
 
 import logging
 
@@ -11,27 +11,27 @@ from utils.errors import DataError
 logger = logging.getLogger(__name__)
 
 NUM_PLACES = 2**22
-"""Gallery images of queries' persons looked at together when matches are counted; one takes some 30 bytes."""
+"""Gallery images compared at once when matches are counted; each takes about 30 bytes."""
 NAMED = 10
 """Missing pids that a warning names."""
 
 
 class GroundTruth:
-    """The true matches of each query and the gallery images it does not see, found through sorted pids.
+    """The true matches and the ignored gallery images of each query, found through sorted pids.
 
-    A true match shows the query's person, from another camera. Ignored, as if they were not there, are junk (pid -1)
-    and images of the query's person from the query's own camera. All others, distractors (pid 0) among them, are wrong.
-    Without the camera rule every image of the person is a true match. Queries of pid 0 or -1 show nobody: they have no
-    matches and ignore junk only. Nothing here is ever of size Q x G.
+    A true match shows the query's person, from another camera. Junk (pid -1) and images of the query's person from the
+    query's own camera are ignored. All others, including distractors (pid 0), are wrong. Without the camera rule every
+    image of the person is a true match. Queries of pid 0 or -1 have no matches and ignore junk only. No array is of
+    size Q x G.
 
     Args:
         query_pids, query_camids: (Q,) int64.
         gallery_pids, gallery_camids: (G,) int64.
-        cross_camera: whether the camera rule holds; without, cameras are not looked at.
+        cross_camera: whether the camera rule applies.
 
     Attributes:
         num_matches: (Q,) int64, true matches of each query.
-        is_person: (Q,) bool, queries that show somebody.
+        is_person: (Q,) bool, queries whose pid is neither junk nor distractor.
 
     Source: Zheng et al. 2015, Scalable Person Re-identification (Market-1501).
     """
@@ -61,8 +61,8 @@ class GroundTruth:
         """True matches of queries start..stop.
 
         Returns:
-            (R, M) int64 gallery indices, ascending in each row, and (R, M) bool, which of them are matches; what is
-            not stands at the end of its row.
+            (R, M) int64 gallery indices, ascending in each row, and (R, M) bool, which of them are matches; the rest
+            is padding at the end of the row.
         """
         index, is_match, _ = self._same_person(start, stop)
         width = int(is_match.sum(dim=1).max()) if is_match.numel() else 0
@@ -70,7 +70,7 @@ class GroundTruth:
         return index.gather(1, order), is_match.gather(1, order)
 
     def ignored(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """What queries start..stop do not see: pairs of a row, from 0, and a gallery index, (X,) int64 each."""
+        """Ignored pairs of queries start..stop: rows, from 0, and gallery indices, (X,) int64 each."""
         index, _, is_ignored = self._same_person(start, stop)
         rows, places = is_ignored.nonzero(as_tuple=True)
         all_rows = torch.arange(stop - start, device=rows.device).repeat_interleave(len(self._junk))
@@ -99,7 +99,7 @@ class GroundTruth:
 
 
 def check_matches(where: str, truth: GroundTruth, query_pids: Tensor, gallery_pids: Tensor) -> None:
-    """Warn of queries without a true match, naming the pids that the gallery lacks.
+    """Warn about queries without a true match and name the pids that the gallery lacks.
 
     Args:
         where: the data set or file that the messages name.

@@ -10,20 +10,19 @@ from data.samples import DISTRACTOR_PID, JUNK_PID
 from utils.errors import DataError
 
 DEVIATION = "_std"
-"""Ends the name of a standard deviation."""
+"""Suffix of the name of a standard deviation."""
 
 
 def random_gallery_trials(pool: Features, repeats: int, seed: int) -> Iterator[TestFeatures]:
-    """Draw, for each trial anew, one random image of every identity as the gallery; all others are queries.
+    """For each trial, draw one random image of every identity as the gallery; all others are queries.
 
-    There is no camera rule, so that the truth of a trial is `GroundTruth(..., cross_camera=False)`. The only image of
-    an identity is always in the gallery. Junk and distractors (pid -1 and 0) show no identity and take no part: as
-    queries they would have no match, and in the gallery they would be more than one image each.
+    There is no camera rule: the truth of a trial is `GroundTruth(..., cross_camera=False)`. The only image of an
+    identity is always in the gallery. Junk and distractors (pid -1 and 0) are left out.
 
     Args:
         pool: N embeddings, in any order of identities.
         repeats: how many trials.
-        seed: of the draws; trial t is the same however many follow.
+        seed: of the draws; trial t does not depend on `repeats`.
 
     Returns:
         The trials. Images are in the pool's order in both parts.

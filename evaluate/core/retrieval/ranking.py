@@ -1,10 +1,10 @@
 """Exact retrieval metrics of person re-identification: CMC, mAP, mINP.
 
-The gallery is ordered by distance; equal distances by gallery index. A query without a true match is counted and left
+The gallery is ordered by distance, equal distances by gallery index. Queries without a true match are counted and left
 out of every mean.
 
-Each metric needs the positions of the true matches only: how many images are nearer. The distances of a query are
-sorted without their indices, which is far quicker than ordering the gallery, and searched for those of its matches.
+The metrics need only the positions of the true matches. The distances of a query are sorted without their indices,
+which is much faster than an argsort, and searched for those of its matches.
 
 Source: Zheng et al. 2015 (CMC, mAP); the evaluation code of Market-1501 (trapezoid mAP); Ye et al. 2021 (mINP).
 """
@@ -21,14 +21,14 @@ from evaluate.core.retrieval.topk import first_columns, sort_rows_
 from utils.errors import DataError
 
 MEMORY = 2**30
-"""Bytes the work may take beside the embeddings, unless told otherwise."""
+"""Default limit, in bytes, of the memory used beside the embeddings."""
 BYTES_PER_PAIR = 32
 """Two distances and, on a GPU, their sorting: values, indices and as much again to sort them in."""
 
 
 @dataclass(frozen=True)
 class RankResult:
-    """What each query that has a true match achieved; V of the `num_query` queries have one.
+    """Metrics of each query that has a true match; V of the `num_query` queries have one.
 
     Attributes:
         queries: (V,) int64, their indices.
@@ -89,7 +89,7 @@ def rank(distances: Distances, truth: GroundTruth, memory: int = MEMORY) -> Rank
     Args:
         distances: of Q queries to G gallery images.
         truth: of the same.
-        memory: bytes the work may take beside the embeddings; at least one query is ranked at a time.
+        memory: bytes to use beside the embeddings; at least one query is ranked at a time.
 
     Raises:
         DataError: no query has a true match.
@@ -151,7 +151,7 @@ def match_positions(distance: Tensor, index: Tensor, is_match: Tensor, ignored: 
         ignored: rows and columns of what is ignored, (X,) int64 each.
 
     Returns:
-        (R, M) int64 positions from 0, ascending; what stands behind a query's own number of matches means nothing.
+        (R, M) int64 positions from 0, ascending; beyond a query's number of matches they are padding.
     """
     distance[ignored] = torch.inf
     own = distance.gather(1, index)

@@ -1,4 +1,4 @@
-"""Retrieval from embeddings to ranks: post-processing, distances, re-ranking, in the order a user's options ask for."""
+"""Retrieval from embeddings to ranks: post-processing, distances and re-ranking, as the options say."""
 
 from typing import Literal, NamedTuple
 
@@ -71,7 +71,7 @@ class RetrievalOptions(EvaluationParams):
 
 
 class Retrieval(NamedTuple):
-    """All that one ranking worked with. `query` and `gallery` are as ranked, post-processing done."""
+    """Inputs and result of one ranking; `query` and `gallery` are post-processed."""
 
     query: Features
     gallery: Features

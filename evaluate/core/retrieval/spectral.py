@@ -1,4 +1,4 @@
-"""Spectral re-ranking: each query's nearest gallery images are smoothed among themselves and ordered anew."""
+"""Spectral re-ranking: each query's nearest gallery images are smoothed among themselves and re-ordered."""
 
 from math import ceil
 
@@ -20,20 +20,19 @@ class SpectralDistances:
     """Distances after the spectral feature transform of each query's nearest gallery images.
 
     The n nearest of a query are the nodes of a graph. Their embeddings F (n, D), of unit length, become
-    softmax(F F^T / temperature) F: each moves towards those it resembles, so that images of one person gather. The n
-    are ordered by the cosine between the query and what they became, equal ones as before.
+    softmax(F F^T / temperature) F: each moves towards similar ones, so that images of one person cluster. The n are
+    ordered by the cosine between the query and the transformed embeddings, equal ones as before.
 
-    Distances keep their meaning: the n share out the distances they had, the least to the best, and all others keep
-    theirs. Where some of the n distances are equal, or the last equals that of the next image, which would leave the
-    order to the gallery index, they are moved apart by the least steps a float32 can make, downwards where there is
-    room above zero. So the new order always holds, and without equal distances no value changes.
+    The n distances are permuted, the smallest to the best image; all others are unchanged. Where some of the n are
+    equal, or the last equals that of the next image, they are moved apart by the smallest float32 steps, downwards
+    where possible, so that the new order does not depend on the gallery index. Without ties no value changes.
 
     Args:
         base: distances of Q queries to G gallery images, of any kind.
         query: (Q, D) float32 embeddings, on the device of `base`.
         gallery: (G, D) likewise.
-        top: n; a gallery of fewer images is re-ranked as a whole.
-        temperature: the lower, the less an image is moved by those unlike it.
+        top: n; a smaller gallery is re-ranked as a whole.
+        temperature: of the softmax; the lower, the less dissimilar images contribute.
         memory: bytes that temporary results may take.
 
     Raises:

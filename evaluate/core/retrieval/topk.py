@@ -1,4 +1,4 @@
-"""What is done with a block of distances (R, G): sorting its rows, finding the nearest columns of each."""
+"""Operations on a block of distances (R, G): sort its rows, find the nearest columns of each."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,8 +12,8 @@ def sort_rows_(distance: Tensor) -> Tensor:
     """Sort each row of a contiguous (R, G) in place, ascending; returns it."""
     if distance.device.type != "cpu":
         return distance.copy_(distance.sort(dim=1).values)
-    # NumPy sorts values alone, with vector instructions, and lets other threads run meanwhile: half the time of
-    # torch's sort, which cannot but return the order as well.
+    # NumPy sorts values with vector instructions and releases the GIL: half the time of torch's sort, which always
+    # returns the order too.
     with ThreadPoolExecutor(num_own_cpus()) as pool:
         pieces = np.array_split(distance.numpy(), num_own_cpus())
         list(pool.map(lambda piece: piece.sort(axis=1), pieces))
@@ -31,7 +31,7 @@ def first_columns(distance: Tensor, length: int) -> Tensor:
         (R, L) int64.
     """
     num_columns = distance.shape[1]
-    # One more than asked for tells where the last distance taken occurs again behind the cut: topk picks any of these.
+    # One more than asked for shows where the last distance occurs again behind the cut: topk picks any of these.
     values, columns = distance.topk(min(length + 1, num_columns), dim=1, largest=False, sorted=True)
     if length < num_columns:
         cut = values[:, length - 1] == values[:, length]

@@ -1,4 +1,4 @@
-"""Pairs to verify, drawn from labelled images for want of a list of pairs."""
+"""Verification pairs drawn at random from labelled images, where there is no list of pairs."""
 
 import logging
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ logger = logging.getLogger(__name__)
 def draw_pairs(samples: Sequence[Sample], num_pairs: int, num_folds: int, seed: int, where: str) -> Pairs:
     """Draw as many genuine pairs as impostors, in folds that have no person in common.
 
-    The persons' genuine pairs take turns, so that nobody with many images outweighs the rest; where a person is seen
-    by several cameras, each of their pairs is from two of these. Impostors are drawn evenly from all pairs of two
-    persons in the fold. No pair is drawn twice. A fold whose persons do not give as many pairs has fewer.
+    Genuine pairs are taken from the persons in turn, so that those with many images do not dominate; where several
+    cameras saw a person, each genuine pair is from two cameras. Impostors are drawn uniformly from all pairs of two
+    persons of the fold. No pair is drawn twice. A fold with too few pairs has fewer.
 
     Args:
         samples: images; junk and distractors are left out, and images named twice taken once.
@@ -52,7 +52,7 @@ def draw_pairs(samples: Sequence[Sample], num_pairs: int, num_folds: int, seed: 
         drawn += [ours[: len(others)], others]
     numbers = [len(pairs) for pairs in drawn]
     if sum(numbers) < num_pairs:
-        logger.warning("%s: its persons give %d pairs only, not %d", where, sum(numbers), num_pairs)
+        logger.warning("%s: only %d pairs can be drawn, not %d", where, sum(numbers), num_pairs)
     used, places = np.unique(np.concatenate(drawn), return_inverse=True)
     first, second = torch.from_numpy(places.reshape(-1, 2)).T
     is_genuine = torch.tensor([True, False] * num_folds).repeat_interleave(torch.tensor(numbers))

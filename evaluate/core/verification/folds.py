@@ -1,11 +1,11 @@
-"""How often a threshold tells genuine pairs from impostors: found on some folds of the pairs, measured on another."""
+"""Verification accuracy of a threshold that is chosen on some folds of the pairs and tested on another."""
 
 import torch
 from torch import Tensor
 
 
 def fold_accuracies(distances: Tensor, is_genuine: Tensor, folds: Tensor) -> list[float]:
-    """The accuracy on each fold, with the threshold that is best on all others; a single fold is its own judge.
+    """The accuracy on each fold with the threshold that is best on all others; on a single fold with its own.
 
     Args:
         distances: (N,) float32 of all pairs.
@@ -35,7 +35,7 @@ def best_threshold(genuine: Tensor, impostor: Tensor) -> float:
     distances = torch.cat([genuine, impostor]).unique()
     accepted = torch.searchsorted(genuine.sort().values, distances, right=True)
     falsely = torch.searchsorted(impostor.sort().values, distances, right=True)
-    # Against rejecting all: pairs that are right only if those up to each distance are accepted, less those wrong.
+    # Compared with rejecting all pairs: those that become right at each threshold, minus those that become wrong.
     gain = (accepted - falsely).cpu().numpy()
     best = int(gain.argmax())
     if gain[best] <= 0:
@@ -48,6 +48,6 @@ def best_threshold(genuine: Tensor, impostor: Tensor) -> float:
 
 
 def accuracy(genuine: Tensor, impostor: Tensor, threshold: float) -> float:
-    """Share of all pairs that a threshold judges right; genuine (T,) and impostor (N,) distances, not both empty."""
+    """Share of genuine (T,) and impostor (N,) distances, not both empty, that a threshold classifies correctly."""
     right = int((genuine <= threshold).sum()) + int((impostor > threshold).sum())
     return right / (len(genuine) + len(impostor))

@@ -17,7 +17,7 @@ NUM_SHOWN = 10
 PAIRS_AT_ONCE = 4096
 LONGEST_LINE = 100
 NUMBER = re.compile("[0-9]{1,9}")
-"""No more digits: int() refuses thousands of them."""
+"""int() refuses thousands of digits."""
 
 Image = tuple[str, int]
 """Name of a person and number of an image of theirs, from 1."""
@@ -121,7 +121,7 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error
         raise DataError(f"evaluation_params.pairs_file: {path}: {reason}") from error
-    # Where there are tabs, only these part the fields: a name may hold spaces.
+    # Where there are tabs, only they separate the fields: a name may contain spaces.
     fields = (line.strip().split("\t" if "\t" in line.strip() else None) for line in text.splitlines())
     return [(number, parts) for number, parts in enumerate(fields, start=1) if any(parts)]
 
@@ -147,7 +147,7 @@ def _parse(
         problems.append(f"expected {expected} lines after the first, {what}, got {len(lines)}")
     pairs: list[tuple[Image, Image]] = []
     for place, (number, fields) in enumerate(lines):
-        # Where lines are missing or too many, the place of a line does not tell what it should be.
+        # With a wrong number of lines, the position of a line does not say which kind it should be.
         is_genuine = place // num_each % 2 == 0 if len(lines) == expected else len(fields) == 3
         pair = _pair(fields, is_genuine)
         if pair is None:
@@ -166,7 +166,7 @@ def _pair(fields: Sequence[str], is_genuine: bool) -> tuple[Image, Image] | None
     if not (name and other_name and NUMBER.fullmatch(number) and NUMBER.fullmatch(other_number)):
         return None
     one, other = (name, int(number)), (other_name, int(other_number))
-    # An image is no genuine pair with itself, and two images of one person are no impostor.
+    # A genuine pair has two different images; an impostor has two different names.
     is_contradiction = one == other if is_genuine else name == other_name
     return None if is_contradiction else (one, other)
 

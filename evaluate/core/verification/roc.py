@@ -4,7 +4,7 @@ A pair of images of the same person is genuine, a pair of two persons an imposto
 its distance is at most a threshold. The true accept rate (TAR) is the share of genuine pairs that are accepted, the
 false accept rate (FAR) the share of impostors.
 
-Everything here is exact: no threshold is sampled, and pairs of equal distance are never parted.
+Everything here is exact: thresholds are not sampled, and pairs of equal distance are never split.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +20,9 @@ from utils.errors import DataError
 from utils.process import num_own_cpus
 
 FALSE_ACCEPT_RATES = (1e-1, 1e-2, 1e-3, 1e-4)
-"""Those at which true accepts are reported."""
+"""False accept rates at which the true accept rate is reported."""
 MEMORY = 2**30
-"""Bytes the work may take beside the embeddings, unless told otherwise."""
+"""Default limit, in bytes, of the memory used beside the embeddings."""
 BYTES_PER_PAIR = 32
 """A distance and, on a GPU, its sorting: values, indices and as much again."""
 
@@ -160,9 +160,9 @@ def retrieval_roc(
 ) -> PairStatistics:
     """The ROC of all pairs of a query and a gallery image that is not ignored: true matches against all others.
 
-    Queries without a true match contribute impostors, unless they are no person (pid 0 or -1): nobody knows whom these
-    show, and a distractor may show the same person. Pairs with them do not count. The distances are computed twice, a
-    block of queries at a time: once for those of the genuine pairs, once to count the impostors between them.
+    Queries without a true match contribute impostors, unless their pid is 0 or -1: a distractor may show the same
+    person, so that such pairs do not count. The distances are computed twice, in blocks of queries: once for the
+    genuine pairs, once to count the impostors between them.
 
     Args:
         distances: of every query to every gallery image.
@@ -177,7 +177,7 @@ def retrieval_roc(
         raise DataError(f"none of the {truth.shape[0]} query images has a true match in the gallery")
     genuine, largest = _genuine(distances, truth, memory)
     bin_edges = _bin_edges(largest, num_bins, genuine.device)
-    # "Nearer than t" is "at most the float before t": the same count answers for both.
+    # "Nearer than t" means "at most the float before t", so that one kind of count is enough.
     just_below = genuine.nextafter(torch.full_like(genuine, -torch.inf))
     edges = torch.cat([genuine, just_below, bin_edges[1:-1]]).unique()
     at_most = torch.zeros_like(edges, dtype=torch.int64)

@@ -67,11 +67,11 @@ class Once(MatrixDistances):
 def test_agrees_with_a_loop_and_computes_each_distance_once(problem, cross_camera, memory):
     distance, query, gallery = problem
     distances = Once(distance)
-    sides = [Features(torch.zeros(len(pids), 1), pids, camids, []) for pids, camids in (query, gallery)]
+    of, among = (Features(torch.zeros(len(pids), 1), pids, camids, []) for pids, camids in (query, gallery))
     truth = GroundTruth(*query, *gallery, cross_camera=cross_camera)
     empty = torch.empty(0)
     nothing = RankResult(empty, empty, empty, empty, empty, num_query=len(query[0]))
-    pairs = camera_pairs(Retrieval(*sides, distances, truth, nothing), memory)
+    pairs = camera_pairs(Retrieval(of, among, distances, truth, nothing), memory)
     assert distances.asked == list(range(len(distance)))
     assert pairs.query_cameras == sorted({*query[1].tolist()})
     assert pairs.gallery_cameras == sorted({*gallery[1].tolist()})

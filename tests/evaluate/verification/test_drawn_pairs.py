@@ -73,7 +73,7 @@ def test_gives_all_there_are_and_says_so_where_there_are_too_few(caplog):
     # One fold: persons of 3, 2 and 1 images have 3 + 1 + 0 genuine pairs and 6 + 3 + 2 impostors.
     with caplog.at_level(logging.WARNING):
         pairs = draw_pairs(images([3, 2, 1]), num_pairs=100, num_folds=1, seed=0, where="here")
-    assert [record.message for record in caplog.records] == ["here: its persons give 8 pairs only, not 100"]
+    assert [record.message for record in caplog.records] == ["here: only 8 pairs can be drawn, not 100"]
     assert pairs.is_genuine.tolist() == [True] * 4 + [False] * 4
     # Two persons of two images, and all of the few impostors: the genuine pairs are cut to their number.
     pairs = draw_pairs(images([9, 1]), num_pairs=100, num_folds=1, seed=0, where="here")
