@@ -1,4 +1,4 @@
-"""What the steps of an epoch came to: kept on the device until somebody asks."""
+"""Losses and metrics of the steps of an epoch, kept on the device until they are read."""
 
 import math
 from collections.abc import Sequence

@@ -6,6 +6,7 @@ Everything here looks at plain numbers on the host, after they have been read fr
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ SILENT_PATIENCE = 5
 """Watched steps in a row without any gradient after which a branch counts as silent."""
 MAX_FILES = 8
 """So many file names a message shows."""
+REMEMBERED = ("bad_steps", "bad_terms", "good_steps", "smoothed", "lowest", "start", "silent", "warned")
+"""Attributes of a monitor that a saved state holds."""
 
 
 class DivergedError(UserError):
@@ -54,7 +57,7 @@ class TrainingMonitor:
         """Losses that were not finite in this row; empty if only gradients were not."""
         self.good_steps = 0
         self.smoothed = 0.0
-        """Weighted sum of the losses of good steps; `_mean` makes a mean of it."""
+        """Weighted sum of the losses of applied steps."""
         self.lowest = math.inf
         """Lowest smoothed loss."""
         self.start = math.inf
@@ -66,23 +69,12 @@ class TrainingMonitor:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything remembered, as plain values."""
-        return {
-            "bad_steps": self.bad_steps,
-            "bad_terms": list(self.bad_terms),
-            "good_steps": self.good_steps,
-            "smoothed": self.smoothed,
-            "lowest": self.lowest,
-            "start": self.start,
-            "silent": dict(self.silent),
-            "warned": list(self.warned),
-        }
+        return {name: deepcopy(getattr(self, name)) for name in REMEMBERED}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from what `state_dict` returned."""
-        self.bad_steps, self.bad_terms = state_dict["bad_steps"], list(state_dict["bad_terms"])
-        self.good_steps, self.smoothed = state_dict["good_steps"], state_dict["smoothed"]
-        self.lowest, self.start = state_dict["lowest"], state_dict["start"]
-        self.silent, self.warned = dict(state_dict["silent"]), list(state_dict["warned"])
+        for name in REMEMBERED:
+            setattr(self, name, deepcopy(state_dict[name]))
 
     def inspect(self, steps: Iterable[StepValues], image_paths: Sequence[Path], circumstances: str) -> None:
         """Take in steps in order.
@@ -107,10 +99,10 @@ class TrainingMonitor:
                 self.bad_step(number, values.losses, files, circumstances)
 
     def good_step(self, step: int, loss: float) -> None:
-        """Take in a step that was applied; warns once of a loss that explodes.
+        """Take in a step that was applied; warns once if the loss explodes.
 
-        It does where the smoothed loss is ten times its lowest value so far, and at least half of what it was after the
-        first steps: a loss near zero may well be ten times higher at times.
+        The loss explodes if its smoothed value is ten times its lowest so far, and at least half of its value after the
+        first steps: a loss near zero may be ten times higher at times.
         """
         self.bad_steps, self.bad_terms = 0, []
         self.good_steps += 1
@@ -182,10 +174,10 @@ class TrainingMonitor:
             images = "look at the images that the log names: two of them may be the same"
         half = "bf16" in circumstances or "fp16" in circumstances
         wider = 'set precision to "fp32", whose range is wider or finer; ' if half else ""
-        steps = f"{self.bad_steps} steps in a row" if self.bad_steps > 1 else "a step"
+        steps = f"{self.bad_steps} steps in a row" if self.bad_steps > 1 else "1 step"
         return (
-            f"training has diverged: {steps} up to step {step} came to nothing, as {reason} ({circumstances}); lower lr"
-            f" or warm up longer (lr.warmup_epoch); {wider}{images}. No such step was applied; a longer row is let pass"
+            f"training has diverged: {steps} up to step {step} were skipped, as {reason} ({circumstances}); lower lr"
+            f" or warm up longer (lr.warmup_epoch); {wider}{images}. The weights are those of before; a longer row is allowed"
             " with a higher max_bad_steps"
         )
 
