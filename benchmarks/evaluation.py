@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.measure import Contestant, Cost, measured
 from benchmarks.planted import SIZES, planted_features
-from benchmarks.report import Report, Row
+from benchmarks.report import Report
 from config.params import Params
 from data.dataset import read_dataset
 from data.features import TestFeatures
@@ -123,11 +123,9 @@ def main(argv: Sequence[str]) -> None:
     report.tables[""] = rows = []
     for part in args.parts:
         print(f"{part} ...", file=sys.stderr, flush=True)
-        if part == EXTRACTION:
-            rows.append(extraction_row(args))
-            continue
         device = "cpu" if part == "textbook" else args.device
-        with Contestant(Part, part, args.size, device, args.seed) as contestant:
+        build = Extraction if part == EXTRACTION else Ranking
+        with Contestant(build, part, args, device) as contestant:
             results = [contestant.ask("run") for _ in range(args.repeats)]
         costs = {"seconds": [cost.seconds for _, cost in results], "MiB": [cost.peak_mib for _, cost in results]}
         rows.append({"part": f"{part} ({device})", **costs, **results[-1][0]})
@@ -150,13 +148,13 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-class Part:
-    """One part of the evaluation on planted embeddings, warmed up on a small problem."""
+class Ranking:
+    """A part that works on planted embeddings, warmed up on a small problem."""
 
-    def __init__(self, part: str, size: str, device_name: str, seed: int) -> None:
+    def __init__(self, part: str, args: argparse.Namespace, device_name: str) -> None:
         self.device, self.work = torch.device(device_name), PARTS[part]
-        self.work(_to_device(planted_features(SIZES["small"], seed), self.device))
-        self.features = _to_device(planted_features(SIZES[size], seed), self.device)
+        self.work(_to_device(planted_features(SIZES["small"], args.seed), self.device))
+        self.features = _to_device(planted_features(SIZES[args.size], args.seed), self.device)
 
     def run(self) -> tuple[Metrics, Cost]:
         """The metrics, and what they cost."""
@@ -166,31 +164,22 @@ class Part:
 class Extraction:
     """Embeds images as an evaluation does, decoding them from their files each time."""
 
-    def __init__(self, images: Path, device_name: str, number: int) -> None:
-        self.device = torch.device(device_name)
+    def __init__(self, part: str, args: argparse.Namespace, device_name: str) -> None:
+        self.device, self.folder = torch.device(device_name), tempfile.TemporaryDirectory(prefix="evaluation-")
+        few = SyntheticOptions(train_identities=16, test_identities=2, distractors=0, junk=0, cameras=2)
+        images = make_synthetic(Path(self.folder.name) / "images", few)
         values = {"img_h": 256, "img_w": 128, "batches_dir": str(images), "model_params": {"model": "resnet_50"}}
         params = Params.model_validate(values)
-        dataset = read_dataset(params)
-        network = build_network(params.model_params, len(sorted_pids(dataset.train))).to(self.device).eval()
-        self.samples = list(islice(cycle(dataset.train), number))
+        train = read_dataset(params).train
+        network = build_network(params.model_params, len(sorted_pids(train))).to(self.device)
         self.context = EvalContext(params, Embedder(network).eval())
+        self.samples = list(islice(cycle(train), args.images))
         extract(self.context, self.samples[:32], "warm-up")
 
-    def run(self) -> Cost:
-        """What all images cost."""
-        return measured(lambda: extract(self.context, self.samples, "extraction"), self.device)[1]
-
-
-def extraction_row(args: argparse.Namespace) -> Row:
-    """Images per second from JPEG files to embeddings."""
-    with tempfile.TemporaryDirectory(prefix="evaluation-") as folder:
-        few = SyntheticOptions(train_identities=16, test_identities=2, distractors=0, junk=0, cameras=2)
-        make_synthetic(Path(folder) / "images", few)
-        with Contestant(Extraction, Path(folder) / "images", args.device, args.images) as contestant:
-            costs: list[Cost] = [contestant.ask("run") for _ in range(args.repeats)]
-    rates = [args.images / cost.seconds for cost in costs]
-    seconds, memory = [cost.seconds for cost in costs], [cost.peak_mib for cost in costs]
-    return {"part": f"{EXTRACTION} ({args.device})", "seconds": seconds, "MiB": memory, "images/s": rates}
+    def run(self) -> tuple[Metrics, Cost]:
+        """Images per second, and what all images cost."""
+        _, cost = measured(lambda: extract(self.context, self.samples, EXTRACTION), self.device)
+        return {"images/s": len(self.samples) / cost.seconds}, cost
 
 
 def _to_device(features: TestFeatures, device: torch.device) -> TestFeatures:
