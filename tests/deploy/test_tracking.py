@@ -11,7 +11,7 @@ from PIL import Image
 from data.synthetic.identity import sample_people
 from deploy.predictor import Predictor
 from examples.street import HEIGHT, WIDTH, Frame, detect, draw_walker, walking_video
-from examples.track import Assignments, id_switches, idf1, main
+from examples.track import Tracked, id_switches, idf1, main
 from examples.tracker import Tracker, assign, overlaps
 from utils.cli import USER_MISTAKE, exit_code_of
 
@@ -80,9 +80,9 @@ class TestTracker:
         assert assign(np.array([[0.1, np.inf], [0.29, 5.0]]), 0.3) == [(0, 0)]
 
 
-def slow_idf1(frames: list[Assignments]) -> float:
+def slow_idf1(frames: list[Tracked]) -> float:
     """Tries every way to give tracks to persons."""
-    pids, ids = (np.concatenate(column) for column in zip(*frames, strict=True))
+    pids, ids = np.concatenate([frame.pids for frame in frames]), np.concatenate([frame.ids for frame in frames])
     people, tracks = sorted(set(pids)), sorted(set(ids) - {0})
     ways = itertools.permutations([*tracks, *[-1] * len(people)], len(people))
     best = max(sum(((pids == p) & (ids == t)).sum() for p, t in zip(people, way, strict=True)) for way in ways)
@@ -93,15 +93,28 @@ class TestScores:
     @pytest.mark.parametrize("seed", range(5))
     def test_idf1_is_the_best_of_all_ways(self, seed: int) -> None:
         rng = np.random.default_rng(seed)
-        frames = [(1 + rng.permutation(3)[:n], rng.permutation(4)[:n]) for n in rng.integers(0, 4, 12)]
+        counts = rng.integers(0, 4, 12)
+        frames = [Tracked(1 + rng.permutation(3)[:n], np.ones((n, 4)), rng.permutation(4)[:n]) for n in counts]
         assert idf1(frames) == pytest.approx(slow_idf1(frames))
 
     def test_a_new_id_is_a_switch_and_a_gap_is_none(self) -> None:
-        def frames(*ids: int) -> list[Assignments]:
-            return [(np.array([1]), np.array([one])) for one in ids]
+        def frames(*ids: int) -> list[Tracked]:
+            return [Tracked(np.array([1]), at(0), np.array([one])) for one in ids]
 
         assert id_switches(frames(0, 0, 7, 7, 0, 7)) == 0
         assert id_switches(frames(7, 0, 8, 7)) == 2
+
+    @pytest.mark.parametrize(("apart", "expected"), [(5.0, 0), (100.0, 2)])
+    def test_tracks_that_change_places_are_switches_once_the_persons_are_apart(
+        self, apart: float, expected: int
+    ) -> None:
+        frames = [Tracked(np.array([1, 2]), at(0, apart), np.array(ids)) for ids in ([7, 9], [9, 7])]
+        assert id_switches(frames) == expected
+
+    def test_a_track_that_has_left_its_person_is_a_switch(self) -> None:
+        pids = np.array([1, 2])
+        frames = [Tracked(pids, at(0, 5), np.array([7, 9])), Tracked(pids, at(0, 5), np.array([9, 7]))]
+        assert id_switches([*frames, Tracked(pids, at(0, 300), np.array([9, 7]))]) == 2
 
 
 class TestStreet:
