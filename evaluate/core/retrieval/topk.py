@@ -34,9 +34,8 @@ def first_columns(distance: Tensor, length: int) -> Tensor:
     # One more than asked for shows where the last distance occurs again behind the cut: topk picks any of these.
     values, columns = distance.topk(min(length + 1, num_columns), dim=1, largest=False, sorted=True)
     if length < num_columns:
-        cut = values[:, length - 1] == values[:, length]
-        for row in cut.nonzero().flatten().tolist():
-            columns[row] = distance[row].sort(stable=True).indices[: length + 1]
+        tied = (values[:, length - 1] == values[:, length]).nonzero().flatten()
+        columns[tied] = distance[tied].sort(dim=1, stable=True).indices[:, : length + 1]
         values = distance.gather(1, columns)
     values, columns = values[:, :length], columns[:, :length]
     # Two stable sorts: by column, then by distance.

@@ -16,15 +16,12 @@ from torch import Tensor
 
 from evaluate.core.retrieval.distances import Distances, blocks
 from evaluate.core.retrieval.protocols import GroundTruth
+from evaluate.core.retrieval.ranking import BYTES_PER_PAIR, MEMORY
 from utils.errors import DataError
 from utils.process import num_own_cpus
 
 FALSE_ACCEPT_RATES = (1e-1, 1e-2, 1e-3, 1e-4)
 """False accept rates at which the true accept rate is reported."""
-MEMORY = 2**30
-"""Default limit, in bytes, of the memory used beside the embeddings."""
-BYTES_PER_PAIR = 32
-"""A distance and, on a GPU, its sorting: values, indices and as much again."""
 
 
 @dataclass(frozen=True)
