@@ -11,7 +11,7 @@ from torch import Tensor
 from config.params import Params
 from data.cache import FileStore, ImageStore
 from data.samples import DISTRACTOR_PID, JUNK_PID, Dataset, Sample
-from evaluate.core.generation.measured_by import Measurer, features_of, load_measurer
+from evaluate.core.generation.feature_network import FeatureNetwork, features_of, load_feature_network
 from evaluate.core.generation.neighbours import nearest_images
 from evaluate.core.generation.quality import RealImages, measure
 from gan.sampling import draw_inputs, generate
@@ -46,7 +46,7 @@ class Quality:
     """
 
     def __init__(
-        self, measurer: Measurer, store: ImageStore, real: RealImages, noise: Tensor, conditions: Tensor | None
+        self, measurer: FeatureNetwork, store: ImageStore, real: RealImages, noise: Tensor, conditions: Tensor | None
     ) -> None:
         self.measurer = measurer
         self.store = store
@@ -82,7 +82,7 @@ def build_quality(
     gan = params.gan_params
     if gan.measured_by == "none":
         return None
-    measurer = load_measurer(gan.measured_by, device)
+    measurer = load_feature_network(gan.measured_by, device)
     logger.info("looking at the %d real images with %s", len(dataset.train), measurer.name)
     training = features_of(measurer, _in_batches(store, len(dataset.train)), AT_ONCE)
     others = held_out(dataset)

@@ -19,7 +19,7 @@ class RealImages:
         held_out: (H, D) features of real images of other persons; None where there are none.
 
     Raises:
-        ValueError: shapes do not fit, too few, not finite, or the training images are all the same to the measurer.
+        ValueError: shapes do not fit, too few, not finite, or all training images have the same features.
     """
 
     def __init__(self, training: np.ndarray, held_out: np.ndarray | None = None) -> None:
@@ -41,7 +41,7 @@ def measure(real: RealImages, generated: np.ndarray) -> dict[str, float]:
     """How good generated images are.
 
     Args:
-        real: what they are measured against, seen by the same measurer.
+        real: what they are measured against, with features of the same network.
         generated: (M, D) features, more than 5; M should be the same in all measurements that are compared.
 
     Returns:

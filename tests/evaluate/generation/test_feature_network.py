@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from config.params import Params
 from data.augmentation.normalisation import normalise
-from evaluate.core.generation.measured_by import Measurer, features_of, load_measurer
+from evaluate.core.generation.feature_network import FeatureNetwork, features_of, load_feature_network
 from models.network import ReidNetwork, build_network
 from tests.conftest import TINY_PARAMS
 from utils.checkpoint import MODEL_BEST, Checkpoint, save_checkpoint
@@ -47,13 +47,13 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_run_measures_with_the_embedding_of_its_best_model(tmp_path: Path) -> None:
     network = save_model(tmp_path / MODEL_BEST)
-    measurer = load_measurer(str(tmp_path), CPU)
+    feature_network = load_feature_network(str(tmp_path), CPU)
     images = draw(5, 3, 64, 32)
-    features = measurer(images)
-    assert features.shape == (5, measurer.dim) == (5, network.embedding_dim)
+    features = feature_network(images)
+    assert features.shape == (5, feature_network.dim) == (5, network.embedding_dim)
     assert features.dtype == torch.float32
     torch.testing.assert_close(features, network.embed(normalise(images, "imagenet")), rtol=1e-4, atol=1e-5)
-    assert measurer.name == str(tmp_path / MODEL_BEST)
+    assert feature_network.name == str(tmp_path / MODEL_BEST)
 
 
 def test_images_are_shown_as_the_network_was_trained_on_them(tmp_path: Path) -> None:
@@ -61,24 +61,26 @@ def test_images_are_shown_as_the_network_was_trained_on_them(tmp_path: Path) -> 
     images = draw(4, 3, 256, 40)
     resized = F.interpolate(images.float(), (128, 48), mode="bilinear", antialias=True)
     expected = network.embed((resized / 255 - 0.5) / 0.5)
-    torch.testing.assert_close(load_measurer(str(tmp_path / "net.pth"), CPU)(images), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        load_feature_network(str(tmp_path / "net.pth"), CPU)(images), expected, rtol=1e-3, atol=1e-4
+    )
 
 
 def test_the_network_is_frozen_and_in_evaluation_mode(tmp_path: Path) -> None:
     save_model(tmp_path / "net.pth")
-    network = load_measurer(str(tmp_path / "net.pth"), CPU).network
+    network = load_feature_network(str(tmp_path / "net.pth"), CPU).network
     assert not any(module.training for module in network.modules())
     assert not any(weight.requires_grad for weight in network.parameters())
 
 
 def test_a_missing_or_unusable_network_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^gan_params.measured_by: .*nowhere: no such file; train a re-ID network"):
-        load_measurer(str(tmp_path / "nowhere"), CPU)
+        load_feature_network(str(tmp_path / "nowhere"), CPU)
     with pytest.raises(DataError, match=rf"^gan_params.measured_by: .*{MODEL_BEST}: no such file"):
-        load_measurer(str(tmp_path), CPU)
+        load_feature_network(str(tmp_path), CPU)
     (tmp_path / "broken.pth").write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"^gan_params.measured_by: .*broken.pth"):
-        load_measurer(str(tmp_path / "broken.pth"), CPU)
+        load_feature_network(str(tmp_path / "broken.pth"), CPU)
 
 
 class MeanColour(nn.Module):
@@ -96,9 +98,9 @@ class MeanColour(nn.Module):
 @pytest.mark.parametrize("as_batches", [False, True])
 def test_features_come_in_order_whatever_the_batches(as_batches: bool) -> None:
     network = MeanColour()
-    measurer = Measurer(network, "", "colour", 3, (8, 4), "half", CPU)
+    feature_network = FeatureNetwork(network, "", "colour", 3, (8, 4), "half", CPU)
     images = draw(11, 3, 8, 4)
-    features = features_of(measurer, iter(images.split([1, 7, 0, 3])) if as_batches else images, batch_size=3)
+    features = features_of(feature_network, iter(images.split([1, 7, 0, 3])) if as_batches else images, batch_size=3)
     assert isinstance(features, np.ndarray)
     assert features.dtype == np.float32
     expected = (images.double().mean(dim=(2, 3)) / 255 - 0.5) / 0.5
@@ -107,13 +109,13 @@ def test_features_come_in_order_whatever_the_batches(as_batches: bool) -> None:
 
 
 def test_what_are_no_images_is_refused() -> None:
-    measurer = Measurer(MeanColour(), "", "colour", 3, (8, 4), "half", CPU)
+    feature_network = FeatureNetwork(MeanColour(), "", "colour", 3, (8, 4), "half", CPU)
     for wrong in (torch.zeros(2, 3, 8, 4), draw(2, 1, 8, 4), draw(3, 8, 4)):
         with pytest.raises(ValueError, match=r"images: uint8 \(B, 3, H, W\) expected, got"):
-            measurer(wrong)
+            feature_network(wrong)
     for nothing in (draw(0, 3, 8, 4), []):
         with pytest.raises(ValueError, match="images: there are none"):
-            features_of(measurer, nothing)
+            features_of(feature_network, nothing)
 
 
 @pytest.mark.usefixtures("hub")
@@ -123,7 +125,7 @@ def test_missing_weights_of_inception_are_explained() -> None:
         r"at \S+checkpoints/inception_v3\w+-\w+\.pth, or train a re-ID network \(python train.py\) and name its run"
     )
     with pytest.raises(DataError, match=expected):
-        load_measurer("inception", CPU)
+        load_feature_network("inception", CPU)
 
 
 def test_inception_gives_what_torchvision_pools(hub: Path) -> None:
@@ -138,13 +140,13 @@ def test_inception_gives_what_torchvision_pools(hub: Path) -> None:
             nn.init.kaiming_normal_(layer.weight)
     torch.save(whole.state_dict(), hub / Inception_V3_Weights.DEFAULT.url.rpartition("/")[2])
     state = torch.get_rng_state()
-    measurer = load_measurer("inception", CPU)
+    feature_network = load_feature_network("inception", CPU)
     assert torch.equal(torch.get_rng_state(), state)
-    assert (measurer.name, measurer.dim) == ("inception", 2048)
+    assert (feature_network.name, feature_network.dim) == ("inception", 2048)
     images = torch.cat([draw(1, 3, 128, 64), draw(1, 3, 128, 64) // 3])
     pooled: list[Tensor] = []
     whole.avgpool.register_forward_hook(lambda _module, _inputs, output: pooled.append(output.flatten(1)))
     with torch.no_grad():
         whole(F.interpolate(normalise(images, "imagenet"), (299, 299), mode="bilinear", antialias=True))
     assert (pooled[0][0] - pooled[0][1]).abs().max() > 0.1
-    torch.testing.assert_close(measurer(images), pooled[0], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(feature_network(images), pooled[0], rtol=1e-3, atol=1e-3)

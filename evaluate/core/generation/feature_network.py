@@ -18,7 +18,7 @@ INCEPTION_SIZE = (299, 299)
 INCEPTION_DIM = 2048
 
 
-class Measurer:
+class FeatureNetwork:
     """A frozen network in evaluation mode that turns images into features.
 
     Args:
@@ -65,7 +65,7 @@ class Measurer:
             return self.network(pixels).float().cpu()
 
 
-def load_measurer(named: str, device: torch.device) -> Measurer:
+def load_feature_network(named: str, device: torch.device) -> FeatureNetwork:
     """The network that `gan_params.measured_by` names.
 
     Args:
@@ -77,7 +77,7 @@ def load_measurer(named: str, device: torch.device) -> Measurer:
             be downloaded.
     """
     if named == INCEPTION:
-        return Measurer(_inception(), INCEPTION, INCEPTION, INCEPTION_DIM, INCEPTION_SIZE, "half", device)
+        return FeatureNetwork(_inception(), INCEPTION, INCEPTION, INCEPTION_DIM, INCEPTION_SIZE, "half", device)
     path = find_network(named, KEY, f'train a re-ID network first (python train.py), set "{INCEPTION}"')
     try:
         trained = load_trained_network(path)
@@ -86,10 +86,10 @@ def load_measurer(named: str, device: torch.device) -> Measurer:
     params, network = trained.params, trained.network
     size, normalisation = (params.img_h, params.img_w), params.data_augmentation.normalisation
     names = digest_of(trained), str(path)
-    return Measurer(Embedder(network), *names, network.embedding_dim, size, normalisation, device)
+    return FeatureNetwork(Embedder(network), *names, network.embedding_dim, size, normalisation, device)
 
 
-def features_of(measurer: Measurer, images: Tensor | Iterable[Tensor], batch_size: int = 64) -> np.ndarray:
+def features_of(feature_network: FeatureNetwork, images: Tensor | Iterable[Tensor], batch_size: int = 64) -> np.ndarray:
     """Features of images: (N, D) float32.
 
     Args:
@@ -97,10 +97,10 @@ def features_of(measurer: Measurer, images: Tensor | Iterable[Tensor], batch_siz
         batch_size: images per batch, at most.
 
     Raises:
-        ValueError: no images, or as `Measurer` says.
+        ValueError: no images, or as `FeatureNetwork` says.
     """
     batches = [images] if isinstance(images, Tensor) else images
-    features = [measurer(part) for batch in batches for part in batch.split(batch_size) if len(part)]
+    features = [feature_network(part) for batch in batches for part in batch.split(batch_size) if len(part)]
     if not features:
         raise ValueError("images: there are none")
     return torch.cat(features).numpy()
