@@ -91,7 +91,7 @@ def _build(
         **environment(params, device),
         "steps of the learning-rate schedule": schedule.total_steps,
         "teacher": None if teacher is None else teacher.digest,
-        "source of extra images": None if extra_images is None else extra_images.digest,
+        "extra-image source": None if extra_images is None else extra_images.digest,
     }
     return ReidTrainer(
         Run(params, folder, device, plan, run_fingerprint(params, dataset, others)),

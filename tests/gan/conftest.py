@@ -1,31 +1,29 @@
-"""Trainings of a tiny person generator within this process, and a tiny re-ID network for what needs one."""
+"""Small trainers of a person generator and of a re-ID network, built and run within this process."""
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
 
 from config.load import load_params
 from config.params import Params
-from engine.build import Training, build_training, read_training_data
-from engine.checkpointing import AsyncCheckpointer
-from engine.recorder import Recorder
+from engine.build import build_trainer
 from engine.run_folder import RunFolder
-from engine.trainer import fit
+from engine.trainer import ReidTrainer, Trainer
 from evaluate.core.plugins import plugin_options
-from gan.fit import fit_generator
-from gan.quality import Measured
-from gan.trainer import GanTraining, build_gan_training, read_gan_data
+from gan.mixing import build_generated_images
+from gan.steps import GanStepper, RealBatch
+from gan.trainer import GanTrainer, build_gan_trainer
+from losses.loss import Losses
 from models.network import build_network
 from tests.conftest import TINY_PARAMS
 from tests.runs import CLOCK
-from utils.checkpoint import Checkpoint, save_checkpoint, save_tensors
+from utils.checkpoint import Checkpoint, save_checkpoint
 
 CPU = torch.device("cpu")
 PIDS = [*range(3, 13), 20]
@@ -36,7 +34,7 @@ GAN: dict[str, Any] = {
     "penalty_weight": 1.0, "penalty_every": 3, "augmentation": ["translation"], "ema_decay": 0.9,
     "spectral_norm": True, "measured_by": "none", "measure_epochs": 1, "num_measured": 8,
 }  # fmt: skip
-"""Nothing is left to the defaults that a test could depend on."""
+"""Every setting that a test could depend on."""
 REID: dict[str, Any] = {
     **TINY_PARAMS,
     "batch_sampling_params": {"class_balanced": True, "P": 4, "K": 2},
@@ -44,84 +42,101 @@ REID: dict[str, Any] = {
     "tri_loss_margin": 0.3,
     "evaluation_params": {"type": None},
 }
-"""The training of a re-ID network that generated images may join."""
+"""A training of a re-ID network that generated images may join."""
 
 
-class Bench:
-    """A folder with a data set, in which trainings are built and run within this process."""
+class Bench(NamedTuple):
+    """A folder with a data set, in which trainers are built."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    folder: Path
 
     def params(self, gan: dict[str, Any], **settings: Any) -> Params:
-        """Checked, as a user's file would be."""
+        """Checked as a user's file."""
         raw = {**settings, "batches_dir": str(self.folder / "market"), "gan_params": {**GAN, **gan}}
         (self.folder / "params.json").write_text(json.dumps(raw))
         params, _ = load_params(self.folder / "params.json", plugin_options=plugin_options)
         return params
 
-    def generator(self, gan: dict[str, Any] | None = None, *, resume: bool = False, **settings: Any) -> GanTraining:
-        params = self.params(gan or {}, **settings)
-        return build_gan_training(params, read_gan_data(params), CPU, resume=resume)
-
-    def reid(self, gan: dict[str, Any] | None = None, *, resume: bool = False, **settings: Any) -> Training:
-        params = self.params({"mix_ratio": 0.5, **(gan or {})}, **{**REID, **settings})
-        return build_training(params, read_training_data(params), CPU, resume=resume)
-
-    @contextmanager
-    def desk(
-        self, name: str, training: Training | GanTraining
-    ) -> Iterator[tuple[RunFolder, Recorder, AsyncCheckpointer]]:
-        """A run's folder that holds the training's state, and who writes there."""
+    def run(self, name: str, state: Path | None = None) -> RunFolder:
+        """A run's folder; with the saved state of another run if it is to be resumed."""
         folder = RunFolder(str(self.folder), name)
-        folder.path.mkdir()
-        save_tensors(folder.last, training.state())
-        with Recorder(folder) as recorder, AsyncCheckpointer(folder.last, CPU, recorder.flush) as writer:
-            yield folder, recorder, writer
+        folder.path.mkdir(exist_ok=True)
+        if state is not None:
+            shutil.copy(state, folder.last)
+        return folder
 
-    def fit(self, name: str, training: Training | GanTraining) -> list[Path]:
-        """Train to the end; every state that is saved on the way."""
-        states: list[Path] = []
-        with self.desk(name, training) as (folder, recorder, _):
+    def generator(
+        self, name: str = "run", state: Path | None = None, *, gan: Any = None, **settings: Any
+    ) -> GanTrainer:
+        """The trainer of a generator; resumed if a state is given."""
+        folder = self.run(name, state)
+        trainer = build_gan_trainer(self.params(gan or {}, **settings), folder, CPU, state is not None)
+        if state is not None:
+            trainer.resume()
+        return trainer
 
-            def keep() -> None:
-                # The file is about to be replaced.
-                states.append(folder.path / f"state {len(states)}")
-                shutil.copy(folder.last, states[-1])
-
-            with AsyncCheckpointer(folder.last, CPU, keep) as writer:
-                if isinstance(training, Training):
-                    fit(training, folder, recorder, writer)
-                else:
-                    fit_generator(training, folder, recorder, writer)
-        return states
-
-
-class FakeQuality:
-    """Finds the distances it is told to find, one after another."""
-
-    def __init__(self, distances: Sequence[float]) -> None:
-        self.distances = list(distances)
-
-    def __call__(self, _: object) -> Measured:
-        return Measured({"fid": self.distances.pop(0), "kid": 0.5}, torch.zeros(4, 3, 64, 32, dtype=torch.uint8))
+    def reid(self, name: str = "run", state: Path | None = None, *, gan: Any = None, **settings: Any) -> ReidTrainer:
+        """The trainer of a re-ID network; resumed if a state is given."""
+        params = self.params({"mix_ratio": 0.5, **(gan or {})}, **{**REID, **settings})
+        trainer = build_trainer(params, self.run(name, state), CPU, state is not None, build_generated_images)
+        if state is not None:
+            trainer.resume()
+        return trainer
 
 
-def told(training: Training | GanTraining) -> list[dict[str, Any]]:
-    """The records of its epochs but for the clock's readings."""
-    return [{name: value for name, value in record.items() if name not in CLOCK} for record in training.records]
+def keep_states(trainer: Trainer) -> dict[int, Path]:
+    """The states that a trainer saves from now on, each in a file of its own, by the number of steps done."""
+    states: dict[int, Path] = {}
+    save, last = trainer.save, trainer.folder.last
+
+    def save_and_keep(*args: Any, **kwargs: Any) -> None:
+        if not states:
+            states[0] = Path(shutil.copy(last, last.with_name("state 0")))
+        save(*args, **(kwargs | {"wait": True}))
+        states[trainer.step] = Path(shutil.copy(last, last.with_name(f"state {trainer.step}")))
+
+    trainer.save = save_and_keep  # pyright: ignore[reportAttributeAccessIssue]
+    return states
 
 
-def written(folder: Path) -> dict[str, Any]:
+def note_steps(
+    stepper: GanStepper, before: Callable[[int, list[RealBatch]], object] = lambda *_: None
+) -> list[tuple[list[RealBatch], Losses]]:
+    """The batches and losses of the steps taken from now on; `before` is called with number and batches of each."""
+    steps: list[tuple[list[RealBatch], Losses]] = []
+    step = stepper.step
+
+    def noted(batches: list[RealBatch], number: int) -> Losses:
+        before(number, batches)
+        steps.append((batches, step(batches, number)))
+        return steps[-1][1]
+
+    stepper.step = noted  # pyright: ignore[reportAttributeAccessIssue]
+    return steps
+
+
+def records_of(trainer: Trainer) -> list[dict[str, Any]]:
+    """The records of its epochs without the clock's readings."""
+    return [{name: value for name, value in record.items() if name not in CLOCK} for record in trainer.records]
+
+
+def generator_file(folder: Path) -> dict[str, Any]:
     """The generator.pth of a run's folder, as plain torch reads it."""
     return torch.load(folder / "generator.pth", weights_only=True)
 
 
-def images_in(folder: Path, tag: str) -> list[tuple[int, tuple[int, int]]]:
-    """Step and size of the pictures that TensorBoard shows."""
-    events = EventAccumulator(str(folder), {"images": 0})
-    events.Reload()
-    return [(event.step, (event.height, event.width)) for event in events.Images(tag)]
+def make_colourful(folder: Path) -> None:
+    """Enlarge a run's generator, so that no picture looks like another; those of a short training are all but grey."""
+    checkpoint = generator_file(folder)
+    for name, value in checkpoint["model"].items():
+        if name.startswith("generator.") and value.ndim > 1:
+            value.mul_(6)
+    torch.save(checkpoint, folder / "generator.pth")
+
+
+def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert [name for name, value in one.items() if not torch.equal(value, other[name])] == []
 
 
 @pytest.fixture
@@ -132,7 +147,7 @@ def bench(tmp_path: Path, make_market: Callable[[Path], Path]) -> Bench:
 
 @pytest.fixture(scope="session")
 def reid_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained re-ID network, as a run leaves it."""
+    """An untrained re-ID network in a file."""
     path = tmp_path_factory.mktemp("reid") / "model_best.pth"
     params = Params.model_validate_json(json.dumps(REID | {"evaluation_params": {}}))
     torch.manual_seed(1)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from config.params import Params
 from gan.checkpoint import (
@@ -20,7 +19,7 @@ from gan.checkpoint import (
 )
 from gan.steps import GanStepper
 from models.generator import build_discriminator, build_generator
-from tests.gan.conftest import GAN
+from tests.gan.conftest import GAN, assert_same
 from utils.checkpoint import save_checkpoint
 from utils.errors import DataError, UserError
 
@@ -32,31 +31,31 @@ def params_of(**gan: Any) -> Params:
     return Params.model_validate({"gan_params": settings})
 
 
-def make_adversaries(params: Params, condition_dim: int = 0) -> GanStepper:
+def make_stepper(params: Params, condition_dim: int = 0) -> GanStepper:
     torch.manual_seed(2)
     gan = params.gan_params
-    adversaries = GanStepper(build_generator(gan, condition_dim), build_discriminator(gan, condition_dim), gan, 0)
+    stepper = GanStepper(build_generator(gan, condition_dim), build_discriminator(gan, condition_dim), gan, 0)
     with torch.no_grad():
         # Else the averaged generator could not be told from the other.
-        for parameter in adversaries.average.parameters():
+        for parameter in stepper.average.parameters():
             parameter.add_(0.1)
-    return adversaries
+    return stepper
 
 
 def write(path: Path, condition_dim: int = 0, change: Callable[[dict[str, Any]], object] = lambda _: 0) -> GanStepper:
     params = params_of()
-    adversaries = make_adversaries(params, condition_dim)
-    checkpoint = checkpoint_of(adversaries, params, [3, 5], {"fid": 1.5})
+    stepper = make_stepper(params, condition_dim)
+    checkpoint = checkpoint_of(stepper, params, [3, 5], {"fid": 1.5})
     save_checkpoint(path, checkpoint)
     raw = torch.load(path, weights_only=True)
     change(raw)
     torch.save(raw, path)
-    return adversaries
+    return stepper
 
 
 @pytest.mark.parametrize("condition_dim", [0, 9])
 def test_a_generator_comes_back_from_its_file_and_from_its_folder(tmp_path: Path, condition_dim: int) -> None:
-    adversaries = write(tmp_path / "generator.pth", condition_dim)
+    stepper = write(tmp_path / "generator.pth", condition_dim)
     for path in (tmp_path, tmp_path / "generator.pth"):
         trained = load_generator(path, KEY)
         assert isinstance(trained, TrainedGenerator)
@@ -65,16 +64,16 @@ def test_a_generator_comes_back_from_its_file_and_from_its_folder(tmp_path: Path
         assert not trained.generator.training
         assert not any(parameter.requires_grad for parameter in trained.generator.parameters())
         noise, whom = torch.randn(3, 6), torch.randn(3, condition_dim) if condition_dim else None
-        assert torch.equal(trained.generator(noise, whom), adversaries.average(noise, whom))
+        assert torch.equal(trained.generator(noise, whom), stepper.average(noise, whom))
 
 
 def test_a_checkpoint_is_a_copy(tmp_path: Path) -> None:
     params = params_of()
-    adversaries = make_adversaries(params)
-    checkpoint = checkpoint_of(adversaries, params, [3], {})
+    stepper = make_stepper(params)
+    checkpoint = checkpoint_of(stepper, params, [3], {})
     before = {name: value.clone() for name, value in checkpoint.model.items()}
     with torch.no_grad():
-        for net in (adversaries.average, adversaries.discriminator):
+        for net in (stepper.average, stepper.discriminator):
             for tensor in net.state_dict().values():
                 tensor.add_(1)
     assert all(torch.equal(value, before[name]) for name, value in checkpoint.model.items())
@@ -128,17 +127,17 @@ def test_a_missing_file_is_told_with_what_to_do(tmp_path: Path, reid_checkpoint:
 
 
 def test_a_network_starts_from_what_a_file_holds_of_it(tmp_path: Path) -> None:
-    adversaries = write(tmp_path / "generator.pth")
+    stepper = write(tmp_path / "generator.pth")
     options = params_of().gan_params
     torch.manual_seed(9)
     generator, discriminator = build_generator(options, 0), build_discriminator(options, 0)
     start_from(generator, OF_GENERATOR, "", KEY)  # nothing is named, and nothing changes
     torch.manual_seed(9)
-    same(generator.state_dict(), build_generator(options, 0).state_dict())
+    assert_same(generator.state_dict(), build_generator(options, 0).state_dict())
     start_from(generator, OF_GENERATOR, str(tmp_path), KEY)
     start_from(discriminator, OF_DISCRIMINATOR, str(tmp_path / "generator.pth"), KEY)
-    same(generator.state_dict(), adversaries.average.state_dict())
-    same(discriminator.state_dict(), adversaries.discriminator.state_dict())
+    assert_same(generator.state_dict(), stepper.average.state_dict())
+    assert_same(discriminator.state_dict(), stepper.discriminator.state_dict())
     assert all(parameter.requires_grad for parameter in generator.parameters())
 
 
@@ -148,7 +147,7 @@ def test_a_bare_state_dict_does_too(tmp_path: Path) -> None:
     torch.save(build_generator(options, 0).state_dict(), tmp_path / "bare.pth")
     generator = build_generator(options, 0)
     start_from(generator, OF_GENERATOR, str(tmp_path / "bare.pth"), KEY)
-    same(generator.state_dict(), torch.load(tmp_path / "bare.pth", weights_only=True))
+    assert_same(generator.state_dict(), torch.load(tmp_path / "bare.pth", weights_only=True))
 
 
 @pytest.mark.parametrize(
@@ -176,8 +175,3 @@ def test_nobody_starts_from_a_reid_network_or_from_nan(tmp_path: Path, reid_chec
     write(tmp_path / "generator.pth", change=nan)
     with pytest.raises(DataError, match="hold NaN or infinity"):
         start_from(net, OF_GENERATOR, str(tmp_path), KEY)
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
-    assert one.keys() == other.keys()
-    assert all(torch.equal(value, other[name]) for name, value in one.items())

@@ -9,37 +9,34 @@ from PIL import Image
 
 from config.load import params_from_dict
 from config.params import Params
-from engine.gan import sampling
 from evaluate.core.plugins import plugin_options
+from gan import sampling
 from gan.sampling import draw_inputs, generate, sample_grid, write_samples
 from models.generator import Generator, pictures_as_bytes
-from tests.gan.conftest import CPU, PIDS, Bench, written
+from tests.gan.conftest import CPU, PIDS, Bench, generator_file, make_colourful
 from utils.errors import DataError
 
 
 @pytest.fixture
 def run(bench: Bench) -> Path:
-    bench.fit("run", bench.generator(gan={"epoch": 1}))
-    return made_colourful(bench.folder / "run")
+    return trained(bench)
+
+
+def trained(bench: Bench, condition: str = "") -> Path:
+    """The folder of a finished run."""
+    trainer = bench.generator(gan={"epoch": 1, "condition": condition})
+    trainer.fit()
+    make_colourful(trainer.folder.path)
+    return trainer.folder.path
 
 
 def params_of(run: Path) -> Params:
-    params, _ = params_from_dict(written(run)["params"], "generator.pth", plugin_options)
+    params, _ = params_from_dict(generator_file(run)["params"], "generator.pth", plugin_options)
     return params
 
 
 def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
-
-
-def made_colourful(run: Path) -> Path:
-    """Weights so large that no picture looks like another; those of a short training are all but grey."""
-    checkpoint = written(run)
-    for name, value in checkpoint["model"].items():
-        if name.startswith("generator.") and value.ndim > 1:
-            value.mul_(6)
-    torch.save(checkpoint, run / "generator.pth")
-    return run
 
 
 def make_generator(condition_dim: int = 0) -> Generator:
@@ -132,8 +129,7 @@ def test_a_grid_holds_no_more_than_the_first_pictures(
 def test_a_conditioned_generator_shows_one_person_after_another(
     bench: Bench, reid_checkpoint: Path, tmp_path: Path
 ) -> None:
-    bench.fit("run", bench.generator(gan={"epoch": 1, "condition": str(reid_checkpoint)}))
-    run = made_colourful(tmp_path / "run")
+    run = trained(bench, str(reid_checkpoint))
     write_samples(run, params_of(run), tmp_path / "out", 45, CPU)
     names = sorted(path.name for path in (tmp_path / "out").glob("*_*.png"))
     shown = [int(name[:4]) for name in sorted(names, key=lambda name: name[5:])]
@@ -183,8 +179,7 @@ def test_the_network_that_conditions_may_have_moved_but_not_changed(
 ) -> None:
     moved = tmp_path / "moved.pth"
     moved.write_bytes(reid_checkpoint.read_bytes())
-    bench.fit("run", bench.generator(gan={"epoch": 1, "condition": str(moved)}))
-    run = tmp_path / "run"
+    run = trained(bench, str(moved))
     params = params_of(run)
     moved.rename(tmp_path / "elsewhere.pth")
     with pytest.raises(DataError, match=r"gan_params\.condition: .*moved\.pth: no such file; .* say where it lies now"):

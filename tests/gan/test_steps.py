@@ -43,7 +43,7 @@ def make_nets(options: GanParams, condition_dim: int = 0) -> tuple[Generator, Di
     return nets
 
 
-def make_adversaries(condition_dim: int = 0, seed: int = SEED, **changes: Any) -> GanStepper:
+def make_stepper(condition_dim: int = 0, seed: int = SEED, **changes: Any) -> GanStepper:
     options = options_of(**changes)
     return GanStepper(*make_nets(options, condition_dim), options, seed)
 
@@ -58,8 +58,8 @@ def batches_of(options: GanParams, step: int, condition_dim: int = 0) -> list[Re
     return [make_batch(step * options.d_update_freq + place, condition_dim) for place in range(options.d_update_freq)]
 
 
-def train(adversaries: GanStepper, steps: range, condition_dim: int = 0) -> list[Losses]:
-    return [adversaries.step(batches_of(adversaries.options, step, condition_dim), step) for step in steps]
+def train(stepper: GanStepper, steps: range, condition_dim: int = 0) -> list[Losses]:
+    return [stepper.step(batches_of(stepper.options, step, condition_dim), step) for step in steps]
 
 
 def tensors_of(value: Any) -> list[Tensor]:
@@ -87,12 +87,12 @@ class Reference:
         self.updates = {"generator": 0, "discriminator": 0}
         self.penalties: list[float] = []
 
-    def stand_where(self, adversaries: GanStepper) -> None:
+    def stand_where(self, stepper: GanStepper) -> None:
         """So that rounding does not add up from step to step."""
-        self.generator.load_state_dict(adversaries.generator.state_dict())
-        self.discriminator.load_state_dict(adversaries.discriminator.state_dict())
-        self.average = {name: value.clone() for name, value in adversaries.average.state_dict().items()}
-        for own, other in ((self.adam_g, adversaries.optimizer_g), (self.adam_d, adversaries.optimizer_d)):
+        self.generator.load_state_dict(stepper.generator.state_dict())
+        self.discriminator.load_state_dict(stepper.discriminator.state_dict())
+        self.average = {name: value.clone() for name, value in stepper.average.state_dict().items()}
+        for own, other in ((self.adam_g, stepper.optimizer_g), (self.adam_d, stepper.optimizer_d)):
             own.load_state_dict({**own.state_dict(), "state": deepcopy(other.state_dict()["state"])})
 
     def step(self, batches: list[RealBatch], number: int) -> dict[str, float]:
@@ -192,32 +192,32 @@ def share_of_others(net: nn.Module, expected: dict[str, Tensor]) -> float:
     ],
 )
 def test_steps_are_those_of_the_plain_game(changes: dict[str, Any], condition_dim: int) -> None:
-    adversaries = make_adversaries(condition_dim, **changes)
+    stepper = make_stepper(condition_dim, **changes)
     reference = Reference(options_of(**changes), condition_dim)
     for step in range(4):
-        batches = batches_of(adversaries.options, step, condition_dim)
-        reference.stand_where(adversaries)
-        losses, expected = adversaries.step(batches, step), reference.step(batches, step)
+        batches = batches_of(stepper.options, step, condition_dim)
+        reference.stand_where(stepper)
+        losses, expected = stepper.step(batches, step), reference.step(batches, step)
         found = {name: value.item() for name, value in {**losses.losses, **losses.metrics}.items()}
         assert set(found) == {"generator", "discriminator", "penalty", "real_score", "fake_score"}
         for name, value in expected.items():
             assert found[name] == pytest.approx(value, rel=1e-3, abs=1e-4), (step, name)
         assert not any(value.requires_grad for value in losses.losses.values())
         for net, other in (
-            (adversaries.generator, reference.generator.state_dict()),
-            (adversaries.discriminator, reference.discriminator.state_dict()),
-            (adversaries.average, reference.average),
+            (stepper.generator, reference.generator.state_dict()),
+            (stepper.discriminator, reference.discriminator.state_dict()),
+            (stepper.average, reference.average),
         ):
             # Adam moves a weight whose gradient is next to nothing by as much as any: there rounding decides where to.
             assert share_of_others(net, other) < 0.01
-    assert any(value != 0 for value in reference.penalties) == (adversaries.options.penalty != "none")
+    assert any(value != 0 for value in reference.penalties) == (stepper.options.penalty != "none")
 
 
 def test_the_gradients_are_those_of_the_plain_game() -> None:
     """Descent goes by the size of a gradient, where Adam's first update goes by its sign alone."""
-    adversaries, reference = make_adversaries(), Reference(options_of())
+    stepper, reference = make_stepper(), Reference(options_of())
     batch = make_batch(0)
-    for nets in (adversaries, reference):
+    for nets in (stepper, reference):
         descent = torch.optim.SGD(nets.discriminator.parameters(), lr=0.1)
         if isinstance(nets, GanStepper):
             nets.optimizer_d = descent  # pyright: ignore[reportAttributeAccessIssue]
@@ -226,9 +226,9 @@ def test_the_gradients_are_those_of_the_plain_game() -> None:
             nets.adam_d = descent  # pyright: ignore[reportAttributeAccessIssue]
             nets.adam_g = torch.optim.SGD(nets.generator.parameters(), lr=0.1)  # pyright: ignore[reportAttributeAccessIssue]
         nets.step([batch], 0)
-    assert_close(adversaries.generator, reference.generator.state_dict(), atol=1e-6)
-    assert_close(adversaries.discriminator, reference.discriminator.state_dict(), atol=1e-6)
-    for net, other in zip((adversaries.generator, adversaries.discriminator), make_nets(options_of()), strict=True):
+    assert_close(stepper.generator, reference.generator.state_dict(), atol=1e-6)
+    assert_close(stepper.discriminator, reference.discriminator.state_dict(), atol=1e-6)
+    for net, other in zip((stepper.generator, stepper.discriminator), make_nets(options_of()), strict=True):
         before = other.state_dict()
         same_as_before = {name for name, value in net.named_parameters() if torch.equal(value, before[name])}
         # While no hinge is reached, real and generated pictures pull at the last bias alike.
@@ -236,71 +236,69 @@ def test_the_gradients_are_those_of_the_plain_game() -> None:
 
 
 def test_the_optimizers_are_adam_as_set() -> None:
-    adversaries = make_adversaries()
-    for optimizer, rate in ((adversaries.optimizer_g, 3e-3), (adversaries.optimizer_d, 5e-3)):
+    stepper = make_stepper()
+    for optimizer, rate in ((stepper.optimizer_g, 3e-3), (stepper.optimizer_d, 5e-3)):
         assert (optimizer.defaults["lr"], optimizer.defaults["betas"]) == (rate, (0.5, 0.9))
         assert optimizer.defaults["weight_decay"] == 0
 
 
 @pytest.mark.parametrize(("penalty", "d_update_freq"), [("r1", 1), ("r1", 2), ("wgan_gp", 1)])
 def test_a_penalty_is_due_every_so_many_updates_and_weighs_so_much_more(penalty: str, d_update_freq: int) -> None:
-    adversaries = make_adversaries(penalty=penalty, d_update_freq=d_update_freq, penalty_every=3)
-    found = [losses.losses["penalty"].item() for losses in train(adversaries, range(7))]
+    stepper = make_stepper(penalty=penalty, d_update_freq=d_update_freq, penalty_every=3)
+    found = [losses.losses["penalty"].item() for losses in train(stepper, range(7))]
     due = [any((step * d_update_freq + place) % 3 == 0 for place in range(d_update_freq)) for step in range(7)]
     assert [value > 0 for value in found] == due
     assert 0 < sum(due) < 7
     # Of the very same first update: three times as seldom counts three times as much.
     first = {
-        every: make_adversaries(penalty=penalty, penalty_every=every).step([make_batch(0)], 0).losses["penalty"].item()
+        every: make_stepper(penalty=penalty, penalty_every=every).step([make_batch(0)], 0).losses["penalty"].item()
         for every in (1, 3)
     }
     assert first[3] == pytest.approx(3 * first[1], rel=1e-6)
 
 
 def test_no_penalty_is_ever_due_where_none_is_set() -> None:
-    assert [losses.losses["penalty"].item() for losses in train(make_adversaries(penalty_every=1), range(3))] == [
-        0.0
-    ] * 3
+    assert [losses.losses["penalty"].item() for losses in train(make_stepper(penalty_every=1), range(3))] == [0.0] * 3
 
 
 def test_preheating_leaves_the_generator_and_its_average_as_they_are() -> None:
-    adversaries = make_adversaries(preheat_steps=2)
-    generator = [parameter.clone() for parameter in adversaries.generator.parameters()]
-    average = tensors_of(adversaries.average.state_dict())
+    stepper = make_stepper(preheat_steps=2)
+    generator = [parameter.clone() for parameter in stepper.generator.parameters()]
+    average = tensors_of(stepper.average.state_dict())
     for step in range(2):
-        before = tensors_of(list(adversaries.discriminator.parameters()))
-        losses = adversaries.step([make_batch(step)], step)
+        before = tensors_of(list(stepper.discriminator.parameters()))
+        losses = stepper.step([make_batch(step)], step)
         assert losses.losses["generator"].isfinite()
-        assert not same(tensors_of(list(adversaries.discriminator.parameters())), before)
-        assert same(tensors_of(list(adversaries.generator.parameters())), generator)
-        assert same(tensors_of(adversaries.average.state_dict()), average)
-        assert adversaries.optimizer_g.state_dict()["state"] == {}
-    train(adversaries, range(2, 3))
-    assert not same(tensors_of(list(adversaries.generator.parameters())), generator)
-    assert not same(tensors_of(adversaries.average.state_dict()), average)
+        assert not same(tensors_of(list(stepper.discriminator.parameters())), before)
+        assert same(tensors_of(list(stepper.generator.parameters())), generator)
+        assert same(tensors_of(stepper.average.state_dict()), average)
+        assert stepper.optimizer_g.state_dict()["state"] == {}
+    train(stepper, range(2, 3))
+    assert not same(tensors_of(list(stepper.generator.parameters())), generator)
+    assert not same(tensors_of(stepper.average.state_dict()), average)
 
 
 def test_the_discriminator_is_updated_once_for_each_batch_and_the_generator_once() -> None:
-    adversaries = make_adversaries(d_update_freq=3)
-    train(adversaries, range(2))
-    steps = {int(entry["step"]) for entry in adversaries.optimizer_d.state.values()}
+    stepper = make_stepper(d_update_freq=3)
+    train(stepper, range(2))
+    steps = {int(entry["step"]) for entry in stepper.optimizer_d.state.values()}
     assert steps == {6}
-    assert {int(entry["step"]) for entry in adversaries.optimizer_g.state.values()} == {2}
+    assert {int(entry["step"]) for entry in stepper.optimizer_g.state.values()} == {2}
 
 
 def test_each_update_has_noise_of_its_own() -> None:
-    adversaries, seen = make_adversaries(d_update_freq=2), list[Tensor]()
-    adversaries.generator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
-    train(adversaries, range(2))
+    stepper, seen = make_stepper(d_update_freq=2), list[Tensor]()
+    stepper.generator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    train(stepper, range(2))
     assert len(seen) == 6
     assert len({tuple(noise.flatten().tolist()) for noise in seen}) == 6
 
 
 def test_the_discriminator_learns_nothing_from_the_generators_update() -> None:
-    adversaries = make_adversaries()
-    train(adversaries, range(1))
-    kept = {name: parameter.grad for name, parameter in adversaries.discriminator.named_parameters()}
-    assert all(parameter.requires_grad for parameter in adversaries.discriminator.parameters())
+    stepper = make_stepper()
+    train(stepper, range(1))
+    kept = {name: parameter.grad for name, parameter in stepper.discriminator.named_parameters()}
+    assert all(parameter.requires_grad for parameter in stepper.discriminator.parameters())
     reference = Reference(options_of())
     reference.discriminate(make_batch(0), torch.Generator().manual_seed(seed_for(ADVERSARIES, SEED, 0)))
     for name, parameter in reference.discriminator.named_parameters():
@@ -311,23 +309,23 @@ def test_the_discriminator_learns_nothing_from_the_generators_update() -> None:
 
 
 def test_the_average_moves_by_the_decay_and_normalises_by_averages_too() -> None:
-    adversaries = make_adversaries(ema_decay=0.3)
-    expected = {name: value.clone() for name, value in adversaries.average.state_dict().items()}
+    stepper = make_stepper(ema_decay=0.3)
+    expected = {name: value.clone() for name, value in stepper.average.state_dict().items()}
     decays = []
     for step in range(6):
-        train(adversaries, range(step, step + 1))
+        train(stepper, range(step, step + 1))
         decays.append(min(0.3, (1 + step) / (10 + step)))
-        for name, value in adversaries.generator.state_dict().items():
+        for name, value in stepper.generator.state_dict().items():
             if value.is_floating_point():
                 expected[name] = decays[-1] * expected[name] + (1 - decays[-1]) * value
     assert decays[0] < decays[1] < 0.3 == decays[-1]  # both rules had their say
-    moved = adversaries.average.state_dict()
+    moved = stepper.average.state_dict()
     assert any(name.endswith("running_mean") for name in moved)
     for name, value in moved.items():
         if value.is_floating_point():
             torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6, msg=name)
-    assert not adversaries.average.training
-    assert not any(parameter.requires_grad for parameter in adversaries.average.parameters())
+    assert not stepper.average.training
+    assert not any(parameter.requires_grad for parameter in stepper.average.parameters())
 
 
 @pytest.mark.parametrize(
@@ -338,34 +336,34 @@ def test_the_average_moves_by_the_decay_and_normalises_by_averages_too() -> None
     ],
 )
 def test_from_a_state_the_next_steps_are_the_same_bit_for_bit(tmp_path: Path, changes: dict[str, Any]) -> None:
-    whole, again = make_adversaries(5, **changes), make_adversaries(5, **changes)
+    whole, again = make_stepper(5, **changes), make_stepper(5, **changes)
     train(whole, range(2), 5)
     # As it comes from a disk: in memory of its own.
-    save_tensors(tmp_path / "state", {"adversaries": whole.state()})
-    again.restore(load_tensors(tmp_path / "state")["adversaries"])
+    save_tensors(tmp_path / "state", {"gan": whole.state_dict()})
+    again.load_state_dict(load_tensors(tmp_path / "state")["gan"])
     torch.rand(10)  # what was drawn elsewhere does not matter
     found, expected = train(again, range(2, 5), 5), train(whole, range(2, 5), 5)
     for one, other in zip(found, expected, strict=True):
         assert same(tensors_of({**one.losses, **one.metrics}), tensors_of({**other.losses, **other.metrics}))
-    assert same(tensors_of(again.state()), tensors_of(whole.state()))
+    assert same(tensors_of(again.state_dict()), tensors_of(whole.state_dict()))
 
 
 def test_a_state_holds_all_that_a_step_changes() -> None:
-    adversaries = make_adversaries(penalty="r1", spectral_norm=True)
-    assert set(adversaries.state()) == {"generator", "discriminator", "average", "optimizer_g", "optimizer_d"}
-    for name in adversaries.state():
-        whole, again = make_adversaries(penalty="r1", spectral_norm=True), make_adversaries(spectral_norm=True)
+    stepper = make_stepper(penalty="r1", spectral_norm=True)
+    assert set(stepper.state_dict()) == {"generator", "discriminator", "average", "optimizer_g", "optimizer_d"}
+    for name in stepper.state_dict():
+        whole, again = make_stepper(penalty="r1", spectral_norm=True), make_stepper(spectral_norm=True)
         train(whole, range(2))
-        part = whole.state() | {name: again.state()[name]}
-        again = make_adversaries(penalty="r1", spectral_norm=True)
-        again.restore(part)
+        part = whole.state_dict() | {name: again.state_dict()[name]}
+        again = make_stepper(penalty="r1", spectral_norm=True)
+        again.load_state_dict(part)
         train(whole, range(2, 4))
         train(again, range(2, 4))
         assert not same(tensors_of(again.average.state_dict()), tensors_of(whole.average.state_dict())), name
 
 
 def test_what_is_drawn_follows_from_the_seed_and_the_step() -> None:
-    first, second, other = (make_adversaries(seed=seed, augmentation=("translation",)) for seed in (3, 3, 4))
+    first, second, other = (make_stepper(seed=seed, augmentation=("translation",)) for seed in (3, 3, 4))
     torch.manual_seed(1)
     before = torch.get_rng_state()
     train(first, range(2))
@@ -373,12 +371,12 @@ def test_what_is_drawn_follows_from_the_seed_and_the_step() -> None:
     torch.manual_seed(2)
     train(second, range(2))
     train(other, range(2))
-    assert same(tensors_of(first.state()), tensors_of(second.state()))
-    assert not same(tensors_of(first.state()), tensors_of(other.state()))
+    assert same(tensors_of(first.state_dict()), tensors_of(second.state_dict()))
+    assert not same(tensors_of(first.state_dict()), tensors_of(other.state_dict()))
     # Two steps that see the same images do not draw the same.
-    again = make_adversaries(seed=3)
+    again = make_stepper(seed=3)
     losses = {again.step([make_batch(0)], 0).losses["discriminator"].item()}
-    again = make_adversaries(seed=3)
+    again = make_stepper(seed=3)
     losses.add(again.step([make_batch(0)], 1).losses["discriminator"].item())
     assert len(losses) == 2
 
@@ -386,20 +384,20 @@ def test_what_is_drawn_follows_from_the_seed_and_the_step() -> None:
 @pytest.mark.parametrize("loss", ["hinge", "non_saturating", "wgan"])
 @pytest.mark.parametrize("penalty", ["none", "r1", "wgan_gp"])
 def test_every_loss_goes_with_every_penalty(loss: str, penalty: str) -> None:
-    adversaries = make_adversaries(loss=loss, penalty=penalty, penalty_every=1, spectral_norm=True)
-    before = tensors_of(adversaries.average.state_dict())
-    for losses in train(adversaries, range(3)):
+    stepper = make_stepper(loss=loss, penalty=penalty, penalty_every=1, spectral_norm=True)
+    before = tensors_of(stepper.average.state_dict())
+    for losses in train(stepper, range(3)):
         assert torch.stack([*losses.losses.values(), *losses.metrics.values()]).isfinite().all()
         assert (losses.losses["penalty"] > 0) == (penalty != "none")
-    assert all(tensor.isfinite().all() for tensor in tensors_of(adversaries.state()))
-    assert not same(tensors_of(adversaries.average.state_dict()), before)
+    assert all(tensor.isfinite().all() for tensor in tensors_of(stepper.state_dict()))
+    assert not same(tensors_of(stepper.average.state_dict()), before)
 
 
 def test_weights_that_are_not_finite_are_noticed_before_any_loss_is() -> None:
-    adversaries = make_adversaries()
-    train(adversaries, range(2))
-    adversaries.check(2)
+    stepper = make_stepper()
+    train(stepper, range(2))
+    stepper.check(2)
     with torch.no_grad():
-        adversaries.generator.last.weight[0, 0, 0, 0] = torch.nan
+        stepper.generator.last.weight[0, 0, 0, 0] = torch.nan
     with pytest.raises(DivergedError, match="step 2 or shortly before"):
-        adversaries.check(2)
+        stepper.check(2)

@@ -1,8 +1,11 @@
-"""The training of a generator: what it sees, what it leaves behind, and what it goes on from."""
+"""The training of a generator: what a step sees, what a run leaves, and from where it is resumed."""
 
+import gc
 import json
 import math
 import signal
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +13,25 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from engine.gan import epoch
+from data.dataset import read_dataset
 from engine.monitor import DivergedError
-from gan.fit import begin_generator, fit_generator
-from gan.steps import RealBatch
-from gan.trainer import GanTraining, as_pictures, build_gan_training, read_gan_data
-from losses.loss import Losses
-from tests.gan.conftest import CPU, GAN, PIDS, Bench, FakeQuality, images_in, told, written
+from engine.trainer import Trainer
+from gan.quality import Measured
+from gan.steps import RealBatch, as_pictures, draw_mirrored
+from gan.trainer import GanTrainer, batches_of_epoch
+from tests.gan.conftest import (
+    GAN,
+    PIDS,
+    Bench,
+    assert_same,
+    generator_file,
+    keep_states,
+    note_steps,
+    records_of,
+)
+from tests.runs import curves_of, files_of, pictures_of
 from utils.checkpoint import load_tensors, save_tensors
 from utils.errors import DataError, ParamsError, UserError
 from utils.interrupts import Interrupted
@@ -27,17 +39,16 @@ from utils.interrupts import Interrupted
 EVERY_STEP: dict[str, Any] = {"checkpoint": {"every_steps": 1}}
 
 
-def weights_of(training: GanTraining) -> dict[str, Tensor]:
+def weights_of(trainer: GanTrainer) -> dict[str, Tensor]:
+    """Of both networks and of the average."""
+    nets = ("generator", "discriminator", "average")
     return {
-        f"{net} {name}": value
-        for net in ("generator", "discriminator", "average")
-        for name, value in getattr(training.adversaries, net).state_dict().items()
+        f"{net}.{name}": value for net in nets for name, value in getattr(trainer.stepper, net).state_dict().items()
     }
 
 
-def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
-    assert one.keys() == other.keys()
-    assert [name for name, value in one.items() if not torch.equal(value, other[name])] == []
+def steps_with_pictures(folder: Path, tag: str) -> list[int]:
+    return [step for step, _ in pictures_of(folder)[tag]]
 
 
 @pytest.mark.parametrize(
@@ -48,41 +59,40 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
          {"data_augmentation": {"mirror": False}, "data_cache": "none"}),
         ({"condition": "CHECKPOINT", "measured_by": "CHECKPOINT", "spectral_norm": False}, {}),
     ],
-    ids=["on nothing", "several updates a step", "conditioned and measured"],
+    ids=["unconditional", "several updates a step", "conditioned and measured"],
 )  # fmt: skip
-def test_every_state_leads_to_the_same_end(
+def test_a_run_resumed_from_any_state_ends_in_the_same_bits(
     bench: Bench, reid_checkpoint: Path, gan: dict[str, Any], settings: dict[str, Any]
 ) -> None:
     gan = {name: str(reid_checkpoint) if value == "CHECKPOINT" else value for name, value in gan.items()}
-    whole = bench.generator(gan=gan, **settings, **EVERY_STEP, log_every=3)
-    states = bench.fit("whole", whole)
-    steps = whole.steps_per_epoch
-    assert whole.step == len(states) == 2 * steps
-    assert (whole.epoch, len(whole.records)) == (2, 2)
+    settings = {"gan": gan, "log_every": 3, **EVERY_STEP, **settings}
+    whole = bench.generator("whole", **settings)
+    states = keep_states(whole)
+    whole.fit()
+    steps = whole.plan.steps_per_epoch
+    assert list(states) == list(range(2 * steps + 1))
+    assert (whole.epoch, whole.step, len(whole.records)) == (2, 2 * steps, 2)
     assert all(math.isfinite(value) for record in whole.records for value in record["losses"].values())
-    # The states are from before each save: the first is that of the start.
     for step in sorted({0, 1, steps, 2 * steps - 1}):
-        again = bench.generator(gan=gan, resume=True, **settings, **EVERY_STEP, log_every=3)
-        again.restore(states[step])
-        assert again.step == step
-        torch.rand(7)  # what was drawn elsewhere does not matter
-        bench.fit(f"from step {step}", again)
-        assert_same(weights_of(again), weights_of(whole))
-        assert told(again) == told(whole), step
-        assert again.best_score == whole.best_score
-        found, expected = (written(bench.folder / name) for name in (f"from step {step}", "whole"))
+        resumed = bench.generator(f"from step {step}", states[step], **settings)
+        assert resumed.step == step
+        torch.rand(7)  # draws elsewhere do not matter
+        resumed.fit()
+        assert_same(weights_of(resumed), weights_of(whole))
+        assert records_of(resumed) == records_of(whole), step
+        assert resumed.best.score == whole.best.score
+        found, expected = generator_file(resumed.folder.path), generator_file(whole.folder.path)
         assert_same(found["model"], expected["model"])
         assert found["metrics"] == expected["metrics"]
 
 
 def test_a_run_leaves_the_documented_files(bench: Bench, reid_checkpoint: Path) -> None:
-    training = bench.generator(gan={"measured_by": str(reid_checkpoint), "epoch": 3, "measure_epochs": 2}, log_every=1)
-    with bench.desk("run", training) as (folder, recorder, writer):
-        begin_generator(training, recorder)
-        fit_generator(training, folder, recorder, writer)
-    names = sorted(path.name.split("tfevents")[0] for path in folder.path.iterdir())
-    assert names == ["events.out.", "generator.pth", "metrics.jsonl"]
-    records = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    gan = {"measured_by": str(reid_checkpoint), "epoch": 3, "measure_epochs": 2}
+    trainer = bench.generator(gan=gan, log_every=1)
+    trainer.fit()
+    folder = trainer.folder.path
+    assert files_of(folder) == {"events.out.tfevents.*", "generator.pth", "metrics.jsonl"}
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [(record["epoch"], record["step"]) for record in records] == [(1, 4), (2, 8), (3, 12)]
     for record in records:
         assert {"seconds", "examples_per_second"} < set(record)
@@ -92,34 +102,35 @@ def test_a_run_leaves_the_documented_files(bench: Bench, reid_checkpoint: Path) 
     # Every other epoch, and the last.
     assert ["metrics" in record for record in records] == [False, True, True]
     assert {"fid", "kid", "precision", "recall", "diversity", "copies"} == set(records[1]["metrics"])
-    checkpoint = written(folder.path)
+    checkpoint = generator_file(folder)
     assert checkpoint["labels"] == PIDS
-    assert checkpoint["params"] == training.params.model_dump(mode="json")
+    assert checkpoint["params"] == trainer.params.model_dump(mode="json")
     best = min(records[1:], key=lambda record: record["metrics"]["fid"])
     assert checkpoint["metrics"] == best["metrics"]
-    assert images_in(folder.path, "samples") == [(step, (8 * 64, 8 * 32)) for step in (0, 4, 8, 12)]
-    assert [step for step, _ in images_in(folder.path, "evaluation/beside_nearest")] == [0, 8, 12]
-    events = EventAccumulator(str(folder.path))
-    events.Reload()
-    assert [event.step for event in events.Scalars("evaluation/fid")] == [0, 8, 12]
-    assert [event.step for event in events.Scalars("train/discriminator")] == list(range(1, 13))
-    assert [event.step for event in events.Scalars("epoch/real_score")] == [4, 8, 12]
+    assert steps_with_pictures(folder, "samples") == [0, 4, 8, 12]
+    assert steps_with_pictures(folder, "evaluation/beside_nearest") == [0, 8, 12]
+    curves = {tag: [step for step, _ in points] for tag, points in curves_of(folder).items()}
+    assert curves["evaluation/fid"] == [0, 8, 12]
+    assert curves["train/discriminator"] == list(range(1, 13))
+    assert curves["epoch/real_score"] == [4, 8, 12]
 
 
-def test_the_means_of_an_epoch_are_those_of_its_steps(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    training, found = bench.generator(log_every=3), list[Losses]()
-    take = training.adversaries.step
+def test_samples_are_made_from_the_same_noise_each_time(bench: Bench) -> None:
+    trainer = bench.generator(gan={"epoch": 3, "preheat_steps": 8})
+    trainer.fit()
+    at_start, *samples = (picture for _, picture in pictures_of(trainer.folder.path)["samples"])
+    # In two epochs only the discriminator learns.
+    assert at_start == samples[0] == samples[1] != samples[2]
 
-    def step(batches: list[RealBatch], number: int) -> Losses:
-        assert number == len(found)
-        found.append(take(batches, number))
-        return found[-1]
 
-    monkeypatch.setattr(training.adversaries, "step", step)
-    bench.fit("run", training)
-    for number, record in enumerate(training.records):
+def test_the_means_of_an_epoch_are_those_of_its_steps(bench: Bench) -> None:
+    trainer = bench.generator(log_every=3)
+    steps = note_steps(trainer.stepper)
+    trainer.fit()
+    for number, record in enumerate(trainer.records):
+        losses = [losses for _, losses in steps[4 * number : 4 * number + 4]]
         for name, value in (record["losses"] | record["measures"]).items():
-            values = [({**each.losses, **each.metrics})[name].item() for each in found[4 * number : 4 * number + 4]]
+            values = [{**each.losses, **each.metrics}[name].item() for each in losses]
             assert value == pytest.approx(math.fsum(values) / 4, rel=1e-6, abs=1e-9), name
 
 
@@ -128,91 +139,70 @@ def test_the_means_of_an_epoch_are_those_of_its_steps(bench: Bench, monkeypatch:
     [([30.0, 20.0, 25.0], 2), ([10.0, 20.0, 5.0], 3), ([7.0, 7.0, 9.0], 1)],
 )
 def test_the_generator_with_the_least_distance_is_kept(bench: Bench, distances: list[float], kept: int) -> None:
-    training = bench.generator(gan={"epoch": 3}, **EVERY_STEP)
-    training.quality = FakeQuality(distances)  # pyright: ignore[reportAttributeAccessIssue]
-    bench.fit("run", training)
-    assert training.best_score == -distances[kept - 1]
-    assert written(bench.folder / "run")["metrics"] == {"fid": distances[kept - 1], "kid": 0.5}
-    # Its weights are those of that epoch, no others.
-    alone = bench.generator(gan={"epoch": kept}, **EVERY_STEP)
-    bench.fit("alone", alone)
-    found = written(bench.folder / "run")["model"]
-    own = {
-        **{f"generator.{name}": value for name, value in alone.adversaries.average.state_dict().items()},
-        **{f"discriminator.{name}": value for name, value in alone.adversaries.discriminator.state_dict().items()},
-    }
-    assert_same(found, own)
+    trainer, others = bench.generator(gan={"epoch": 3}), iter(distances)
+    trainer.plan = trainer.plan._replace(evaluate_every=1, evaluate_at_start=False)
+    beside = torch.zeros(4, 3, 64, 32, dtype=torch.uint8)
+    trainer.quality = lambda _: Measured({"fid": next(others), "kid": 0.5}, beside)  # pyright: ignore[reportAttributeAccessIssue]
+    trainer.fit()
+    assert trainer.best.score == -distances[kept - 1]
+    found = generator_file(trainer.folder.path)
+    assert found["metrics"] == {"fid": distances[kept - 1], "kid": 0.5}
+    # Without a measurement the last one is kept.
+    alone = bench.generator("alone", gan={"epoch": kept})
+    alone.fit()
+    assert alone.best.score is None
+    last = generator_file(alone.folder.path)
+    assert last["metrics"] == {}
+    assert_same(found["model"], last["model"])
+    weights = weights_of(alone)
+    for name, value in last["model"].items():
+        assert torch.equal(value, weights[name.replace("generator.", "average.")])
 
 
-def test_with_nothing_to_measure_by_the_last_generator_is_kept(bench: Bench) -> None:
-    training = bench.generator(gan={"epoch": 2, "measure_epochs": 2})
-    bench.fit("run", training)
-    found = written(bench.folder / "run")
-    average = training.adversaries.average.state_dict()
-    assert all(torch.equal(found["model"][f"generator.{name}"], value) for name, value in average.items())
-    assert (training.best_score, found["metrics"]) == (None, {})
+@pytest.mark.parametrize(("save", "saved"), [(1, 2), (2, 2), (0, 0)])
+def test_a_loss_of_nan_ends_the_run_and_no_state_holds_it(bench: Bench, save: int, saved: int) -> None:
+    trainer = bench.generator(log_every=100, checkpoint={"every_steps": save})
 
-
-@pytest.mark.parametrize(("log_every", "save"), [(1, 1), (100, 2), (3, 0)])
-def test_a_loss_of_nan_ends_the_run_and_the_state_is_from_before(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, log_every: int, save: int
-) -> None:
-    training = bench.generator(log_every=log_every, checkpoint={"every_steps": save})
-    take = training.adversaries.step
-
-    def step(batches: list[RealBatch], number: int) -> Losses:
+    def spoil(number: int, batches: list[RealBatch]) -> None:
         if number == 2:
             batches[0].pictures[0, 0, 0, 0] = math.nan
-        return take(batches, number)
 
-    monkeypatch.setattr(training.adversaries, "step", step)
-    noticed = {(1, 1): 3, (100, 2): 4, (3, 0): 3}[log_every, save]
-    with pytest.raises(DivergedError, match=rf"step {noticed} or shortly before: .* begin anew") as caught:
-        bench.fit("run", training)
-    assert isinstance(caught.value, UserError)
-    state = load_tensors(bench.folder / "run" / "last.pth")
-    assert state["step"] == {1: 2, 2: 2, 0: 0}[save]
-    assert not (bench.folder / "run" / "generator.pth").exists()
+    note_steps(trainer.stepper, spoil)
+    with pytest.raises(DivergedError, match="step 3 or shortly before"):
+        trainer.fit()
+    assert load_tensors(trainer.folder.last)["step"] == saved
+    assert not trainer.folder.generator.exists()
 
 
 @pytest.mark.parametrize("step", [1, 4])
-def test_a_signal_stops_a_run_after_the_step_it_came_in(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, step: int
-) -> None:
-    training = bench.generator(log_every=3, checkpoint={"every_steps": 0, "every_minutes": 0})
-    take = training.adversaries.step
-
-    def interrupted(batches: list[RealBatch], number: int) -> Losses:
-        if number + 1 == step:
-            signal.raise_signal(signal.SIGTERM)
-        return take(batches, number)
-
-    monkeypatch.setattr(training.adversaries, "step", interrupted)
+def test_a_signal_stops_a_run_after_the_step_it_came_in(bench: Bench, step: int) -> None:
+    settings: dict[str, Any] = {"log_every": 3, "checkpoint": {"every_steps": 0, "every_minutes": 0}}
+    stopped, whole = bench.generator("stopped", **settings), bench.generator("whole", **settings)
+    note_steps(stopped.stepper, lambda number, _: signal.raise_signal(signal.SIGTERM) if number + 1 == step else None)
     with pytest.raises(Interrupted):
-        bench.fit("stopped", training)
-    assert load_tensors(bench.folder / "stopped" / "last.pth")["step"] == step
-    again = bench.generator(resume=True, log_every=3)
-    again.restore(bench.folder / "stopped" / "last.pth")
-    bench.fit("again", again)
-    whole = bench.generator(log_every=3)
-    bench.fit("whole", whole)
-    assert_same(weights_of(again), weights_of(whole))
-    assert told(again) == told(whole)
+        stopped.fit()
+    resumed = bench.generator("resumed", stopped.folder.last, **settings)
+    assert resumed.step == step
+    resumed.fit()
+    whole.fit()
+    assert_same(weights_of(resumed), weights_of(whole))
+    assert records_of(resumed) == records_of(whole)
 
 
 def test_another_seed_is_another_run(bench: Bench) -> None:
-    runs = [bench.generator(seed=seed, gan={"epoch": 1}) for seed in (3, 3, 4)]
-    for number, training in enumerate(runs):
-        bench.fit(f"run {number}", training)
+    runs = [bench.generator(f"run {number}", seed=seed, gan={"epoch": 1}) for number, seed in enumerate((3, 3, 4))]
+    for trainer in runs:
+        trainer.fit()
     assert_same(weights_of(runs[0]), weights_of(runs[1]))
-    assert runs[0].batches(0) == runs[1].batches(0) != runs[2].batches(0)
-    assert not torch.equal(*(weights_of(run)["average first.weight"] for run in runs[1:]))
+    assert not torch.equal(*(weights_of(run)["average.first.weight"] for run in runs[1:]))
+    orders = [batches_of_epoch(run.params, 31, 0) for run in runs]
+    assert orders[0] == orders[1] != orders[2]
 
 
 def test_an_epoch_shows_every_image_once_and_as_many_again_as_fill_its_steps(bench: Bench) -> None:
-    training = bench.generator(gan={"batch_size": 5, "d_update_freq": 4})
-    assert training.steps_per_epoch == 2  # 31 images in 7 batches, and an eighth
-    orders = [training.batches(epoch) for epoch in (0, 0, 1)]
+    trainer = bench.generator(gan={"batch_size": 5, "d_update_freq": 4})
+    assert trainer.plan.steps_per_epoch == 2  # 31 images in 7 batches, and an eighth
+    orders = [batches_of_epoch(trainer.params, 31, epoch) for epoch in (0, 0, 1)]
     assert orders[0] == orders[1] != orders[2]
     for batches in orders:
         assert [len(batch) for batch in batches] == [5] * 8
@@ -220,134 +210,123 @@ def test_an_epoch_shows_every_image_once_and_as_many_again_as_fill_its_steps(ben
         assert sorted(shown[:31]) == list(range(31))
 
 
-@pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> list[RealBatch]:
-    """Every batch that a step is given."""
-    batches: list[RealBatch] = []
-    real = GanTraining.real
-
-    def noted(self: GanTraining, images: Tensor, indices: Tensor, number: int) -> RealBatch:
-        batches.append(real(self, images, indices, number))
-        return batches[-1]
-
-    monkeypatch.setattr(epoch.GanTraining, "real", noted)
-    return batches
-
-
-def test_a_step_sees_the_images_of_its_batches_and_their_embeddings(
-    bench: Bench, reid_checkpoint: Path, seen: list[RealBatch]
-) -> None:
-    training = bench.generator(
-        gan={"condition": str(reid_checkpoint), "d_update_freq": 2, "epoch": 1}, data_augmentation={"mirror": False}
-    )
-    assert training.conditions is not None
-    assert training.conditions.shape == (31, 12)  # 2 stripes of 4 numbers each, and a global feature of 4
-    bench.fit("run", training)
-    batches = training.batches(0)
+def test_a_step_sees_the_images_of_its_batches_and_their_embeddings(bench: Bench, reid_checkpoint: Path) -> None:
+    gan = {"condition": str(reid_checkpoint), "d_update_freq": 2, "epoch": 1}
+    trainer = bench.generator(gan=gan, data_augmentation={"mirror": False})
+    assert trainer.conditions is not None
+    assert trainer.conditions.shape == (31, 12)  # 2 stripes of 4 numbers each, and a global feature of 4
+    steps = note_steps(trainer.stepper)
+    trainer.fit()
+    seen, batches = [batch for step, _ in steps for batch in step], batches_of_epoch(trainer.params, 31, 0)
     assert len(seen) == len(batches) == 4
+    samples = read_dataset(trainer.params).train
     for batch, indices in zip(seen, batches, strict=True):
         assert batch.conditions is not None
-        assert torch.equal(batch.conditions, training.conditions[indices])
+        assert torch.equal(batch.conditions, trainer.conditions[indices])
         for picture, index in zip(batch.pictures, indices, strict=True):
-            pixels = np.asarray(Image.open(training.samples[index].path).convert("RGB")).transpose(2, 0, 1)
+            pixels = np.asarray(Image.open(samples[index].path).convert("RGB")).transpose(2, 0, 1)
             expected = torch.from_numpy(pixels.astype(np.float32)) / 127.5 - 1
             torch.testing.assert_close(picture, expected, atol=2e-2, rtol=0)
 
 
 def test_half_the_images_are_mirrored_and_which_follows_from_the_number(bench: Bench) -> None:
-    training = bench.generator()
+    params, device = bench.params({}), torch.device("cpu")
     images = torch.randint(0, 256, (200, 3, 8, 4), dtype=torch.uint8)
-    places = torch.zeros(200, dtype=torch.int64)
     plain = as_pictures(images)
-    mirrored = {}
-    for number in (0, 0, 1):
-        pictures = training.real(images, places, number).pictures
-        flags = [bool(torch.equal(*pair)) for pair in zip(pictures, plain.flip(3), strict=True)]
-        same = [bool(torch.equal(*pair)) for pair in zip(pictures, plain, strict=True)]
-        assert [not flag for flag in flags] == same
-        assert 60 < sum(flags) < 140
-        assert mirrored.setdefault(number, flags) == flags
-    assert mirrored[0] != mirrored[1]
-    still = bench.generator(data_augmentation={"mirror": False})
-    assert torch.equal(still.real(images, places, 0).pictures, plain)
+    flags = {number: draw_mirrored(params, 200, number, device) for number in (0, 1)}
+    for number, mirrored in flags.items():
+        assert mirrored is not None
+        assert 60 < mirrored.sum() < 140
+        assert torch.equal(mirrored, draw_mirrored(params, 200, number, device))  # pyright: ignore[reportArgumentType]
+        for picture, flag, before in zip(as_pictures(images, mirrored), mirrored, plain, strict=True):
+            assert torch.equal(picture, before.flip(2) if flag else before)
+    assert flags[0] is not None
+    assert flags[1] is not None
+    assert not torch.equal(flags[0], flags[1])
+    assert draw_mirrored(bench.params({}, data_augmentation={"mirror": False}), 200, 0, device) is None
 
 
-def test_a_run_goes_on_only_as_it_began(bench: Bench, reid_checkpoint: Path) -> None:
-    began = bench.generator(gan={"condition": str(reid_checkpoint)})
-    bench.fit("began", began)
-    state = bench.folder / "began" / "state 0"
-    for gan, message in (
+def test_a_run_is_resumed_only_with_the_settings_it_began_with(bench: Bench, reid_checkpoint: Path) -> None:
+    gan: dict[str, Any] = {"condition": str(reid_checkpoint)}
+    began = bench.generator("began", gan=gan)
+    states = keep_states(began)
+    began.fit()
+    for changes, message in (
         ({"lr": 0.5}, r"params gan_params\.lr: the run began with 0\.002, now it is 0\.5"),
         ({"condition": ""}, r"network of gan_params\.condition: the run began with "),
     ):
-        other = bench.generator(gan={"condition": str(reid_checkpoint), **gan}, resume=True)
         with pytest.raises(DataError, match=message):
-            other.restore(state)
-    longer = bench.generator(gan={"condition": str(reid_checkpoint), "epoch": 9}, resume=True)
-    longer.restore(state)
-    spoilt = load_tensors(state)
-    del spoilt["adversaries"]
+            bench.generator("other", states[0], gan=gan | changes)
+    bench.generator("longer", states[0], gan=gan | {"epoch": 9})
+    spoilt = load_tensors(states[0])
+    del spoilt["gan"]
     save_tensors(bench.folder / "spoilt", spoilt)
     with pytest.raises(DataError, match="does not fit this run"):
-        longer.restore(bench.folder / "spoilt")
+        bench.generator("other", bench.folder / "spoilt", gan=gan)
 
 
-def test_too_few_images_are_refused(bench: Bench) -> None:
-    with pytest.raises(ParamsError, match=r"gan_params\.batch_size: 32 is more than the 31 training images; lower it"):
+def test_settings_that_do_not_fit_the_data_are_refused(bench: Bench) -> None:
+    bench.generator(gan={"preheat_steps": 7})
+    with pytest.raises(ParamsError, match=r"gan_params\.preheat_steps: 8 of 8 steps"):
+        bench.generator(gan={"preheat_steps": 8})
+    with pytest.raises(ParamsError, match=r"gan_params\.batch_size: 32 is more than the 31 training images"):
         bench.generator(gan={"batch_size": 32})
     for path in sorted((bench.folder / "market" / "bounding_box_train").iterdir())[5:]:
         path.unlink()
-    with pytest.raises(DataError, match="5 training images; a generator learns from at least 6"):
+    with pytest.raises(DataError, match=r"5 training images; .* at least 6"):
         bench.generator(gan={"batch_size": 2})
 
 
-@pytest.mark.parametrize("condition", [False, True])
-def test_a_run_starts_from_the_weights_of_another(bench: Bench, reid_checkpoint: Path, condition: bool) -> None:
-    gan: dict[str, Any] = {"condition": str(reid_checkpoint) if condition else ""}
-    bench.fit("first", bench.generator(gan={**gan, "epoch": 1}))
-    snapshot = written(bench.folder / "first")["model"]
-    both = {"pretrain_snapshot_g": str(bench.folder / "first"),
-            "pretrain_snapshot_d": str(bench.folder / "first" / "generator.pth")}  # fmt: skip
-    second = bench.generator(gan={**gan, **both}, seed=5)
-    for net, prefix in (("generator", "generator."), ("average", "generator."), ("discriminator", "discriminator.")):
-        own = getattr(second.adversaries, net).state_dict()
-        assert_same(own, {name: snapshot[prefix + name] for name in own})
-    fresh = bench.generator(gan=gan, seed=5)
-    for name in both:
-        one = bench.generator(gan={**gan, name: both[name]}, seed=5)
-        loaded, left = ("generator", "discriminator") if name.endswith("g") else ("discriminator", "generator")
-        assert_same(getattr(one.adversaries, loaded).state_dict(), getattr(second.adversaries, loaded).state_dict())
-        assert_same(getattr(one.adversaries, left).state_dict(), getattr(fresh.adversaries, left).state_dict())
-    # A run that goes on has its weights already: the files may be gone.
-    params = bench.params({**gan, "pretrain_snapshot_g": str(bench.folder / "gone")})
-    with pytest.raises(DataError, match=r"gan_params\.pretrain_snapshot_g: .*no such file; train a generator first"):
-        build_gan_training(params, read_gan_data(params), CPU)
-    build_gan_training(params, read_gan_data(params), CPU, resume=True)
+@pytest.mark.parametrize("is_conditioned", [False, True])
+def test_a_run_starts_from_the_weights_of_another(bench: Bench, reid_checkpoint: Path, is_conditioned: bool) -> None:
+    gan: dict[str, Any] = {"condition": str(reid_checkpoint) if is_conditioned else ""}
+    first = bench.generator("first", gan={**gan, "epoch": 1})
+    first.fit()
+    snapshot = generator_file(first.folder.path)["model"]
+    both = {"pretrain_snapshot_g": str(first.folder.path), "pretrain_snapshot_d": str(first.folder.generator)}
+    second = weights_of(bench.generator(gan={**gan, **both}, seed=5))
+    for name, value in second.items():
+        assert torch.equal(value, snapshot[name.replace("average.", "generator.")])
+    fresh = weights_of(bench.generator(gan=gan, seed=5))
+    for key, loaded in (("pretrain_snapshot_g", ("generator", "average")), ("pretrain_snapshot_d", ("discriminator",))):
+        one = weights_of(bench.generator(gan={**gan, key: both[key]}, seed=5))
+        for name, value in one.items():
+            assert torch.equal(value, (second if name.startswith(loaded) else fresh)[name])
+    trainer = bench.generator("second", gan={**gan, **both})
+    save_tensors(trainer.folder.last, trainer.state())
+    first.folder.generator.unlink()
+    with pytest.raises(DataError, match=r"gan_params\.pretrain_snapshot_g: .*no such file"):
+        bench.generator(gan={**gan, **both})
+    # The weights of a resumed run come from its state alone.
+    resumed = bench.generator("resumed", trainer.folder.last, gan={**gan, **both})
+    assert_same(weights_of(resumed), weights_of(trainer))
 
 
-def test_too_little_memory_is_told_with_what_to_lower(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    training = bench.generator()
+def test_too_little_memory_is_explained_with_what_to_lower(bench: Bench) -> None:
+    trainer = bench.generator()
 
-    def step(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
 
-    monkeypatch.setattr(training.adversaries, "step", step)
+    note_steps(trainer.stepper, fail)
     with pytest.raises(UserError, match=r"8 pictures of 64 x 32: .*\n?.*lower gan_params\.batch_size, ngf, ndf or"):
-        bench.fit("run", training)
+        trainer.fit()
 
 
-def test_samples_come_from_the_same_noise_each_time(bench: Bench) -> None:
-    """What is shown differs from epoch to epoch by what was learnt alone."""
-    training = bench.generator(gan={"epoch": 3, "preheat_steps": 8})
-    bench.fit("run", training)
-    events = EventAccumulator(str(bench.folder / "run"), {"images": 0})
-    events.Reload()
-    first, second, third = (event.encoded_image_string for event in events.Images("samples"))
-    # In two epochs only the discriminator learns.
-    assert first == second != third
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
 
 
-def test_a_generator_that_would_never_learn_is_refused(bench: Bench) -> None:
-    with pytest.raises(ParamsError, match=r"gan_params\.preheat_steps: 8 of 8 steps leave none to the generator"):
-        bench.generator(gan={"preheat_steps": 8})
-    bench.generator(gan={"preheat_steps": 7})
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("kind", ["reid", "generator"])
+def test_a_finished_trainer_is_freed_without_the_garbage_collector(bench: Bench, kind: str) -> None:
+    """What lives on to the interpreter's end, a process group's threads above all, may abort it there."""
+    trainer: Trainer
+    trainer = bench.reid(gan={"mix_ratio": 0.0}, epoch=1) if kind == "reid" else bench.generator(gan={"epoch": 1})
+    trainer.fit()
+    remains = weakref.ref(trainer)
+    del trainer
+    assert remains() is None
