@@ -2,6 +2,7 @@
 
     python -m benchmarks.ablation --jobs 2 --out benchmarks/results/ablation
     python -m benchmarks.ablation params.json recipes/single_feature.json --out benchmarks/results/heads
+    python -m benchmarks.ablation recipes/market1501_ablation/*.json --set batches_dir=DIR --out real_pictures
 
 Every training is a run of train.py. Finished runs are not repeated, so the same command resumes an interrupted
 ablation; a run with other params is refused. A recipe whose teacher or snapshot is a run RECIPE_seedN of another recipe

@@ -1,10 +1,10 @@
-"""How fast images are embedded and searched.
+"""How fast images are embedded: torch as tutorials call it, the predictor on a checkpoint, and on its exports.
 
-    python -m benchmarks.deployment [--parts embedding search] [--out benchmarks/results/deployment_here]
+    python -m benchmarks.deployment [--model resnet_18 --size 128 64] [--out benchmarks/results/deployment_here]
 
-Parts: "embedding", images per second of torch as tutorials call it (eval mode, inference_mode, normalised float32
-images), of the predictor on a checkpoint, and of the predictor on ONNX exports; "search", milliseconds a query takes
-among the images of a gallery. Contestants take turns. Weights and images are random, which does not change the speed.
+"torch eager" is the network in eval mode under inference_mode on normalised float32 images; it is given them ready, the
+others are given raw pixels. Contestants take turns, each in a process of its own. Weights are random, which does not
+change the speed.
 """
 
 import argparse
@@ -24,7 +24,6 @@ from config.params import ExportParams, Params
 from data.synthetic.dataset import make_synthetic
 from data.synthetic.options import SyntheticOptions
 from deploy.export import export_onnx
-from deploy.gallery.gallery import Gallery, Item
 from deploy.predictor import Predictor
 from evaluate.core.load_model import load_trained_network
 from models.network import build_network
@@ -33,10 +32,7 @@ from utils.cli import exit_code_of
 from utils.logs import log_to_screen
 
 EAGER = "torch eager"
-PARTS = ("embedding", "search")
 WARM_UP = 2  # batches that do not count
-PER_PERSON = 20  # images of one person in the gallery
-SPREAD = 0.7  # distance of an embedding from its person's mean, before both are brought to unit length
 
 
 class Embedding:
@@ -64,36 +60,30 @@ class Embedding:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measures the parts, then writes the tables."""
+    """Measures and writes the table."""
     args = parse_arguments(argv)
     log_to_screen()
     height, width = args.size
     report = Report(f"Deployment of {args.model}, {height} x {width}, batches of {args.batch}; {args.rounds} rounds")
-    with tempfile.TemporaryDirectory(prefix="deployment-") as name:
-        folder = Path(name)
-        if "embedding" in args.parts:
-            report.tables["Embedding raw pixels"] = embedding(make_model(folder, args), args)
-        if "search" in args.parts:
-            report.tables[f"Searching {args.rows:,} embeddings of 512, exactly"] = search(folder / "searched", args)
+    with tempfile.TemporaryDirectory(prefix="deployment-") as folder:
+        report.tables[""] = embedding(make_model(Path(folder), args), args)
     report.save(args.out)
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """The command line; a mistake in it exits with code 2 and the usage."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.deployment", allow_abbrev=False)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
     parser.add_argument("--model", default="resnet_50", choices=["resnet_18", "resnet_34", "resnet_50", "resnet_101"])
     parser.add_argument("--size", type=int, nargs=2, default=[256, 128], metavar=("H", "W"), help="default: 256 128")
     for option, default, what in (
         ("--batch", 32, "images at once"),
         ("--batches", 3, "batches of a round"),
         ("--rounds", 5, "rounds"),
-        ("--rows", 100_000, "images in the searched gallery"),
     ):
         parser.add_argument(option, type=int, default=default, help=f"{what}; default: {default}")
     parser.add_argument("--out", type=Path, help="write OUT.md and OUT.json")
     args = parser.parse_args(argv)
-    if min(args.batch, args.batches, args.rounds, args.rows, *args.size) < 1:
+    if min(args.batch, args.batches, args.rounds, *args.size) < 1:
         parser.error("numbers must be at least 1")
     return args
 
@@ -127,38 +117,6 @@ def embedding(checkpoint: Path, args: argparse.Namespace) -> list[Row]:
         rates = take_turns(asked, args.rounds)
     ratios = {name: [own / base for own, base in zip(rates[name], rates[EAGER], strict=True)] for name in rates}
     return [{"": name, "images/s": rates[name], f"times {EAGER}": ratios[name]} for name in rates]
-
-
-def search(folder: Path, args: argparse.Namespace) -> list[Row]:
-    """Milliseconds per query in a gallery of clustered random embeddings, as images of persons have them."""
-    rng = np.random.default_rng(0)
-    persons = rng.standard_normal((-(-args.rows // PER_PERSON), 512), np.float32)
-
-    def embeddings(number: int) -> np.ndarray:
-        rows = persons[rng.integers(0, len(persons), number)]
-        rows = rows + SPREAD * rng.standard_normal(rows.shape, np.float32)
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-    with Gallery(folder, 512, "random", index="exact") as gallery:
-        for first in range(0, args.rows, 20_000):
-            number = min(20_000, args.rows - first)
-            gallery.add(embeddings(number), [Item(f"{first + i}.jpg", 1 + i % 6) for i in range(number)])
-        queries = embeddings(16)
-        kinds = {
-            "one query": (queries[:1], None),
-            "one query, one camera of six": (queries[:1], [2]),
-            "16 queries at once, each": (queries, None),
-        }
-
-        def milliseconds(kind: str) -> float:
-            some, camids = kinds[kind]
-            start = time.perf_counter()
-            gallery.search(some, 10, camids=camids)
-            return 1000 * (time.perf_counter() - start) / len(some)
-
-        contestants = {kind: lambda kind=kind: milliseconds(kind) for kind in kinds}
-        take_turns(contestants, 1)  # does not count
-        return [{"": kind, "ms per query": took} for kind, took in take_turns(contestants, args.rounds).items()]
 
 
 if __name__ == "__main__":
