@@ -23,7 +23,7 @@ EVERYTHING: dict[str, Any] = {
 }  # fmt: skip
 
 
-def make_adversaries(**changes: Any) -> GanStepper:
+def make_stepper(**changes: Any) -> GanStepper:
     options = options_of(**EVERYTHING | changes)
     torch.manual_seed(0)
     generator, discriminator = build_generator(options, 5).cuda(), build_discriminator(options, 5).cuda()
@@ -44,17 +44,17 @@ def batches_of(step: int) -> list[RealBatch]:
 @pytest.mark.parametrize("loss", ["hinge", "non_saturating", "wgan"])
 @pytest.mark.parametrize("penalty", ["r1", "wgan_gp"])
 def test_no_step_waits_for_the_device(loss: str, penalty: str) -> None:
-    adversaries, losses = make_adversaries(loss=loss, penalty=penalty), list[Losses]()
+    stepper, losses = make_stepper(loss=loss, penalty=penalty), list[Losses]()
     batches = [batches_of(step) for step in range(3)]
     try:
         for step, batch in enumerate(batches):  # the first ones set up libraries, which may wait
             torch.cuda.set_sync_debug_mode("error" if step == 2 else "default")
-            losses.append(adversaries.step(batch, step))
+            losses.append(stepper.step(batch, step))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     for found in losses:
         assert torch.stack([*found.losses.values(), *found.metrics.values()]).isfinite().all()
-    assert all(tensor.isfinite().all() for tensor in tensors_of(adversaries.state()))
+    assert all(tensor.isfinite().all() for tensor in tensors_of(stepper.state_dict()))
 
 
 @pytest.fixture
@@ -71,15 +71,15 @@ def deterministic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize("penalty", ["r1", "wgan_gp"])
 def test_from_a_state_the_next_steps_are_the_same_bit_for_bit(penalty: str) -> None:
-    whole, again = (make_adversaries(penalty=penalty) for _ in range(2))
+    whole, again = (make_stepper(penalty=penalty) for _ in range(2))
     for step in range(2):
         whole.step(batches_of(step), step)
-    state = {name: _on_cpu(value) for name, value in whole.state().items()}
-    again.restore(state)
+    state = {name: _on_cpu(value) for name, value in whole.state_dict().items()}
+    again.load_state_dict(state)
     for step in range(2, 5):
-        found, expected = (adversaries.step(batches_of(step), step) for adversaries in (again, whole))
+        found, expected = (stepper.step(batches_of(step), step) for stepper in (again, whole))
         assert same(tensors_of(found.losses), tensors_of(expected.losses))
-    assert same(tensors_of(again.state()), tensors_of(whole.state()))
+    assert same(tensors_of(again.state_dict()), tensors_of(whole.state_dict()))
 
 
 def _on_cpu(value: Any) -> Any:

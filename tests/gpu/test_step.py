@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from engine.batches import TrainBatch
-from engine.step import ModelWithLoss, Stepper
+from engine.step import Stepper
 from losses.criterion import build_criterion
 from losses.loss import Losses
 from models.network import build_network
-from tests.engine.test_step import IDENTITIES, LOSSES, MODEL, make_batch, network_of
+from tests.engine.test_step import IDENTITIES, LOSSES, MODEL, make_batch
 from utils.precision import BF16, FP16, FP32, Precision
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -20,14 +20,14 @@ def make_stepper(precision: Precision, mode: Literal["on", "graphs", "off"] = "o
     torch.manual_seed(0)
     network = build_network(MODEL, IDENTITIES).cuda()
     network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    module = ModelWithLoss(network, build_criterion(LOSSES).cuda(), precision)
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, fused=True)
-    return Stepper(module, optimizer, precision, mode)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, fused=True)
+    return Stepper(network, build_criterion(LOSSES).cuda(), optimizer, precision, mode)
 
 
 def on_gpu(seed: int, precision: Precision) -> TrainBatch:
-    pixels, labels, *_ = make_batch(seed)
-    return TrainBatch(pixels.cuda().to(precision.dtype).contiguous(memory_format=torch.channels_last), labels.cuda())
+    batch = make_batch(seed)
+    pixels = batch.pixels.cuda().to(precision.dtype).contiguous(memory_format=torch.channels_last)
+    return batch._replace(pixels=pixels, labels=batch.labels.cuda())
 
 
 def train(precision: Precision, mode: Literal["on", "graphs", "off"] = "off", steps: int = 4) -> list[float]:
@@ -35,7 +35,7 @@ def train(precision: Precision, mode: Literal["on", "graphs", "off"] = "off", st
     stepper = make_stepper(precision, mode)
     found = []
     for step in range(steps):
-        losses, finite, _ = stepper.gradients([on_gpu(step, precision)], step, spectral=False)
+        losses, finite, _ = stepper.backward([on_gpu(step, precision)], step)
         stepper.update(finite)
         found += losses
     return [sum(term.item() for term in losses.losses.values()) for losses in found]
@@ -61,7 +61,7 @@ def test_no_step_waits_for_the_device(precision: Precision) -> None:
     try:
         for step, batch in enumerate(batches):  # the first ones set up libraries, which may wait
             torch.cuda.set_sync_debug_mode("error" if step == 2 else "default")
-            losses, finite, _ = stepper.gradients([batch, batch], step, spectral=False, watch=True)
+            losses, finite, _ = stepper.backward([batch, batch], step, watch=True)
             stepper.update(finite)
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -71,13 +71,13 @@ def test_no_step_waits_for_the_device(precision: Precision) -> None:
 @pytest.mark.parametrize("precision", [FP32, BF16, FP16], ids=lambda precision: precision.name)
 def test_nothing_stays_of_a_step_with_a_bad_image(precision: Precision) -> None:
     stepper = make_stepper(precision)
-    before = {name: value.clone() for name, value in network_of(stepper).state_dict().items()}
+    before = {name: value.clone() for name, value in stepper.network.state_dict().items()}
     batch = on_gpu(0, precision)
     batch.pixels[1, 2, 3, 4] = torch.nan
-    _, finite, _ = stepper.gradients([batch], 0, spectral=False)
+    _, finite, _ = stepper.backward([batch], 0)
     stepper.update(finite)
     assert not finite
-    assert all(torch.equal(value, before[name]) for name, value in network_of(stepper).state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in stepper.network.state_dict().items())
     assert all(entry["momentum_buffer"].eq(0).all() for entry in stepper.optimizer.state.values())
 
 
@@ -86,4 +86,4 @@ def test_the_scaler_of_gradients_goes_on_where_it_stood() -> None:
     stepper.scaler.update(1024.0)
     resumed.scaler.load_state_dict(stepper.scaler.state_dict())
     assert resumed.scaler.get_scale() == stepper.scaler.get_scale()
-    assert all(value.dtype != torch.float16 for value in network_of(stepper).state_dict().values())
+    assert all(value.dtype != torch.float16 for value in stepper.network.state_dict().values())
