@@ -14,7 +14,7 @@ from engine.consistency import check_ranks_agree, environment, run_fingerprint
 from engine.optim import build_optimizer, build_schedule, freeze_all_but_classifiers
 from engine.run import Run
 from engine.run_folder import RunFolder
-from engine.step import Stepper, choose_compilation
+from engine.step import Stepper
 from engine.summary import describe_training, plan_training
 from engine.teacher import load_teacher
 from engine.trainer import ReidTrainer
@@ -27,7 +27,7 @@ from models.sync_bn import synchronised
 from utils.distributed import fail_together, this_process
 from utils.files import expand_user
 from utils.memory import explain_oom
-from utils.precision import choose_precision
+from utils.precision import choose_compilation, choose_precision
 from utils.randomness import INITIAL_WEIGHTS, seed_for
 
 logger = logging.getLogger(__name__)

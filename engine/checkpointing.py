@@ -124,7 +124,7 @@ class AsyncCheckpointer:
     ) -> None:
         self._pool.shutdown()
 
-    def requests(self, signal_number: int, step: int) -> Request:
+    def agree(self, signal_number: int, step: int) -> Request:
         """Whether to stop or save now, the same in all processes; every process must call this after each step.
 
         Args:
@@ -134,7 +134,7 @@ class AsyncCheckpointer:
         stop, save = self._consensus.exchange(signal_number, self.policy.is_time())
         return Request(stop, save or self.policy.is_due(step))
 
-    def last_signal(self) -> int:
+    def agree_at_epoch_end(self) -> int:
         """The signal that asked some process to stop at its last step; every process must call this after an epoch."""
         return self._consensus.close()
 

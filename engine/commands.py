@@ -42,7 +42,12 @@ class Task(NamedTuple):
 
 @contextmanager
 def process_group_for_training(params: Params) -> Iterator[torch.device]:
-    """As `process_group`, with what must be set before anything large is put on the device."""
+    """The device of this process, among the other processes of the run.
+
+    With several GPUs in `parallels` the command starts itself once for each, and this process ends with them.
+    """
+    if needs_launch(params.parallels):
+        raise SystemExit(launch(len(params.parallels)))
     with process_group(params.parallels, deterministic=params.deterministic) as device:
         if device.type == "cpu" and params.keep_freed_memory:
             keep_freed_memory()
@@ -53,11 +58,8 @@ def process_group_for_training(params: Params) -> Iterator[torch.device]:
 def start_run(task: Task, params: Params, name: str, notes: Sequence[str]) -> None:
     """Train a new run in `working_dir/name`. A start that fails leaves no folder behind.
 
-    With several GPUs in `parallels` the command starts itself once for each. When torchrun starts it again, because a
-    process died, the run is resumed.
+    When torchrun starts the command again, because a process died, the run is resumed.
     """
-    if needs_launch(params.parallels):
-        raise SystemExit(launch(len(params.parallels)))
     with process_group_for_training(params) as device:
         folder = run_folder(params.working_dir, broadcast_from_rank0(name))
         is_new = not broadcast_from_rank0(num_restarts() > 0 and _began_with(folder, params))
@@ -88,8 +90,6 @@ def resume_train(tasks: Sequence[Task], name: str, overrides: Sequence[str]) -> 
     folder = open_run_folder(_working_dir(overrides), name)
     task = _task_of(tasks, folder)
     params, notes = load_params(folder.params, plugin_options=plugin_options)
-    if not is_finished(folder.path) and needs_launch(params.parallels):
-        raise SystemExit(launch(len(params.parallels)))
     with process_group_for_training(params) as device:
         # Before the lock as well, which cannot be taken in a read-only folder.
         _refuse_finished(folder)

@@ -8,10 +8,9 @@ import torch
 
 from config.params import Params
 from data.samples import Dataset, fingerprint
-from engine.step import choose_compilation
 from utils.distributed import broadcast_from_rank0, fail_together, this_process
 from utils.errors import DataError, ParamsError
-from utils.precision import choose_precision
+from utils.precision import choose_compilation, choose_precision
 
 PATH_KEYS = (
     "batches_dir",

@@ -19,7 +19,6 @@ from losses.loss import GeneratedOutput, Losses
 from models.network import ReidNetwork
 from models.outputs import select_images
 from utils.distributed import gather_objects, this_process
-from utils.errors import ParamsError
 from utils.precision import Precision
 
 logger = logging.getLogger(__name__)
@@ -198,21 +197,6 @@ class Stepper:
             torch.cuda.synchronize(self.device)
         logger.info("the first step, with the compilation of the network: %.1f s", time.monotonic() - start)
         self.is_compiled = True
-
-
-def choose_compilation(
-    asked: Literal["auto", "on", "graphs", "off"], device: torch.device
-) -> Literal["on", "graphs", "off"]:
-    """What `compile` amounts to: "auto" compiles on a GPU. On a CPU compiled steps were no faster, and late by 45 s.
-
-    Raises:
-        ParamsError: CUDA graphs without a GPU.
-    """
-    if asked == "graphs" and device.type != "cuda":
-        raise ParamsError('compile: "graphs" needs a GPU; set "auto", "on" or "off"')
-    if asked == "auto":
-        return "on" if device.type == "cuda" else "off"
-    return asked
 
 
 def _on_all_devices(module: ModelWithLoss, device: torch.device) -> nn.Module:

@@ -1,9 +1,9 @@
-"""The training loop, top to bottom. Read this file first.
+"""The training loop. Read this file first.
 
 `Trainer` is what every training has in common. `fit` trains to the end: `train_one_epoch` takes the steps of an epoch,
-`finish_epoch` evaluates the network, keeps it if it is the best so far, and records the epoch. `ReidTrainer` is the
-training of a re-ID network: what one step is (`train_step`) and how the network is measured (`evaluate`). It is built
-from params by engine/build.py; gan/trainer.py trains a person generator with the same loop.
+`finish_epoch` evaluates the network, keeps it if it is the best so far, and records the epoch. `ReidTrainer` trains a
+re-ID network: `train_step` is one step, `evaluate` measures the network. engine/build.py builds it from params;
+gan/trainer.py trains a person generator with the same loop.
 """
 
 import logging
@@ -24,6 +24,7 @@ from engine.monitor import DivergedError, TrainingMonitor
 from engine.optim import Schedule, learning_rates, set_learning_rates, set_train_mode
 from engine.recorder import EpochRecord, Progress, Recorder
 from engine.run import Run
+from engine.spectral import SpectralStart
 from engine.step import BuffersOfRanks, Stepper
 from evaluate.core.context import EvalContext
 from evaluate.core.plugins import Evaluation, evaluate
@@ -60,25 +61,24 @@ class Trainer(ABC):
         self.stateful = {**stateful, "meter": self.meter}
         self.best = BestCheckpoint(self.folder.path / self.best_file)
         self.epoch, self.step = 0, 0  # done
-        self.seconds = 0.0  # of this epoch's steps
+        self.step_seconds = 0.0  # of this epoch's steps
         self.records: list[dict[str, Any]] = []  # the lines of metrics.jsonl
         self.is_resumed = False
 
     def fit(self) -> None:
-        """Train to the last epoch; afterwards only the best model is left.
+        """Train to the last epoch; afterwards the best model is left, and no state.
 
         Raises:
             Interrupted: a signal asked to stop; the state is saved.
             DivergedError: too many steps in a row were not finite.
             DataError: the best model or metrics.jsonl could not be written; the state is left to resume from.
         """
-        # On resuming, curves are drawn again from the first step that is not in the state.
+        # What was recorded after the state was saved is recorded again; that of an epoch's end at its last step.
         is_epoch_complete = self.step == (self.epoch + 1) * self.plan.steps_per_epoch
         first_step = self.step + (not is_epoch_complete) if self.is_resumed else 0
-        with (
-            Recorder(self.folder, first_step) as recorder,
-            AsyncCheckpointer(self.folder.last, self.params.checkpoint, recorder.flush) as checkpointer,
-        ):
+        recorder = Recorder(self.folder, first_step)
+        checkpointer = AsyncCheckpointer(self.folder.last, self.params.checkpoint, recorder.flush)
+        with recorder, checkpointer:
             if self.is_resumed:
                 recorder.epochs(self.records)
             else:
@@ -93,8 +93,7 @@ class Trainer(ABC):
                 self.best.write()
                 recorder.settle()
                 self.after_training()
-            # If one process failed from here on, torchrun would start all of them again.
-            wait_for_all()
+            wait_for_all()  # a process that fails before this needs the state when torchrun restarts it
             if this_process().is_rank_zero:
                 self.folder.last.unlink(missing_ok=True)
         logger.info("finished: %s", self.best.path)
@@ -109,15 +108,16 @@ class Trainer(ABC):
 
     def train_one_epoch(self, recorder: Recorder, checkpointer: AsyncCheckpointer) -> None:
         """Take the remaining steps of the epoch. The losses are read from the device every `log_every` steps only."""
-        plan, first = self.plan, self.epoch * self.plan.steps_per_epoch
-        last = first + plan.steps_per_epoch
-        if self.step == first:
+        plan, first_step = self.plan, self.epoch * self.plan.steps_per_epoch
+        last_step = first_step + plan.steps_per_epoch
+        if self.step == first_step:
             self.meter.begin_epoch()
-            self.seconds = 0.0
-        title = f"epoch {self.epoch + 1}/{plan.num_epochs}"
-        total, done = plan.steps_per_epoch * plan.images_per_step, (self.step - first) * plan.images_per_step
-        with interrupts_noted() as signal, Progress(title, total, done) as progress:
-            start = time.monotonic() - self.seconds
+            self.step_seconds = 0.0
+        self.begin_epoch()
+        title, num_images = f"epoch {self.epoch + 1}/{plan.num_epochs}", plan.steps_per_epoch * plan.images_per_step
+        images_done = (self.step - first_step) * plan.images_per_step
+        with interrupts_noted() as signal, Progress(title, num_images, images_done) as progress:
+            start = time.monotonic() - self.step_seconds
             for batches in self.load_steps():
                 if self.step == 0:
                     recorder.pictures(self.batch_pictures(batches), 1)
@@ -125,21 +125,22 @@ class Trainer(ABC):
                 self.step += 1
                 is_logged = self.step % self.params.log_every == 0
                 # On a CPU it costs nothing to notice at once that a step was not finite.
-                if is_logged or self.step == last or (is_finite.device.type == "cpu" and not is_finite):
+                if is_logged or (is_finite.device.type == "cpu" and not is_finite):
                     self.check_steps(checkpointer)
-                if is_logged and self.step < last:
+                if is_logged and self.step < last_step:
                     recent = self.meter.read()
                     recorder.steps(recent, learning_rates(*self.optimizers), self.step)
-                    progress.update((self.step - first) * plan.images_per_step, self.progress_values(recent))
-                self.seconds = time.monotonic() - start
+                    progress.update((self.step - first_step) * plan.images_per_step, self.progress_values(recent))
+                self.step_seconds = time.monotonic() - start
 
                 # A signal reaches the processes at different steps; they agree on the step at which all of them stop.
-                stop, save = checkpointer.requests(signal.number, self.step)
-                if save or stop or self.step == last:
+                stop, save = checkpointer.agree(signal.number, self.step)
+                # The last step's state comes before the evaluation: a run stopped in that resumes with it.
+                if save or stop or self.step == last_step:
                     self.save(checkpointer, wait=bool(stop))
                 if stop:
                     raise Interrupted(stop)
-            if stop := checkpointer.last_signal():
+            if stop := checkpointer.agree_at_epoch_end():
                 self.save(checkpointer, wait=True)
                 raise Interrupted(stop)
 
@@ -148,20 +149,21 @@ class Trainer(ABC):
         start = time.monotonic()
         recent, means = self.meter.read(), self.meter.means()
         self.epoch += 1
+        self.end_epoch(means)
         every, evaluation = self.plan.evaluate_every, None
         if every and (self.epoch % every == 0 or self.epoch == self.plan.num_epochs):
             evaluation = self.evaluate()
             recorder.evaluation(evaluation, self.step)
         if evaluation is not None or not every:
-            self.best.offer(evaluation and evaluation.score, lambda: self.checkpoint(evaluation))
+            self.best.offer(evaluation and evaluation.score, lambda: self.best_model(evaluation))
         else:
             self.best.write_if_possible()
         rates = learning_rates(*self.optimizers)
         recorder.steps(recent, rates, self.step)
         recorder.pictures(self.pictures(), self.step)
-        images_per_second = self.plan.steps_per_epoch * self.plan.images_per_step / self.seconds
-        seconds = self.seconds + time.monotonic() - start
-        metrics = None if evaluation is None else evaluation.metrics
+        images_per_second = self.plan.steps_per_epoch * self.plan.images_per_step / self.step_seconds
+        seconds = self.step_seconds + time.monotonic() - start
+        metrics = evaluation and evaluation.metrics
         record = EpochRecord(self.epoch, self.step, seconds, images_per_second, rates, means, metrics)
         self.records.append(record.as_json())
         recorder.epoch(record, self.records)
@@ -171,10 +173,10 @@ class Trainer(ABC):
         """Read the values of the steps since the last call; every process must call this.
 
         Raises:
-            DivergedError: the training is lost. If its weights are those of before, the state is saved.
+            DivergedError: the training is lost; the state is saved if no bad step has changed it.
         """
         try:
-            self.inspect(self.meter.collect())
+            self.raise_if_diverged(self.meter.collect())
         except DivergedError as error:
             if error.weights_are_good:
                 checkpointer.save(self.state(), self.step, wait=True)
@@ -190,7 +192,7 @@ class Trainer(ABC):
 
     def state(self) -> dict[str, Any]:
         """Everything that decides how the training continues; every process must call this."""
-        counters = {"epoch": self.epoch, "step": self.step, "seconds": self.seconds, "records": self.records}
+        counters = {"epoch": self.epoch, "step": self.step, "step_seconds": self.step_seconds, "records": self.records}
         parts = {name: part.state_dict() for name, part in self.stateful.items()}
         return {"fingerprint": self.fingerprint, "best_score": self.best.score, **counters, **parts}
 
@@ -204,14 +206,22 @@ class Trainer(ABC):
         with fail_together(), read_state(self.folder.last, self.fingerprint) as state:
             for name, part in self.stateful.items():
                 part.load_state_dict(state[name])
-            self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
+            self.epoch, self.step, self.step_seconds = state["epoch"], state["step"], state["step_seconds"]
             self.records = state["records"]
             self.best.restore(state["best_score"])
+        if (done := self.epoch) >= self.plan.num_epochs:
+            key = f"{self.folder.params}: {self.epochs_key}"
+            raise ParamsError(f"{key}: {done} epochs are done; set at least {done + 1} to continue")
         self.is_resumed = True
         logger.info("resumed after step %d, in epoch %d of %d", self.step, self.epoch + 1, self.plan.num_epochs)
-        if (done := self.epoch) >= self.plan.num_epochs:
-            where = f"{self.folder.params}: {self.epochs_key}"
-            raise ParamsError(f"{where}: {done} epochs are done; set at least {done + 1} to continue")
+
+    @abstractmethod
+    def begin_epoch(self) -> None:
+        """Called before the first, or the first remaining, step of an epoch."""
+
+    @abstractmethod
+    def end_epoch(self, means: Means) -> None:
+        """Called after the last step of an epoch, before its evaluation."""
 
     @abstractmethod
     def load_steps(self) -> Iterator[Any]:
@@ -222,15 +232,15 @@ class Trainer(ABC):
         """Update the weights and add the losses to the meter; returns whether all was finite, () bool on the device."""
 
     @abstractmethod
-    def inspect(self, steps: Sequence[StepValues]) -> None:
-        """Look whether the training still learns; raises DivergedError if it is lost."""
+    def raise_if_diverged(self, steps: Sequence[StepValues]) -> None:
+        """Look at steps in order; warn of those that were skipped, and raise DivergedError if the training is lost."""
 
     @abstractmethod
     def evaluate(self) -> Evaluation:
         """Measure the network; every process gets the same figures."""
 
     @abstractmethod
-    def checkpoint(self, evaluation: Evaluation | None) -> Checkpoint:
+    def best_model(self, evaluation: Evaluation | None) -> Checkpoint:
         """A copy of the network as `best_file` holds it."""
 
     @abstractmethod
@@ -270,7 +280,7 @@ class ReidTrainer(Trainer):
         self.network, self.criterion, self.optimizer = stepper.network, stepper.criterion, stepper.optimizer
         self.extra_images = batches.extra_images
         self.monitor = TrainingMonitor(run.params.max_bad_steps)
-        self.spectral_was_logged = False
+        self.spectral = SpectralStart(run.params.model_params)
         stateful = {
             "model": self.network,
             "criterion": self.criterion,
@@ -278,34 +288,37 @@ class ReidTrainer(Trainer):
             "optimizer": self.optimizer,
             "scaler": stepper.scaler,
             "monitor": self.monitor,
+            "spectral": self.spectral,
         }
         if self.extra_images is not None:
             stateful["extra_images"] = self.extra_images
         super().__init__(run, [self.optimizer], stateful)
 
-    def load_steps(self) -> Iterator[list[TrainBatch]]:
+    def begin_epoch(self) -> None:
         set_train_mode(self.network, fine_tune=self.params.fine_tune)
-        if self.spectral_acts() and not self.spectral_was_logged:
-            self.spectral_was_logged = True
-            logger.info("the spectral transform acts from epoch %d on", self.epoch + 1)
-        yield from self.batches.steps(self.epoch, self.step)
-        # Each process has normalised by its own batches; after an epoch all have the same running averages.
+        self.spectral.begin_epoch(self.epoch)
+
+    def end_epoch(self, means: Means) -> None:
+        # Each process has normalised by its own batches; from here on all have the same running averages.
         average_buffers(self.network)
+        self.spectral.end_epoch(means.metrics.get("accuracy", 0.0))
+
+    def load_steps(self) -> Iterator[list[TrainBatch]]:
+        return self.batches.steps(self.epoch, self.step)
 
     def train_step(self, batches: list[TrainBatch]) -> Tensor:
         set_learning_rates(self.optimizer, self.schedule.factor(self.step))
         is_logged = (self.step + 1) % self.params.log_every == 0
-        gradients = self.stepper.backward(batches, self.step, spectral=self.spectral_acts(), watch=is_logged)
+        gradients = self.stepper.backward(batches, self.step, spectral=self.spectral.acts, watch=is_logged)
         # A step with a loss or gradient that is not finite changes nothing; this is decided on the device.
         self.stepper.update(gradients.finite)
         losses = gradients.losses
         if self.extra_images is not None:
             losses = [self.extra_images.learn(batch, found) for batch, found in zip(batches, losses, strict=True)]
-        indices = [batch.indices for batch in batches]
-        self.meter.add(self.step, indices, losses, gradients.finite, gradients.silent)
+        self.meter.add(self.step, [batch.indices for batch in batches], losses, gradients.finite, gradients.silent)
         return gradients.finite
 
-    def inspect(self, steps: Sequence[StepValues]) -> None:
+    def raise_if_diverged(self, steps: Sequence[StepValues]) -> None:
         if self.extra_images is not None:
             self.extra_images.check(self.step)
         rates = ", ".join(f"{name} {rate:g}" for name, rate in learning_rates(self.optimizer).items())
@@ -317,30 +330,15 @@ class ReidTrainer(Trainer):
         # Only an offline evaluation needs these; they would keep all embeddings in memory.
         return evaluation._replace(features=None, report=None)
 
-    def checkpoint(self, evaluation: Evaluation | None) -> Checkpoint:
+    def best_model(self, evaluation: Evaluation | None) -> Checkpoint:
         model = {name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()}
-        metrics = {} if evaluation is None else evaluation.metrics
+        metrics = evaluation.metrics if evaluation else {}
         return Checkpoint(model, self.params.model_dump(mode="json"), self.batches.pids, metrics)
-
-    def spectral_acts(self) -> bool:
-        """Whether the spectral transform acts in this epoch."""
-        model = self.params.model_params
-        is_accurate = self.best_accuracy() >= model.spectral_start_accuracy
-        return model.spectral_trans > 0 and self.epoch >= model.spectral_start_epoch and is_accurate
-
-    def best_accuracy(self) -> float:
-        """Highest training accuracy of an epoch so far."""
-        return max((record["measures"].get("accuracy") or 0.0 for record in self.records), default=0.0)
 
     def after_training(self) -> None:
         if self.extra_images is not None:
             self.extra_images.save(self.folder, self.batches.pids)
-        model, reached = self.params.model_params, self.best_accuracy()
-        if model.spectral_trans and not self.spectral_acts():
-            wanted = model.spectral_start_accuracy
-            logger.warning(
-                "the spectral transform never acted: training accuracy reached %.3f, not %g", reached, wanted
-            )
+        self.spectral.warn_if_unused()
 
     def pictures(self) -> dict[str, Tensor]:
         return {} if self.extra_images is None else self.extra_images.pictures()

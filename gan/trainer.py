@@ -14,7 +14,7 @@ from data.loader import load_batches
 from data.samplers import random_batches
 from data.samples import Dataset, sorted_pids
 from engine.consistency import run_fingerprint
-from engine.meter import StepValues
+from engine.meter import Means, StepValues
 from engine.recorder import grid
 from engine.run import Run, TrainingPlan
 from engine.run_folder import RunFolder
@@ -71,6 +71,12 @@ class GanTrainer(Trainer):
         self.stepper = stepper
         self.quality = quality
 
+    def begin_epoch(self) -> None:
+        """Networks and samples need nothing."""
+
+    def end_epoch(self, means: Means) -> None:
+        """Likewise."""
+
     def load_steps(self) -> Iterator[list[RealBatch]]:
         """The real images of each remaining step, a batch for every update of the discriminator."""
         gan, first = self.params.gan_params, self.epoch * self.plan.steps_per_epoch
@@ -96,7 +102,7 @@ class GanTrainer(Trainer):
         self.meter.add(self.step, [[]], [losses], finite, {})
         return finite
 
-    def inspect(self, steps: Sequence[StepValues]) -> None:
+    def raise_if_diverged(self, steps: Sequence[StepValues]) -> None:
         """See that networks and losses are finite: no step after a bad one is worth anything, and none is saved."""
         self.stepper.check(self.step)
 
@@ -107,7 +113,7 @@ class GanTrainer(Trainer):
         beside = grid(measured.beside_nearest.numpy())
         return Evaluation(-measured.metrics["fid"], "fid", measured.metrics, {}, {"beside_nearest": beside})
 
-    def checkpoint(self, evaluation: Evaluation | None) -> Checkpoint:
+    def best_model(self, evaluation: Evaluation | None) -> Checkpoint:
         """The averaged generator and the discriminator."""
         metrics = {} if evaluation is None else evaluation.metrics
         return checkpoint_of(self.stepper, self.params, self.pids, metrics)

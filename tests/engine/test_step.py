@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from engine.batches import ExtraBatch, TrainBatch
-from engine.step import ModelWithLoss, Stepper, choose_compilation
+from engine.step import ModelWithLoss, Stepper
 from losses.criterion import build_criterion
 from losses.generated import GeneratedWeights
 from losses.loss import Losses
@@ -18,7 +18,7 @@ from models.sync_bn import synchronised
 from tests.processes import run_in_processes
 from utils.distributed import this_process
 from utils.errors import ParamsError
-from utils.precision import BF16, FP16, FP32, Precision, choose_precision
+from utils.precision import BF16, FP16, FP32, Precision, choose_compilation, choose_precision
 
 CPU = torch.device("cpu")
 MODEL = ModelParams(model="resnet_18", last_conv_stride=2, feature_dim=16, pcb_n_parts=2, feature_global_dim=8)

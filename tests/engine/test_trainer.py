@@ -47,12 +47,12 @@ def test_a_state_brings_back_every_number(trainer: ReidTrainer, make_trainer: Ma
     for step, batches in enumerate([*trainer.load_steps(), *trainer.load_steps()][:6]):
         trainer.train_step(batches)
         trainer.step = step + 1
-    trainer.inspect(trainer.meter.collect())
-    trainer.epoch, trainer.seconds, trainer.records = 1, 1.5, [{"epoch": 1, "measures": {"accuracy": 0.5}}]
+    trainer.raise_if_diverged(trainer.meter.collect())
+    trainer.epoch, trainer.step_seconds, trainer.records = 1, 1.5, [{"epoch": 1, "measures": {"accuracy": 0.5}}]
     save_tensors(trainer.folder.last, trainer.state())
     again = make_trainer()
     again.resume()
-    assert (again.epoch, again.step, again.seconds, again.records) == (1, 6, 1.5, trainer.records)
+    assert (again.epoch, again.step, again.step_seconds, again.records) == (1, 6, 1.5, trainer.records)
     assert again.is_resumed
     assert_equal(again.state(), trainer.state())
 
@@ -132,30 +132,6 @@ def test_too_little_memory_is_explained_with_what_to_lower(
     doing = f"training on cpu with 8 images of 64 x 32 a batch in {precision}"
     assert str(told.value).startswith(f"out of memory, {doing}: CUDA out of memory. Tried to allocate 9 GiB.\n")
     assert "lower batch_sampling_params.P or K" in str(told.value)
-
-
-@pytest.mark.parametrize(
-    ("options", "acts_at"),
-    [
-        ({"spectral_trans": 0}, []),
-        ({"spectral_trans": 0.3}, [0, 1, 2, 3]),
-        ({"spectral_trans": 0.3, "spectral_start_epoch": 2}, [2, 3]),
-        ({"spectral_trans": 0.3, "spectral_start_accuracy": 0.6}, [3]),
-        ({"spectral_trans": 0.3, "spectral_start_epoch": 1, "spectral_start_accuracy": 0.2}, [1, 2, 3]),
-    ],
-)
-def test_the_spectral_transform_waits_for_its_epoch_and_accuracy(
-    trainer: ReidTrainer, options: dict[str, float], acts_at: list[int]
-) -> None:
-    model = trainer.params.model_params.model_copy(update=options)
-    trainer.params = trainer.params.model_copy(update={"model_params": model})
-    acts = []
-    for epoch, accuracy in enumerate((0.0, 0.3, 0.5, 0.7)):
-        trainer.epoch = epoch
-        trainer.records.append({"measures": {"accuracy": accuracy}})
-        if trainer.spectral_acts():
-            acts.append(epoch)
-    assert acts == acts_at
 
 
 def test_a_schedule_of_ones_own_trains_and_is_part_of_the_fingerprint(
