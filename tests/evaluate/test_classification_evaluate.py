@@ -85,7 +85,7 @@ def test_metrics_of_a_folder_small_enough_to_follow(folder):
     picture = result["confusion_matrix"]
     assert (picture.dtype, picture.ndim) == (np.uint8, 3)
     full = (picture == np.array(RIGHT, dtype=np.uint8)).all(axis=2)
-    assert full.sum() > 1.6 * 44**2  # two classes wholly recognised
+    assert full.sum() > 1.5 * 44**2  # two classes wholly recognised
     assert not (picture == np.array(WRONG, dtype=np.uint8)).all(axis=2).any()
 
 

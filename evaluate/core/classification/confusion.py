@@ -96,26 +96,26 @@ def _draw_matrix(
     depth = (0.15 + 0.85 * shares)[..., None]
     colours = np.array(WHITE) + depth * (np.where(is_right[..., None], RIGHT, WRONG) - np.array(WHITE))
     colours = np.where(shares[..., None] > 0, colours, EMPTY).round().astype(np.uint8)
-    axes.imshow(colours, aspect="auto")
+    # Quads instead of an image: resampling that takes seconds for a hundred classes.
+    axes.pcolormesh(colours, edgecolors="white", linewidth=0.75)
+    axes.invert_yaxis()
     luminance = colours @ (0.299, 0.587, 0.114)
     text, faint = (tuple(channel / 255 for channel in colour) for colour in (TEXT, FAINT))
     for row, column in zip(*shares.nonzero(), strict=True):
         share = shares[row, column]
         colour = "white" if luminance[row, column] < 128 else text
-        axes.text(column, row, f"{100 * share:.0f}" if share >= 0.005 else "<1", color=colour, ha="center", va="center")
+        percent = f"{100 * share:.0f}" if share >= 0.005 else "<1"
+        axes.text(column + 0.5, row + 0.5, percent, color=colour, ha="center", va="center")
     upright = max(map(len, columns)) <= 3
-    axes.set_xticks(range(len(columns)), columns, rotation=0 if upright else 90)
-    axes.set_yticks(range(len(rows)), rows)
+    axes.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=0 if upright else 90)
+    axes.set_yticks(np.arange(len(rows)) + 0.5, rows)
     axes.set_xlabel("taken for", color=faint)
     axes.set_ylabel("true class", color=faint)
     counts = axes.secondary_yaxis("right")
-    counts.set_yticks(range(len(rows)), list(map(str, num_images)))
+    counts.set_yticks(np.arange(len(rows)) + 0.5, list(map(str, num_images)))
     counts.set_ylabel("images", color=faint)
-    axes.set_xticks(np.arange(1, len(columns)) - 0.5, minor=True)
-    axes.set_yticks(np.arange(1, len(rows)) - 0.5, minor=True)
-    axes.grid(which="minor", color="white", linewidth=1.5)
     for each in (axes, counts):
-        each.tick_params(which="both", length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+        each.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
         each.spines[:].set_visible(False)
 
 
