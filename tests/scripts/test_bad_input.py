@@ -151,6 +151,16 @@ def test_mistakes_of_the_evaluator(script: Script, content: str, message: str) -
         ("--operation", "strat_train"),
         ("--operation", "resume_train"),
         ("--operation", "make_synthetic"),
+        ("--operation", "build_lmdb"),
+        ("--operation", "export_onnx"),
+        ("--operation", "sample_gan", "--sub_working_dir", "run"),
+        ("--operation", "sample_gan", "--out", "pictures"),
+        ("--operation", "sample_gan", "--sub_working_dir", "run", "--out", "pictures", "--count", "0"),
+        ("--operation", "sample_gan", "--sub_working_dir", "run", "--out", "pictures", "--count", "many"),
+        ("--operation", "sample_gan", "--sub_working_dir", "run", "--out", "pictures", "--config_path", "a.json"),
+        ("--operation", "train_gan", "--count", "3"),
+        ("--operation", "train_gan", "--out", "pictures"),
+        ("--operation", "build_lmdb", "--out", "x.lmdb", "--sub_working_dir", "run"),
         ("--operation", "resume_train", "--sub_working_dir", "run", "--config_path", "params.json"),
         ("--operation", "check_config", "--sub_working_dir", "run"),
         ("--operation", "check_config", "--detach"),
@@ -160,3 +170,4 @@ def test_mistakes_of_the_command_line(script: Script, arguments: tuple[str, ...]
     process = script.run("train.py", *arguments)
     assert process.returncode == 2
     assert "usage: train.py" in process.stderr
+    assert "Traceback" not in process.stderr

@@ -42,7 +42,6 @@ def test_what_needs_class_scores_says_that_an_export_has_none(trained: Script) -
     ("arguments", "message"),
     [
         (["--sub_working_dir", "nothing"], "holds no run"),
-        ([], "export_onnx needs --sub_working_dir NAME: the run to export"),
         (
             ["--sub_working_dir", "first", "--set", "lr.base_lr=1"],
             "--set lr.base_lr=1: a run has the params it began with; only working_dir, export_params, batches_dir",

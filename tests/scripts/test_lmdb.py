@@ -69,8 +69,6 @@ def test_a_report_shows_pictures_from_the_packed_file(script: Script, make_marke
         (("--out", "missing/x.lmdb"), "--out missing/x.lmdb: there is no folder missing; make it first"),
         (("--out", "x.lmdb", "--set", "batches_dir=taken.lmdb"), "batches_dir: taken.lmdb is packed already"),
         (("--out", "x.lmdb", "--set", "batches_dir=missing"), "missing: no such folder; set batches_dir"),
-        ((), "usage: train.py"),
-        (("--out", "x.lmdb", "--sub_working_dir", "run"), "--sub_working_dir goes with start_train"),
     ],
 )
 def test_mistakes_of_packing(arguments: tuple[str, ...], message: str, script: Script, make_market: Market) -> None:

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,41 +12,20 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import ROOT, TINY_PARAMS, Script
-from tests.runs import DOCUMENTED, curves_of, files_of, num_epochs, records_of, same_weights, weights_of
+from tests.runs import weights_of
+from tests.scripts.conftest import FinishedRun
 
 Market = Callable[[Path], Path]
 START = ("--operation", "start_train", "--sub_working_dir")
-RESUME = ("--operation", "resume_train", "--sub_working_dir")
 
 
-class FinishedRun:
-    """A run trained once for all the tests that only look at it, by the command that users type."""
-
-    def __init__(self, folder: Path, make_market: Market) -> None:
-        make_market(folder / "market")
-        self.script = Script(folder)
-        self.script.write_params()
-        self.process = Script(folder, preloaded=False).run("train.py", *START, "first")
-        self.path = folder / "runs" / "first"
-        self.records = records_of(self.path, clock=True)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, make_market: Market) -> FinishedRun:
-    run = FinishedRun(tmp_path_factory.mktemp("finished"), make_market)
-    assert run.process.returncode == 0, run.process.stderr
-    return run
-
-
-def test_a_finished_run_leaves_the_documented_files(finished: FinishedRun) -> None:
-    assert files_of(finished.path) == DOCUMENTED
-    params = json.loads((finished.path / "params.json").read_text())
-    assert params["epoch"] == 2
-    assert params["momentum"] == 0.9  # defaults are written out
+@pytest.fixture
+def finished(finished_training: FinishedRun) -> FinishedRun:
+    return finished_training
 
 
 def test_the_screen_tells_what_happens(finished: FinishedRun) -> None:
-    output = finished.process.stderr
+    output = finished.messages
     for line in (
         r"computing on the CPU: \d+ cores",
         r"train +31 +11 +3 +0 +0",
@@ -60,7 +38,6 @@ def test_the_screen_tells_what_happens(finished: FinishedRun) -> None:
         r"before training",
         r"epoch 2/2  loss \d+\.\d+  accuracy \d\.\d+  \d+ examples/s",
         r"rank1 +rank5 +rank10 +mAP",
-        r"finished: runs/first/model_best\.pth",
     ):
         assert re.search(line, output), f"{line}\nnot in\n{output}"
     log = (finished.path / "train_log").read_text()
@@ -81,13 +58,8 @@ def test_metrics_jsonl_has_one_object_per_epoch(finished: FinishedRun) -> None:
     assert records[0]["lr"]["base_lr"] > records[1]["lr"]["base_lr"]
 
 
-def test_the_checkpoint_is_readable_by_plain_torch(finished: FinishedRun) -> None:
+def test_the_checkpoint_is_that_of_the_best_epoch(finished: FinishedRun) -> None:
     checkpoint = torch.load(finished.path / "model_best.pth", weights_only=True)
-    assert checkpoint["format"] == 1
-    assert checkpoint["labels"] == [*range(3, 13), 20]
-    written = json.loads((finished.path / "params.json").read_text())
-    assert written.pop("$operation") == "start_train"
-    assert checkpoint["params"] == written
     best = max(finished.records, key=lambda record: record["metrics"]["mAP"])
     assert checkpoint["metrics"] == best["metrics"]
     assert not any(name.startswith(("module.", "_orig_mod.")) for name in checkpoint["model"])
@@ -118,21 +90,6 @@ def test_the_evaluator_reproduces_the_best_epoch(finished: FinishedRun) -> None:
     assert (finished.script.folder / "pictures" / "rank_list.png").is_file()
 
 
-def test_a_run_is_not_started_twice(finished: FinishedRun) -> None:
-    before = (finished.path / "metrics.jsonl").read_bytes()
-    process = finished.script.run("train.py", *START, "first")
-    assert process.returncode == 2
-    assert "already holds a run" in process.stderr
-    assert "resume_train --sub_working_dir first" in process.stderr
-    assert (finished.path / "metrics.jsonl").read_bytes() == before
-
-
-def test_a_finished_run_has_nothing_to_resume(finished: FinishedRun) -> None:
-    process = finished.script.run("train.py", *RESUME, "first")
-    assert process.returncode == 2
-    assert "is finished" in process.stderr
-
-
 def test_fine_tuning_trains_the_classifiers_of_a_snapshot(finished: FinishedRun) -> None:
     source = finished.path / "model_best.pth"
     # Frozen layers stay as in evaluation, so what acts on them in training is off.
@@ -146,53 +103,6 @@ def test_fine_tuning_trains_the_classifiers_of_a_snapshot(finished: FinishedRun)
     tuned, before = weights_of(finished.path.parent / "tuned"), weights_of(finished.path)
     changed = {name for name in before if not torch.equal(before[name], tuned[name])}
     assert changed == {"branches.parts.classifier.weight", "branches.global.classifier.weight"}
-
-
-def test_an_interrupted_run_goes_on_to_the_same_result(script: Script, make_market: Market) -> None:
-    make_market(script.folder / "market")
-    script.write_params(epoch=5)
-    whole, stopped = (script.folder / "runs" / name for name in ("whole", "stopped"))
-    assert script.run("train.py", *START, "whole").returncode == 0
-    with script.start("train.py", *START, "stopped") as training:
-        # Only after some epochs is there anything to forget: momentum, the best score.
-        training.wait_until(lambda: num_epochs(stopped) >= 2, "two epochs")
-        process = training.stop(signal.SIGINT)
-    assert process.returncode == 130, process.stderr
-    assert "python train.py --operation resume_train --sub_working_dir stopped" in process.stderr
-    resumed = script.run("train.py", *RESUME, "stopped")
-    assert resumed.returncode == 0, resumed.stderr
-    assert re.search(r"resumed after step \d+, in epoch [2-5] of 5", resumed.stderr)
-    assert not (stopped / "last.pth").exists()
-    assert same_weights(weights_of(whole), weights_of(stopped))
-    assert records_of(whole) == records_of(stopped)
-    assert curves_of(whole) == curves_of(stopped)
-    assert [step for step, _ in curves_of(stopped)["evaluation/mAP"]] == [0, 4, 8, 12, 16, 20]
-
-
-def test_a_run_killed_before_its_first_step_begins_anew(finished: FinishedRun) -> None:
-    run = finished.path.parent / "killed"
-    run.mkdir()
-    params = json.loads((finished.path / "params.json").read_text())
-    (run / "params.json").write_text(json.dumps({**params, "batches_dir": "not mounted"}))
-    process = finished.script.run("train.py", *RESUME, "killed")
-    assert process.returncode == 2
-    assert "not mounted: no such folder" in process.stderr
-    (run / "params.json").write_text(json.dumps(params))
-    process = finished.script.run("train.py", *RESUME, "killed")
-    assert process.returncode == 0, process.stderr
-    assert same_weights(weights_of(finished.path), weights_of(run))
-
-
-def test_a_run_does_not_go_on_with_other_data(script: Script, make_market: Market) -> None:
-    market = make_market(script.folder / "market")
-    script.write_params(epoch=100)
-    with script.start("train.py", *START, "run") as training:
-        training.wait_until((script.folder / "runs" / "run" / "last.pth").exists, "a saved state")
-        assert training.stop(signal.SIGTERM).returncode == 143
-    next((market / "bounding_box_train").glob("0003*")).unlink()
-    process = script.run("train.py", *RESUME, "run")
-    assert process.returncode == 2
-    assert re.search("train images: .*than the run began with", process.stderr)
 
 
 def test_without_evaluation_the_last_model_is_kept(script: Script) -> None:
