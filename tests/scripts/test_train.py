@@ -80,7 +80,8 @@ def test_tensorboard_shows_curves_and_images(finished: FinishedRun) -> None:
 
 def test_the_evaluator_reproduces_the_best_epoch(finished: FinishedRun) -> None:
     shutil.copy(ROOT / "eval_params.json", finished.script.folder)
-    process = finished.script.run("evaluator.py", "eval_params.json", "--set", "pictures_dir=pictures")
+    settings = ("model_path=runs/first", "pictures_dir=pictures")
+    process = finished.script.run("evaluator.py", "eval_params.json", "--set", *settings)
     assert process.returncode == 0, process.stderr
     best = max((record["metrics"] for record in finished.records), key=lambda metrics: metrics["mAP"])
     result = json.loads((finished.script.folder / "eval_result.json").read_text())
