@@ -52,6 +52,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunOfTwo:
     return run
 
 
+@pytest.mark.slow
 def test_a_process_is_killed_and_torchrun_starts_both_again(whole: RunOfTwo, tmp_path: Path) -> None:
     killed = RunOfTwo(tmp_path / "killed")
     with killed.start(torchrun("--nproc-per-node=2", "--max-restarts=1")) as training:
