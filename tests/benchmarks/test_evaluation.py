@@ -115,6 +115,7 @@ class Counter:
         return self.count
 
 
+@pytest.mark.slow
 def test_contestants_answer_from_processes_of_their_own() -> None:
     with Contestant(Counter, 5) as first, Contestant(Counter, 7) as second:
         asked = {"first": lambda: first.ask("add", 1), "second": lambda: second.ask("add", 2)}
