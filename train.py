@@ -100,7 +100,7 @@ def main(argv: list[str]) -> None:
         resume_train([REID_TASK, GENERATOR_TASK], args.sub_working_dir, args.set)
         return
     if args.operation == "sample_gan":
-        from gan.commands import sample_gan
+        from gan.sampling import sample_gan
 
         sample_gan(args.sub_working_dir, args.set, args.out, args.count or 64)
         return
@@ -117,9 +117,9 @@ def main(argv: list[str]) -> None:
         case "start_train":
             start_run(REID_TASK, params, args.sub_working_dir or new_name(), notes)
         case "train_gan":
-            from gan.commands import check_params
+            from gan.trainer import check_gan_params
 
-            check_params(params)
+            check_gan_params(params)
             start_run(GENERATOR_TASK, params, args.sub_working_dir or new_name(), notes)
         case "check_config":
             check_config(params, notes, check_extra_images)

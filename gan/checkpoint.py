@@ -1,4 +1,4 @@
-"""generator.pth: a person generator as it lies on disk, with the discriminator it learnt from."""
+"""generator.pth: a person generator with the discriminator it was trained with."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -8,32 +8,38 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from config.gan import GanParams
 from config.load import params_from_dict
 from config.params import Params
 from evaluate.core.plugins import plugin_options
-from gan.steps import GanStepper
-from models.generator import Generator, build_generator
+from models.generator import Discriminator, Generator, build_generator
 from utils.checkpoint import GENERATOR, Checkpoint, check_finite, load_checkpoint, read_weights
 from utils.errors import DataError
 from utils.files import expand_user
 
 logger = logging.getLogger(__name__)
 
-OF_GENERATOR, OF_DISCRIMINATOR = "generator.", "discriminator."
-CONDITION = OF_GENERATOR + "condition.weight"
+GENERATOR_PREFIX, DISCRIMINATOR_PREFIX = "generator.", "discriminator."
+CONDITION = GENERATOR_PREFIX + "condition.weight"
 
 
 class TrainedGenerator(NamedTuple):
-    """A generator and what it was trained with."""
+    """A generator and the params it was trained with."""
 
     params: Params
     generator: Generator
     """On the CPU, in evaluation mode."""
 
 
-def checkpoint_of(stepper: GanStepper, params: Params, pids: Sequence[int], metrics: Mapping[str, float]) -> Checkpoint:
-    """The averaged generator and the discriminator as they are, a copy, with what was measured of them."""
-    nets = {OF_GENERATOR: stepper.average, OF_DISCRIMINATOR: stepper.discriminator}
+def generator_checkpoint(
+    generator: Generator,
+    discriminator: Discriminator,
+    params: Params,
+    pids: Sequence[int],
+    metrics: Mapping[str, float],
+) -> Checkpoint:
+    """A copy of both networks, with the metrics of the generator."""
+    nets = {GENERATOR_PREFIX: generator, DISCRIMINATOR_PREFIX: discriminator}
     model = {
         prefix + name: tensor.detach().cpu().clone()
         for prefix, net in nets.items()
@@ -43,73 +49,64 @@ def checkpoint_of(stepper: GanStepper, params: Params, pids: Sequence[int], metr
 
 
 def load_generator(path: Path, key: str) -> TrainedGenerator:
-    """The generator in a file of train_gan, or in the run folder at that path.
+    """The generator in a file of train_gan, or in a run's folder.
 
     Args:
         path: of the file or folder.
-        key: what names it, for messages: "gan_params.pretrain_snapshot_g".
+        key: the setting that names it, for messages: "gan_params.pretrain_snapshot_g".
 
     Raises:
         DataError: there is none, or its weights do not fit its params or are not finite.
         ParamsError: the params in it are not valid.
     """
-    path = found(path, key)
+    path = find_generator(path, key)
     checkpoint = load_checkpoint(path)
-    weights = _of(checkpoint.model, OF_GENERATOR)
+    weights = _with_prefix(checkpoint.model, GENERATOR_PREFIX)
     if not weights:
         raise DataError(f"{key}: {path}: holds no person generator; name a file that train_gan made, {GENERATOR}")
     check_finite(path, weights)
     params, _ = params_from_dict(checkpoint.params, str(path), plugin_options)
-    # A weight without dimensions is told of below, as one that does not fit.
     condition_dim = checkpoint.model[CONDITION].shape[-1:].numel() if CONDITION in checkpoint.model else 0
-    # Without memory of its own: no initial weights are drawn only to be replaced.
+    # On the meta device: no initial weights are drawn only to be replaced.
     with torch.device("meta"):
         generator = build_generator(params.gan_params, condition_dim)
     try:
         generator.load_state_dict(weights, assign=True)
     except RuntimeError as error:
-        raise DataError(
-            f"{key}: {path}: the weights do not fit the params beside them ({_shortened(error)})"
-        ) from error
+        raise DataError(f"{key}: {path}: the weights do not fit the params beside them ({_brief(error)})") from error
     return TrainedGenerator(params, generator.eval().requires_grad_(False))
 
 
-def start_from(net: nn.Module, prefix: str, named: str, key: str) -> None:
-    """Give a network the weights of a snapshot, all of them.
-
-    Args:
-        net: a generator or a discriminator.
-        prefix: of its weights in a file of train_gan; a bare state dict has none.
-        named: the file, or the run folder it lies in; "" leaves the network as it is.
-        key: the key that names it, for messages.
+def load_snapshots(generator: Generator, discriminator: Discriminator, options: GanParams) -> None:
+    """Load the weights of the snapshots that `gan_params` names; a network without one stays as it is.
 
     Raises:
-        DataError: the file cannot be read, or its weights are not those of such a network.
+        DataError: a file cannot be read, or its weights are not those of such a network.
     """
-    if not named:
+    _load_snapshot(generator, GENERATOR_PREFIX, options.pretrain_snapshot_g, "gan_params.pretrain_snapshot_g")
+    _load_snapshot(discriminator, DISCRIMINATOR_PREFIX, options.pretrain_snapshot_d, "gan_params.pretrain_snapshot_d")
+
+
+def _load_snapshot(net: nn.Module, prefix: str, snapshot: str, key: str) -> None:
+    """Load all weights of a network from a file of train_gan, where their names have a prefix, or a bare state dict."""
+    if not snapshot:
         return
-    path = found(Path(named), key)
-    whole = read_weights(path)
-    weights = _of(whole, prefix) or whole
+    path = find_generator(Path(snapshot), key)
+    model = read_weights(path)
+    weights = _with_prefix(model, prefix) or model
     check_finite(path, weights)
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:
         raise DataError(
-            f"{key}: {path}: not the weights of such a network ({_shortened(error)}); gan_params must give it the same "
+            f"{key}: {path}: not the weights of such a network ({_brief(error)}); gan_params must give it the same "
             "img_h, input_dim, ngf, ndf, spectral_norm and condition"
         ) from error
     logger.info("%s: all %d tensors loaded from %s", key, len(weights), path)
 
 
-def _shortened(error: RuntimeError, most: int = 200) -> str:
-    """torch's last line, which may name every tensor there is."""
-    text = str(error).splitlines()[-1].strip()
-    return text if len(text) <= most else f"{text[:most]}..."
-
-
-def found(path: Path, key: str) -> Path:
-    """The file itself, or that in a run's folder.
+def find_generator(path: Path, key: str) -> Path:
+    """The generator's file: the path itself, or the one in a run's folder.
 
     Raises:
         DataError: there is none.
@@ -124,6 +121,12 @@ def found(path: Path, key: str) -> Path:
     return path
 
 
-def _of(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The weights that begin with a prefix, without it."""
+def _brief(error: RuntimeError, max_length: int = 200) -> str:
+    """The last line of torch's message, which may name every tensor there is."""
+    text = str(error).splitlines()[-1].strip()
+    return text if len(text) <= max_length else f"{text[:max_length]}..."
+
+
+def _with_prefix(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The weights whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""Whom a conditioned generator is to show: embeddings of real images by a re-ID network that stays as it is."""
+"""The condition of a generator: which person to show, as an embedding by a frozen re-ID network."""
 
 from collections.abc import Sequence
 
@@ -20,48 +20,47 @@ class ConditionNetwork:
     """The re-ID network whose embeddings a generator is conditioned on.
 
     Args:
-        named: its checkpoint or run folder.
+        path: of its checkpoint or run folder.
 
     Raises:
         DataError: there is none.
     """
 
-    def __init__(self, named: str) -> None:
-        path = find_network(named, KEY, "train a re-ID network first, python train.py, or say where it lies now")
+    def __init__(self, path: str) -> None:
+        self.path = find_network(path, KEY, "train a re-ID network first, python train.py, or say where it lies now")
         try:
-            self._trained = load_trained_network(path)
+            self._trained = load_trained_network(self.path)
         except UserError as error:
             raise DataError(f"{KEY}: {error}") from error
-        self.path = path
         self.dim = self._trained.network.embedding_dim
         self.digest = digest_of(self._trained)
 
     def embed(self, samples: Sequence[Sample], device: torch.device) -> Tensor:
-        """The embeddings (N, D) float32, on the device, of N images, each seen at the size of the network's training.
+        """Embeddings (N, D) float32 of N images, on the device, computed at the image size the network was trained at.
 
         Raises:
-            DataError: an image cannot be read, or the network makes NaN of it.
+            DataError: an image cannot be read, or the network outputs NaN for it.
         """
-        # An image that was left out would give all that follow the embedding of another.
+        # A skipped image would shift the embeddings of all that follow.
         params = self._trained.params.model_copy(update={"bad_images": "error"})
-        config = EvalContext(params, Embedder(self._trained.network).to(device).eval())
-        return extract(config, samples, "conditions").features.to(device)
+        context = EvalContext(params, Embedder(self._trained.network).to(device).eval())
+        return extract(context, samples, "conditions").features.to(device)
 
-    def sign(self, generator: Generator) -> None:
+    def note_digest(self, generator: Generator) -> None:
         """Note in a generator that it is conditioned on this network."""
         assert generator.condition_digest is not None
         generator.condition_digest.copy_(self._digest_bytes())
 
-    def check_signed(self, generator: Generator, path: object) -> None:
-        """See that a generator was trained on the embeddings of this network: others would show other persons.
+    def check_digest(self, generator: Generator, name: str) -> None:
+        """Check that a generator was trained with this network: embeddings of another would show other persons.
 
         Raises:
             DataError: it was not.
         """
-        signed = generator.condition_digest
-        if signed is None or not torch.equal(signed.cpu(), self._digest_bytes()):
+        digest = generator.condition_digest
+        if digest is None or not torch.equal(digest.cpu(), self._digest_bytes()):
             raise DataError(
-                f"{KEY}: {self.path}: not the network that {path} was trained with; name that one, or train the "
+                f"{KEY}: {self.path}: not the network that {name} was trained with; name that one, or train the "
                 "generator again"
             )
 

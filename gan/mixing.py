@@ -1,4 +1,4 @@
-"""Generated images in the training of a re-ID network: by a generator that is done, or by one that learns along."""
+"""Generated images in the training of a re-ID network, by a trained generator or one that is trained along."""
 
 import logging
 from collections.abc import Sequence
@@ -15,11 +15,10 @@ from data.samples import Sample
 from engine.batches import ExtraBatch, TrainBatch
 from engine.run_folder import RunFolder
 from evaluate.core.load_model import digest_of_weights
-from gan.build import build_stepper
-from gan.checkpoint import TrainedGenerator, checkpoint_of, load_generator
+from gan.checkpoint import TrainedGenerator, generator_checkpoint, load_generator
 from gan.conditions import ConditionNetwork
 from gan.sampling import sample_grid
-from gan.steps import GanStepper, RealBatch, as_pictures, draw_mirrored
+from gan.steps import GanStepper, RealBatch, build_stepper, real_pictures
 from losses.loss import Losses
 from models.generator import Generator, pictures_as_bytes
 from utils.checkpoint import save_checkpoint
@@ -36,19 +35,19 @@ SNAPSHOT = "gan_params.pretrain_snapshot_g"
 class GeneratedImages:
     """Generated images that join the batches of a re-ID training.
 
-    Without a condition a picture shows nobody. With one, it is made from the embedding of an image of the batch, and
-    is to show the same person.
+    An unconditional generator shows nobody in particular. A conditioned one gets the embedding of an image of the
+    batch, and its picture has the label of that image.
     """
 
     params: Params
     generator: Generator
-    """Takes the noise; in evaluation mode."""
+    """In evaluation mode."""
     conditions: Tensor | None
-    """(N, D) the embeddings of the training images, on the device."""
+    """(N, D) embeddings of the training images, on the device; None for an unconditional generator."""
     learner: GanStepper | None
-    """Whose averaged generator it is; None: it is trained already, and stays as it is."""
+    """Trains the generator, which is its average; None: the generator stays as it is."""
     digest: str | None
-    """Tells one trained generator, and the network it is conditioned on, from another; of a learner the latter only."""
+    """Of a trained generator's weights; with a learner, of the network it is conditioned on."""
 
     @property
     def num_images(self) -> int:
@@ -57,7 +56,7 @@ class GeneratedImages:
 
     @torch.no_grad()
     def make(self, epoch: int, indices: Sequence[int], labels: Tensor, number: int) -> ExtraBatch | None:
-        """The generated images that join batch `number`; the draws follow from it."""
+        """The generated images that join batch `number`; all draws follow from seed and number."""
         params, device = self.params, labels.device
         if epoch < params.gan_params.mix_start_epoch:
             return None
@@ -65,7 +64,7 @@ class GeneratedImages:
         noise = torch.randn(self.num_images, self.generator.input_dim, generator=random, device=device)
         if self.conditions is None:
             return ExtraBatch(self._as_read(self.generator(noise)))
-        # Each image of the batch once before any is taken again.
+        # Every image of the batch is a source once before any is a second time.
         turns = -(-self.num_images // len(labels))
         orders = [torch.randperm(len(labels), generator=random, device=device) for _ in range(turns)]
         sources = torch.cat(orders)[: self.num_images]
@@ -73,24 +72,23 @@ class GeneratedImages:
         return ExtraBatch(self._as_read(pictures), labels[sources], sources)
 
     def learn(self, batch: TrainBatch, losses: Losses) -> Losses:
-        """A step of the learner, if there is one.
+        """Take a step of the learner, if there is one; adds its losses to the metrics.
 
-        A batch serves for all updates of the discriminator in the step, each time changed at random and compared to
-        other generated pictures.
+        All updates of the discriminator in the step see the same batch, augmented anew, and other generated pictures.
         """
         if self.learner is None:
             return losses
-        # Generators are trained by one process, so that the batch is all its own.
+        # One process trains the generator, so these are all images of the batch.
         real = self._real(batch.images, batch.indices, batch.number)
-        found = self.learner.step([real] * self.params.gan_params.d_update_freq, batch.number)
-        more = {f"gan_{name}": value for name, value in {**found.losses, **found.metrics}.items()}
-        return losses._replace(metrics={**losses.metrics, **more})
+        learnt = self.learner.step([real] * self.params.gan_params.d_update_freq, batch.number)
+        metrics = {f"gan_{name}": value for name, value in {**learnt.losses, **learnt.metrics}.items()}
+        return losses._replace(metrics={**losses.metrics, **metrics})
 
     def check(self, step: int) -> None:
-        """Check that the learner, if there is one, is not lost; waits for the device.
+        """Check that weights and losses of the learner, if there is one, are finite; synchronises with the device.
 
         Raises:
-            DivergedError: it is.
+            DivergedError: they are not.
         """
         if self.learner is not None:
             self.learner.check(step)
@@ -108,10 +106,11 @@ class GeneratedImages:
             DataError: it cannot be written.
         """
         if self.learner is not None and this_process().is_rank_zero:
-            save_checkpoint(folder.generator, checkpoint_of(self.learner, self.params, pids, {}))
+            checkpoint = generator_checkpoint(self.generator, self.learner.discriminator, self.params, pids, {})
+            save_checkpoint(folder.generator, checkpoint)
 
     def state_dict(self) -> dict[str, Any]:
-        """The learner's state; nothing where there is none."""
+        """The learner's state; empty without one."""
         return {} if self.learner is None else self.learner.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -120,9 +119,9 @@ class GeneratedImages:
             self.learner.load_state_dict(state_dict)
 
     def _real(self, images: Tensor, indices: Sequence[int], number: int) -> RealBatch:
-        """What the learner sees of a batch's images (B, 3, H, W) uint8 as they were read."""
+        """The images (B, 3, H, W) uint8 of a batch, as they were read, as the learner sees them."""
         height = self.generator.height
-        pictures = as_pictures(images, draw_mirrored(self.params, len(images), number, images.device))
+        pictures = real_pictures(images, number, self.params)
         if pictures.shape[2:] != (height, height // 2):
             pictures = F.interpolate(pictures, (height, height // 2), mode="bilinear", antialias=True)
         return RealBatch(pictures, None if self.conditions is None else self._conditions_of(indices))
@@ -130,13 +129,13 @@ class GeneratedImages:
     def _conditions_of(self, indices: Sequence[int]) -> Tensor:
         """The embeddings (B, D) of training images."""
         assert self.conditions is not None
-        places = torch.tensor(indices)
+        rows = torch.tensor(indices)
         if self.conditions.device.type == "cuda":
-            # Out of page-locked memory nobody waits for the copy.
-            places = places.pin_memory()
-        return self.conditions[places.to(self.conditions.device, non_blocking=True)]
+            rows = rows.pin_memory()  # so that the copy does not synchronise
+        return self.conditions[rows.to(self.conditions.device, non_blocking=True)]
 
     def _as_read(self, pictures: Tensor) -> Tensor:
+        """Pictures as uint8 images of the size that files are read at."""
         size = self.params.resize_to
         if pictures.shape[2:] != size:
             pictures = F.interpolate(pictures.float(), size, mode="bilinear", antialias=True)
@@ -149,23 +148,22 @@ def num_generated(params: Params) -> int:
 
 
 class Source(NamedTuple):
-    """Where generated images are to come from, found and checked."""
+    """Where generated images come from."""
 
     trained: TrainedGenerator | None
-    """None: a generator is trained along."""
+    """None: the generator is trained along."""
     network: ConditionNetwork | None
+    """None: the generator is unconditional."""
 
 
-def find_source(params: Params) -> Source | None:
-    """See that what `gan_params` names for generated images is there and fits; None if there are to be none.
+def find_source(params: Params) -> Source:
+    """Load what `gan_params` names for generated images, and check that it fits.
 
     Raises:
-        DataError: there is no such generator, or not the network whose embeddings it is made for.
-        ParamsError: what is set does not fit the generator, or several processes would train one.
+        DataError: there is no such generator, or not the network it was conditioned on.
+        ParamsError: a setting does not fit the generator, or several processes would train one.
     """
     gan = params.gan_params
-    if gan.mix_ratio == 0:
-        return None
     if gan.adv_train:
         if this_process().world_size > 1:
             raise ParamsError(
@@ -175,26 +173,25 @@ def find_source(params: Params) -> Source | None:
         return Source(None, ConditionNetwork(gan.condition) if gan.condition else None)
     trained = load_generator(Path(gan.pretrain_snapshot_g), SNAPSHOT)
     if trained.generator.condition_dim:
-        # Where the network lies that the generator was trained with; it may have been moved since.
+        # The params name a network that has been moved since the generator was trained.
         network = ConditionNetwork(gan.condition or trained.params.gan_params.condition)
-        network.check_signed(trained.generator, gan.pretrain_snapshot_g)
+        network.check_digest(trained.generator, gan.pretrain_snapshot_g)
         return Source(trained, network)
     for name in ("lambda_consistency", "condition"):
         if getattr(gan, name):
-            raise ParamsError(f"gan_params.{name}: has no effect, as the generator of {SNAPSHOT} shows nobody known")
+            raise ParamsError(f"gan_params.{name}: has no effect, as the generator of {SNAPSHOT} is unconditional")
     return Source(trained, None)
 
 
 def check_generated_images(params: Params) -> str:
-    """Check where generated images come from; a line about them, "" if there are none. Raises as `find_source`."""
-    source = find_source(params)
-    return "" if source is None else describe_source(params, source)
+    """Check where generated images come from; a line about them. Raises as `find_source`."""
+    return describe_source(params, find_source(params))
 
 
-def describe_source(params: Params, chosen: Source) -> str:
-    """What generated images there will be."""
-    whom = "nobody in particular" if chosen.network is None else "persons of the batch"
-    along = "" if chosen.trained else ", by a generator that learns along"
+def describe_source(params: Params, source: Source) -> str:
+    """The generated images of a run, in a line."""
+    whom = "nobody in particular" if source.network is None else "persons of the batch"
+    along = "" if source.trained else ", by a generator that is trained along"
     start = params.gan_params.mix_start_epoch
     since = f" from epoch {start + 1} on" if start else ""
     return f"{num_generated(params)} generated images of {whom} join each batch of {params.batch_images}{since}{along}"
@@ -202,8 +199,8 @@ def describe_source(params: Params, chosen: Source) -> str:
 
 def build_generated_images(
     params: Params, train: Sequence[Sample], device: torch.device, resume: bool
-) -> GeneratedImages | None:
-    """What `gan_params` says of generated images in the training of a re-ID network; None if there are to be none.
+) -> GeneratedImages:
+    """The generated images that `gan_params` asks for; its `mix_ratio` must not be 0.
 
     Args:
         params: of the run.
@@ -214,16 +211,13 @@ def build_generated_images(
     Raises:
         DataError, ParamsError: as `find_source`.
     """
-    chosen = find_source(params)
-    if chosen is None:
-        return None
-    trained, network = chosen
-    logger.info("%s", describe_source(params, chosen))
+    source = find_source(params)
+    trained, network = source
+    logger.info("%s", describe_source(params, source))
     conditions = None if network is None else network.embed(train, device)
-    digest = None if network is None else network.digest
     if trained is None:
         learner = build_stepper(params, network, device, resume=resume)
-        return GeneratedImages(params, learner.average, conditions, learner, digest)
+        return GeneratedImages(params, learner.average, conditions, learner, network and network.digest)
     generator = trained.generator.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    # A conditioned generator is signed with the digest of its network.
+    # The weights of a conditioned generator hold the digest of its network.
     return GeneratedImages(params, generator, conditions, None, digest_of_weights(generator.state_dict()))

@@ -1,4 +1,4 @@
-"""The training of a person generator: the same loop as that of a re-ID network, with steps and metrics of its own."""
+"""The training of a person generator: the loop of engine/trainer.py with steps and metrics of its own."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -20,12 +20,11 @@ from engine.run import Run, TrainingPlan
 from engine.run_folder import RunFolder
 from engine.trainer import Trainer
 from evaluate.core.plugins import Evaluation
-from gan.build import build_stepper
-from gan.checkpoint import checkpoint_of
+from gan.checkpoint import generator_checkpoint
 from gan.conditions import ConditionNetwork
 from gan.quality import Quality, build_quality
 from gan.sampling import sample_grid
-from gan.steps import GanStepper, RealBatch, as_pictures, draw_mirrored
+from gan.steps import GanStepper, RealBatch, build_stepper, real_pictures
 from utils.checkpoint import GENERATOR, Checkpoint
 from utils.distributed import this_process
 from utils.errors import DataError, ParamsError
@@ -34,20 +33,20 @@ from utils.memory import explain_oom
 logger = logging.getLogger(__name__)
 
 MIN_IMAGES = 6
-"""As many real images as measuring a generator needs."""
+"""Real images that precision and recall need."""
 
 
 class GanTrainer(Trainer):
-    """Trains a person generator, and measures it by FID where a network to measure with is named.
+    """Trains a person generator, and measures it by FID if `gan_params.measured_by` names a network for that.
 
     Args:
         run: as of `Trainer`.
-        pids: sorted pids of the persons it learns from.
+        pids: sorted pids of the training images.
         num_images: N, the training images.
         store: serves them in the size of the generated ones.
-        conditions: (N, D) their embeddings on the device; None where the generator is not conditioned.
+        conditions: (N, D) their embeddings on the device; None for an unconditional generator.
         stepper: generator, discriminator and their optimizers.
-        quality: measures the generator; None: nothing does.
+        quality: measures the generator; None: it is not measured.
     """
 
     best_file, epochs_key = GENERATOR, "gan_params.epoch"
@@ -62,8 +61,7 @@ class GanTrainer(Trainer):
         stepper: GanStepper,
         quality: Quality | None,
     ) -> None:
-        optimizers = [stepper.optimizer_g, stepper.optimizer_d]
-        super().__init__(run, optimizers, {"gan": stepper})
+        super().__init__(run, [stepper.optimizer_g, stepper.optimizer_d], {"gan": stepper})
         self.pids = pids
         self.num_images = num_images
         self.store = store
@@ -72,58 +70,67 @@ class GanTrainer(Trainer):
         self.quality = quality
 
     def begin_epoch(self) -> None:
-        """Networks and samples need nothing."""
+        """Nothing to do."""
 
     def end_epoch(self, means: Means) -> None:
-        """Likewise."""
+        """Nothing to do."""
 
     def load_steps(self) -> Iterator[list[RealBatch]]:
         """The real images of each remaining step, a batch for every update of the discriminator."""
         gan, first = self.params.gan_params, self.epoch * self.plan.steps_per_epoch
         batches = batches_of_epoch(self.params, self.num_images, self.epoch)
-        left = batches[(self.step - first) * gan.d_update_freq :]
-        # Each image's label is its own index, by which its condition is found.
-        indices = torch.arange(self.num_images)
-        step = []
-        for number, batch in enumerate(
-            load_batches(self.store, indices, left, self.device), start=self.step * gan.d_update_freq
-        ):
+        remaining = batches[(self.step - first) * gan.d_update_freq :]
+        # The label of an image is its index, to look up its condition.
+        loaded = load_batches(self.store, torch.arange(self.num_images), remaining, self.device)
+        step: list[RealBatch] = []
+        for number, batch in enumerate(loaded, start=self.step * gan.d_update_freq):
             conditions = None if self.conditions is None else self.conditions[batch.labels]
-            mirrored = draw_mirrored(self.params, len(batch.images), number, self.device)
-            step.append(RealBatch(as_pictures(batch.images, mirrored), conditions))
+            step.append(RealBatch(real_pictures(batch.images, number, self.params), conditions))
             if len(step) == gan.d_update_freq:
                 yield step
                 step = []
 
     def train_step(self, batches: list[RealBatch]) -> Tensor:
-        """Update the discriminator once on each batch, and then the generator."""
+        """Update the discriminator once on each batch, then the generator."""
         losses = self.stepper.step(batches, self.step)
         finite = torch.stack(list(losses.losses.values())).isfinite().all()
         self.meter.add(self.step, [[]], [losses], finite, {})
         return finite
 
     def raise_if_diverged(self, steps: Sequence[StepValues]) -> None:
-        """See that networks and losses are finite: no step after a bad one is worth anything, and none is saved."""
+        """Check that weights and losses are finite: a GAN does not recover from a step that was not."""
         self.stepper.check(self.step)
 
     def evaluate(self) -> Evaluation:
-        """FID and the like; of FID less is better."""
+        """FID and the other metrics; the score is -FID."""
         assert self.quality is not None
-        measured = self.quality(self.stepper)
-        beside = grid(measured.beside_nearest.numpy())
-        return Evaluation(-measured.metrics["fid"], "fid", measured.metrics, {}, {"beside_nearest": beside})
+        metrics, beside_nearest = self.quality.measure(self.stepper.average)
+        images = {"beside_nearest": grid(beside_nearest.numpy())}
+        return Evaluation(-metrics["fid"], "fid", metrics, {}, images)
 
     def best_model(self, evaluation: Evaluation | None) -> Checkpoint:
         """The averaged generator and the discriminator."""
         metrics = {} if evaluation is None else evaluation.metrics
-        return checkpoint_of(self.stepper, self.params, self.pids, metrics)
+        return generator_checkpoint(self.stepper.average, self.stepper.discriminator, self.params, self.pids, metrics)
 
     def pictures(self) -> dict[str, Tensor]:
-        """Samples, each time from the same noise."""
+        """Samples, always from the same noise."""
         return {"samples": sample_grid(self.stepper.average, self.conditions, self.params.seed)}
 
     def after_training(self) -> None:
-        """The best generator is all that a run leaves."""
+        """Nothing to write: the best generator is all that a run leaves."""
+
+
+def check_gan_params(params: Params) -> None:
+    """Check that params fit train_gan.
+
+    Raises:
+        ParamsError: `parallels` names several devices, or generated images are to be mixed in.
+    """
+    if len(params.parallels) > 1:
+        raise ParamsError(f"parallels: train_gan trains on one device, got {len(params.parallels)}; name one")
+    if params.gan_params.mix_ratio > 0:
+        raise ParamsError("gan_params.mix_ratio: is for start_train, where a re-ID network learns; set 0 for train_gan")
 
 
 def build_gan_trainer(params: Params, folder: RunFolder, device: torch.device, resume: bool = False) -> GanTrainer:
@@ -151,7 +158,7 @@ def build_gan_trainer(params: Params, folder: RunFolder, device: torch.device, r
     others = {
         "kind of device": device.type,
         "network of gan_params.condition": None if network is None else network.digest,
-        "network of gan_params.measured_by": None if quality is None else quality.measurer.digest,
+        "network of gan_params.measured_by": None if quality is None else quality.network.digest,
     }
     run = Run(params, folder, device, plan, run_fingerprint(params, dataset, others))
     return GanTrainer(run, sorted_pids(samples), len(samples), store, conditions, stepper, quality)
@@ -162,7 +169,7 @@ def read_gan_data(params: Params) -> Dataset:
 
     Raises:
         DataError: it cannot be used, or has too few training images.
-        ParamsError: a batch is more than all of them.
+        ParamsError: a batch is larger than the training set.
     """
     dataset = without_bad_images(read_dataset(params), params)
     logger.info("data set %s\n%s", params.batches_dir, summary_table(dataset))
@@ -186,7 +193,7 @@ def plan_gan_training(params: Params, num_images: int, device: torch.device) -> 
     """The plan of a generator's training.
 
     Raises:
-        ParamsError: the generator would not learn in any step.
+        ParamsError: the generator would not be updated in any step.
     """
     gan = params.gan_params
     steps = len(batches_of_epoch(params, num_images, 0)) // gan.d_update_freq
@@ -204,7 +211,7 @@ def plan_gan_training(params: Params, num_images: int, device: torch.device) -> 
 
 
 def describe_gan_training(params: Params, plan: TrainingPlan) -> str:
-    """The arithmetic of a run."""
+    """The arithmetic of a run, in a line."""
     gan = params.gan_params
     updates = "" if gan.d_update_freq == 1 else f", in each {gan.d_update_freq} updates of the discriminator"
     whom = "anybody" if not gan.condition else "the person of an embedding"

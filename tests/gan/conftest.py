@@ -16,13 +16,13 @@ from engine.build import build_trainer
 from engine.run_folder import RunFolder
 from engine.trainer import ReidTrainer, Trainer
 from evaluate.core.plugins import plugin_options
-from gan.mixing import build_generated_images
 from gan.steps import GanStepper, RealBatch
 from gan.trainer import GanTrainer, build_gan_trainer
 from losses.loss import Losses
 from models.network import build_network
 from tests.conftest import TINY_PARAMS
 from tests.runs import CLOCK
+from train import build_extra_images
 from utils.checkpoint import Checkpoint, save_checkpoint
 
 CPU = torch.device("cpu")
@@ -78,7 +78,7 @@ class Bench(NamedTuple):
     def reid(self, name: str = "run", state: Path | None = None, *, gan: Any = None, **settings: Any) -> ReidTrainer:
         """The trainer of a re-ID network; resumed if a state is given."""
         params = self.params({"mix_ratio": 0.5, **(gan or {})}, **{**REID, **settings})
-        trainer = build_trainer(params, self.run(name, state), CPU, state is not None, build_generated_images)
+        trainer = build_trainer(params, self.run(name, state), CPU, state is not None, build_extra_images)
         if state is not None:
             trainer.resume()
         return trainer

@@ -69,7 +69,7 @@ def test_pictures_are_made_in_parts_and_in_order(monkeypatch: pytest.MonkeyPatch
     whom = torch.randn(7, condition_dim) if condition_dim else None
     with torch.no_grad():
         expected = pictures_as_bytes(generator(noise, whom)).int()
-    monkeypatch.setattr(sampling, "AT_ONCE", 3)
+    monkeypatch.setattr(sampling, "BATCH_SIZE", 3)
     found = generate(generator, noise, whom)
     assert (found.dtype, found.shape) == (torch.uint8, (7, 3, 64, 32))
     assert (found.int() - expected).abs().max() <= 1
@@ -120,7 +120,7 @@ def test_the_first_pictures_are_the_same_whatever_their_number(run: Path, tmp_pa
 def test_a_grid_holds_no_more_than_the_first_pictures(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sampling, "MOST_IN_GRID", 16)
+    monkeypatch.setattr(sampling, "MAX_IN_GRID", 16)
     write_samples(run, params_of(run), tmp_path / "out", 20, CPU)
     assert pixels(tmp_path / "out" / "grid.png").shape == (64, 16 * 32, 3)
     assert len(list((tmp_path / "out").iterdir())) == 21
@@ -148,7 +148,7 @@ def test_a_folder_that_holds_something_is_left_alone(run: Path, tmp_path: Path) 
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("precious")
     for out in (tmp_path / "out", tmp_path / "out" / "mine"):
-        with pytest.raises(DataError, match=f"{out}: is there already and not empty; name another folder"):
+        with pytest.raises(DataError, match=f"{out}: already exists"):
             write_samples(run, params_of(run), out, 3, CPU)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
 

@@ -7,6 +7,7 @@ import signal
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from data.dataset import read_dataset
 from engine.monitor import DivergedError
 from engine.trainer import Trainer
 from gan.quality import Measured
-from gan.steps import RealBatch, as_pictures, draw_mirrored
+from gan.steps import RealBatch, as_pictures, real_pictures
 from gan.trainer import GanTrainer, batches_of_epoch
 from tests.gan.conftest import (
     GAN,
@@ -142,7 +143,8 @@ def test_the_generator_with_the_least_distance_is_kept(bench: Bench, distances: 
     trainer, others = bench.generator(gan={"epoch": 3}), iter(distances)
     trainer.plan = trainer.plan._replace(evaluate_every=1, evaluate_at_start=False)
     beside = torch.zeros(4, 3, 64, 32, dtype=torch.uint8)
-    trainer.quality = lambda _: Measured({"fid": next(others), "kid": 0.5}, beside)  # pyright: ignore[reportAttributeAccessIssue]
+    found = SimpleNamespace(measure=lambda _: Measured({"fid": next(others), "kid": 0.5}, beside))
+    trainer.quality = found  # pyright: ignore[reportAttributeAccessIssue]
     trainer.fit()
     assert trainer.best.score == -distances[kept - 1]
     found = generator_file(trainer.folder.path)
@@ -230,20 +232,17 @@ def test_a_step_sees_the_images_of_its_batches_and_their_embeddings(bench: Bench
 
 
 def test_half_the_images_are_mirrored_and_which_follows_from_the_number(bench: Bench) -> None:
-    params, device = bench.params({}), torch.device("cpu")
+    params = bench.params({})
     images = torch.randint(0, 256, (200, 3, 8, 4), dtype=torch.uint8)
     plain = as_pictures(images)
-    flags = {number: draw_mirrored(params, 200, number, device) for number in (0, 1)}
-    for number, mirrored in flags.items():
-        assert mirrored is not None
-        assert 60 < mirrored.sum() < 140
-        assert torch.equal(mirrored, draw_mirrored(params, 200, number, device))  # pyright: ignore[reportArgumentType]
-        for picture, flag, before in zip(as_pictures(images, mirrored), mirrored, plain, strict=True):
-            assert torch.equal(picture, before.flip(2) if flag else before)
-    assert flags[0] is not None
-    assert flags[1] is not None
-    assert not torch.equal(flags[0], flags[1])
-    assert draw_mirrored(bench.params({}, data_augmentation={"mirror": False}), 200, 0, device) is None
+    batches = [real_pictures(images, number, params) for number in (0, 0, 1)]
+    for batch in batches:
+        is_mirrored = (batch != plain).flatten(1).any(1)
+        assert 60 < is_mirrored.sum() < 140
+        assert torch.equal(batch[is_mirrored], plain[is_mirrored].flip(3))
+    assert torch.equal(batches[0], batches[1])
+    assert not torch.equal(batches[0], batches[2])
+    assert torch.equal(real_pictures(images, 0, bench.params({}, data_augmentation={"mirror": False})), plain)
 
 
 def test_a_run_is_resumed_only_with_the_settings_it_began_with(bench: Bench, reid_checkpoint: Path) -> None:

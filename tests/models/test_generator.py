@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan.trainer import as_pictures
+from gan.steps import as_pictures
 from models.generator import (
     SMALLEST_MAP,
     Discriminator,

@@ -54,7 +54,7 @@ def test_pictures_are_sampled(finished: FinishedRun) -> None:
     assert pixels(folder / "pictures" / "grid.png").shape == (2 * 64, 16 * 32, 3)
     for path in (folder / "pictures").iterdir():
         assert path.read_bytes() == (folder / "again" / path.name).read_bytes()
-    refused(finished.script.run("train.py", *SAMPLE, "first", "--out", "pictures"), "is there already and not empty")
+    refused(finished.script.run("train.py", *SAMPLE, "first", "--out", "pictures"), "already exists")
 
 
 def test_unless_told_otherwise_there_are_64_and_runs_lie_where_the_user_says(finished: FinishedRun) -> None:
