@@ -1,9 +1,9 @@
-"""The network inside an exported model or a checkpoint: raw pixels in, embeddings of unit length out."""
+"""The network of an exported model or a checkpoint: raw pixels in, embeddings of unit length out."""
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -11,52 +11,35 @@ import torch
 
 from data.augmentation.normalisation import STATISTICS, Normalisation, normalise
 from deploy.card import ModelCard
-from deploy.exportable import EMBEDDING, LEAST_LENGTH, LENGTH
+from deploy.graph import EMBEDDING, LENGTH, MIN_LENGTH
 from evaluate.core.load_model import load_trained_network
 from models.network import Embedder
 from utils.device import choose_device
-from utils.errors import DataError
+from utils.errors import DataError, first_line
 from utils.precision import evaluation_precision
 from utils.process import num_own_cpus
 
 _ERRORS_ONLY = 3
-"""onnxruntime's level of messages."""
+"""onnxruntime's log level."""
 
 logger = logging.getLogger(__name__)
 
 
-class Embedded(NamedTuple):
-    """What a network makes of B images."""
+class Embeddings(NamedTuple):
+    """The output of a network for B images."""
 
     embeddings: np.ndarray
-    """(B, D) float32, of unit length; zeros where the network gave zeros."""
+    """(B, D) float32, of unit length; zeros if the network returned zeros."""
     lengths: np.ndarray
-    """(B, 1) float32, the lengths they had before."""
-
-
-class EmbeddingNetwork(Protocol):
-    """A network that embeds raw pixels; several threads may call it at once.
-
-    card: None where another program exported the model; the sizes are in pixels.
-    """
-
-    card: ModelCard | None
-    img_h: int
-    img_w: int
-    embedding_dim: int
-    branch_dims: tuple[int, ...]
-
-    def embed(self, pixels: np.ndarray) -> Embedded:
-        """(B, img_h, img_w, 3) uint8 RGB -> embeddings."""
-        ...
+    """(B, 1) float32, their lengths before normalisation."""
 
 
 class OnnxNetwork:
-    """A model that export_onnx wrote, run by onnxruntime: on a GPU where onnxruntime has one, else on the CPU.
+    """A model of export_onnx, run by onnxruntime: on a GPU if onnxruntime supports one, else on the CPU.
 
     Args:
         path: the .onnx file.
-        threads: processors to compute on; 0 = all of this process's.
+        threads: CPU threads; 0 = one for each CPU of this process.
 
     Raises:
         DataError: the file cannot be read, or was written by another program.
@@ -67,29 +50,29 @@ class OnnxNetwork:
         card = card_of(self.session, path)
         if card is None:
             raise DataError(
-                f"{path}: says nothing of what images it takes (no reid.* metadata); export it with export_onnx, "
-                "or tell the sizes: img_h, img_w"
+                f"{path}: has no model card (no reid.* metadata); export it with export_onnx, or give the sizes of "
+                "its images: img_h, img_w"
             )
-        self.card: ModelCard | None = card
+        self.card = card
         self.img_h, self.img_w = card.img_h, card.img_w
         self.embedding_dim, self.branch_dims = card.embedding_dim, card.branch_dims
         self.layout = card.layout
 
-    def embed(self, pixels: np.ndarray) -> Embedded:
+    def embed(self, pixels: np.ndarray) -> Embeddings:
         """(B, img_h, img_w, 3) uint8 RGB -> embeddings."""
         given = pixels if self.layout == "nhwc" else np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-        return Embedded(*_run(self.session, given, [EMBEDDING, LENGTH]))
+        return Embeddings(*_run(self.session, given, [EMBEDDING, LENGTH]))
 
 
 class ForeignNetwork:
-    """A model that another program exported: one input of images, the first output (B, D) is the embedding.
+    """A model of another program: one input of images; the first output (B, D) is the embedding.
 
-    Whether it takes uint8 or normalised floating-point pixels, channels first or last, and how many images at once,
-    its input tells; what normalisation it wants and of what size the images are has to be told.
+    Its input shows the dtype (uint8 or normalised floats), the layout and whether the batch size is 1; the caller gives
+    the normalisation and the size of the images.
 
     Raises:
-        DataError: the file cannot be read, or its input or output is not like that.
-        ValueError: it is a model of ours, which says its sizes itself.
+        DataError: the file cannot be read, or has other inputs or outputs.
+        ValueError: it is a model of export_onnx, whose card has the sizes.
     """
 
     card: ModelCard | None = None
@@ -98,7 +81,7 @@ class ForeignNetwork:
     def __init__(self, path: Path, img_h: int, img_w: int, normalisation: Normalisation, threads: int = 0) -> None:
         self.session = open_session(path, threads)
         if card_of(self.session, path) is not None:
-            raise ValueError(f"img_h, img_w: {path} says them itself")
+            raise ValueError(f"img_h, img_w: {path} already has them")
         self.img_h, self.img_w = img_h, img_w
         self.means, self.deviations = (np.array(values, np.float32) for values in STATISTICS[normalisation])
         taken = self.session.get_inputs()
@@ -110,21 +93,21 @@ class ForeignNetwork:
         self.dtype, self.channels_first = types[taken[0].type], shape[1] == 3
         height, width = shape[2:] if self.channels_first else shape[1:3]
         if (isinstance(height, int) and height != img_h) or (isinstance(width, int) and width != img_w):
-            raise DataError(f"{path}: takes images of {height} x {width}, told {img_h} x {img_w}")
+            raise DataError(f"{path}: takes images of {height} x {width}, got {img_h} x {img_w}")
         if isinstance(shape[0], int) and shape[0] != 1:
-            raise DataError(f"{path}: takes exactly {shape[0]} images at once; export it with a free batch size")
+            raise DataError(f"{path}: takes exactly {shape[0]} images at once; export it with a dynamic batch size")
         self.one_by_one = shape[0] == 1
         blank = _run(self.session, self._input(np.zeros((1, img_h, img_w, 3), np.uint8)))[0]
         if blank.ndim != 2 or len(blank) != 1:
             raise DataError(f"{path}: its first output is not (B, D) but {blank.shape}")
         self.embedding_dim = blank.shape[1]
 
-    def embed(self, pixels: np.ndarray) -> Embedded:
+    def embed(self, pixels: np.ndarray) -> Embeddings:
         """(B, img_h, img_w, 3) uint8 RGB -> embeddings."""
         parts = np.split(pixels, len(pixels)) if self.one_by_one else [pixels]
         rows = np.concatenate([_run(self.session, self._input(part))[0] for part in parts]).astype(np.float32)
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        return Embedded(rows / np.maximum(lengths, LEAST_LENGTH), lengths)
+        return Embeddings(rows / np.maximum(lengths, MIN_LENGTH), lengths)
 
     def _input(self, pixels: np.ndarray) -> np.ndarray:
         if self.dtype != np.uint8:
@@ -134,11 +117,11 @@ class ForeignNetwork:
 
 
 class TorchNetwork:
-    """A checkpoint that start_train wrote, run by torch: on the first GPU where there is one, else on the CPU.
+    """A checkpoint of start_train, run by torch: on the first GPU if there is one, else on the CPU.
 
     Args:
         path: the .pth file.
-        threads: processors torch computes on, in all of this process; 0 = as torch has it.
+        threads: torch's CPU threads in the whole process; 0 = torch's default.
 
     Raises:
         DataError, ParamsError: as `load_trained_network`.
@@ -159,24 +142,24 @@ class TorchNetwork:
         self.embedding_dim, self.branch_dims = network.embedding_dim, self.embedder.branch_dims
 
     @torch.inference_mode()
-    def embed(self, pixels: np.ndarray) -> Embedded:
+    def embed(self, pixels: np.ndarray) -> Embeddings:
         """(B, img_h, img_w, 3) uint8 RGB -> embeddings."""
-        # torch warns of memory that may not be written, though nobody writes to it here.
+        # torch warns of read-only memory, although nothing is written here.
         images = torch.from_numpy(np.require(pixels, requirements="W")).to(self.device).permute(0, 3, 1, 2)
         with self.precision.autocast(self.device):
             rows = self.embedder(normalise(images, self.normalisation)).float()
         lengths = rows.norm(dim=1, keepdim=True)
-        return Embedded((rows / lengths.clamp_min(LEAST_LENGTH)).cpu().numpy(), lengths.cpu().numpy())
+        return Embeddings((rows / lengths.clamp_min(MIN_LENGTH)).cpu().numpy(), lengths.cpu().numpy())
 
 
 def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
-    """An ONNX file made ready to run.
+    """An ONNX file ready to run.
 
     Args:
-        threads: processors to compute on; 0 = all of this process's, which may be fewer than the machine's.
+        threads: CPU threads; 0 = one for each CPU of this process, which may be fewer than the machine's.
 
     Raises:
-        DataError: it is missing, damaged or no model.
+        DataError: it is missing, damaged or not a model.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
@@ -187,19 +170,18 @@ def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
     providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
     try:
         return onnxruntime.InferenceSession(path, options, providers=providers)
-    # Of many kinds, none of which onnxruntime documents; all of them come of the file.
+    # onnxruntime raises errors of many undocumented types; the file is the cause of all of them.
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path}: not an ONNX model that can be run ({reason})") from error
+        raise DataError(f"{path}: not an ONNX model that can be run ({first_line(error)})") from error
 
 
 def _run(
     session: onnxruntime.InferenceSession, given: np.ndarray, names: Sequence[str] | None = None
 ) -> list[np.ndarray]:
-    """The outputs of those names, or all of them, for a model with one input."""
+    """The named outputs, or all, of a model with one input."""
     return [np.asarray(output) for output in session.run(names, {session.get_inputs()[0].name: given})]
 
 
 def card_of(session: onnxruntime.InferenceSession, path: Path) -> ModelCard | None:
-    """What a model says of itself; None where another program wrote it; raises as `ModelCard.from_metadata`."""
+    """The card of a model; None if another program wrote it; raises like `ModelCard.from_metadata`."""
     return ModelCard.from_metadata(session.get_modelmeta().custom_metadata_map, str(path))

@@ -1,9 +1,11 @@
 """Embeddings of images of any kind, by an exported model or a checkpoint."""
 
+import argparse
 import hashlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -12,7 +14,8 @@ from data.augmentation.normalisation import Normalisation
 from data.decoding import decode_bytes
 from data.images import decode
 from data.read_ahead import read_ahead
-from deploy.networks import EmbeddingNetwork, ForeignNetwork, OnnxNetwork, TorchNetwork
+from deploy.networks import ForeignNetwork, OnnxNetwork, TorchNetwork
+from utils.cli import whole_number
 from utils.errors import DataError
 from utils.files import expand_user
 
@@ -20,34 +23,33 @@ AnyImage = Path | str | bytes | Image.Image | np.ndarray
 """A file's path, its content, an image of Pillow, or (H, W, 3) uint8 RGB pixels."""
 
 MODES = ("RGB", "RGBA", "L", "LA", "P", "CMYK", "1")
-"""Of Pillow's images: those that mean the same as a file's in `decode_bytes`, but for inverted CMYK."""
+"""Modes of Pillow's images that `decode_bytes` reads in the same way from a file, except inverted CMYK."""
 
 
 class Predictor:
     """Turns images into embeddings of unit length; the cosine of two is their dot product.
 
-    An exported model is run by onnxruntime, a checkpoint by torch; for the same images both give the same embeddings
-    and those of the evaluation. Images are decoded, and brought to the network's size as in training, in threads while
-    the network computes. Several threads may share one predictor.
+    An exported model is run by onnxruntime, a checkpoint by torch; both give the embeddings of the evaluation. Threads
+    decode the next images, resized as in training, while the network computes. Several threads may share a predictor.
 
     Args:
         path: a model.onnx of export_onnx, or a model_best.pth. Any other .onnx needs the next three.
-        batch_size: images the network sees at once.
-        threads: processors to compute on; 0 = all.
-        img_h, img_w: for an .onnx that does not say so itself, size of the images it takes, pixels.
-        normalisation: for such a model, if it takes floating-point pixels, what these are.
-        warm_up: embed blank images at once, so that the first real ones do not wait for what happens only once.
+        batch_size: images in a batch of the network.
+        threads: CPU threads of the network; 0 = all.
+        img_h, img_w: size of the images, pixels, for an .onnx of another program.
+        normalisation: of the pixels that such a model takes, if these are floats.
+        warm_up: embed blank images first, so that the first real ones are not slower than others.
 
     Attributes:
-        card: what the model says of itself; None for a checkpoint and for a model of another program.
-        digest: SHA-256 of the file, hexadecimal; tells the model from any other.
+        card: the model card; None for a checkpoint and for a model of another program.
+        digest: SHA-256 of the file, hexadecimal.
         embedding_dim: D.
-        branch_dims: sizes of the parts of an embedding that were learnt apart; empty if unknown.
-        img_h, img_w: size of the images the network sees, pixels.
+        branch_dims: sizes of the parts of an embedding that have losses of their own; empty if unknown.
+        img_h, img_w: size of the network's images, pixels.
 
     Raises:
         DataError: the file cannot be used.
-        ValueError: sizes told for a model that says them itself, or only one of them.
+        ValueError: sizes are given for a model that has them, or only one of them.
     """
 
     def __init__(
@@ -79,20 +81,24 @@ class Predictor:
         """Images of any kinds and sizes -> embeddings (N, D) float32 of unit length, in their order.
 
         Raises:
-            DataError: an image cannot be read; names it, one that has no name by its place, from 0.
-            ValueError: one is of no kind known here.
+            DataError: an image cannot be read; the message has its path, or its number from 0.
+            ValueError: an image is of an unknown kind.
         """
-        rows = [self.embed(np.stack(batch)) for batch in read_ahead(self._prepared, self._batches(images), depth=2)]
-        return np.concatenate([np.empty((0, self.embedding_dim), np.float32), *rows])
+        rows = [np.empty((0, self.embedding_dim), np.float32)]
+        for batch in embed_batches(self, images):
+            for error in batch.errors.values():
+                raise error
+            rows.append(batch.vectors)
+        return np.concatenate(rows)
 
     def prepare(self, image: AnyImage) -> np.ndarray:
-        """An image as the network sees it: (img_h, img_w, 3) uint8 RGB, resized as in training where its size differs.
+        """An image as the network takes it: (img_h, img_w, 3) uint8 RGB, resized as in training if its size differs.
 
-        What `decode_bytes` says of files holds. Pixels and images of Pillow are taken as they are, never turned.
+        Files are read as by `decode_bytes`. Arrays and Pillow images are used as they are, without EXIF rotation.
 
         Raises:
             DataError: it cannot be read.
-            ValueError: it is of no kind known here.
+            ValueError: it is of an unknown kind.
         """
         if isinstance(image, Path | str):
             return decode(Path(image), self.img_h, self.img_w)
@@ -113,39 +119,80 @@ class Predictor:
         return np.asarray(rgb)
 
     def embed(self, pixels: np.ndarray) -> np.ndarray:
-        """(B, img_h, img_w, 3) uint8 RGB, of any B from 1 on -> embeddings (B, D) float32 of unit length."""
+        """(B, img_h, img_w, 3) uint8 RGB, with B at least 1 -> embeddings (B, D) float32 of unit length."""
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (self.img_h, self.img_w, 3) or not len(pixels):
             expected = f"(B, {self.img_h}, {self.img_w}, 3)"
             raise ValueError(f"pixels: expected uint8 {expected}, got {pixels.dtype} {pixels.shape}")
         return self.network.embed(pixels).embeddings
 
-    def _batches(self, images: Iterable[AnyImage]) -> Iterator[list[tuple[int, AnyImage]]]:
-        numbered = iter(enumerate(images))
-        while batch := list(islice(numbered, self.batch_size)):
-            yield batch
 
-    def _prepared(self, batch: list[tuple[int, AnyImage]]) -> list[np.ndarray]:
-        return [self._prepared_one(number, image) for number, image in batch]
+class Batch(NamedTuple):
+    """One batch of images: numbers and embeddings of the readable ones, errors of the others by number."""
 
-    def _prepared_one(self, number: int, image: AnyImage) -> np.ndarray:
-        try:
-            return self.prepare(image)
-        except (DataError, ValueError) as error:
-            if isinstance(image, Path | str):
-                raise
-            raise type(error)(f"image {number}: {error}") from error
+    numbers: list[int]
+    vectors: np.ndarray
+    errors: dict[int, Exception]
 
 
-def _open(path: Path, threads: int, img_h: int, img_w: int, normalisation: Normalisation) -> EmbeddingNetwork:
+def embed_batches(predictor: Predictor, images: Iterable[AnyImage]) -> Iterator[Batch]:
+    """Embed images batch by batch, some of which may be unreadable; threads prepare the next batches."""
+
+    def prepare(batch: list[tuple[int, AnyImage]]) -> tuple[dict[int, np.ndarray], dict[int, Exception]]:
+        pixels: dict[int, np.ndarray] = {}
+        errors: dict[int, Exception] = {}
+        for number, image in batch:
+            try:
+                pixels[number] = predictor.prepare(image)
+            except (DataError, ValueError) as error:
+                is_named = isinstance(image, Path | str)
+                errors[number] = error if is_named else type(error)(f"image {number}: {error}")
+        return pixels, errors
+
+    numbered = iter(enumerate(images))
+    batches = iter(lambda: list(islice(numbered, predictor.batch_size)), [])
+    for pixels, errors in read_ahead(prepare, batches):
+        vectors = np.empty((0, predictor.embedding_dim), np.float32)
+        if pixels:
+            vectors = predictor.embed(np.stack(list(pixels.values())))
+        yield Batch(list(pixels), vectors, errors)
+
+
+def predictor_parser(program: str, description: str | None, batch_size: int) -> argparse.ArgumentParser:
+    """A command line with the options that choose a predictor; `batch_size` is the default."""
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    number = whole_number(1, 100_000)
+    parser.add_argument("--model", type=Path, required=True, metavar="FILE", help="a model.onnx or model_best.pth")
+    parser.add_argument(
+        "--batch-size", type=number, default=batch_size, metavar="N", help=f"images in a batch; default: {batch_size}"
+    )
+    parser.add_argument(
+        "--threads", type=number, default=0, metavar="N", help="CPU threads of the network; default: all"
+    )
+    return parser
+
+
+def predictor_of(args: argparse.Namespace) -> Predictor:
+    """The predictor that a parsed command line chooses."""
+    return Predictor(args.model, batch_size=args.batch_size, threads=args.threads)
+
+
+def _open(
+    path: Path, threads: int, img_h: int, img_w: int, normalisation: Normalisation
+) -> OnnxNetwork | ForeignNetwork | TorchNetwork:
     if bool(img_h) != bool(img_w):
-        raise ValueError(f"img_h, img_w: tell both or none, got {img_h} and {img_w}")
+        raise ValueError(f"img_h, img_w: give both or none, got {img_h} and {img_w}")
     kind = path.suffix.lower()
     if kind == ".onnx" and img_h:
         return ForeignNetwork(path, img_h, img_w, normalisation, threads)
     if img_h:
-        raise ValueError(f"img_h, img_w: {path} says them itself")
+        raise ValueError(f"img_h, img_w: {path} already has them")
     if kind == ".onnx":
         return OnnxNetwork(path, threads)
     if kind == ".pth":
         return TorchNetwork(path, threads)
-    raise DataError(f"{path}: expected an .onnx that export_onnx wrote, or a .pth of a training")
+    raise DataError(f"{path}: expected an .onnx of export_onnx, or a .pth of a training")

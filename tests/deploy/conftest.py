@@ -1,5 +1,7 @@
-"""A network that nobody trained, and its export, made once for the tests that only look at them."""
+"""An untrained network and its export, made once; and a predictor that needs no network."""
 
+import io
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -7,9 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from config.params import ExportParams, Params
 from data.dataset import read_dataset
+from data.decoding import decode_bytes
 from data.images import decode
 from data.samples import Dataset
 from deploy.export import export_onnx
@@ -79,3 +83,41 @@ def exported(model: Model) -> Path:
 def images(model: Model) -> list[Path]:
     """Some images of the model's size."""
     return [sample.path for sample in (*model.dataset.query, *model.dataset.gallery)][:12]
+
+
+class MeanColour:
+    """Embeds an image by its mean colour; can be held up, and made to fail."""
+
+    img_h, img_w, embedding_dim, batch_size = 8, 4, 3, 4
+    digest, card = "digest", None
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+        self.error: Exception | None = None
+
+    def prepare(self, image: Path | bytes) -> np.ndarray:
+        if isinstance(image, Path):
+            return decode(image, self.img_h, self.img_w)
+        return decode_bytes(image, self.img_h, self.img_w)
+
+    def embed(self, pixels: np.ndarray) -> np.ndarray:
+        self.batches.append(len(pixels))
+        self.may_go_on.wait(timeout=10)
+        if self.error is not None:
+            raise self.error
+        rows = pixels.mean(axis=(1, 2)) + 1
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture
+def network() -> MeanColour:
+    return MeanColour()
+
+
+def png(colour: tuple[int, int, int], size: tuple[int, int] = (4, 8)) -> bytes:
+    """An image of one colour."""
+    content = io.BytesIO()
+    Image.new("RGB", size, colour).save(content, "PNG")
+    return content.getvalue()

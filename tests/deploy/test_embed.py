@@ -68,7 +68,7 @@ def test_unreadable_images_stop_it_or_are_left_out(
     flat: Path, exported: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (flat / "bad.jpg").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"bad\.jpg: not an image"):
+    with pytest.raises(DataError, match=r"bad\.jpg: .*not an image"):
         embedded(flat, exported)
     assert not (flat.parent / "features.npz").exists()
     _, gallery = read_features(embedded(flat, exported, "--skip-unreadable"))

@@ -30,6 +30,7 @@ def test_embeddings_are_of_unit_length_and_in_order(
 ) -> None:
     assert embeddings.shape == (12, predictor.embedding_dim) == (12, 24)
     assert embeddings.dtype == np.float32
+    assert predictor(iter([])).shape == (0, 24)
     assert np.linalg.norm(embeddings, axis=1) == pytest.approx(np.ones(12), abs=1e-6)
     alone = np.concatenate([predictor([image]) for image in images])
     assert np.abs(alone - embeddings).max() < 1e-6
@@ -43,25 +44,13 @@ def test_a_checkpoint_and_its_export_agree(model: Model, images: list[Path], emb
     assert np.abs(by_torch(images) - embeddings).max() < 1e-5
 
 
-def test_every_kind_of_image_is_the_same_image(
-    predictor: Predictor, images: list[Path], embeddings: np.ndarray
-) -> None:
-    path = images[0]
-    with Image.open(path) as opened:
-        opened.load()
-    kinds = [path, str(path), path.read_bytes(), opened, np.array(decode(path))]
-    assert np.abs(predictor(kind for kind in kinds) - embeddings[0]).max() < 1e-6
-
-
-def test_images_of_other_sizes_are_resized_as_in_training(predictor: Predictor, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    large = Image.fromarray(rng.integers(0, 256, (150, 90, 3), np.uint8))
-    large.save(tmp_path / "large.png")
-    content = io.BytesIO()
-    large.save(content, "PNG")
-    expected = decode(tmp_path / "large.png", 64, 32)
-    for kind in (tmp_path / "large.png", content.getvalue(), large, np.array(large)):
-        assert np.array_equal(predictor.prepare(kind), expected)
+@pytest.mark.parametrize("size", [(32, 64), (90, 150)], ids=["the network's size", "another size"])
+def test_every_kind_of_image_is_read_alike(predictor: Predictor, tmp_path: Path, size: tuple[int, int]) -> None:
+    path = tmp_path / "image.png"
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8))
+    image.save(path)
+    for kind in (path, str(path), path.read_bytes(), image, np.array(image)):
+        assert np.array_equal(predictor.prepare(kind), decode(path, 64, 32))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "L", "LA", "P", "1"])
@@ -72,16 +61,12 @@ def test_images_of_pillow_are_read_as_their_files_are(predictor: Predictor, mode
     assert np.array_equal(predictor.prepare(image), predictor.prepare(content.getvalue()))
 
 
-def test_nothing_is_embedded_as_nothing(predictor: Predictor) -> None:
-    assert predictor([]).shape == (0, 24)
-
-
 def test_unreadable_images_are_named(predictor: Predictor, images: list[Path], tmp_path: Path) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"bad\.jpg: not an image"):
+    with pytest.raises(DataError, match=r"bad\.jpg: .*not an image"):
         predictor([*images, bad])
-    with pytest.raises(DataError, match="image 12: not an image"):
+    with pytest.raises(DataError, match=r"image 12: .*not an image"):
         predictor([*images, b"no image"])
 
 
@@ -92,12 +77,9 @@ def test_unreadable_images_are_named(predictor: Predictor, images: list[Path], t
 def test_what_is_no_image_is_refused(predictor: Predictor, image: object) -> None:
     with pytest.raises(ValueError, match=r"image 0: .*expected"):
         predictor([image])  # pyright: ignore[reportArgumentType]
-
-
-@pytest.mark.parametrize("shape", [(0, 64, 32, 3), (1, 32, 64, 3), (64, 32, 3)])
-def test_pixels_of_another_shape_are_refused(predictor: Predictor, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="pixels: expected uint8"):
-        predictor.embed(np.zeros(shape, np.uint8))
+    if isinstance(image, np.ndarray):
+        with pytest.raises(ValueError, match="pixels: expected uint8"):
+            predictor.embed(image[None])
 
 
 def test_threads_share_a_predictor(predictor: Predictor, images: list[Path], embeddings: np.ndarray) -> None:
@@ -143,8 +125,11 @@ PIXELS = np.random.default_rng(3).integers(0, 256, (3, 8, 4, 3), np.uint8)
         (["b", 3, 8, 4], TensorProto.FLOAT16),
     ],
 )
-def test_a_foreign_model_is_used_once_its_sizes_are_told(tmp_path: Path, shape: list[int | str], kind: int) -> None:
-    predictor = Predictor(pooled(tmp_path / "x.onnx", shape, kind), img_h=8, img_w=4, normalisation="half")
+def test_a_foreign_model_is_used_if_its_sizes_are_given(tmp_path: Path, shape: list[int | str], kind: int) -> None:
+    path = pooled(tmp_path / "x.onnx", shape, kind)
+    with pytest.raises(DataError, match=r"x\.onnx: has no model card .* img_h, img_w"):
+        Predictor(path)
+    predictor = Predictor(path, img_h=8, img_w=4, normalisation="half")
     colours = PIXELS.astype(np.float64).mean(axis=(1, 2))
     if kind != TensorProto.UINT8:
         colours = (colours / 255 - 0.5) / 0.5
@@ -154,16 +139,10 @@ def test_a_foreign_model_is_used_once_its_sizes_are_told(tmp_path: Path, shape: 
     assert predictor.card is None
 
 
-def test_a_foreign_model_is_refused_unless_its_sizes_are_told(tmp_path: Path) -> None:
-    path = pooled(tmp_path / "x.onnx", ["b", 3, 8, 4], TensorProto.FLOAT)
-    with pytest.raises(DataError, match=r"x\.onnx: says nothing of what images it takes .* img_h, img_w"):
-        Predictor(path)
-
-
 @pytest.mark.parametrize(
     ("shape", "kind", "options", "message"),
     [
-        (["b", 3, 16, 4], TensorProto.FLOAT, {}, "takes images of 16 x 4, told 8 x 4"),
+        (["b", 3, 16, 4], TensorProto.FLOAT, {}, "takes images of 16 x 4, got 8 x 4"),
         ([4, 3, 8, 4], TensorProto.FLOAT, {}, "exactly 4 images at once"),
         (["b", 1, 8, 4], TensorProto.FLOAT, {}, "expected one input"),
         (["b", 3, 8, 4], TensorProto.INT32, {}, "expected one input"),
@@ -179,11 +158,11 @@ def test_a_foreign_model_of_another_form_is_refused(
         Predictor(path, img_h=8, img_w=4)
 
 
-def test_sizes_are_told_both_and_only_where_they_are_unknown(exported: Path, model: Model) -> None:
+def test_sizes_are_given_both_and_only_if_they_are_unknown(exported: Path, model: Model) -> None:
     for path in (exported, model.path):
-        with pytest.raises(ValueError, match="says them itself"):
+        with pytest.raises(ValueError, match="already has them"):
             Predictor(path, img_h=64, img_w=32)
-    with pytest.raises(ValueError, match="tell both or none"):
+    with pytest.raises(ValueError, match="both or none"):
         Predictor(exported, img_h=64)
     with pytest.raises(ValueError, match="batch_size"):
         Predictor(exported, batch_size=0)

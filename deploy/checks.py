@@ -1,0 +1,141 @@
+"""What an exported model is checked for: parity with the trained network, and the metrics it reaches."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from config.params import ExportParams, Params
+from data.augmentation.normalisation import normalise
+from data.features import TestFeatures
+from data.images import decode
+from data.samples import DISTRACTOR_PID, JUNK_PID, Dataset, Sample, sorted_pids
+from deploy.card import Threshold
+from deploy.graph import Exportable
+from deploy.networks import OnnxNetwork
+from evaluate.core.context import EvalContext
+from evaluate.core.extract import extract
+from evaluate.core.load_model import Trained
+from evaluate.core.retrieval.retrieve import RetrievalOptions, retrieve
+from evaluate.core.verification.roc import FALSE_ACCEPT_RATES, retrieval_roc
+from models.network import Embedder
+from utils.errors import DataError
+
+LIMITS = {"fp32": 1e-4, "fp16": 2e-2}
+"""Largest difference of a value of an embedding of unit length. For 8 bits the metrics show the loss."""
+RESIZED_LIMIT = 2e-2
+"""The same between resizing in the model and by Pillow, which rounds to whole values after each direction."""
+BATCHES = (1, 7)
+"""Sizes of the first batches; the last one takes the rest."""
+
+logger = logging.getLogger(__name__)
+
+
+def check_parity(path: Path, trained: Trained, options: ExportParams, paths: Sequence[Path]) -> None:
+    """Compare a model file with the network in torch on images, in batches of several sizes; logs the difference.
+
+    Raises:
+        DataError: they differ by more than the format allows, or the model returns NaN or infinity.
+    """
+    exported = OnnxNetwork(path)
+    params = trained.params
+    pixels = np.stack([decode(image, params.img_h, params.img_w) for image in paths])
+    expected = _embed_in_torch(trained, pixels)
+    batches = [batch for batch in np.split(pixels, np.cumsum(BATCHES)) if len(batch)]
+    embeddings = np.concatenate([exported.embed(batch).embeddings for batch in batches])
+    limit = LIMITS.get(options.precision, np.inf)
+    _compare(embeddings, expected, limit, f"{len(paths)} images, onnxruntime against torch", options)
+    if not options.resize:
+        return
+    originals = [np.array(decode(image)) for image in paths]
+    resized = np.concatenate([exported.embed(image[None]).embeddings for image in originals])
+    _compare(resized, _resize_and_embed_in_torch(trained, originals), limit, "resized by the model", options)
+    _compare(resized, expected, max(limit, RESIZED_LIMIT), "resized by the model against Pillow", options)
+
+
+def _compare(embeddings: np.ndarray, expected: np.ndarray, limit: float, what: str, options: ExportParams) -> None:
+    difference = float(np.abs(embeddings - expected).max())
+    cosine = float((embeddings * expected).sum(axis=1).min())
+    logger.info("%s: largest difference of embeddings %.2g, smallest cosine %.6f", what, difference, cosine)
+    # Not "difference > limit", which is false for NaN.
+    if not difference <= limit or not np.isfinite(embeddings).all():
+        advice = '; "fp32" is exact' if options.precision != "fp32" else ""
+        raise DataError(
+            f"the exported model differs from the trained network ({what}): by {difference:.2g}, at most {limit:g} "
+            f"is allowed in {options.precision}{advice}. Nothing was written"
+        )
+
+
+@torch.inference_mode()
+def _embed_in_torch(trained: Trained, pixels: np.ndarray) -> np.ndarray:
+    """Embeddings (B, D) of unit length as in evaluation, by other code than that which is exported."""
+    images = normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2), trained.params.data_augmentation.normalisation)
+    return torch.nn.functional.normalize(Embedder(trained.network).eval()(images)).numpy()
+
+
+@torch.inference_mode()
+def _resize_and_embed_in_torch(trained: Trained, images: Sequence[np.ndarray]) -> np.ndarray:
+    """The same of images (H, W, 3) of any sizes."""
+    params = trained.params
+    size = (params.img_h, params.img_w)
+    module = Exportable(trained.network.eval(), params.data_augmentation.normalisation, resize_to=size)
+    return np.concatenate([module(torch.from_numpy(image)[None])[0].numpy() for image in images])
+
+
+class Measured(NamedTuple):
+    """Retrieval metrics, fractions; thresholds by falling false accept rate; number of images."""
+
+    metrics: dict[str, float]
+    thresholds: tuple[Threshold, ...]
+    num_images: int
+
+
+def measure(params: Params, dataset: Dataset, network: nn.Module) -> Measured:
+    """Rank a test set by cosine distance with the protocol of Market-1501; without its camera rule if the cameras are
+    unknown.
+
+    Args:
+        params: size and normalisation of the images, and the batch size.
+        dataset: its query and gallery are used.
+        network: as evaluation plug-ins get it.
+
+    Raises:
+        DataError: there is no query with a true match.
+    """
+    if not dataset.query or not dataset.gallery:
+        raise DataError(f"{params.batches_dir}: no query or no gallery images to measure on")
+    context = EvalContext(params, network)
+    features = TestFeatures(extract(context, dataset.query, "query"), extract(context, dataset.gallery, "gallery"))
+    options = RetrievalOptions()
+    retrieval = retrieve(features, options, torch.device("cpu"))
+    roc = retrieval_roc(retrieval.distances, retrieval.truth, options.memory).roc
+    thresholds = [
+        Threshold(far=far, tar=roc.tar_at(far), distance=distance)
+        for far in FALSE_ACCEPT_RATES
+        if (distance := roc.threshold_at(far)) is not None
+    ]
+    result = retrieval.result
+    metrics = {"rank1": result.cmc(1), "rank5": result.cmc(5), "mAP": result.mean_ap, "mINP": result.mean_inp}
+    return Measured(metrics, tuple(thresholds), len(dataset.query) + len(dataset.gallery))
+
+
+def subset(dataset: Dataset, max_images: int) -> Dataset:
+    """The test set with every n-th identity, for the least n that leaves about `max_images`.
+
+    Junk and distractor images, which belong to no identity, are thinned out in the same proportion.
+    """
+    number = len(dataset.query) + len(dataset.gallery)
+    step = max(1, -(-number // max_images))
+    nobody = (JUNK_PID, DISTRACTOR_PID)
+    people = [pid for pid in sorted_pids([*dataset.query, *dataset.gallery]) if pid not in nobody]
+    kept = set(people[::step])
+
+    def thin(samples: Sequence[Sample]) -> list[Sample]:
+        some = set([sample for sample in samples if sample.pid in nobody][::step])
+        return [sample for sample in samples if sample.pid in kept or sample in some]
+
+    return dataset._replace(query=thin(dataset.query), gallery=thin(dataset.gallery))

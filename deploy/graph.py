@@ -1,0 +1,174 @@
+"""From a trained network to an ONNX graph: preprocessing included, in float32, float16 or 8 bits."""
+
+import copy
+import logging
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from config.params import ExportParams
+from data.augmentation.normalisation import STATISTICS, Normalisation
+from evaluate.core.load_model import Trained
+from models.network import ReidNetwork
+
+PIXELS, EMBEDDING, LENGTH = "images", "embedding", "length"
+"""Names of the input and the outputs of an exported model."""
+MIN_LENGTH = 1e-12
+"""Lower bound of the divisor: an embedding of zeros stays zeros."""
+PRODUCER = "person-reid"
+CALIBRATION_BATCH = 16
+
+
+class Exportable(nn.Module):
+    """The module that is exported: a network with its preprocessing, so that no user of it can get that wrong.
+
+    Args:
+        network: in eval mode; shared, and copied with `half` only.
+        normalisation: of the pixels, as in training.
+        layout: of the pixels, "nhwc" or "nchw".
+        resize_to: (height, width) to which images of any size are resized, bilinearly with antialiasing as by Pillow,
+            rounded to whole values; None: images have the network's size.
+        half: run the network in float16; pre- and postprocessing stay in float32.
+    """
+
+    def __init__(
+        self,
+        network: ReidNetwork,
+        normalisation: Normalisation,
+        layout: str = "nhwc",
+        resize_to: tuple[int, int] | None = None,
+        half: bool = False,
+    ) -> None:
+        super().__init__()
+        # The modules one by one, and the method by itself: torch generates Python code that names every module on the
+        # way to a weight, and `network.branches.global` is not valid Python.
+        network = copy.deepcopy(network).half() if half else network
+        self.used_modules = nn.ModuleList([network.backbone, *network.heads()])
+        self.embed = network.embed
+        self.layout, self.resize_to, self.half_precision = layout, resize_to, half
+        means, deviations = (torch.tensor(values).view(1, 3, 1, 1) for values in STATISTICS[normalisation])
+        self.scale = nn.Buffer(1 / (255 * deviations), persistent=False)
+        self.shift = nn.Buffer(-means / deviations, persistent=False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 RGB images (B, H, W, 3) or (B, 3, H, W), depending on the layout -> embeddings (B, D) of unit length,
+        and their lengths (B, 1) before normalisation; both float32.
+        """
+        pixels = (images.permute(0, 3, 1, 2) if self.layout == "nhwc" else images).float()
+        if self.resize_to is not None:
+            resized = F.interpolate(pixels, self.resize_to, mode="bilinear", align_corners=False, antialias=True)
+            pixels = resized.round().clamp(0, 255)
+        normalised = pixels * self.scale + self.shift
+        embeddings = self.embed(normalised.half() if self.half_precision else normalised).float()
+        lengths = embeddings.norm(dim=1, keepdim=True)
+        return embeddings / lengths.clamp_min(MIN_LENGTH), lengths
+
+
+def to_onnx(trained: Trained, options: ExportParams) -> onnx.ModelProto:
+    """The graph of a trained network in float32, or in float16 if `options` say so, with a dynamic batch size."""
+    params = trained.params
+    size = (params.img_h, params.img_w)
+    exportable = Exportable(
+        trained.network.eval(),
+        params.data_augmentation.normalisation,
+        options.layout,
+        size if options.resize else None,
+        half=options.precision == "fp16",
+    ).eval()
+    # With resizing, another size than the network's, so that torch does not specialise on it.
+    height, width = (size[0] + 8, size[1] + 4) if options.resize else size
+    shape = (2, height, width, 3) if options.layout == "nhwc" else (2, 3, height, width)
+    dynamic = {0: torch.export.Dim("batch")}
+    if options.resize:
+        first = 1 if options.layout == "nhwc" else 2
+        dynamic |= {first: torch.export.Dim("height"), first + 1: torch.export.Dim("width")}
+    for name in ("onnx_ir", "onnxscript"):  # they log every step of the export
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with torch.inference_mode():
+        program = torch.onnx.export(
+            exportable,
+            (torch.zeros(shape, dtype=torch.uint8),),
+            dynamo=True,
+            dynamic_shapes={"images": dynamic},
+            input_names=[PIXELS],
+            output_names=[EMBEDDING, LENGTH],
+            opset_version=options.opset,
+            verbose=False,
+        )
+    assert program is not None
+    proto = _without_origins(program.model_proto)
+    if options.simplify:
+        # Only here, as it takes a second to import.
+        import onnxslim
+
+        return onnxslim.slim(proto)  # pyright: ignore[reportReturnType]
+    return proto
+
+
+def quantise(proto: onnx.ModelProto, target: Path, images: Sequence[np.ndarray], layout: str) -> None:
+    """Write a model whose convolutions run in 8 bits, with weights per channel and activations per tensor.
+
+    Everything else stays in float32: preprocessing, pooling, reduction and normalisation cost little time, and much
+    accuracy in 8 bits. Weights use 7 bits: processors without VNNI add two products in 16 bits, which 8 overflow.
+
+    Args:
+        proto: the model in float32.
+        target: the file to write.
+        images: (H, W, 3) uint8 each, on which the ranges of the activations are measured.
+        layout: of the pixels that the model takes.
+
+    Source: Jacob et al. 2018, arXiv 1712.05877 (affine quantisation).
+    """
+    with tempfile.TemporaryDirectory(prefix="quantise") as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        plain, prepared = Path(folder) / "plain.onnx", Path(folder) / "prepared.onnx"
+        onnx.save(proto, plain)
+        quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(target),
+            _Calibration(images, layout),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,
+            op_types_to_quantize=["Conv"],
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+
+
+class _Calibration(CalibrationDataReader):
+    """Batches of images (H, W, 3) uint8, in the layout of the model."""
+
+    def __init__(self, images: Sequence[np.ndarray], layout: str) -> None:
+        size = CALIBRATION_BATCH
+        batches = (np.stack(images[first : first + size]) for first in range(0, len(images), size))
+        self.batches = iter([batch if layout == "nhwc" else batch.transpose(0, 3, 1, 2) for batch in batches])
+
+    def get_next(self) -> dict[str, Any] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The next batch by the name of the model's input; None after the last."""
+        batch = next(self.batches, None)
+        return None if batch is None else {PIXELS: np.ascontiguousarray(batch)}
+
+
+def _without_origins(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove what torch records of each node: code lines and paths of the exporting machine."""
+    proto.producer_name, proto.producer_version = PRODUCER, ""
+    proto.graph.name = PRODUCER
+    for entry in (proto, proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.graph.initializer):
+        del entry.metadata_props[:]
+        entry.doc_string = ""
+    for value in (*proto.graph.input, *proto.graph.output):
+        del value.metadata_props[:]
+    return proto

@@ -1,0 +1,86 @@
+import itertools
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import deploy.export
+from data.images import decode
+from data.samples import Dataset, Sample
+from deploy.checks import measure, subset
+from tests.deploy.conftest import Model
+from utils.errors import DataError
+
+
+class Colours(nn.Module):
+    """Embeds an image by the mean colour of its upper and lower half."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 6)."""
+        return torch.cat([half.mean(dim=(2, 3)) for half in images.chunk(2, dim=2)], dim=1)
+
+
+def slow_embedding(path: Path) -> np.ndarray:
+    """The same from the definition."""
+    pixels = (decode(path, 64, 32) / 255 - 0.5) / 0.5
+    row = np.concatenate([pixels[:32].mean(axis=(0, 1)), pixels[32:].mean(axis=(0, 1))])
+    return row / np.sqrt((row**2).sum())
+
+
+def test_thresholds_are_those_of_all_pairs(model: Model) -> None:
+    measured = measure(model.params, model.dataset, Colours().eval())
+    genuine, impostor = [], []
+    for query, other in itertools.product(model.dataset.query, model.dataset.gallery):
+        if query.pid <= 0 or other.pid == -1 or (query.pid == other.pid and query.camid == other.camid):
+            continue
+        distance = 1 - float(slow_embedding(query.path) @ slow_embedding(other.path))
+        (genuine if query.pid == other.pid else impostor).append(distance)
+    assert measured.thresholds
+    for threshold in measured.thresholds:
+        allowed = [limit for limit in genuine if np.mean(np.array(impostor) <= limit) <= threshold.far]
+        assert threshold.distance == pytest.approx(max(allowed), abs=1e-6)
+        assert threshold.tar == pytest.approx(np.mean(np.array(genuine) <= max(allowed)))
+    assert measured.num_images == len(model.dataset.query) + len(model.dataset.gallery)
+
+
+def test_without_a_test_set_there_is_nothing_to_measure(model: Model) -> None:
+    with pytest.raises(DataError, match="no query or no gallery images"):
+        measure(model.params, model.dataset._replace(query=[]), Colours().eval())
+
+
+def sample(pid: int, number: int, camid: int = 1) -> Sample:
+    return Sample(Path(f"{pid}_{number}"), pid, camid)
+
+
+SET = Dataset(
+    [],
+    [sample(pid, 0) for pid in range(1, 11)],
+    [sample(pid, number) for pid in range(-1, 11) for number in range(1, 4)],
+    [],
+)
+
+
+def test_a_small_test_set_stays_whole() -> None:
+    assert subset(SET, 1000) == SET
+
+
+def test_a_large_one_keeps_whole_identities() -> None:
+    thin = subset(SET, 16)  # of 46: every third
+    assert {one.pid for one in thin.query} == {1, 4, 7, 10}
+    assert [one for one in thin.gallery if one.pid > 0] == [one for one in SET.gallery if one.pid in (1, 4, 7, 10)]
+    # Of six images of nobody every third.
+    assert len([one for one in thin.gallery if one.pid <= 0]) == 2
+
+
+def test_what_is_not_measured_is_told(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(deploy.export, "read_dataset", lambda params: model.dataset._replace(query=[], gallery=[]))
+    with caplog.at_level(logging.WARNING):
+        card = deploy.export.export_onnx(model.path, model.params, tmp_path / "model.onnx")
+    assert card.thresholds == ()
+    assert card.num_measured == 0
+    assert "not measured, and without thresholds" in caplog.text
