@@ -1,6 +1,5 @@
-"""Embeddings of images on the disk, with what is known of each, and the search for the nearest."""
+"""Embeddings of images on disk, with name, camera and time, and the search for the nearest."""
 
-import logging
 import threading
 import zlib
 from collections.abc import Collection, Sequence
@@ -12,17 +11,15 @@ import numpy as np
 
 from deploy.gallery.approximate import ApproximateSearch, Choice
 from deploy.gallery.exact import LENGTH_TOLERANCE, Found, search_exactly
-from deploy.gallery.items import Entry, Item, Match
-from deploy.gallery.opening import open_rows
+from deploy.gallery.items import Entry, Item, Match, UnknownIdError
 from deploy.gallery.records import Records
+from deploy.gallery.rows import open_rows
 from deploy.gallery.vectors import DTYPE
 from utils.errors import DataError
 from utils.files import remove_leftovers
 from utils.locks import locked
 
-__all__ = ["Gallery", "Item", "Match", "NameTakenError"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["Gallery", "Item", "Match", "NameTakenError", "UnknownIdError"]
 
 
 class NameTakenError(DataError):
@@ -32,23 +29,22 @@ class NameTakenError(DataError):
 class Gallery:
     """An index of images by their embeddings; for one process, and any number of its threads.
 
-    What `add` and `remove` have done is on the disk when they return. A process killed within one of them, at
-    whatever instant, leaves all or nothing of it. Rows of removed items are given back when the gallery is opened and
-    more than half of all are such.
+    Changes by `add` and `remove` are on disk when they return; a kill within one of them leaves all or nothing of it.
+    If more than half of the rows belong to removed items, they are dropped when the gallery is opened.
 
-    Up to a million images every search is exact. Beyond, an index of faiss finds candidates, of which distance and
-    order are exact all the same: only a near image may be missed. It is built by the first search; meanwhile those of
-    other threads are exact.
+    Up to a million images every search is exact. Above that, an index of faiss finds candidates, whose distances and
+    order are exact; near images may be missed. The first search builds it; searches of other threads are exact until
+    it is ready.
 
     Args:
-        folder: where the index lies, made if missing; nothing else may be kept in it.
+        folder: of the index, created if missing; for nothing else.
         dim: D, size of the embeddings.
-        model: tells the model that makes them; embeddings of several models cannot be compared.
-        index: "auto", or what to use at any size.
+        model: identifies the model; embeddings of different models cannot be compared.
+        index: "auto", or the search at any size.
 
     Raises:
-        DataError: the index is damaged, of another model, or cannot be read or made.
-        LockedError: another process uses it, or another gallery of this one.
+        DataError: the index is damaged, of another model, or cannot be read or created.
+        LockedError: another process uses it, or another gallery of this process.
     """
 
     def __init__(self, folder: Path, dim: int, model: str, *, index: Choice = "auto") -> None:
@@ -59,12 +55,12 @@ class Gallery:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DataError(f"{folder}: cannot be made: {error.strerror}") from error
+            raise DataError(f"{folder}: cannot be created: {error.strerror}") from error
         with ExitStack() as stack:
             stack.enter_context(locked(folder / ".lock", "a gallery", wait=False))
             remove_leftovers(folder)
             self._records = stack.enter_context(closing(Records(folder / "items.lmdb", dim, model)))
-            self._vectors, self._table = open_rows(folder, self._records, dim)
+            self._vectors, self._columns = open_rows(folder, self._records, dim)
             stack.callback(self._vectors.close)
             self._approximate = ApproximateSearch(folder, self._records.state.generation, dim, index)
             stack.callback(self._approximate.save)
@@ -84,16 +80,16 @@ class Gallery:
 
         Args:
             vectors: (N, D) float32 of unit length.
-            items: what is known of each.
-            images: encoded crops to keep, one for each item; () if they lie elsewhere.
+            items: name, camera and time of each.
+            images: encoded images to store, one for each item; () = none.
 
         Returns:
-            Their ids, which ascend and are never given again.
+            Their ids, ascending; ids are not reused.
 
         Raises:
             NameTakenError: there is an item of the same name.
             DataError: the disk is full.
-            ValueError: of another shape or length, not of unit length, items of one name, or an item that cannot be.
+            ValueError: wrong shapes or numbers, vectors not of unit length, equal names, or an invalid item.
         """
         vectors = self._checked(vectors)
         if len(items) != len(vectors) or (images and len(images) != len(items)):
@@ -101,7 +97,7 @@ class Gallery:
         if problems := [problem for item in items if (problem := item.problem())]:
             raise ValueError(problems[0])
         if len({item.name for item in items}) < len(items):
-            raise ValueError("names: several items are called the same")
+            raise ValueError("names: several items have the same name")
         if not len(items):
             return []
         with self._lock:
@@ -115,15 +111,12 @@ class Gallery:
             ids = list(range(state.next_id, state.next_id + len(items)))
             after = state._replace(rows=rows.stop, next_id=ids[-1] + 1, num_items=state.num_items + len(items))
             self._records.add(entries, images, after)
-            self._table.append(ids, [item.camid for item in items], [item.time for item in items])
+            camids, times = [item.camid for item in items], [item.time for item in items]
+            self._columns = self._columns.append(ids, camids, times)
         return ids
 
     def remove(self, ids: Sequence[int]) -> None:
-        """Remove images; all or, where there is no such id, none.
-
-        Raises:
-            KeyError: there is no such id.
-        """
+        """Remove images; none if there is no such id, which raises an UnknownIdError."""
         ids = list(dict.fromkeys(ids))
         if not ids:
             return
@@ -131,7 +124,7 @@ class Gallery:
             rows = [self._records.entry(id_).row for id_ in ids]
             state = self._records.state
             self._records.remove(ids, state._replace(num_items=state.num_items - len(ids)))
-            self._table.kill(rows)
+            self._columns = self._columns.kill(rows)
 
     def search(
         self,
@@ -146,64 +139,59 @@ class Gallery:
 
         Args:
             queries: (Q, D) float32 of unit length.
-            k: how many, if there are as many.
-            camids: of these cameras only; () = all.
-            start, end: taken in this span only, Unix seconds, both included; images of unknown time are in no span.
+            k: number of matches, if there are as many images.
+            camids: only images of these cameras; () = all.
+            start, end: only images taken in this span, Unix seconds, inclusive; images of unknown time are in no span.
 
         Returns:
-            For each query its matches, nearest first, of equal distances the lower id.
+            For each query its matches, nearest first; of equal distances the lower id first.
         """
         queries = self._checked(queries)
         if k < 1:
             raise ValueError(f"k: at least 1 expected, got {k}")
         while True:
             with self._lock:
-                columns = self._table.columns()
+                columns = self._columns
                 vectors = self._vectors.rows(len(columns.ids))
-            wanted = columns.wanted(camids, start, end)
-            found = self._approximate.search(vectors, columns.num_living, wanted, queries, k)
+            wanted = columns.select(camids, start, end)
+            found = self._approximate.search(vectors, columns.num_alive, wanted, queries, k)
             if found is None:
                 found = search_exactly(vectors, wanted, queries, k)
             with self._lock:
-                is_alive = self._table.columns().is_alive
-                # Otherwise some were removed while others were compared, and what comes next takes their places.
+                is_alive = self._columns.is_alive
+                # Otherwise images were removed during the search, and others take their places.
                 if all(is_alive[one.rows].all() for one in found):
                     return [self._matches(one, columns.ids) for one in found]
 
     def item(self, id: int) -> Item:
-        """What is known of an image; KeyError if there is no such id."""
+        """Name, camera and time of an image; raises an UnknownIdError if there is no such id."""
         with self._lock:
             return self._records.entry(id).item
 
     def vector(self, id: int) -> np.ndarray:
-        """The embedding of an image, (D,) float32; KeyError if there is no such id."""
+        """The embedding of an image, (D,) float32; raises an UnknownIdError if there is no such id."""
         with self._lock:
             row = self._records.entry(id).row
             return self._vectors.rows(row + 1)[row].copy()
 
     def image(self, id: int) -> bytes | None:
-        """The crop that was added with an item; None if it lies elsewhere; KeyError if there is no such id."""
+        """The stored image, or None; raises an UnknownIdError if there is no such id."""
         with self._lock:
             self._records.entry(id)
             return self._records.image(id)
 
     def items(self) -> dict[int, Item]:
-        """All of them by id, in the order of the ids."""
+        """All items by id, in the order of the ids."""
         with self._lock:
             return {id_: entry.item for id_, entry in self._records.entries()}
 
-    def ids(self) -> dict[str, int]:
-        """The id of each name."""
-        return {item.name: id_ for id_, item in self.items().items()}
-
     def cameras(self) -> list[int]:
-        """The cameras of all images, sorted."""
-        with self._lock:
-            columns = self._table.columns()
+        """The cameras of the images, sorted."""
+        columns = self._columns
         return np.unique(columns.camids[columns.is_alive]).tolist()
 
     def close(self) -> None:
-        """Save the index and let others use the folder; a second call does nothing."""
+        """Save the index and release the folder; a second call does nothing."""
         with self._lock:
             self._resources.close()
 

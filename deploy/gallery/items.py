@@ -1,4 +1,4 @@
-"""What a gallery knows of an image beside its embedding, and how that is written."""
+"""Name, camera and time of a gallery's image, and their record."""
 
 import math
 import struct
@@ -11,20 +11,24 @@ MAX_NAME = 2**16
 """Bytes of a name or a stamp."""
 
 
+class UnknownIdError(KeyError):
+    """There is no item of this id in the gallery."""
+
+
 class Item(NamedTuple):
     """One image of a gallery."""
 
     name: str
-    """Unique in a gallery; of an image in a folder its path from there, with forward slashes."""
+    """Unique in a gallery; for an image of the folder its relative path, with forward slashes."""
     camid: int = 0
     """Camera; 0 = unknown."""
     time: float = 0.0
-    """When it was taken, Unix seconds; 0 = unknown."""
+    """When the image was taken, Unix seconds; 0 = unknown."""
     stamp: str = ""
-    """Of a file: its size and time of change, which tell when it has changed; "" for a crop of a stream."""
+    """Size and modification time of a file, to detect changes; "" for an uploaded image."""
 
     def problem(self) -> str:
-        """What is wrong with it; "" if nothing is."""
+        """What is invalid; "" if nothing is."""
         for field, text in (("name", self.name), ("stamp", self.stamp)):
             if not _is_text(text):
                 return f"{field}: expected text of at most {MAX_NAME} bytes, got {text[:100]!r}"
@@ -45,10 +49,10 @@ class Match(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What the index records of an image."""
+    """The record of an image."""
 
     row: int
-    """Of the vector file."""
+    """Row in the vector file."""
     checksum: int
     """CRC-32 of the embedding's bytes."""
     item: Item
@@ -74,7 +78,7 @@ def _is_text(text: str) -> bool:
 
 
 def _encoded(text: str) -> bytes:
-    # File names that are no Unicode have surrogates in them, which come back as they were.
+    # File names that are not valid Unicode survive the round trip.
     return text.encode("utf-8", "surrogateescape")
 
 

@@ -1,61 +1,56 @@
-"""The records of a gallery, in one LMDB file, which say what counts.
+"""The records of a gallery, in one LMDB file.
 
     _gallery   (no database)  JSON: format, size of the embeddings, model, and a `State`
     items      (database)     id, 8 bytes, big-endian -> `Entry`
     names      (database)     hash of the name -> id
-    images     (database)     id -> an encoded crop, where the image lies nowhere else
+    images     (database)     id -> an encoded image that is not in the folder
 
-Every record begins with a checksum of its key and its content. Each change is one transaction, forced to the disk:
-whenever a process is killed, the next one finds all of it or nothing.
+Every record begins with a checksum of its key and content. Each change is one transaction, synced to disk: after a
+kill, either all of it is there or nothing.
 """
 
 import json
 import mmap
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import lmdb
 
 from data.lmdb.format import add_checksum, image_key, sample_key, strip_checksum, to_json
-from deploy.gallery import probe
-from deploy.gallery.items import Entry
+from deploy.gallery.items import Entry, UnknownIdError
 from utils.errors import DataError
 from utils.files import atomic_path
 
 FORMAT = 1
-"""Raised with every change that an older version could not read."""
+"""Incremented with every change that an older version cannot read."""
 ABOUT = b"_gallery"
 ITEMS, NAMES, IMAGES = b"items", b"names", b"images"
 MAP_SIZE = 2**26
-"""Bytes that the file may grow to at first; address space only."""
-PROBE_SECONDS = 3600
-MAKE_ANEW = "restore it from a copy, or remove the index's folder to make it anew (crops of a stream are then lost)"
-
-T = TypeVar("T")
+"""Initial maximum size of the file, bytes; only address space is reserved."""
+REBUILD = "restore it from a copy, or remove the index's folder to rebuild it (uploaded images are then lost)"
 
 
 class State(NamedTuple):
-    """What of the vector files counts."""
+    """The current vector file, and counts."""
 
     generation: int = 1
-    """Number of the vector file in use."""
+    """Number of the current vector file."""
     rows: int = 0
-    """Of it that are written, the dead among them."""
+    """Rows written to it, including dead ones."""
     next_id: int = 0
-    """Of the next item; no id is given twice."""
+    """Id of the next item; ids are not reused."""
     num_items: int = 0
-    """Items there are."""
+    """Number of items."""
 
 
 class Records:
-    """An open file; made if missing. Not for several threads at once.
+    """An open file, created if missing; for one thread at a time.
 
     Raises:
-        DataError: it is damaged, of another program or format, of another model, or cannot be read or made.
+        DataError: it is damaged, of another program, format or model, or cannot be read or created.
     """
 
     def __init__(self, path: Path, dim: int, model: str) -> None:
@@ -63,30 +58,28 @@ class Records:
         self._about = {"format": FORMAT, "dim": dim, "model": model}
         if not path.exists():
             if left := sorted(path.parent.glob("vectors-*")):
-                # They would be overwritten, and an index of them be taken for one of what is to come.
-                raise DataError(f"{path}: is missing, while {left[0].name} is there; {MAKE_ANEW}")
+                # New items would overwrite them.
+                raise DataError(f"{path}: is missing, while {left[0].name} is there; {REBUILD}")
             self._create()
-        elif problem := _why_unsafe(path):
-            raise DataError(f"{path}: {problem}; {MAKE_ANEW}")
-        self._map_size = max(MAP_SIZE, 2 * _rounded(path.stat().st_size))
-        try:
+        size = path.stat().st_size
+        self._map_size = max(MAP_SIZE, 2 * -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
+        with self._damage_refused():
             self._environment = _open(path, self._map_size)
-        except lmdb.Error as error:
-            raise DataError(f"{path}: cannot be opened: {error}; {MAKE_ANEW}") from error
         try:
-            self.state = self._read_state()
-            self._items, self._names, self._images = (
-                self._environment.open_db(name, create=False) for name in (ITEMS, NAMES, IMAGES)
-            )
-        except lmdb.Error as error:
-            self.close()
-            raise DataError(f"{path}: damaged, or of another program: {error}; {MAKE_ANEW}") from error
+            with self._damage_refused():
+                num_pages = self._environment.info()["last_pgno"] + 1
+                if size < num_pages * self._environment.stat()["psize"]:  # LMDB would read beyond the end, and crash
+                    raise DataError(f"{path}: damaged: truncated; {REBUILD}")
+                self.state = self._read_state()
+                self._items, self._names, self._images = (
+                    self._environment.open_db(name, create=False) for name in (ITEMS, NAMES, IMAGES)
+                )
         except BaseException:
             self.close()
             raise
 
     def add(self, entries: Sequence[Entry], images: Sequence[bytes], state: State) -> None:
-        """Add items with the ids from `self.state.next_id` on, and go over to `state`."""
+        """Add items with ids from `self.state.next_id`, and set the state."""
 
         def work(transaction: lmdb.Transaction) -> None:
             for number, entry in enumerate(entries):
@@ -99,7 +92,7 @@ class Records:
         self._change(work, state)
 
     def remove(self, ids: Sequence[int], state: State) -> None:
-        """Remove items that exist, with their images, and go over to `state`."""
+        """Remove existing items with their images, and set the state."""
         names = [self.entry(id_).item.name for id_ in ids]
 
         def work(transaction: lmdb.Transaction) -> None:
@@ -111,7 +104,7 @@ class Records:
         self._change(work, state)
 
     def renumber_rows(self, state: State) -> None:
-        """Give all items, in the order of their ids, the rows 0, 1, ... and go over to `state`."""
+        """Number the rows of all items 0, 1, ... in the order of their ids, and set the state."""
 
         def work(transaction: lmdb.Transaction) -> None:
             for row, (id_, entry) in enumerate(entries):
@@ -122,28 +115,28 @@ class Records:
 
     def entries(self) -> Iterator[tuple[int, Entry]]:
         """Each id with its entry, by id."""
-        with self._reading() as transaction:
+        with self._damage_refused(), self._environment.begin() as transaction:
             for key, record in transaction.cursor(self._items):
-                yield int.from_bytes(key, "big"), Entry.unpack(self._unsealed(bytes(key), bytes(record)))
+                yield int.from_bytes(key, "big"), Entry.unpack(self._checked(bytes(key), bytes(record)))
 
     def entry(self, id_: int) -> Entry:
-        """Of one item; KeyError if there is none."""
-        content = self._get(self._items, sample_key(id_)) if id_ >= 0 else None
+        """The entry of an item; raises an UnknownIdError if there is none."""
+        content = self._get(self._items, sample_key(id_)) if 0 <= id_ < self.state.next_id else None
         if content is None:
-            raise KeyError(id_)
+            raise UnknownIdError(id_)
         return Entry.unpack(content)
 
     def image(self, id_: int) -> bytes | None:
-        """The crop that was kept; None if none was."""
+        """The stored image; None if there is none."""
         return self._get(self._images, sample_key(id_))
 
     def has_name(self, name: str) -> bool:
-        """Whether an item is called so."""
+        """Whether there is an item of this name."""
         return self._get(self._names, image_key(name)) is not None
 
     def num_names(self) -> int:
-        """How many names are taken."""
-        with self._reading() as transaction:
+        """Number of names."""
+        with self._damage_refused(), self._environment.begin() as transaction:
             return transaction.stat(self._names)["entries"]
 
     def close(self) -> None:
@@ -159,15 +152,15 @@ class Records:
                     self._put_state(transaction, State())
             sync_folder(self.path.parent)
         except lmdb.Error as error:
-            raise DataError(f"{self.path}: cannot be made: {error}") from error
+            raise DataError(f"{self.path}: cannot be created: {error}") from error
 
     def _read_state(self) -> State:
         content = self._get(None, ABOUT)
         if content is None:
-            raise DataError(f"{self.path}: not a gallery's index; {MAKE_ANEW}")
+            raise DataError(f"{self.path}: not a gallery's index; {REBUILD}")
         about = json.loads(content)
         if about["format"] != FORMAT:
-            raise DataError(f"{self.path}: format {about['format']}; this version reads format {FORMAT}; {MAKE_ANEW}")
+            raise DataError(f"{self.path}: format {about['format']}; this version reads format {FORMAT}; {REBUILD}")
         for key, what in (("dim", "embeddings of size"), ("model", "embeddings of the model")):
             if about[key] != self._about[key]:
                 raise DataError(
@@ -177,14 +170,14 @@ class Records:
         return State(*about["state"])
 
     def _change(self, work: Callable[[lmdb.Transaction], None], state: State) -> None:
-        """One transaction, begun anew with more room where the file has reached the size that was reserved."""
+        """Run one transaction; repeat it with twice the maximum size if that was reached."""
         while True:
             try:
                 with self._environment.begin(write=True) as transaction:
                     work(transaction)
                     self._put_state(transaction, state)
             except lmdb.MapFullError:
-                # Nobody else has a transaction open: the gallery uses its records under a lock.
+                # No other transaction is open: the gallery uses its records under a lock.
                 self._map_size *= 2
                 self._environment.set_mapsize(self._map_size)
             except lmdb.Error as error:
@@ -200,22 +193,27 @@ class Records:
         transaction.put(key, add_checksum(key, content), db=database)
 
     def _get(self, database: Any, key: bytes) -> bytes | None:
-        with self._reading() as transaction:
+        with self._damage_refused(), self._environment.begin() as transaction:
             record = transaction.get(key, db=database)
-            return None if record is None else self._unsealed(key, bytes(record))
+            return None if record is None else self._checked(key, bytes(record))
 
-    def _reading(self) -> lmdb.Transaction:
-        return self._environment.begin()
+    @contextmanager
+    def _damage_refused(self) -> Iterator[None]:
+        """Turn LMDB's errors within the block into a DataError."""
+        try:
+            yield
+        except lmdb.Error as error:
+            raise DataError(f"{self.path}: damaged, or of another program: {error}; {REBUILD}") from error
 
-    def _unsealed(self, key: bytes, record: bytes) -> bytes:
+    def _checked(self, key: bytes, record: bytes) -> bytes:
         content = strip_checksum(key, record)
         if content is None:
-            raise DataError(f"{self.path}: damaged: a record is not what was written; {MAKE_ANEW}")
+            raise DataError(f"{self.path}: damaged: a record does not match its checksum; {REBUILD}")
         return content
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names of a folder's files are on the disk."""
+    """Sync the names of a folder's files to disk."""
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -224,22 +222,5 @@ def sync_folder(folder: Path) -> None:
 
 
 def _open(path: Path, map_size: int) -> lmdb.Environment:
-    # One process uses the file, as the gallery's own lock ensures, and one thread at a time.
+    # The gallery's own lock ensures that one process uses the file, and one thread at a time.
     return lmdb.open(os.fsencode(path), subdir=False, lock=False, max_dbs=3, map_size=map_size, readahead=False)
-
-
-def _rounded(size: int) -> int:
-    return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
-
-
-def _why_unsafe(path: Path) -> str:
-    """What is wrong with a file, so that LMDB must not open it in this process; "" if nothing is."""
-    command = [sys.executable, "-I", str(probe.__file__), os.fspath(path)]
-    try:
-        run = subprocess.run(command, capture_output=True, timeout=PROBE_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        return "damaged: its records cannot be read in any reasonable time"
-    if run.returncode == 0:
-        return ""
-    lines = run.stderr.decode(errors="replace").strip().splitlines()
-    return f"damaged, or of another program: {lines[-1] if lines else f'reading it ended with {run.returncode}'}"

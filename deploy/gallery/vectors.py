@@ -1,4 +1,4 @@
-"""A file of embeddings, one behind the other, mapped into memory."""
+"""A file of consecutive embeddings, mapped into memory."""
 
 import mmap
 import os
@@ -6,34 +6,33 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy.gallery.records import MAKE_ANEW, sync_folder
+from deploy.gallery.records import REBUILD, sync_folder
 from utils.errors import DataError, with_advice
 
 CHUNK = 2**26
-"""Bytes the file grows by; those not yet written take no room on the disk."""
+"""Bytes the file grows by; it is sparse, so unwritten ones take no disk space."""
 DTYPE = np.dtype("<f4")
 
 
 class VectorFile:
-    """Rows of float32 to read at once and to append to. What lies behind the rows that count is overwritten.
+    """Rows of float32 that can be appended to; bytes after the valid rows are overwritten.
 
     Args:
-        path: made if missing.
+        path: created if missing.
         dim: D.
-        rows: how many count.
-        chunk: bytes the file grows by.
+        rows: number of valid rows.
 
     Raises:
-        DataError: it is shorter than the rows that count, or cannot be read or made.
+        DataError: it is shorter than the valid rows, or cannot be read or created.
     """
 
-    def __init__(self, path: Path, dim: int, rows: int, chunk: int = CHUNK) -> None:
+    def __init__(self, path: Path, dim: int, rows: int) -> None:
         self.path, self.dim = path, dim
-        self._row_bytes, self._chunk = dim * DTYPE.itemsize, chunk
+        self._row_bytes = dim * DTYPE.itemsize
         try:
             is_new = not path.exists()
             if is_new and rows:
-                raise DataError(f"{path}: is missing; {MAKE_ANEW}")
+                raise DataError(f"{path}: is missing; {REBUILD}")
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             if is_new:
                 sync_folder(path.parent)
@@ -43,8 +42,8 @@ class VectorFile:
             size = os.fstat(self._fd).st_size
             if size < rows * self._row_bytes:
                 raise DataError(
-                    f"{path}: cut short: {size:,} bytes, where {rows:,} embeddings of {dim} numbers take "
-                    f"{rows * self._row_bytes:,}; {MAKE_ANEW}"
+                    f"{path}: truncated: {size:,} bytes, but {rows:,} embeddings of size {dim} take "
+                    f"{rows * self._row_bytes:,}; {REBUILD}"
                 )
             self._map()
         except BaseException:
@@ -52,11 +51,11 @@ class VectorFile:
             raise
 
     def rows(self, stop: int) -> np.ndarray:
-        """The first rows: (stop, D) float32, read-only; valid for as long as it is used, whatever is appended."""
+        """The first rows: (stop, D) float32, read-only; stays valid when rows are appended."""
         return self._mapped[:stop]
 
     def write(self, first: int, vectors: np.ndarray) -> None:
-        """Write (N, D) float32 as the rows from `first` on, and wait until they are on the disk.
+        """Write (N, D) float32 as the rows from `first` on, and sync them to disk.
 
         Raises:
             DataError: the disk is full.
@@ -66,8 +65,8 @@ class VectorFile:
         try:
             end = place + len(content)
             if end > os.fstat(self._fd).st_size:
-                os.ftruncate(self._fd, -(-end // self._chunk) * self._chunk)
-            # Through the file, not the mapping: on a full disk a write to that would kill the process.
+                os.ftruncate(self._fd, -(-end // CHUNK) * CHUNK)
+            # Not through the mapping: on a full disk a write to it would kill the process.
             while content:
                 written = os.pwrite(self._fd, content, place)
                 content, place = content[written:], place + written
@@ -78,7 +77,7 @@ class VectorFile:
             raise DataError(f"{self.path}: cannot be written: {with_advice(error)}") from error
 
     def close(self) -> None:
-        """Close the file; rows handed out stay readable."""
+        """Close the file; returned rows stay readable."""
         os.close(self._fd)
 
     def _map(self) -> None:

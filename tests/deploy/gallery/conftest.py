@@ -1,6 +1,6 @@
 """Embeddings that need no network."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +11,22 @@ from deploy.gallery.gallery import Gallery, Item
 DIM = 8
 
 
-def unit(rng: np.random.Generator, number: int, dim: int = DIM) -> np.ndarray:
-    """Random directions, (N, D) float32."""
+def unit(rng: np.random.Generator, number: int, dim: int = DIM, clusters: int = 0) -> np.ndarray:
+    """Random directions, (N, D) float32, in clusters if wanted."""
     rows = rng.normal(size=(number, dim))
+    if clusters:
+        rows = unit(rng, clusters, dim)[rng.integers(clusters, size=number)] + 0.1 * rows
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 def named(number: int, first: int = 0) -> list[Item]:
     """Items with cameras 1 to 3 and rising times."""
     return [Item(f"{place}.jpg", 1 + place % 3, 100.0 + place) for place in range(first, first + number)]
+
+
+def ids(gallery: Gallery) -> dict[str, int]:
+    """The id of each name."""
+    return {item.name: id_ for id_, item in gallery.items().items()}
 
 
 @pytest.fixture
@@ -31,15 +38,3 @@ def rng() -> np.random.Generator:
 def gallery(tmp_path: Path) -> Iterator[Gallery]:
     with Gallery(tmp_path / "index", DIM, "model") as gallery:
         yield gallery
-
-
-@pytest.fixture
-def make_vectors(rng: np.random.Generator) -> Callable[..., np.ndarray]:
-    """(N, D) float32 of unit length, in clusters."""
-
-    def make(number: int, dim: int = 16) -> np.ndarray:
-        centres = rng.standard_normal((8, dim))
-        rows = centres[rng.integers(8, size=number)] + 0.5 * rng.standard_normal((number, dim))
-        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-    return make

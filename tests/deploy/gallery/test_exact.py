@@ -1,15 +1,13 @@
 """Exact search returns what a plain loop returns, in the same order."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from deploy.gallery import exact
 from deploy.gallery.exact import nearest_of, search_exactly
-
-MakeVectors = Callable[..., np.ndarray]
+from tests.deploy.gallery.conftest import unit
 
 
 def plain(vectors: np.ndarray, wanted: np.ndarray | None, query: np.ndarray, k: int) -> list[tuple[float, int]]:
@@ -33,10 +31,8 @@ def _blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.usefixtures("_blocks")
 @pytest.mark.parametrize("share", [None, 0.0, 0.05, 0.6])
 @pytest.mark.parametrize("k", [1, 7, 400])
-def test_what_is_found_is_what_a_plain_loop_finds(
-    make_vectors: MakeVectors, rng: np.random.Generator, share: float | None, k: int
-) -> None:
-    vectors, queries = make_vectors(300), make_vectors(3)
+def test_the_results_are_those_of_a_plain_loop(rng: np.random.Generator, share: float | None, k: int) -> None:
+    vectors, queries = np.split(unit(rng, 303, 16, clusters=8), [300])
     vectors[200:220] = vectors[10]  # ties, in other blocks
     queries[0] = vectors[10]
     wanted = None if share is None else rng.random(300) < share
@@ -47,30 +43,27 @@ def test_what_is_found_is_what_a_plain_loop_finds(
 
 
 @pytest.mark.usefixtures("_blocks")
-def test_neighbours_too_near_for_float32_products_are_in_order(
-    make_vectors: MakeVectors, rng: np.random.Generator
-) -> None:
-    query = make_vectors(1, 64)
+def test_neighbours_too_near_for_float32_products_are_in_order(rng: np.random.Generator) -> None:
+    query = unit(rng, 1, 64)
     vectors = np.repeat(query, 300, axis=0)
     vectors += (rng.integers(-40, 41, size=vectors.shape) * 6e-8).astype(np.float32)
     expected = [row for _, row in plain(vectors, None, query[0], 10)]
-    assert np.argsort(-(vectors @ query[0]))[:10].tolist() != expected  # what a product alone would say
+    assert np.argsort(-(vectors @ query[0]))[:10].tolist() != expected  # the order of a product alone
     assert search_exactly(vectors, None, query, 10)[0].rows.tolist() == expected
 
 
-def test_equal_vectors_are_at_distance_zero(make_vectors: MakeVectors) -> None:
-    vectors = make_vectors(5)
+def test_equal_vectors_are_at_distance_zero(rng: np.random.Generator) -> None:
+    vectors = unit(rng, 5)
     assert [found.distances.tolist() for found in search_exactly(vectors, None, vectors, 1)] == [[0.0]] * 5
 
 
-def test_no_rows_and_no_queries_are_no_trouble(make_vectors: MakeVectors) -> None:
-    assert search_exactly(make_vectors(0), None, make_vectors(1), 5)[0].rows.tolist() == []
-    assert search_exactly(make_vectors(5), None, make_vectors(0), 5) == []
+def test_there_may_be_no_rows_or_no_queries(rng: np.random.Generator) -> None:
+    assert search_exactly(unit(rng, 0), None, unit(rng, 1), 5)[0].rows.tolist() == []
+    assert search_exactly(unit(rng, 5), None, unit(rng, 0), 5) == []
 
 
-def test_the_nearest_of_some_rows(make_vectors: MakeVectors) -> None:
-    vectors = make_vectors(50)
+def test_the_nearest_of_some_rows(rng: np.random.Generator) -> None:
+    vectors = unit(rng, 50)
     rows = np.array([40, 3, 17, 9])
-    wanted = np.isin(np.arange(50), rows)
-    expected = [row for _, row in plain(vectors, wanted, vectors[0], 3)]
+    expected = [row for _, row in plain(vectors, np.isin(np.arange(50), rows), vectors[0], 3)]
     assert nearest_of(vectors, rows, vectors[0], 3).rows.tolist() == expected
