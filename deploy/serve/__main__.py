@@ -1,8 +1,8 @@
 """Serve a model and a gallery: `python -m deploy.serve --model runs/NAME/model.onnx --gallery DIR`.
 
-DIR is a folder of images, such as crops of persons; images in folders below it count, too. Those that are new or have
-changed are embedded when the service starts. What it knows of them lies in DIR/.gallery, unless --index names another
-folder. A DIR that does not exist is made: a gallery to be filled by POST /gallery.
+DIR is a folder of images, such as crops of persons, searched recursively. New and changed images are embedded when the
+service starts. Their index is stored in DIR/.gallery, or in the folder that --index names. A DIR that does not exist is
+created: a gallery to be filled by POST /gallery.
 """
 
 import argparse
@@ -19,10 +19,10 @@ from starlette.types import ASGIApp
 
 from deploy.gallery.folder import synchronise
 from deploy.gallery.gallery import Gallery
-from deploy.predictor import Predictor
+from deploy.predictor import predictor_of, predictor_parser
 from deploy.serve.app import create_app
-from deploy.serve.guard import is_loopback
 from deploy.serve.limits import Limits
+from deploy.serve.middleware import is_loopback
 from deploy.serve.protocol import BoundedProtocol
 from utils.cli import exit_code_of, whole_number
 from utils.errors import DataError, ParamsError
@@ -31,29 +31,29 @@ from utils.logs import log_to_screen
 from utils.process import num_own_cpus
 
 TOKEN = "REID_TOKEN"
-"""Variable of the environment with the token."""
+"""Environment variable with the token."""
 SHORTEST_TOKEN = 16
 IDLE = 4
-"""Connections that may be open for each request that may be under way."""
-SECONDS_TO_END = 5
-KEPT_OPEN = 30
-"""Seconds a connection stays open without a request."""
+"""Open connections for each request that may be in progress."""
+SHUTDOWN_SECONDS = 5
+KEEP_ALIVE_SECONDS = 30
 
 logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str]) -> None:
-    """Command line -> the service, until a signal ends it."""
+    """Command line -> the service, until a signal stops it."""
     args = parse_arguments(argv)
     log_to_screen()
     token = read_token(args)
     if not token and not is_loopback(args.host):
         raise ParamsError(
-            f"--host {args.host}: others could reach the service; give it a token: --token-file FILE, or {TOKEN}"
+            f"--host {args.host}: other machines can reach the service; set a token: --token-file FILE, or {TOKEN}"
         )
     limits = read_limits(args)
-    predictor = Predictor(args.model, batch_size=args.batch_size, threads=args.threads)
-    folder = make_folder(args.gallery)
+    predictor = predictor_of(args)
+    folder = expand_user(args.gallery)
+    folder.mkdir(parents=True, exist_ok=True)
     with Gallery(args.index or folder / ".gallery", predictor.embedding_dim, predictor.digest) as gallery:
         changes = synchronise(gallery, folder, predictor)
         logger.info(
@@ -64,68 +64,46 @@ def main(argv: Sequence[str]) -> None:
         serve(app, args.host, args.port, IDLE * limits.connections)
 
 
-def serve(app: ASGIApp, host: str, port: int, most: int) -> None:
-    """Answer requests until a signal ends it; those under way are answered first.
+def serve(app: ASGIApp, host: str, port: int, max_connections: int) -> None:
+    """Answer requests until a signal stops it; requests in progress are answered first.
 
     Args:
-        most: connections that are open at once, also those that ask nothing.
+        max_connections: open at once, idle ones included.
 
     Raises:
-        DataError: the address is taken, or is none of this machine's.
+        DataError: the address is taken, or does not belong to this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family, backlog=512)
     except OSError as error:
-        raise DataError(f"--host {host} --port {port}: cannot be listened at: {error.strerror or error}") from error
-    # Uvicorn warns of what clients do wrong, a line each time, which is as often as they like.
-    # What hangs is not waited for in the end: a client that does not read what it asked for.
+        raise DataError(f"--host {host} --port {port}: cannot bind: {error.strerror or error}") from error
+    # Below "error", uvicorn logs a line for each mistake of a client.
+    # The shutdown timeout is for clients that do not read their answers.
     config = uvicorn.Config(
         app,
         log_level="error",
         access_log=False,
         server_header=False,
-        timeout_keep_alive=KEPT_OPEN,
-        limit_concurrency=most,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        limit_concurrency=max_connections,
         ws="none",
         http=BoundedProtocol,
-        timeout_graceful_shutdown=SECONDS_TO_END,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     with listening:
         shown = f"[{host}]" if family == socket.AF_INET6 else host
-        logger.info("answering at http://%s:%d; Ctrl-C ends it", shown, listening.getsockname()[1])
+        logger.info("answering at http://%s:%d; Ctrl-C stops it", shown, listening.getsockname()[1])
         uvicorn.Server(config).run(sockets=[listening])
 
 
-def make_folder(path: Path) -> Path:
-    """The gallery's folder, made if it is missing.
-
-    Raises:
-        DataError: it cannot be.
-    """
-    path = expand_user(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"--gallery {path}: cannot be made: {error.strerror}") from error
-    return path
-
-
 def read_token(args: argparse.Namespace) -> str:
-    """The token that clients must show; "" if there is none.
-
-    Raises:
-        ParamsError: its file cannot be read, or it is too short to be a secret.
-    """
+    """The token that clients must send; "" = none; raises a ParamsError if it is too short to be a secret."""
     token = os.environ.get(TOKEN, "")
     if args.token_file is not None:
-        try:
-            token = expand_user(args.token_file).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ParamsError(f"--token-file {args.token_file}: cannot be read: {error}") from error
-        if not token:
-            raise ParamsError(f"--token-file {args.token_file}: is empty")
-    if token and (len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
+        token = expand_user(args.token_file).read_text(encoding="utf-8", errors="replace").strip()
+    is_safe = len(token) >= SHORTEST_TOKEN and token.isascii() and token.isprintable() and " " not in token
+    if (token or args.token_file) and not is_safe:
         make = "python -c 'import secrets; print(secrets.token_urlsafe())' makes one"
         raise ParamsError(f"token: at least {SHORTEST_TOKEN} letters and digits without spaces expected; {make}")
     return token
@@ -133,27 +111,12 @@ def read_token(args: argparse.Namespace) -> str:
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """The command line; a mistake in it exits with code 2 and the usage."""
-    parser = argparse.ArgumentParser(
-        prog="python -m deploy.serve",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    number = whole_number(1, 100_000)
-    parser.add_argument("--model", type=Path, required=True, metavar="FILE", help="a model.onnx or model_best.pth")
+    parser = predictor_parser("python -m deploy.serve", __doc__, batch_size=16)
     parser.add_argument("--gallery", type=Path, required=True, metavar="DIR", help="the folder of images")
-    parser.add_argument("--index", type=Path, metavar="DIR", help="what is known of them; default: .gallery in there")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; default: 127.0.0.1")
+    parser.add_argument("--index", type=Path, metavar="DIR", help="folder of the index; default: .gallery in there")
+    parser.add_argument("--host", default="127.0.0.1", help="address to bind; default: 127.0.0.1")
     parser.add_argument("--port", type=whole_number(0, 65535), default=8000, help="default: 8000; 0 = any that is free")
-    parser.add_argument("--token-file", type=Path, metavar="FILE", help=f"what clients must show; or {TOKEN}")
-    parser.add_argument("--batch-size", type=number, default=16, metavar="N", help="images at once; default: 16")
-    parser.add_argument(
-        "--threads",
-        type=number,
-        default=0,
-        metavar="N",
-        help="processors of the network; default: all",
-    )
+    parser.add_argument("--token-file", type=Path, metavar="FILE", help=f"file of the clients' token; or {TOKEN}")
     for name, field in Limits.model_fields.items():
         parser.add_argument(
             f"--{name.replace('_', '-')}",
@@ -166,11 +129,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def read_limits(args: argparse.Namespace) -> Limits:
-    """Those of the command line.
-
-    Raises:
-        ParamsError: one is out of its range.
-    """
+    """The limits of the command line; raises a ParamsError if one is out of range."""
     try:
         return Limits(**{name: getattr(args, name) for name in Limits.model_fields})
     except ValidationError as error:

@@ -1,7 +1,6 @@
 """The service's routes."""
 
 import hashlib
-import math
 import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
@@ -12,32 +11,24 @@ from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 
-from deploy.gallery.gallery import Gallery, Item, Match
+from deploy.gallery.gallery import Gallery, Item, Match, UnknownIdError
 from deploy.predictor import Predictor
-from deploy.serve.bodies import images_of, is_json, parsed, read_body, unless_gone
 from deploy.serve.counters import Counters
-from deploy.serve.guard import Guard, described
+from deploy.serve.errors import RequestError
 from deploy.serve.limits import Limits
-from deploy.serve.problems import ProblemError
-from deploy.serve.service import Service, Wanted
+from deploy.serve.middleware import Middleware
+from deploy.serve.request_parsing import IdBody, ImagesBody, cancel_on_disconnect, is_json, parse_json, read_body
+from deploy.serve.service import SearchQuery, Service
 
 PAGE = Path(__file__).with_name("page")
 PAGE_FILES = {
     "/": "page.html",
-    "/page.css": "page.css",
-    "/page.js": "page.js",
     "/docs": "docs.html",
-    "/docs.js": "docs.js",
+    **{f"/{name}": name for name in ("page.css", "page.js", "docs.js")},
 }
 FLOATS = "application/octet-stream"
 IMAGE_TYPES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image/webp", b"BM": "image/bmp"}
-"""How the images that are read begin, and what they are."""
-
-Matches = Annotated[int, Query(ge=1, description="Matches wanted.")]
-Cameras = Annotated[list[int], Query(description="Only images of these cameras; none = of all.")]
-Start = Annotated[float | None, Query(allow_inf_nan=False, description="Taken at or after this time, Unix seconds.")]
-End = Annotated[float | None, Query(allow_inf_nan=False, description="Taken at or before this time, Unix seconds.")]
-Farthest = Annotated[float | None, Query(allow_inf_nan=False, description="At most this far: cosine distance, 0 to 2.")]
+"""First bytes of the image files that are read, and their media types."""
 
 
 def create_app(
@@ -49,41 +40,41 @@ def create_app(
     hosts: Collection[str] = (),
     token: str = "",
     threads: int = 2,
-) -> Guard:
+) -> Middleware:
     """The service as an ASGI application.
 
     Args:
         predictor: embeds.
         gallery: is searched; the caller closes it.
-        folder: where images lie that the gallery does not keep itself.
+        folder: where images lie that the gallery does not store itself.
         limits: of what clients may ask.
-        hosts: names the service goes by; () = any.
-        token: that clients must show; "" = none.
+        hosts: names the service is reached by; () = any.
+        token: that clients must send; "" = none.
         threads: that decode and search.
     """
-    counters = Counters(lambda: len(gallery))
+    counters = Counters(lambda: len(gallery), lambda: service.batcher.num_waiting)
     service = Service(predictor, gallery, folder, limits, threads, counters.batch)
-    counters.watch(lambda: service.batcher.num_waiting)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         service.close()
 
-    # Their pages load what they show from elsewhere; ours is /docs.
+    # FastAPI's own pages load scripts from other hosts; /docs is our page.
     app = FastAPI(title="Person re-identification", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(ProblemError, _problem)
-    app.add_exception_handler(Exception, _failure)
+    app.add_exception_handler(RequestError, _refused)
+    app.add_exception_handler(UnknownIdError, _unknown)
+    app.add_exception_handler(Exception, _failed)
     _add_network_routes(app, service)
     _add_gallery_routes(app, service)
     _add_status_routes(app, service, counters)
     _add_pages(app)
-    return Guard(app, limits, counters, hosts, token)
+    return Middleware(app, limits, counters, hosts, token)
 
 
 def _body_of(*keys: str) -> dict[str, Any]:
-    """What OpenAPI says of a body: an image, or a JSON object with some keys."""
+    """A body in OpenAPI: an image, or a JSON object with some keys."""
     image = {"type": "string", "format": "binary", "description": "A JPEG, PNG, BMP or WebP."}
     content: dict[str, Any] = {"image/*": {"schema": image}}
     if keys:
@@ -99,8 +90,8 @@ def _add_network_routes(app: FastAPI, service: Service) -> None:
         With "Accept: application/octet-stream" as float32, little-endian, row by row; the header X-Shape says N, D.
         """
         body = await read_body(request, service.limits)
-        images = images_of(parsed(body, ["images"]), service.limits) if is_json(request) else [body]
-        rows = await unless_gone(request, service.embed(images))
+        images = parse_json(body, ImagesBody).images if is_json(request) else [body]
+        rows = await cancel_on_disconnect(request, service.embed(images))
         if request.headers.get("accept") == FLOATS:
             shape = f"{rows.shape[0]},{rows.shape[1]}"
             return Response(rows.astype("<f4").tobytes(), media_type=FLOATS, headers={"X-Shape": shape})
@@ -108,29 +99,20 @@ def _add_network_routes(app: FastAPI, service: Service) -> None:
         return JSONResponse(answer)
 
     @app.post("/search", openapi_extra=_body_of("id"))
-    async def search(
-        request: Request,
-        k: Matches = 20,
-        camid: Cameras = [],  # noqa: B006 FastAPI copies it
-        start: Start = None,
-        end: End = None,
-        max_distance: Farthest = None,
-    ) -> dict[str, Any]:
+    async def search(request: Request, query: Annotated[SearchQuery, Query()]) -> dict[str, Any]:
         """The gallery's images nearest to an image, or to one of its own: {"id": 7}, which is then left out."""
-        if k > service.limits.max_results:
-            raise ProblemError(422, f"k: {k}; at most {service.limits.max_results}")
-        span = (-math.inf if start is None else start, math.inf if end is None else end)
-        wanted = Wanted(k, camid, *span, math.inf if max_distance is None else max_distance)
+        if query.k > service.limits.max_results:
+            raise RequestError(422, f"k: {query.k}; at most {service.limits.max_results}")
         body = await read_body(request, service.limits)
         if is_json(request):
-            id_ = parsed(body, ["id"])["id"]
-            if type(id_) is not int:
-                raise ProblemError(422, "id: a whole number expected")
-            matches = await service.search(await service.vector(id_), wanted, without=id_)
+            matches = await service.search_from(query, parse_json(body, IdBody).id)
         else:
-            (vector,) = await unless_gone(request, service.embed([body]))
-            matches = await service.search(vector, wanted)
-        return {"matches": [_told(match.id, match.item, match) for match in matches], "gallery": len(service.gallery)}
+            (vector,) = await cancel_on_disconnect(request, service.embed([body]))
+            matches = await service.search(query, vector)
+        return {
+            "matches": [_to_json(match.id, match.item, match) for match in matches],
+            "gallery": len(service.gallery),
+        }
 
 
 def _add_gallery_routes(app: FastAPI, service: Service) -> None:
@@ -143,40 +125,40 @@ def _add_gallery_routes(app: FastAPI, service: Service) -> None:
             float | None, Query(alias="time", allow_inf_nan=False, description="Unix seconds; default: now.")
         ] = None,
     ) -> dict[str, Any]:
-        """Add an image to the gallery, which keeps it."""
+        """Add an image to the gallery, which stores it."""
         body = await read_body(request, service.limits)
         name = name or f"upload-{hashlib.sha256(body).hexdigest()[:16]}"
         item = Item(name, camid, time.time() if taken is None else taken)
-        return _told(await service.add(body, item), item)
+        return _to_json(await service.add(body, item), item)
 
     @app.get("/gallery/{id}")
-    async def item(id: int) -> dict[str, Any]:
-        """What is known of an image."""
-        return _told(id, await service.item(id))
+    def item(id: int) -> dict[str, Any]:
+        """Name, camera and time of an image."""
+        return _to_json(id, service.gallery.item(id))
 
     @app.get("/gallery/{id}/image")
-    async def image(id: int) -> Response:
+    def image(id: int) -> Response:
         """The image itself."""
-        content = await service.image(id)
+        content = service.image(id)
         kinds = [kind for start, kind in IMAGE_TYPES.items() if content.startswith(start)]
         return Response(content, media_type=kinds[0] if kinds else FLOATS)
 
     @app.delete("/gallery/{id}", status_code=204)
-    async def remove(id: int) -> Response:
-        """Remove an image; a file in the folder stays, and is found again when the service starts anew."""
-        await service.remove(id)
+    def remove(id: int) -> Response:
+        """Remove an image; a file in the folder stays, and is added again at the next start."""
+        service.gallery.remove([id])
         return Response(status_code=204)
 
 
 def _add_status_routes(app: FastAPI, service: Service, counters: Counters) -> None:
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        """Whether the service is well."""
+        """Whether the service answers."""
         return {"status": "ok"}
 
     @app.get("/model")
     async def model() -> dict[str, Any]:
-        """What the model is, what it reached, and up to which distances two images are of one person."""
+        """The model, its metrics, and the distances up to which two images are taken for one person."""
         predictor, card = service.predictor, service.predictor.card
         return {
             "model": predictor.digest,
@@ -188,13 +170,13 @@ def _add_status_routes(app: FastAPI, service: Service, counters: Counters) -> No
         }
 
     @app.get("/cameras")
-    async def cameras() -> dict[str, list[int]]:
+    def cameras() -> dict[str, list[int]]:
         """The cameras of the gallery."""
-        return {"cameras": await service.cameras()}
+        return {"cameras": service.gallery.cameras()}
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        """Figures for Prometheus."""
+        """Metrics for Prometheus."""
         return Response(counters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -207,16 +189,19 @@ def _add_pages(app: FastAPI) -> None:
         app.add_api_route(path, page, include_in_schema=False, response_model=None)
 
 
-def _told(id_: int, item: Item, match: Match | None = None) -> dict[str, Any]:
-    """An image of the gallery as clients see it."""
-    told = {"id": id_, "name": item.name, "camid": item.camid, "time": item.time, "image": f"/gallery/{id_}/image"}
-    return told if match is None else {**told, "distance": round(max(0.0, match.distance), 6)}
+def _to_json(id_: int, item: Item, match: Match | None = None) -> dict[str, Any]:
+    """An image of the gallery in an answer."""
+    fields = {"id": id_, "name": item.name, "camid": item.camid, "time": item.time, "image": f"/gallery/{id_}/image"}
+    return fields if match is None else {**fields, "distance": round(max(0.0, match.distance), 6)}
 
 
-async def _problem(_: Request, error: Exception) -> Response:
-    assert isinstance(error, ProblemError)
-    status, headers, body = described(error)
-    return Response(body, status, dict(headers))
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return error.response()
+
+
+async def _unknown(_: Request, error: Exception) -> Response:
+    return RequestError(404, f"there is no image {error} in the gallery").response()
 
 
 async def _invalid(_: Request, error: Exception) -> Response:
@@ -226,5 +211,5 @@ async def _invalid(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": f"{where}: {first['msg']}"}, 422)
 
 
-async def _failure(request: Request, _: Exception) -> Response:
-    return JSONResponse({"error": f"a failure of the service; its log has it as {request.scope['failure']}"}, 500)
+async def _failed(request: Request, _: Exception) -> Response:
+    return JSONResponse({"error": f"internal error; the service's log has it as {request.scope['failure']}"}, 500)

@@ -2,22 +2,14 @@
 
 import queue
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
-from deploy.serve.problems import ProblemError
-
-
-class Embeds(Protocol):
-    """What a batcher needs of a predictor."""
-
-    batch_size: int
-
-    def embed(self, pixels: np.ndarray) -> np.ndarray:
-        """(B, H, W, 3) uint8 -> (B, D) float32."""
-        ...
+from deploy.predictor import Predictor
+from deploy.serve.errors import RequestError
 
 
 class _Waiting(NamedTuple):
@@ -27,17 +19,17 @@ class _Waiting(NamedTuple):
 
 
 class Batcher:
-    """Gathers images that wait while the network computes, and embeds them at once; nobody waits for a batch to fill.
+    """Collects images that arrive while the network computes, and embeds them in one batch, without any delay.
 
-    One thread computes; what it does with its processors is the network's affair.
+    One thread calls the network.
 
     Args:
         predictor: embeds.
-        max_waiting: images that may wait.
-        observe: called with the size of each batch.
+        max_waiting: images in the queue.
+        observe: called with the size of each batch, in the batcher's thread.
     """
 
-    def __init__(self, predictor: Embeds, max_waiting: int, observe: "Observe") -> None:
+    def __init__(self, predictor: Predictor, max_waiting: int, observe: Callable[[int], None]) -> None:
         self._predictor, self._max_waiting, self._observe = predictor, max_waiting, observe
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -47,27 +39,27 @@ class Batcher:
 
     @property
     def num_waiting(self) -> int:
-        """Images that wait."""
+        """Images in the queue."""
         return self._queue.qsize()
 
     def submit(self, images: list[np.ndarray]) -> "list[Future[np.ndarray]]":
-        """Let images (H, W, 3) uint8 be embedded: a future (D,) float32 for each. A cancelled one is left out.
+        """Queue images (H, W, 3) uint8: a future (D,) float32 for each; a cancelled one is skipped.
 
         Raises:
-            ProblemError: 503, too many wait, or the batcher is closed.
+            RequestError: 503, the queue is full, or the batcher is closed.
         """
         with self._lock:
             if self._closed:
-                raise ProblemError(503, "the service is stopping", retry_after=5)
+                raise RequestError(503, "the service is stopping", retry_after=5)
             if self.num_waiting + len(images) > self._max_waiting:
-                raise ProblemError(503, f"more than {self._max_waiting} images wait for the network", retry_after=1)
+                raise RequestError(503, f"more than {self._max_waiting} images wait for the network", retry_after=1)
             futures: list[Future[np.ndarray]] = [Future() for _ in images]
             for waiting in map(_Waiting, images, futures):
                 self._queue.put(waiting)
         return futures
 
     def close(self) -> None:
-        """Embed what waits, then stop."""
+        """Embed what is queued, then stop."""
         with self._lock:
             self._closed = True
             self._queue.put(None)
@@ -93,18 +85,10 @@ class Batcher:
         self._observe(len(batch))
         try:
             rows = self._predictor.embed(np.stack([one.pixels for one in batch]))
-        # Whatever it is, those who wait are told, and the next batch is tried.
+        # Every request of the batch gets the error; the next batch is not affected.
         except Exception as error:
             for one in batch:
                 one.result.set_exception(error)
             return
         for one, row in zip(batch, rows, strict=True):
             one.result.set_result(row)
-
-
-class Observe(Protocol):
-    """Takes note of the size of a batch."""
-
-    def __call__(self, size: int, /) -> None:
-        """Called in the batcher's thread."""
-        ...

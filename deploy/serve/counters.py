@@ -1,4 +1,4 @@
-"""Figures of the service for Prometheus."""
+"""The service's metrics for Prometheus."""
 
 from collections.abc import Callable
 
@@ -9,34 +9,31 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Counters:
-    """One service's figures, in a registry of its own.
+    """One service's metrics, in a registry of its own.
 
     Args:
         gallery_size: images in the gallery.
+        num_waiting: images in the queue of the network.
     """
 
-    def __init__(self, gallery_size: Callable[[], float]) -> None:
+    def __init__(self, gallery_size: Callable[[], float], num_waiting: Callable[[], float]) -> None:
         self._registry = registry = CollectorRegistry()
-        labels = ("route", "status")
-        self._requests = Counter("reid_requests", "Requests answered.", labels, registry=registry)
+        self._requests = Counter("reid_requests", "Requests answered.", ("route", "status"), registry=registry)
         self._seconds = Histogram(
             "reid_request_seconds", "Time to answer.", ("route",), buckets=SECONDS, registry=registry
         )
         self._batches = Histogram("reid_batch_images", "Images embedded at once.", buckets=BATCHES, registry=registry)
         Gauge("reid_gallery_images", "Images in the gallery.", registry=registry).set_function(gallery_size)
-
-    def watch(self, num_waiting: Callable[[], float]) -> None:
-        """Show, too, how many images wait for the network."""
-        waiting = Gauge("reid_waiting_images", "Images that wait for the network.", registry=self._registry)
+        waiting = Gauge("reid_waiting_images", "Images that wait for the network.", registry=registry)
         waiting.set_function(num_waiting)
 
     def request(self, route: str, status: int, seconds: float) -> None:
-        """A request was answered; `route` is one of the service's, never what a client made up."""
+        """Count an answer; `route` is a path of the service, never one that a client made up."""
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def batch(self, size: int) -> None:
-        """Images were embedded together."""
+        """Count a batch of the network."""
         self._batches.observe(size)
 
     def text(self) -> bytes:

@@ -1,54 +1,21 @@
 """The service with a network that is none: quick, and what it embeds is plain to see."""
 
-import io
-import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from starlette.testclient import TestClient
 
-from data.decoding import decode_bytes
 from deploy.gallery.folder import synchronise
 from deploy.gallery.gallery import Gallery
 from deploy.serve.app import create_app
 from deploy.serve.limits import Limits
+from tests.deploy.conftest import MeanColour, png
 
 Colour = tuple[int, int, int]
-
-
-class MeanColour:
-    """Embeds an image by its mean colour; can be held up, and made to fail."""
-
-    img_h, img_w, embedding_dim, batch_size = 8, 4, 3, 4
-    digest, card = "digest", None
-
-    def __init__(self) -> None:
-        self.batches: list[int] = []
-        self.may_go_on = threading.Event()
-        self.may_go_on.set()
-        self.error: Exception | None = None
-
-    def prepare(self, image: Path | bytes) -> np.ndarray:
-        return decode_bytes(image if isinstance(image, bytes) else image.read_bytes(), self.img_h, self.img_w)
-
-    def embed(self, pixels: np.ndarray) -> np.ndarray:
-        self.batches.append(len(pixels))
-        self.may_go_on.wait(timeout=10)
-        if self.error is not None:
-            raise self.error
-        rows = pixels.mean(axis=(1, 2)) + 1
-        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-
-def png(colour: Colour, size: tuple[int, int] = (4, 8)) -> bytes:
-    """An image of one colour."""
-    content = io.BytesIO()
-    Image.new("RGB", size, colour).save(content, "PNG")
-    return content.getvalue()
 
 
 def direction(colour: Colour) -> np.ndarray:
@@ -59,11 +26,6 @@ def direction(colour: Colour) -> np.ndarray:
 
 RED, GREEN, BLUE = (250, 10, 60), (20, 250, 10), (10, 20, 250)
 CROPS = {"0001_c1_a.png": RED, "0002_c2_b.png": GREEN, "deeper/0003_c3_c.png": BLUE}
-
-
-@pytest.fixture
-def network() -> MeanColour:
-    return MeanColour()
 
 
 @pytest.fixture
@@ -80,7 +42,7 @@ def serving(network: MeanColour, folder: Path) -> Iterator[Callable[..., TestCli
     """Starts a service over the folder with other limits or options than usual; its client."""
     clients: list[TestClient] = []
     with Gallery(folder / ".gallery", 3, "digest") as gallery:
-        synchronise(gallery, folder, network)
+        synchronise(gallery, folder, network)  # pyright: ignore[reportArgumentType]
         network.batches.clear()
 
         def start(options: dict[str, Any] | None = None, **limits: object) -> TestClient:
@@ -98,3 +60,11 @@ def serving(network: MeanColour, folder: Path) -> Iterator[Callable[..., TestCli
 @pytest.fixture
 def client(serving: Callable[..., TestClient]) -> TestClient:
     return serving()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return once a condition holds."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -1,6 +1,5 @@
 import asyncio
 import base64
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,11 +9,12 @@ import pytest
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
-from deploy.serve.bodies import read_body, unless_gone
-from deploy.serve.guard import Guard, host_of, is_loopback
+from deploy.serve.errors import RequestError
 from deploy.serve.limits import Limits
-from deploy.serve.problems import ProblemError
-from tests.deploy.serve.conftest import RED, MeanColour, direction, png
+from deploy.serve.middleware import Middleware, host_of, is_loopback
+from deploy.serve.request_parsing import cancel_on_disconnect, read_body
+from tests.deploy.conftest import MeanColour, png
+from tests.deploy.serve.conftest import RED, direction, wait_until
 
 Serving = Callable[..., TestClient]
 
@@ -56,8 +56,8 @@ def test_a_client_that_asks_too_often_has_to_wait(serving: Serving) -> None:
 
 
 def test_the_rates_of_clients_are_apart_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deploy.serve.guard.REMEMBERED", 2)
-    guard = Guard(None, Limits(rate=1.0, burst=1), None, (), "")  # pyright: ignore[reportArgumentType]
+    monkeypatch.setattr("deploy.serve.middleware.REMEMBERED", 2)
+    guard = Middleware(None, Limits(rate=1.0, burst=1), None, (), "")  # pyright: ignore[reportArgumentType]
     assert [guard._wait("a", 0.0), guard._wait("a", 0.25), guard._wait("b", 0.25)] == [0.0, 0.75, 0.0]
     assert guard._wait("a", 1.0) == 0.0
     guard._wait("c", 1.0)
@@ -71,9 +71,9 @@ def test_too_many_waiting_images_are_turned_away(serving: Serving, network: Mean
     with ThreadPoolExecutor(12) as pool:
         # One is being embedded; of the others five may wait.
         first = pool.submit(client.post, "/embed", content=png(RED))
-        _until(lambda: network.batches == [1])
+        wait_until(lambda: network.batches == [1])
         more = [pool.submit(client.post, "/embed", content=png(RED)) for _ in range(8)]
-        _until(lambda: sum(one.done() for one in more) == 3)
+        wait_until(lambda: sum(one.done() for one in more) == 3)
         assert all(one.result().status_code == 503 for one in more if one.done())
         assert all(one.result().headers["retry-after"] == "1" for one in more if one.done())
         network.may_go_on.set()
@@ -88,9 +88,9 @@ def test_images_that_wait_together_are_embedded_together_and_each_gets_its_own(
     network.may_go_on.clear()
     with ThreadPoolExecutor(8) as pool:
         first = pool.submit(client.post, "/embed", content=png(RED))
-        _until(lambda: network.batches == [1])
+        wait_until(lambda: network.batches == [1])
         others = [pool.submit(client.post, "/embed", content=png(colour)) for colour in colours]
-        _until(lambda: "reid_waiting_images 6.0" in client.get("/metrics").text)
+        wait_until(lambda: "reid_waiting_images 6.0" in client.get("/metrics").text)
         network.may_go_on.set()
         assert first.result().status_code == 200
         for colour, other in zip(colours, others, strict=True):
@@ -104,8 +104,8 @@ def test_the_number_of_requests_at_once_is_limited(serving: Serving, network: Me
     with ThreadPoolExecutor(4) as pool:
         held = [pool.submit(client.post, "/embed", content=png(RED)) for _ in range(2)]
         guard = client.app
-        assert isinstance(guard, Guard)
-        _until(lambda: guard._under_way == 2)
+        assert isinstance(guard, Middleware)
+        wait_until(lambda: guard._num_active == 2)
         assert client.get("/health").status_code == 503
         network.may_go_on.set()
         assert [one.result().status_code for one in held] == [200, 200]
@@ -121,7 +121,7 @@ def test_a_body_that_comes_too_slowly_is_not_waited_for() -> None:
         request = Request({"type": "http", "method": "POST", "headers": []}, receive)
         return await read_body(request, Limits(body_seconds=0.3))
 
-    with pytest.raises(ProblemError, match=r"within 0\.3 s") as error:
+    with pytest.raises(RequestError, match=r"within 0\.3 s") as error:
         asyncio.run(read())
     assert error.value.status == 408
 
@@ -142,11 +142,11 @@ def test_work_for_clients_that_went_away_is_given_up() -> None:
 
     async def ask() -> None:
         try:
-            await unless_gone(Request({"type": "http", "method": "POST", "headers": []}, receive), work())
+            await cancel_on_disconnect(Request({"type": "http", "method": "POST", "headers": []}, receive), work())
         finally:
             await asyncio.sleep(0)
 
-    with pytest.raises(ProblemError, match="the client has gone"):
+    with pytest.raises(RequestError, match="disconnected"):
         asyncio.run(asyncio.wait_for(ask(), timeout=5))
     assert given_up == [True]
 
@@ -196,10 +196,3 @@ def test_the_name_in_a_host_header(header: bytes, host: str) -> None:
 )
 def test_what_only_this_machine_reaches(host: str, expected: bool) -> None:
     assert is_loopback(host) == expected
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, [thread.name for thread in threading.enumerate()]
-        time.sleep(0.01)

@@ -1,6 +1,5 @@
 import base64
 import io
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,9 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from tests.deploy.serve.conftest import BLUE, GREEN, RED, Colour, MeanColour, direction, png
+from tests.deploy.conftest import MeanColour, png
+from tests.deploy.serve.conftest import BLUE, GREEN, RED, Colour, direction
+from tests.deploy.test_card import CARD
 
 
 def distance(one: Colour, other: Colour) -> float:
@@ -99,15 +100,18 @@ def test_images_of_the_folder_are_shown_and_nothing_beside_it(client: TestClient
     (folder / "0001_c1_a.png").symlink_to(secret)
     assert client.get(ids["0001_c1_a.png"]["image"]).status_code == 404
     (folder / "0002_c2_b.png").unlink()
-    assert client.get(ids["0002_c2_b.png"]["image"]).json() == {"error": "its file is no longer there"}
+    assert client.get(ids["0002_c2_b.png"]["image"]).json() == {"error": "its file no longer exists"}
     assert client.get("/gallery/..%2f..%2fsecret.png/image").status_code in (404, 422)
 
 
-def test_the_service_tells_how_it_is(client: TestClient) -> None:
+def test_the_service_shows_its_model_and_metrics(client: TestClient, network: MeanColour) -> None:
     assert client.get("/health").json() == {"status": "ok"}
     model = client.get("/model").json()
     assert (model["model"], model["dim"], model["size"], model["gallery"]) == ("digest", 3, [8, 4], 3)
     assert (model["metrics"], model["thresholds"]) == ({}, [])
+    network.card = CARD  # pyright: ignore[reportAttributeAccessIssue]
+    model = client.get("/model").json()
+    assert (model["metrics"], model["thresholds"][0]) == ({"mAP": 0.8}, {"far": 0.1, "tar": 0.9, "distance": 0.3})
     client.post("/embed", content=png(RED))
     client.get("/no/such/path")
     text = client.get("/metrics").text
@@ -151,15 +155,15 @@ def test_what_is_no_image_is_refused_with_a_reason(
 @pytest.mark.parametrize(
     ("path", "body", "reason"),
     [
-        ("/embed", b"{", "not JSON"),
-        ("/embed", b"[" * 100_000, "not JSON"),
-        ("/embed", b"[]", "a JSON object with images expected"),
-        ("/embed", b'{"images": []}', "images: a list"),
-        ("/embed", b'{"images": [7]}', "images: a list"),
-        ("/embed", b'{"images": ["?"]}', "image 0: not base64"),
-        ("/embed", b'{"image": ["?"]}', "a JSON object with images"),
-        ("/search", b'{"id": "7"}', "id: a whole number"),
-        ("/search", b'{"id": true}', "id: a whole number"),
+        ("/embed", b"{", "JSON"),
+        ("/embed", b"[" * 100_000, "JSON"),
+        ("/embed", b"[]", "object"),
+        ("/embed", b'{"images": []}', "images: "),
+        ("/embed", b'{"images": [7]}', "images.0: "),
+        ("/embed", b'{"images": ["?"]}', "base64"),
+        ("/embed", b'{"image": ["?"]}', "images: "),
+        ("/search", b'{"id": "7"}', "id: "),
+        ("/search", b'{"id": true}', "id: "),
         ("/search?k=0", b'{"id": 0}', "k: "),
         ("/search?k=x", b'{"id": 0}', "k: "),
         ("/search?k=1001", b'{"id": 0}', "at most 1000"),
@@ -170,17 +174,17 @@ def test_what_is_no_image_is_refused_with_a_reason(
 def test_malformed_requests_are_refused_with_a_reason(client: TestClient, path: str, body: bytes, reason: str) -> None:
     answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 422
-    assert answer.json()["error"].startswith(reason) or reason in answer.json()["error"]
+    assert reason in answer.json()["error"]
 
 
 def test_one_bad_image_of_several_is_named(client: TestClient) -> None:
     body = {"images": [base64.b64encode(content).decode() for content in (png(RED), b"no image")]}
     answer = client.post("/embed", json=body)
     assert answer.status_code == 422
-    assert answer.json()["error"].startswith("image 1: not an image")
+    assert answer.json()["error"].startswith("image 1: ")
 
 
-def test_a_failure_of_ours_is_told_by_a_number_only(
+def test_an_internal_error_is_reported_by_a_number_only(
     client: TestClient, network: MeanColour, caplog: pytest.LogCaptureFixture
 ) -> None:
     network.error = RuntimeError("secret detail")
@@ -193,12 +197,3 @@ def test_a_failure_of_ours_is_told_by_a_number_only(
     assert "secret detail" in caplog.text
     network.error = None
     assert caller.post("/embed", content=png(RED)).status_code == 200
-
-
-def test_a_model_card_is_shown(serving: Callable[..., TestClient], network: MeanColour) -> None:
-    from tests.deploy.test_card import CARD
-
-    network.card = CARD  # pyright: ignore[reportAttributeAccessIssue]
-    model = serving().get("/model").json()
-    assert model["metrics"] == {"mAP": 0.8}
-    assert model["thresholds"][0] == {"far": 0.1, "tar": 0.9, "distance": 0.3}
