@@ -52,9 +52,13 @@ class Columns(NamedTuple):
 
     def append(self, ids: Sequence[int], camids: Sequence[int], times: Sequence[float]) -> "Columns":
         """These rows and more living ones."""
-        new = np.array(ids, np.int64), np.array(camids, np.int64), np.array(times, np.float64), np.ones(len(ids), bool)
-        columns = (np.concatenate(both) for both in zip(self[:4], new, strict=True))
-        return Columns(*columns, self.num_alive + len(ids))
+        return Columns(
+            np.append(self.ids, np.array(ids, np.int64)),
+            np.append(self.camids, np.array(camids, np.int64)),
+            np.append(self.times, np.array(times, np.float64)),
+            np.append(self.is_alive, np.ones(len(ids), bool)),
+            self.num_alive + len(ids),
+        )
 
     def kill(self, rows: Sequence[int]) -> "Columns":
         """These rows, of which some living ones are dead now."""
