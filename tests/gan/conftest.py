@@ -125,15 +125,6 @@ def generator_file(folder: Path) -> dict[str, Any]:
     return torch.load(folder / "generator.pth", weights_only=True)
 
 
-def make_colourful(folder: Path) -> None:
-    """Enlarge a run's generator, so that no picture looks like another; those of a short training are all but grey."""
-    checkpoint = generator_file(folder)
-    for name, value in checkpoint["model"].items():
-        if name.startswith("generator.") and value.ndim > 1:
-            value.mul_(6)
-    torch.save(checkpoint, folder / "generator.pth")
-
-
 def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     assert one.keys() == other.keys()
     assert [name for name, value in one.items() if not torch.equal(value, other[name])] == []
@@ -154,3 +145,21 @@ def reid_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = build_network(params.model_params, len(PIDS))
     save_checkpoint(path, Checkpoint(network.state_dict(), params.model_dump(mode="json"), PIDS, {}))
     return path
+
+
+@pytest.fixture(scope="session")
+def generators(
+    tmp_path_factory: pytest.TempPathFactory, make_market: Callable[[Path], Path], reid_checkpoint: Path
+) -> dict[str, str]:
+    """Run folders of an unconditional generator, "anybody", and of a conditioned one, "somebody"."""
+    folder = tmp_path_factory.mktemp("generators")
+    make_market(folder / "market")
+    for name, condition in (("anybody", ""), ("somebody", str(reid_checkpoint))):
+        Bench(folder).generator(name, gan={"epoch": 1, "condition": condition}).fit()
+        checkpoint = generator_file(folder / name)
+        for key, value in checkpoint["model"].items():
+            # The pictures of a short training are all but grey; with larger weights none looks like another.
+            if key.startswith("generator.") and value.ndim > 1:
+                value.mul_(6)
+        torch.save(checkpoint, folder / name / "generator.pth")
+    return {name: str(folder / name) for name in ("anybody", "somebody")}

@@ -31,7 +31,6 @@ from tests.gan.conftest import (
     assert_same,
     generator_file,
     keep_states,
-    make_colourful,
     note_steps,
     records_of,
 )
@@ -45,18 +44,6 @@ ALONG: dict[str, Any] = {"adv_train": True, "mix_ratio": 0.5, "penalty_every": 2
 """A generator that learns along."""
 NO_MIRROR: dict[str, Any] = {"data_augmentation": {"mirror": False}}
 REAL_LOSSES = {"softmax_parts", "softmax_global", "triplet_global"}
-
-
-@pytest.fixture(scope="module")
-def generators(tmp_path_factory: pytest.TempPathFactory, make_market: Any, reid_checkpoint: Path) -> dict[str, str]:
-    """Run folders of a generator that shows anybody and of one that shows a given person, both full of contrast."""
-    folder = tmp_path_factory.mktemp("generators")
-    make_market(folder / "market")
-    bench = Bench(folder)
-    for name, condition in (("anybody", ""), ("somebody", str(reid_checkpoint))):
-        bench.generator(name, gan={"epoch": 1, "condition": condition}).fit()
-        make_colourful(folder / name)
-    return {name: str(folder / name) for name in ("anybody", "somebody")}
 
 
 def extra_of(trainer: ReidTrainer) -> GeneratedImages:

@@ -76,23 +76,27 @@ def same(one: list[Tensor], other: list[Tensor]) -> bool:
 
 
 class Reference:
-    """The same game in plain torch, one term and one update after another."""
+    """The same steps in plain torch, one term and one update after another."""
 
     def __init__(self, options: GanParams, condition_dim: int = 0) -> None:
         self.options = options
         self.generator, self.discriminator = make_nets(options, condition_dim)
         self.average = {name: value.clone() for name, value in self.generator.state_dict().items()}
-        self.adam_g = torch.optim.Adam(self.generator.parameters(), lr=options.lr, betas=options.betas)
-        self.adam_d = torch.optim.Adam(self.discriminator.parameters(), lr=options.lr_d, betas=options.betas)
+        self.optimizer_g: torch.optim.Optimizer = torch.optim.Adam(
+            self.generator.parameters(), lr=options.lr, betas=options.betas
+        )
+        self.optimizer_d: torch.optim.Optimizer = torch.optim.Adam(
+            self.discriminator.parameters(), lr=options.lr_d, betas=options.betas
+        )
         self.updates = {"generator": 0, "discriminator": 0}
         self.penalties: list[float] = []
 
-    def stand_where(self, stepper: GanStepper) -> None:
+    def copy_state(self, stepper: GanStepper) -> None:
         """So that rounding does not add up from step to step."""
         self.generator.load_state_dict(stepper.generator.state_dict())
         self.discriminator.load_state_dict(stepper.discriminator.state_dict())
         self.average = {name: value.clone() for name, value in stepper.average.state_dict().items()}
-        for own, other in ((self.adam_g, stepper.optimizer_g), (self.adam_d, stepper.optimizer_d)):
+        for own, other in ((self.optimizer_g, stepper.optimizer_g), (self.optimizer_d, stepper.optimizer_d)):
             own.load_state_dict({**own.state_dict(), "state": deepcopy(other.state_dict()["state"])})
 
     def step(self, batches: list[RealBatch], number: int) -> dict[str, float]:
@@ -139,9 +143,9 @@ class Reference:
                 ]
                 penalty = torch.stack([(gradient.norm() - 1) ** 2 for gradient in gradients]).mean()
             penalty = options.penalty_weight * options.penalty_every * penalty
-        self.adam_d.zero_grad()
+        self.optimizer_d.zero_grad()
         (loss + penalty).backward()
-        self.adam_d.step()
+        self.optimizer_d.step()
         self.updates["discriminator"] += 1
         self.penalties.append(penalty.item())
         return {
@@ -157,9 +161,9 @@ class Reference:
         loss = -F.logsigmoid(scores).mean() if self.options.loss == "non_saturating" else -scores.mean()
         if not learns:
             return loss.item()
-        self.adam_g.zero_grad()
+        self.optimizer_g.zero_grad()
         loss.backward()
-        self.adam_g.step()
+        self.optimizer_g.step()
         decay = min(self.options.ema_decay, (1 + self.updates["generator"]) / (10 + self.updates["generator"]))
         self.updates["generator"] += 1
         for name, value in self.generator.state_dict().items():
@@ -168,17 +172,11 @@ class Reference:
         return loss.item()
 
 
-def assert_close(net: nn.Module, expected: dict[str, Tensor], *, atol: float) -> None:
-    for name, value in net.state_dict().items():
-        if value.is_floating_point():
-            torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=atol, msg=name)
-
-
-def share_of_others(net: nn.Module, expected: dict[str, Tensor]) -> float:
-    """Numbers that are not those expected, in parts of all; an update of Adam is of some thousandths."""
+def share_of_different(net: nn.Module, expected: dict[str, Tensor], atol: float = 1e-4) -> float:
+    """Share of the weights and buffers that differ; an update of Adam is of some thousandths."""
     pairs = [(value, expected[name]) for name, value in net.state_dict().items() if value.is_floating_point()]
     differences = torch.cat([(value - other).abs().flatten() for value, other in pairs])
-    return (differences > 1e-4).float().mean().item()
+    return (differences > atol).float().mean().item()
 
 
 @pytest.mark.parametrize(
@@ -191,12 +189,12 @@ def share_of_others(net: nn.Module, expected: dict[str, Tensor]) -> float:
         ({"penalty": "wgan_gp", "d_update_freq": 3, "penalty_every": 2, "spectral_norm": True, "preheat_steps": 1}, 5),
     ],
 )
-def test_steps_are_those_of_the_plain_game(changes: dict[str, Any], condition_dim: int) -> None:
+def test_steps_are_those_of_the_plain_reference(changes: dict[str, Any], condition_dim: int) -> None:
     stepper = make_stepper(condition_dim, **changes)
     reference = Reference(options_of(**changes), condition_dim)
     for step in range(4):
         batches = batches_of(stepper.options, step, condition_dim)
-        reference.stand_where(stepper)
+        reference.copy_state(stepper)
         losses, expected = stepper.step(batches, step), reference.step(batches, step)
         found = {name: value.item() for name, value in {**losses.losses, **losses.metrics}.items()}
         assert set(found) == {"generator", "discriminator", "penalty", "real_score", "fake_score"}
@@ -209,37 +207,29 @@ def test_steps_are_those_of_the_plain_game(changes: dict[str, Any], condition_di
             (stepper.average, reference.average),
         ):
             # Adam moves a weight whose gradient is next to nothing by as much as any: there rounding decides where to.
-            assert share_of_others(net, other) < 0.01
+            assert share_of_different(net, other) < 0.01
     assert any(value != 0 for value in reference.penalties) == (stepper.options.penalty != "none")
 
 
-def test_the_gradients_are_those_of_the_plain_game() -> None:
+def test_the_gradients_are_those_of_the_plain_reference() -> None:
     """Descent goes by the size of a gradient, where Adam's first update goes by its sign alone."""
     stepper, reference = make_stepper(), Reference(options_of())
     batch = make_batch(0)
-    for nets in (stepper, reference):
-        descent = torch.optim.SGD(nets.discriminator.parameters(), lr=0.1)
-        if isinstance(nets, GanStepper):
-            nets.optimizer_d = descent  # pyright: ignore[reportAttributeAccessIssue]
-            nets.optimizer_g = torch.optim.SGD(nets.generator.parameters(), lr=0.1)  # pyright: ignore[reportAttributeAccessIssue]
-        else:
-            nets.adam_d = descent  # pyright: ignore[reportAttributeAccessIssue]
-            nets.adam_g = torch.optim.SGD(nets.generator.parameters(), lr=0.1)  # pyright: ignore[reportAttributeAccessIssue]
-        nets.step([batch], 0)
-    assert_close(stepper.generator, reference.generator.state_dict(), atol=1e-6)
-    assert_close(stepper.discriminator, reference.discriminator.state_dict(), atol=1e-6)
-    for net, other in zip((stepper.generator, stepper.discriminator), make_nets(options_of()), strict=True):
-        before = other.state_dict()
-        same_as_before = {name for name, value in net.named_parameters() if torch.equal(value, before[name])}
-        # While no hinge is reached, real and generated pictures pull at the last bias alike.
-        assert same_as_before <= {"score.bias"}
-
-
-def test_the_optimizers_are_adam_as_set() -> None:
-    stepper = make_stepper()
-    for optimizer, rate in ((stepper.optimizer_g, 3e-3), (stepper.optimizer_d, 5e-3)):
-        assert (optimizer.defaults["lr"], optimizer.defaults["betas"]) == (rate, (0.5, 0.9))
-        assert optimizer.defaults["weight_decay"] == 0
+    stepper.optimizer_d = torch.optim.SGD(stepper.discriminator.parameters(), lr=0.1)  # pyright: ignore[reportAttributeAccessIssue]
+    stepper.optimizer_g = torch.optim.SGD(stepper.generator.parameters(), lr=0.1)  # pyright: ignore[reportAttributeAccessIssue]
+    reference.optimizer_d = torch.optim.SGD(reference.discriminator.parameters(), lr=0.1)
+    reference.optimizer_g = torch.optim.SGD(reference.generator.parameters(), lr=0.1)
+    stepper.step([batch], 0)
+    reference.step([batch], 0)
+    for net, other, initial in (
+        (stepper.generator, reference.generator, make_nets(options_of())[0]),
+        (stepper.discriminator, reference.discriminator, make_nets(options_of())[1]),
+    ):
+        assert share_of_different(net, other.state_dict(), atol=1e-6) == 0
+        before = dict(initial.named_parameters())
+        unchanged = {name for name, value in net.named_parameters() if torch.equal(value, before[name])}
+        # While no score reaches its margin, real and generated pictures pull at the last bias alike.
+        assert unchanged <= {"score.bias"}
 
 
 @pytest.mark.parametrize(("penalty", "d_update_freq"), [("r1", 1), ("r1", 2), ("wgan_gp", 1)])
@@ -249,7 +239,7 @@ def test_a_penalty_is_due_every_so_many_updates_and_weighs_so_much_more(penalty:
     due = [any((step * d_update_freq + place) % 3 == 0 for place in range(d_update_freq)) for step in range(7)]
     assert [value > 0 for value in found] == due
     assert 0 < sum(due) < 7
-    # Of the very same first update: three times as seldom counts three times as much.
+    # In the same first update, a penalty that is due a third as often counts three times as much.
     first = {
         every: make_stepper(penalty=penalty, penalty_every=every).step([make_batch(0)], 0).losses["penalty"].item()
         for every in (1, 3)
@@ -257,73 +247,33 @@ def test_a_penalty_is_due_every_so_many_updates_and_weighs_so_much_more(penalty:
     assert first[3] == pytest.approx(3 * first[1], rel=1e-6)
 
 
-def test_no_penalty_is_ever_due_where_none_is_set() -> None:
-    assert [losses.losses["penalty"].item() for losses in train(make_stepper(penalty_every=1), range(3))] == [0.0] * 3
-
-
 def test_preheating_leaves_the_generator_and_its_average_as_they_are() -> None:
     stepper = make_stepper(preheat_steps=2)
-    generator = [parameter.clone() for parameter in stepper.generator.parameters()]
-    average = tensors_of(stepper.average.state_dict())
+    generator, average = list(stepper.generator.parameters()), stepper.average.state_dict()
+    before = tensors_of(generator), tensors_of(average)
     for step in range(2):
-        before = tensors_of(list(stepper.discriminator.parameters()))
-        losses = stepper.step([make_batch(step)], step)
+        discriminator = tensors_of(list(stepper.discriminator.parameters()))
+        (losses,) = train(stepper, range(step, step + 1))
         assert losses.losses["generator"].isfinite()
-        assert not same(tensors_of(list(stepper.discriminator.parameters())), before)
-        assert same(tensors_of(list(stepper.generator.parameters())), generator)
-        assert same(tensors_of(stepper.average.state_dict()), average)
+        assert not same(tensors_of(list(stepper.discriminator.parameters())), discriminator)
+        assert same(tensors_of(generator), before[0])
+        assert same(tensors_of(average), before[1])
         assert stepper.optimizer_g.state_dict()["state"] == {}
     train(stepper, range(2, 3))
-    assert not same(tensors_of(list(stepper.generator.parameters())), generator)
-    assert not same(tensors_of(stepper.average.state_dict()), average)
+    assert not same(tensors_of(generator), before[0])
+    assert not same(tensors_of(average), before[1])
 
 
-def test_the_discriminator_is_updated_once_for_each_batch_and_the_generator_once() -> None:
-    stepper = make_stepper(d_update_freq=3)
-    train(stepper, range(2))
-    steps = {int(entry["step"]) for entry in stepper.optimizer_d.state.values()}
-    assert steps == {6}
-    assert {int(entry["step"]) for entry in stepper.optimizer_g.state.values()} == {2}
-
-
-def test_each_update_has_noise_of_its_own() -> None:
-    stepper, seen = make_stepper(d_update_freq=2), list[Tensor]()
-    stepper.generator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
-    train(stepper, range(2))
-    assert len(seen) == 6
-    assert len({tuple(noise.flatten().tolist()) for noise in seen}) == 6
-
-
-def test_the_discriminator_learns_nothing_from_the_generators_update() -> None:
-    stepper = make_stepper()
-    train(stepper, range(1))
-    kept = {name: parameter.grad for name, parameter in stepper.discriminator.named_parameters()}
-    assert all(parameter.requires_grad for parameter in stepper.discriminator.parameters())
-    reference = Reference(options_of())
-    reference.discriminate(make_batch(0), torch.Generator().manual_seed(seed_for(ADVERSARIES, SEED, 0)))
-    for name, parameter in reference.discriminator.named_parameters():
-        assert parameter.grad is not None
-        found = kept[name]
-        assert found is not None
-        torch.testing.assert_close(found, parameter.grad, rtol=1e-3, atol=1e-6)
-
-
-def test_the_average_moves_by_the_decay_and_normalises_by_averages_too() -> None:
+def test_weights_and_statistics_are_averaged_with_a_growing_decay() -> None:
     stepper = make_stepper(ema_decay=0.3)
     expected = {name: value.clone() for name, value in stepper.average.state_dict().items()}
-    decays = []
-    for step in range(6):
+    for step, decay in enumerate([1 / 10, 2 / 11, 3 / 12, 0.3, 0.3]):
         train(stepper, range(step, step + 1))
-        decays.append(min(0.3, (1 + step) / (10 + step)))
         for name, value in stepper.generator.state_dict().items():
             if value.is_floating_point():
-                expected[name] = decays[-1] * expected[name] + (1 - decays[-1]) * value
-    assert decays[0] < decays[1] < 0.3 == decays[-1]  # both rules had their say
-    moved = stepper.average.state_dict()
-    assert any(name.endswith("running_mean") for name in moved)
-    for name, value in moved.items():
-        if value.is_floating_point():
-            torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6, msg=name)
+                expected[name] = decay * expected[name] + (1 - decay) * value
+    assert any(name.endswith("running_mean") for name in expected)
+    assert share_of_different(stepper.average, expected, atol=2e-6) == 0
     assert not stepper.average.training
     assert not any(parameter.requires_grad for parameter in stepper.average.parameters())
 
@@ -338,7 +288,6 @@ def test_the_average_moves_by_the_decay_and_normalises_by_averages_too() -> None
 def test_from_a_state_the_next_steps_are_the_same_bit_for_bit(tmp_path: Path, changes: dict[str, Any]) -> None:
     whole, again = make_stepper(5, **changes), make_stepper(5, **changes)
     train(whole, range(2), 5)
-    # As it comes from a disk: in memory of its own.
     save_tensors(tmp_path / "state", {"gan": whole.state_dict()})
     again.load_state_dict(load_tensors(tmp_path / "state")["gan"])
     torch.rand(10)  # what was drawn elsewhere does not matter
@@ -374,11 +323,8 @@ def test_what_is_drawn_follows_from_the_seed_and_the_step() -> None:
     assert same(tensors_of(first.state_dict()), tensors_of(second.state_dict()))
     assert not same(tensors_of(first.state_dict()), tensors_of(other.state_dict()))
     # Two steps that see the same images do not draw the same.
-    again = make_stepper(seed=3)
-    losses = {again.step([make_batch(0)], 0).losses["discriminator"].item()}
-    again = make_stepper(seed=3)
-    losses.add(again.step([make_batch(0)], 1).losses["discriminator"].item())
-    assert len(losses) == 2
+    losses = [make_stepper(seed=3).step([make_batch(0)], number).losses["discriminator"] for number in (0, 1)]
+    assert not torch.equal(*losses)
 
 
 @pytest.mark.parametrize("loss", ["hinge", "non_saturating", "wgan"])
