@@ -18,7 +18,7 @@ from engine.batches import ExtraImages
 from engine.build import build_trainer
 from engine.commands import Task, build_lmdb, check_config, make_synthetic_set, resume_train, run_changed, start_run
 from engine.launch import detach
-from engine.run_folder import RunFolder, new_name
+from engine.run import RunFolder, new_name
 from engine.trainer import Trainer
 from evaluate.core.plugins import plugin_options
 from utils.cli import exit_code_of, whole_number

@@ -13,7 +13,7 @@ from data.augmentation.params import sample
 from data.cache import ImageStore
 from data.loader import load_batches
 from data.samplers import epoch_batches
-from engine.run_folder import RunFolder
+from engine.run import RunFolder
 from engine.teacher import Teacher
 from losses.loss import Losses, TeacherOutput
 from utils.distributed import this_process

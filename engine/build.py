@@ -12,8 +12,7 @@ from data.samples import Dataset, Sample, sorted_pids
 from engine.batches import ExtraImages, TrainBatches, num_processes
 from engine.consistency import check_ranks_agree, environment, run_fingerprint
 from engine.optim import build_optimizer, build_schedule, freeze_all_but_classifiers
-from engine.run import Run
-from engine.run_folder import RunFolder
+from engine.run import Run, RunFolder
 from engine.step import Stepper
 from engine.summary import describe_training, plan_training
 from engine.teacher import load_teacher

@@ -15,7 +15,7 @@ from data.samples import sorted_pids
 from engine.build import read_training_data, start_network
 from engine.consistency import check_environment
 from engine.launch import launch, needs_launch, process_group
-from engine.run_folder import RunFolder, cleanup_on_failure, is_run, lock_run, open_run_folder, run_folder, write_params
+from engine.run import RunFolder, cleanup_on_failure, is_run, lock_run, open_run_folder, run_folder, write_params
 from engine.summary import describe_training, log_environment
 from engine.teacher import load_teacher
 from engine.trainer import Trainer

@@ -15,7 +15,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from engine.run_folder import RunFolder, is_run
+from engine.run import RunFolder, is_run
 from utils.checkpoint import is_finished
 from utils.cli import FAILURE, INTERRUPTED, TERMINATED, USER_MISTAKE
 from utils.device import choose_device, make_ready

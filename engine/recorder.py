@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from engine.meter import Means
-from engine.run_folder import RunFolder
+from engine.run import RunFolder
 from engine.sinks import Sink, TensorBoard
 from evaluate.core.plugins import Evaluation
 from evaluate.core.table import metrics_table

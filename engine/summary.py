@@ -11,8 +11,7 @@ from config.params import Params
 from data.samples import Sample, sorted_pids
 from engine.batches import batches_of_epoch, num_processes
 from engine.optim import build_schedule
-from engine.run import TrainingPlan
-from engine.run_folder import RunFolder
+from engine.run import RunFolder, TrainingPlan
 from models.network import build_network
 from utils.device import describe_device
 from utils.distributed import this_process

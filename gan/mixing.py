@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from config.params import Params
 from data.samples import Sample
 from engine.batches import ExtraBatch, TrainBatch
-from engine.run_folder import RunFolder
+from engine.run import RunFolder
 from evaluate.core.load_model import digest_of_weights
 from gan.checkpoint import TrainedGenerator, generator_checkpoint, load_generator
 from gan.conditions import ConditionNetwork

@@ -16,8 +16,7 @@ from data.samples import Dataset, sorted_pids
 from engine.consistency import run_fingerprint
 from engine.meter import Means, StepValues
 from engine.recorder import grid
-from engine.run import Run, TrainingPlan
-from engine.run_folder import RunFolder
+from engine.run import Run, RunFolder, TrainingPlan
 from engine.trainer import Trainer
 from evaluate.core.plugins import Evaluation
 from gan.checkpoint import generator_checkpoint

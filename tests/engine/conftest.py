@@ -8,7 +8,7 @@ import torch
 
 from config.params import Params
 from engine.build import build_trainer
-from engine.run_folder import RunFolder
+from engine.run import RunFolder
 from engine.trainer import ReidTrainer
 from tests.conftest import TINY_PARAMS
 

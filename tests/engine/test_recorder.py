@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from engine import recorder as recorder_module
 from engine.recorder import Recorder
-from engine.run_folder import RunFolder
+from engine.run import RunFolder
 from evaluate.core.plugins import Evaluation
 from utils.errors import DataError
 

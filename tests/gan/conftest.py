@@ -13,7 +13,7 @@ from torch import Tensor
 from config.load import load_params
 from config.params import Params
 from engine.build import build_trainer
-from engine.run_folder import RunFolder
+from engine.run import RunFolder
 from engine.trainer import ReidTrainer, Trainer
 from evaluate.core.plugins import plugin_options
 from gan.steps import GanStepper, RealBatch
