@@ -11,15 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from deploy.gallery.exact import Found, nearest_of
-from deploy.gallery.faiss_index import (
-    MIN_ROWS,
-    FaissIndex,
-    Kind,
-    build_index,
-    hnsw_bytes,
-    import_faiss,
-    read_index,
-)
+from deploy.gallery.faiss_index import MIN_ROWS, FaissIndex, Kind, build_index, hnsw_bytes, import_faiss
 from utils.errors import DataError
 from utils.files import atomic_path, write_json
 
@@ -101,7 +93,7 @@ class ApproximateSearch:
                 return
             try:
                 with atomic_path(self._file) as temporary:
-                    self._index.write(temporary)
+                    import_faiss().write_index(self._index.index, str(temporary))
                     fields = {**self._settings(self._index.kind), "rows": self._index.num_rows}
                     fields |= {"trained": self._index.num_trained, "checksum": _checksum(temporary)}
                 write_json(self._file.with_suffix(".json"), fields)
@@ -141,8 +133,8 @@ class ApproximateSearch:
             rows, trained, checksum = (fields.pop(key) for key in ("rows", "trained", "checksum"))
             if fields != self._settings(kind) or checksum != _checksum(self._file):
                 return None
-            index = read_index(self._file, kind, trained)
-        except (OSError, ValueError, KeyError, AttributeError, DataError):
+            index = FaissIndex(import_faiss().read_index(str(self._file)), kind, trained)
+        except (OSError, ValueError, KeyError, AttributeError, RuntimeError):  # faiss raises the last one
             return None
         if index.num_rows != rows or rows > num_rows:  # more rows: the records are an older copy
             return None

@@ -1,8 +1,8 @@
-"""The nearest rows by comparing with every one.
+"""Exact search: each query is compared with every row.
 
-One product of float32 finds the few that may be among the nearest; their distances are then computed in float64, so
-that the order does not depend on how the product is cut into blocks. A search takes 16 MiB for scores, as much for
-copies of the rows that filters leave, and the results, however many rows there are.
+A float32 product finds the candidates; their distances are computed in float64, so that the order does not depend on
+the blocks of the product. Whatever the number of rows, a search takes 16 MiB for scores, as much for copies of the rows
+that filters leave, and the results.
 """
 
 from collections.abc import Iterator
@@ -11,16 +11,16 @@ from typing import NamedTuple
 import numpy as np
 
 SCORES = 2**22
-"""Products of a query and a row at a time."""
+"""Products of a query and a row in a block."""
 QUERIES = 64
-"""At a time."""
+"""Queries in a block."""
 COPIED = 2**24
-"""Bytes of rows that are copied at a time, where filters leave few."""
+"""Bytes of rows that are copied at a time, if filters leave few."""
 COPY_SHARE = 0.25
-"""Of a block's rows: where filters leave fewer, these are copied and multiplied; otherwise all are multiplied, and
-some of the products ignored. A copy reads, writes and reads again."""
+"""If filters leave a smaller share of a block, its rows are copied and multiplied; otherwise all are multiplied, and
+some products ignored."""
 LENGTH_TOLERANCE = 1e-5
-"""By how much a vector's length may differ from 1."""
+"""Largest difference of a vector's length from 1."""
 
 
 class Found(NamedTuple):
@@ -35,9 +35,9 @@ def search_exactly(vectors: np.ndarray, wanted: np.ndarray | None, queries: np.n
 
     Args:
         vectors: (N, D) float32 of unit length.
-        wanted: (N,) bool, the rows to look at; None = all.
+        wanted: (N,) bool, the rows to search; None = all.
         queries: (Q, D) float32 of unit length.
-        k: how many, if there are as many.
+        k: number of rows, if there are as many.
 
     Returns:
         Q results.
@@ -61,7 +61,7 @@ def nearest_of(vectors: np.ndarray, rows: np.ndarray, query: np.ndarray, k: int)
 
 
 class _Nearest:
-    """The k nearest rows of one query among those seen so far."""
+    """The k nearest rows of one query so far."""
 
     def __init__(self, query: np.ndarray, k: int) -> None:
         self._query, self._k = query.astype(np.float64), k
@@ -69,20 +69,20 @@ class _Nearest:
         self.found = Found(np.empty(0, np.int64), np.empty(0))
 
     def update(self, vectors: np.ndarray, rows: np.ndarray | slice, scores: np.ndarray) -> None:
-        """Look at more rows, of which the scores are known roughly."""
+        """Merge more rows, whose approximate scores are known."""
         least = -np.inf
         if len(self.found.rows) == self._k:
             least = 1 - self.found.distances[-1] - self._uncertainty
         candidates = np.flatnonzero(scores >= least)
         if len(candidates) > self._k:
-            # What is truly among the k nearest scores no lower than the k-th best score, but for its uncertainty.
+            # The k nearest rows score no lower than the k-th best score, up to its uncertainty.
             in_order = np.partition(scores[candidates], -self._k)
             candidates = candidates[scores[candidates] >= in_order[-self._k] - 2 * self._uncertainty]
         if len(candidates):
             self.merge(vectors, rows.start + candidates if isinstance(rows, slice) else rows[candidates])
 
     def merge(self, vectors: np.ndarray, rows: np.ndarray) -> None:
-        """Look at more rows, exactly."""
+        """Merge more rows by their exact distances."""
         block = max(1, COPIED // (16 * vectors.shape[1]))
         for first in range(0, len(rows), block):
             some = rows[first : first + block]
@@ -95,8 +95,7 @@ class _Nearest:
 def _distances(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
     """(M, D) float32 and (D,) float64 -> (M,) float64, half the squared difference.
 
-    Of vectors of unit length that is 1 - cosine, but 0 between equal ones, and precise between near ones. Equal rows
-    get equal distances, wherever they lie.
+    For vectors of unit length this is 1 - cosine, but exactly 0 between equal ones, and precise between near ones.
     """
     difference = vectors.astype(np.float64)
     difference -= query
@@ -105,9 +104,9 @@ def _distances(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
 
 
 def _uncertainty(dim: int) -> float:
-    """How far a product of float32 may be from 1 - `_distances`.
+    """Largest difference of a float32 product from 1 - `_distances`.
 
-    Source: N. J. Higham, Accuracy and Stability of Numerical Algorithms, section 3.1: a sum of n products is wrong by
+    Source: N. J. Higham, Accuracy and Stability of Numerical Algorithms, section 3.1: a sum of n products is off by
     at most n times the unit roundoff, relative to the sum of their magnitudes, in whatever order it is computed.
     """
     roundoff = float(np.finfo(np.float32).eps) / 2
@@ -117,23 +116,18 @@ def _uncertainty(dim: int) -> float:
 def _scores(
     vectors: np.ndarray, wanted: np.ndarray | None, queries: np.ndarray
 ) -> Iterator[tuple[np.ndarray | slice, np.ndarray]]:
-    """Rows with their products with the queries, (Q, number of rows), block by block."""
+    """Block by block, rows and their products with the queries (Q, number of rows)."""
     block = SCORES // len(queries)
     for start in range(0, len(vectors), block):
         stop = min(start + block, len(vectors))
         if wanted is None:
-            yield slice(start, stop), _product(vectors[start:stop], queries)
+            yield slice(start, stop), queries @ vectors[start:stop].T
             continue
         rows = start + np.flatnonzero(wanted[start:stop])
         if len(rows) >= COPY_SHARE * (stop - start):
-            yield rows, _product(vectors[start:stop], queries)[:, rows - start]
+            yield rows, (queries @ vectors[start:stop].T)[:, rows - start]
             continue
         num_copied = max(1, COPIED // vectors[:1].nbytes)
         for first in range(0, len(rows), num_copied):
             some = rows[first : first + num_copied]
-            yield some, _product(vectors[some], queries)
-
-
-def _product(vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """(Q, N)."""
-    return queries @ vectors.T
+            yield some, queries @ vectors[some].T

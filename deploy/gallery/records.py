@@ -12,7 +12,7 @@ kill, either all of it is there or nothing.
 import json
 import mmap
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +31,10 @@ ITEMS, NAMES, IMAGES = b"items", b"names", b"images"
 MAP_SIZE = 2**26
 """Initial maximum size of the file, bytes; only address space is reserved."""
 REBUILD = "restore it from a copy, or remove the index's folder to rebuild it (uploaded images are then lost)"
+
+
+_Change = tuple[Any, bytes, bytes | None]
+"""A database, a key, and the new content; None = delete."""
 
 
 class State(NamedTuple):
@@ -81,37 +85,25 @@ class Records:
     def add(self, entries: Sequence[Entry], images: Sequence[bytes], state: State) -> None:
         """Add items with ids from `self.state.next_id`, and set the state."""
 
-        def work(transaction: lmdb.Transaction) -> None:
-            for number, entry in enumerate(entries):
-                key = sample_key(self.state.next_id + number)
-                self._put(transaction, self._items, key, entry.pack())
-                self._put(transaction, self._names, image_key(entry.item.name), key)
-                if images:
-                    self._put(transaction, self._images, key, images[number])
-
-        self._change(work, state)
+        changes: list[_Change] = []
+        for number, entry in enumerate(entries):
+            key = sample_key(self.state.next_id + number)
+            changes += [(self._items, key, entry.pack()), (self._names, image_key(entry.item.name), key)]
+            changes += [(self._images, key, images[number])] if images else []
+        self._write(changes, state)
 
     def remove(self, ids: Sequence[int], state: State) -> None:
         """Remove existing items with their images, and set the state."""
-        names = [self.entry(id_).item.name for id_ in ids]
-
-        def work(transaction: lmdb.Transaction) -> None:
-            for id_, name in zip(ids, names, strict=True):
-                transaction.delete(sample_key(id_), db=self._items)
-                transaction.delete(image_key(name), db=self._names)
-                transaction.delete(sample_key(id_), db=self._images)
-
-        self._change(work, state)
+        changes: list[_Change] = []
+        for id_ in ids:
+            changes += [(self._names, image_key(self.entry(id_).item.name), None)]
+            changes += [(database, sample_key(id_), None) for database in (self._items, self._images)]
+        self._write(changes, state)
 
     def renumber_rows(self, state: State) -> None:
         """Number the rows of all items 0, 1, ... in the order of their ids, and set the state."""
-
-        def work(transaction: lmdb.Transaction) -> None:
-            for row, (id_, entry) in enumerate(entries):
-                self._put(transaction, self._items, sample_key(id_), entry._replace(row=row).pack())
-
-        entries = list(self.entries())
-        self._change(work, state)
+        renumbered = ((id_, entry._replace(row=row)) for row, (id_, entry) in enumerate(self.entries()))
+        self._write([(self._items, sample_key(id_), entry.pack()) for id_, entry in renumbered], state)
 
     def entries(self) -> Iterator[tuple[int, Entry]]:
         """Each id with its entry, by id."""
@@ -169,12 +161,16 @@ class Records:
                 )
         return State(*about["state"])
 
-    def _change(self, work: Callable[[lmdb.Transaction], None], state: State) -> None:
-        """Run one transaction; repeat it with twice the maximum size if that was reached."""
+    def _write(self, changes: Sequence[_Change], state: State) -> None:
+        """Write changes and the state in one transaction; again with a larger map if the file's maximum is reached."""
         while True:
             try:
                 with self._environment.begin(write=True) as transaction:
-                    work(transaction)
+                    for database, key, content in changes:
+                        if content is None:
+                            transaction.delete(key, db=database)
+                        else:
+                            transaction.put(key, add_checksum(key, content), db=database)
                     self._put_state(transaction, state)
             except lmdb.MapFullError:
                 # No other transaction is open: the gallery uses its records under a lock.
@@ -187,10 +183,7 @@ class Records:
                 return
 
     def _put_state(self, transaction: lmdb.Transaction, state: State) -> None:
-        self._put(transaction, None, ABOUT, to_json({**self._about, "state": state}))
-
-    def _put(self, transaction: lmdb.Transaction, database: Any, key: bytes, content: bytes) -> None:
-        transaction.put(key, add_checksum(key, content), db=database)
+        transaction.put(ABOUT, add_checksum(ABOUT, to_json({**self._about, "state": state})))
 
     def _get(self, database: Any, key: bytes) -> bytes | None:
         with self._damage_refused(), self._environment.begin() as transaction:

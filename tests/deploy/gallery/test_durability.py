@@ -38,7 +38,7 @@ def test_what_was_added_is_there_after_reopening(tmp_path: Path, rng: np.random.
                 ask(1)
 
 
-def test_rows_of_removed_images_are_given_back_but_their_ids_are_not(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_compaction_drops_removed_rows_and_no_id_is_reused(tmp_path: Path, rng: np.random.Generator) -> None:
     vectors = unit(rng, 10)
     with Gallery(tmp_path, DIM, "model") as gallery:
         gallery.add(vectors, named(10))
@@ -59,9 +59,7 @@ def test_an_index_belongs_to_one_model_and_one_process(tmp_path: Path) -> None:
         Gallery(tmp_path, DIM + 1, "model")
 
 
-def test_the_records_grow_as_they_need(
-    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_records_grow(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "MAP_SIZE", 2**17)
     images = [bytes([number]) * 2**16 for number in range(8)]
     with Gallery(tmp_path, DIM, "model") as gallery:
@@ -120,7 +118,7 @@ ADDING = """
 
 
 @pytest.mark.parametrize("times", [4, pytest.param(100, marks=pytest.mark.slow)])
-def test_a_kill_loses_at_most_what_was_under_way(tmp_path: Path, rng: np.random.Generator, times: int) -> None:
+def test_a_kill_loses_at_most_the_change_in_progress(tmp_path: Path, rng: np.random.Generator, times: int) -> None:
     command = [sys.executable, "-c", textwrap.dedent(ADDING), str(tmp_path)]
     known = 0
     for _ in range(times):
