@@ -4,6 +4,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -67,17 +68,14 @@ class Batcher:
 
     def _work(self) -> None:
         while (first := self._queue.get()) is not None:
-            batch, is_last = [first], False
-            while len(batch) < self._predictor.batch_size and not is_last:
-                try:
-                    more = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                is_last = more is None
-                batch += [] if more is None else [more]
+            batch = [first]
+            with suppress(queue.Empty):
+                while len(batch) < self._predictor.batch_size:
+                    if (more := self._queue.get_nowait()) is None:
+                        self._queue.put(None)  # the last entry, for the outer loop
+                        break
+                    batch.append(more)
             self._embed([one for one in batch if one.result.set_running_or_notify_cancel()])
-            if is_last:
-                return
 
     def _embed(self, batch: list[_Waiting]) -> None:
         if not batch:

@@ -46,7 +46,7 @@ def test_thresholds_are_those_of_all_pairs(model: Model) -> None:
     assert measured.num_images == len(model.dataset.query) + len(model.dataset.gallery)
 
 
-def test_without_a_test_set_there_is_nothing_to_measure(model: Model) -> None:
+def test_an_empty_test_set_is_refused(model: Model) -> None:
     with pytest.raises(DataError, match="no query or no gallery images"):
         measure(model.params, model.dataset._replace(query=[]), Colours().eval())
 
@@ -75,7 +75,7 @@ def test_a_large_one_keeps_whole_identities() -> None:
     assert len([one for one in thin.gallery if one.pid <= 0]) == 2
 
 
-def test_what_is_not_measured_is_told(
+def test_a_missing_test_set_is_reported(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(deploy.export, "read_dataset", lambda params: model.dataset._replace(query=[], gallery=[]))

@@ -49,7 +49,7 @@ def test_raw_pixels_become_the_embeddings_of_the_trained_network(
     assert lengths == pytest.approx(expected_lengths, rel=1e-4)
 
 
-def test_the_file_is_valid_and_says_how_to_use_it(model: Model, exported: Path) -> None:
+def test_the_file_is_valid_and_has_a_card(model: Model, exported: Path) -> None:
     proto = onnx.load(exported)
     onnx.checker.check_model(proto, full_check=True)
     assert proto.opset_import[0].version == 20
@@ -67,7 +67,7 @@ def test_the_file_is_valid_and_says_how_to_use_it(model: Model, exported: Path) 
     )
 
 
-def test_the_file_says_nothing_of_the_machine_that_exported_it(exported: Path) -> None:
+def test_the_file_has_no_traces_of_the_exporting_machine(exported: Path) -> None:
     content = exported.read_bytes()
     assert b"site-packages" not in content
     assert b"stack_trace" not in content
@@ -106,7 +106,7 @@ def size_free(network: OnnxNetwork, pixels: np.ndarray) -> None:
     assert np.abs(inside - outside).max() < 5e-3
 
 
-def test_eight_bits_are_smaller_and_say_what_they_cost(
+def test_int8_is_smaller_and_reports_its_loss(
     model: Model, exported: Path, pixels: np.ndarray, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     out = tmp_path / "model.onnx"
@@ -121,7 +121,7 @@ def test_eight_bits_are_smaller_and_say_what_they_cost(
     assert cosines.min() > 0.95
 
 
-def test_a_model_that_says_something_else_is_not_written(
+def test_a_model_with_other_embeddings_is_not_written(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here the colours are normalised a little differently, as when normalisation lives in two places."""
@@ -141,7 +141,7 @@ def test_a_model_that_says_something_else_is_not_written(
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_eight_bits_need_training_images(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_needs_training_images(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deploy.export, "read_dataset", lambda params: model.dataset._replace(train=[]))
     with pytest.raises(DataError, match=r"export_params\.precision: .*training images"):
         export_onnx(model.path, model.exporting(precision="int8"), tmp_path / "model.onnx")

@@ -24,7 +24,7 @@ async function show() {
   const answer = await fetch("/openapi.json", token ? { headers: { Authorization: `Bearer ${token}` } } : {});
   const routes = document.getElementById("routes");
   if (!answer.ok) {
-    routes.append(element("p", answer.status === 401 ? "Give the token on the first page, then come back." : "The service does not tell."));
+    routes.append(element("p", answer.status === 401 ? "Enter the token on the first page, then reload this one." : "The service did not answer."));
     return;
   }
   for (const [path, methods] of Object.entries((await answer.json()).paths)) {

@@ -1,11 +1,11 @@
 "use strict";
 
-// What the page shows follows from these and from what the service says; nothing is kept in the page's elements alone.
-const trail = []; // queries so far, the last is shown: {blob} a picture of one's own, or {id, image, name} of the gallery
+// The state of the page; its elements are drawn from it and from the service's answers.
+const trail = []; // queries so far, the last is shown: {blob} of an uploaded image, or {id, image, name} of the gallery
 let matches = [];
 let thresholds = [];
 let limit = 0.5; // cosine distance up to which two images are taken for one person
-let asked = 0; // number of the newest search; the answer to an older one comes too late
+let asked = 0; // number of the newest search; answers to older ones are ignored
 
 const $ = (id) => document.getElementById(id);
 const percent = (share) => `${+(100 * share).toPrecision(3)} %`;
@@ -33,7 +33,7 @@ async function ask(path, options = {}) {
 
 let loggingIn = null;
 function login() {
-  // Several requests may be refused at once; one question is enough.
+  // Several requests may be refused at once; one dialog is enough.
   loggingIn ??= new Promise((done) => {
     const dialog = $("login");
     dialog.addEventListener("close", () => {
@@ -59,7 +59,7 @@ async function picture(image, path) {
     image.onload = () => URL.revokeObjectURL(url);
     image.src = url;
   } catch {
-    image.alt = "not to be had any more";
+    image.alt = "no longer available";
   }
 }
 
@@ -89,7 +89,7 @@ async function search() {
     const chosen = $("matches").contains(document.activeElement);
     showMatches();
     mark();
-    // Who works by keyboard would begin at the top of the page again, as the chosen match is gone.
+    // The focused match is gone; without this, keyboard focus would return to the top of the page.
     if (chosen) $("matches").querySelector(".again")?.focus({ preventScroll: true });
   } catch (error) {
     if (number !== asked) return;
@@ -185,7 +185,7 @@ function limitTo(distance) {
   mark();
 }
 
-// The slider dims what lies beyond it, and says what its distance means where that was measured.
+// Dim the matches beyond the slider's distance, and show its error rates if these were measured.
 function mark() {
   $("distance").textContent = limit.toFixed(3);
   [...$("matches").children].forEach((item, place) => item.classList.toggle("beyond", matches[place].distance > limit));
@@ -194,10 +194,10 @@ function mark() {
   }
   const within = matches.filter((match) => match.distance <= limit).length;
   const counted = matches.length ? `${within} of these ${matches.length} are within it. ` : "";
-  // Those who are accepted at a calibrated distance are accepted at a larger one, too.
+  // Pairs accepted at a calibrated distance are also accepted at a larger one.
   const below = thresholds.filter((one) => one.distance <= limit).at(-1);
   const above = thresholds.find((one) => one.distance > limit);
-  let meaning = "The model brings no calibrated distances; export it with a test set to get them.";
+  let meaning = "The model has no calibrated distances; export it with a test set to get them.";
   if (thresholds.length && below) {
     meaning = `On its test set the model accepts at least ${percent(below.tar)} of true pairs, and ` +
       (above ? `at most ${percent(above.far)} of false ones.` : `${percent(below.far)} of false ones or more.`);
@@ -224,7 +224,7 @@ async function summarise() {
 async function begin() {
   const model = await summarise();
   thresholds = model.thresholds.toSorted((a, b) => a.distance - b.distance);
-  // Distances of one model lie within 0.1, of another within 1.
+  // The range of distances differs from model to model: 0.1 for one, 1 for another.
   if (thresholds.length) $("threshold").max = Math.min(2, 1.5 * thresholds.at(-1).distance).toFixed(3);
   $("marks").hidden = !thresholds.length;
   $("marks").replaceChildren("one false pair in ", ...thresholds.map((one) => element("button", {
@@ -238,14 +238,14 @@ async function begin() {
 function take(files) {
   const picture = [...files].find((file) => file.type.startsWith("image/"));
   if (picture) searchFor({ blob: picture });
-  else say("That is no picture.", true);
+  else say("This is not an image.", true);
 }
 
 $("file").addEventListener("change", (event) => { take(event.target.files); event.target.value = ""; });
 $("drop").addEventListener("keydown", (event) => {
   if (event.key === "Enter" || event.key === " ") { event.preventDefault(); $("file").click(); }
 });
-// Anywhere on the page: who misses the field by a little must not lose the page to the picture.
+// Anywhere on the page: an image dropped beside the field must not replace the page.
 for (const kind of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
     event.preventDefault();

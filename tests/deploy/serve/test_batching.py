@@ -21,7 +21,7 @@ def batcher(network: MeanColour) -> Iterator[Batcher]:
     batcher.close()
 
 
-def test_what_was_cancelled_is_not_embedded(batcher: Batcher, network: MeanColour) -> None:
+def test_cancelled_images_are_skipped(batcher: Batcher, network: MeanColour) -> None:
     network.may_go_on.clear()
     first = batcher.submit([image(0)])
     while network.batches != [1]:
@@ -34,7 +34,7 @@ def test_what_was_cancelled_is_not_embedded(batcher: Batcher, network: MeanColou
     assert network.batches == [1, 2]
 
 
-def test_a_failure_reaches_those_it_concerns_and_the_next_are_embedded(batcher: Batcher, network: MeanColour) -> None:
+def test_an_error_affects_one_batch(batcher: Batcher, network: MeanColour) -> None:
     network.error = RuntimeError("out of order")
     (failed,) = batcher.submit([image(1)])
     with pytest.raises(RuntimeError, match="out of order"):
@@ -44,7 +44,7 @@ def test_a_failure_reaches_those_it_concerns_and_the_next_are_embedded(batcher: 
     assert later.result(timeout=10).shape == (3,)
 
 
-def test_closing_finishes_what_waits_and_takes_no_more(network: MeanColour) -> None:
+def test_closing_finishes_the_queue(network: MeanColour) -> None:
     sizes: list[int] = []
     batcher = Batcher(network, 100, sizes.append)  # pyright: ignore[reportArgumentType]
     network.may_go_on.clear()

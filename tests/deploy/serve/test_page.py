@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
 
 @pytest.fixture
 def page(service: Service) -> Iterator[Page]:
-    """The page, with what it asks for and what it complains of watched until the end."""
+    """The page; its requests and error messages are checked at the end."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         page = browser.new_page()
@@ -58,7 +58,7 @@ def test_a_picture_is_searched_for_and_its_matches_in_turn(page: Page, images: l
     page.locator("#back").press("Enter")
     expect(page.locator("#matches .name").first).to_have_text(names[0])
 
-    # The slider dims what lies beyond, and says what a calibrated distance means.
+    # The slider dims what lies beyond, and shows what a calibrated distance means.
     slider = page.locator("#threshold")
     slider.fill(str(round((shown[4] + shown[5]) / 2, 3)))
     limit = float(slider.input_value())

@@ -106,7 +106,7 @@ def test_mistakes_are_reported(
     assert Path("new").exists() == ("--port" in arguments)
 
 
-def test_clients_that_do_not_read_do_not_keep_it_from_ending(service: Service) -> None:
+def test_clients_that_do_not_read_do_not_delay_the_shutdown(service: Service) -> None:
     port = int(service.address.rpartition(":")[2])
     with socket.socket() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)

@@ -1,4 +1,4 @@
-"""Connections of clients that send too much, too slowly or nothing, or do not read."""
+"""Clients that send too much, too slowly or nothing, or do not read."""
 
 import asyncio
 import socket
@@ -52,7 +52,7 @@ def application() -> Application:
 
 @pytest.fixture
 def client(application: Application, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """A new connection to a server that waits half a second only."""
+    """A new connection to a server with timeouts of half a second."""
     monkeypatch.setattr("deploy.serve.protocol.HEADER_SECONDS", 0.5)
     monkeypatch.setattr("deploy.serve.protocol.READING_SECONDS", 0.5)
     config = uvicorn.Config(
@@ -70,7 +70,7 @@ def client(application: Application, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 def rest_of(client: socket.socket) -> bytes:
-    """All that comes until the server closes the connection."""
+    """Everything received until the server closes the connection."""
     found = bytearray()
     while content := client.recv(2**16):
         found += content
@@ -78,7 +78,7 @@ def rest_of(client: socket.socket) -> bytes:
 
 
 def num_taken(client: socket.socket, piece: bytes, most: int, every: float = 0.0) -> int:
-    """Send a piece again and again, until the server has closed the connection; how many could be sent."""
+    """Send a piece repeatedly until the server closes the connection; how many were sent."""
     for number in range(most):
         time.sleep(every)
         try:
@@ -88,19 +88,19 @@ def num_taken(client: socket.socket, piece: bytes, most: int, every: float = 0.0
     return most
 
 
-def test_headers_have_an_end(client: socket.socket) -> None:
+def test_long_headers_are_refused(client: socket.socket) -> None:
     client.sendall(b"GET / HTTP/1.1\r\n" + HEAD + b"X: ")
     assert 0 < num_taken(client, MAX_HEADER * b"a", 1000) < 200
 
 
-def test_headers_in_many_small_pieces_have_an_end(client: socket.socket) -> None:
+def test_many_short_headers_are_refused(client: socket.socket) -> None:
     client.sendall(b"GET / HTTP/1.1\r\n" + HEAD)
     for number in range(MAX_HEADER // 1000 + 2):
         client.sendall(f"x-{number}: ".encode() + 1000 * b"a" + b"\r\n")
     assert client.recv(100).startswith(b"HTTP/1.1 400 ")
 
 
-def test_long_bodies_and_many_requests_are_no_headers(client: socket.socket) -> None:
+def test_long_bodies_and_many_requests_are_accepted(client: socket.socket) -> None:
     body = bytes(10 * MAX_HEADER)
     request = b"POST / HTTP/1.1\r\n" + HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
     client.sendall(3 * request)
@@ -123,7 +123,7 @@ def test_slow_headers_and_the_rest_of_an_answered_body_time_out(client: socket.s
     assert 2 < num_taken(client, b"x: y\r\n", 30, every=0.1) < 20
 
 
-def test_an_answer_is_waited_for_and_the_connection_kept(client: socket.socket) -> None:
+def test_a_connection_is_kept_alive_between_slow_answers(client: socket.socket) -> None:
     for _ in range(2):
         client.sendall(b"GET /long HTTP/1.1\r\n" + HEAD + b"\r\n")
         answer = b""
@@ -132,15 +132,15 @@ def test_an_answer_is_waited_for_and_the_connection_kept(client: socket.socket) 
     assert rest_of(client) == b""
 
 
-def test_who_does_not_read_is_not_waited_for(client: socket.socket, application: Application) -> None:
+def test_a_client_that_does_not_read_times_out(client: socket.socket, application: Application) -> None:
     client.sendall(b"GET /large HTTP/1.1\r\n" + HEAD + b"\r\n")
     wait_until(lambda: application.under_way == 1)
     wait_until(lambda: application.under_way == 0)
-    # What lies in the sockets still comes, and then no more.
+    # Only what the sockets have buffered is received.
     assert len(rest_of(client)) < 10_000 * 2**16
 
 
-def test_who_leaves_is_answered_no_more(client: socket.socket, application: Application) -> None:
+def test_pipelined_requests_of_a_closed_connection_are_dropped(client: socket.socket, application: Application) -> None:
     client.sendall(50 * (b"GET /large HTTP/1.1\r\n" + HEAD + b"\r\n"))
     wait_until(lambda: application.under_way == 1)
     client.close()

@@ -24,7 +24,7 @@ def test_an_image_is_embedded(client: TestClient) -> None:
     assert np.array(answer.json()["embeddings"]) == pytest.approx(direction(RED)[None], abs=1e-6)
 
 
-def test_several_images_are_embedded_in_their_order_also_as_plain_numbers(client: TestClient) -> None:
+def test_several_images_are_embedded_in_order_as_binary_floats(client: TestClient) -> None:
     colours = [RED, GREEN, BLUE, RED, GREEN, BLUE]
     body = {"images": [base64.b64encode(png(colour)).decode() for colour in colours]}
     answer = client.post("/embed", json=body, headers={"Accept": "application/octet-stream"})
@@ -89,7 +89,7 @@ def test_an_image_without_a_name_gets_one_of_its_content(client: TestClient) -> 
     assert client.post("/gallery", content=png((1, 2, 3))).status_code == 409
 
 
-def test_images_of_the_folder_are_shown_and_nothing_beside_it(client: TestClient, folder: Path) -> None:
+def test_images_outside_the_folder_are_not_shown(client: TestClient, folder: Path) -> None:
     ids = {match["name"]: match for match in client.post("/search", content=png(RED)).json()["matches"]}
     inner = ids["deeper/0003_c3_c.png"]["image"]
     assert client.get(inner).content == (folder / "deeper/0003_c3_c.png").read_bytes()
