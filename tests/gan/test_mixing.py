@@ -20,11 +20,10 @@ from gan import mixing
 from gan.checkpoint import load_generator
 from gan.mixing import GeneratedImages, build_generated_images
 from gan.steps import GanStepper, as_pictures
-from losses.branch_updates import draw_updated_parts
 from losses.loss import Losses
 from losses.triplet import batch_hard, triplet_loss
 from models.generator import pictures_as_bytes
-from models.outputs import PARTS, concat_embeddings
+from models.outputs import concat_embeddings
 from tests.gan.conftest import (
     CPU,
     Bench,
@@ -38,11 +37,10 @@ from tests.runs import pictures_of
 from utils.checkpoint import load_tensors, save_tensors
 from utils.distributed import Dist
 from utils.errors import DataError, ParamsError
-from utils.randomness import BRANCHES, GENERATED, GENERATED_AUGMENTATION, GENERATED_PIXELS, seed_for
+from utils.randomness import GENERATED, GENERATED_AUGMENTATION, GENERATED_PIXELS, seed_for
 
 ALONG: dict[str, Any] = {"adv_train": True, "mix_ratio": 0.5, "penalty_every": 2, "d_update_freq": 2}
 """A generator that learns along."""
-NO_MIRROR: dict[str, Any] = {"data_augmentation": {"mirror": False}}
 REAL_LOSSES = {"softmax_parts", "softmax_global", "triplet_global"}
 
 
@@ -99,72 +97,65 @@ def test_images_of_nobody_are_the_generators_augmented(bench: Bench, generators:
     assert len({batch.extra.images.sum().item() for batch in batches if batch.extra}) == 4
 
 
-def test_the_loss_of_a_step_with_images_of_nobody_is_that_of_both_together(
-    bench: Bench, generators: dict[str, str]
-) -> None:
-    gan = {"pretrain_snapshot_g": generators["anybody"], "mix_ratio": 0.7}
-    trainer = bench.reid(gan=gan, tri_loss_lambda_cls=0.5, **NO_MIRROR)
-    batch = first_batch(trainer)
-    assert batch.extra is not None
-    assert len(batch.extra.images) == 6
-    loss, (losses, metrics) = losses_of(trainer, batch)
-    assert set(losses) == REAL_LOSSES | {"outliers"}
-    output = trainer.network(torch.cat([batch.pixels, batch.extra.images]))
-    real = {name: [part[:8] for part in branch.scores.logits] for name, branch in output.items()}
-    made = [part[8:] for branch in output.values() for part in branch.scores.logits]
-    for name, parts in real.items():
-        expected = 0.5 * sum(F.cross_entropy(part, batch.labels).item() for part in parts)
-        assert losses[f"softmax_{name}"].item() == pytest.approx(expected, rel=1e-4)
-    # Each of the 6 counts as much as each of the 8.
-    expected = 0.5 * sum(-F.log_softmax(part, 1).mean(1).sum().item() for part in made) / 8
-    assert losses["outliers"].item() == pytest.approx(expected, rel=1e-4)
-    assert loss.item() == pytest.approx(sum(each.item() for each in losses.values()), rel=1e-6)
-    right = torch.cat([(part.argmax(1) == batch.labels).float() for parts in real.values() for part in parts])
-    assert metrics["accuracy"].item() == pytest.approx(right.mean().item())
-    # The triplets are formed of real images alone.
-    triplets = batch_hard(output["global"].features[:, :8], batch.labels)
-    compared = triplet_loss(triplets, trainer.params.tri_loss_margin).mean()
-    assert losses["triplet_global"].item() == pytest.approx(compared.item(), rel=1e-4)
-
-
-@pytest.mark.parametrize("weight", [0.0, 0.4])
-def test_images_of_somebody_have_the_labels_of_their_sources(
-    bench: Bench, generators: dict[str, str], weight: float
-) -> None:
-    gan = {"pretrain_snapshot_g": generators["somebody"], "mix_ratio": 1.5, "lambda_consistency": weight}
-    trainer = bench.reid(gan=gan, **NO_MIRROR)
+def test_images_of_somebody_have_the_labels_of_their_sources(bench: Bench, generators: dict[str, str]) -> None:
+    trainer = bench.reid(gan={"pretrain_snapshot_g": generators["somebody"], "mix_ratio": 1.5})
     generated, batch = extra_of(trainer), first_batch(trainer)
-    assert batch.extra is not None
-    sources, labels = batch.extra.sources, batch.extra.labels
-    assert sources is not None
-    assert labels is not None
-    # Each image of the batch once, before any is taken again.
-    assert sorted(sources[:8].tolist()) == list(range(8))
-    assert len(set(sources[8:].tolist())) == 4
-    assert torch.equal(labels, batch.labels[sources])
-    # And they are made from the embeddings of those very images.
-    random = torch.Generator().manual_seed(seed_for(GENERATED, trainer.params.seed, 0, 0))
-    noise = torch.randn(12, 6, generator=random)
-    assert generated.conditions is not None
-    pictures = pictures_as_bytes(generated.generator(noise, generated.conditions[list(batch.indices)][sources]))
     made = generated.make(0, batch.indices, batch.labels, 0)
     assert made is not None
+    assert made.sources is not None
+    assert made.labels is not None
+    # Each image of the batch once, before any is taken again.
+    assert sorted(made.sources[:8].tolist()) == list(range(8))
+    assert len(set(made.sources[8:].tolist())) == 4
+    assert torch.equal(made.labels, batch.labels[made.sources])
+    # They are made from the embeddings of those very images.
+    noise = torch.randn(12, 6, generator=torch.Generator().manual_seed(seed_for(GENERATED, trainer.params.seed, 0, 0)))
+    assert generated.conditions is not None
+    conditions = generated.conditions[list(batch.indices)][made.sources]
+    pictures = pictures_as_bytes(generated.generator(noise, conditions))
     assert (made.images.int() - pictures.int()).abs().max() <= 1
     assert made.images.is_contiguous(memory_format=torch.channels_last)
-    # The sources learn nothing from what was made of them.
+
+
+@pytest.mark.parametrize(
+    ("who", "weight", "names"),
+    [
+        ("anybody", 0.0, {"outliers"}),
+        ("somebody", 0.0, {"generated"}),
+        ("somebody", 0.4, {"generated", "consistency"}),
+    ],
+)
+def test_each_generated_image_counts_in_the_losses_as_much_as_a_real_one(
+    bench: Bench, generators: dict[str, str], who: str, weight: float, names: set[str]
+) -> None:
+    gan = {"pretrain_snapshot_g": generators[who], "mix_ratio": 0.7, "lambda_consistency": weight}
+    trainer = bench.reid(gan=gan, tri_loss_lambda_cls=0.5)
+    batch = first_batch(trainer)
+    assert batch.extra is not None
     loss, (losses, metrics) = losses_of(trainer, batch)
-    assert set(losses) == REAL_LOSSES | {"generated"} | ({"consistency"} if weight else set())
     output = trainer.network(torch.cat([batch.pixels, batch.extra.images]))
-    parts = [part[8:] for branch in output.values() for part in branch.scores.logits]
-    expected = sum(F.cross_entropy(part, labels, reduction="sum").item() / 8 for part in parts)
-    assert losses["generated"].item() == pytest.approx(expected, rel=1e-4)
-    if weight:
-        embeddings = concat_embeddings(output)
-        cosines = F.cosine_similarity(embeddings[8:], embeddings[:8][sources])
-        expected = weight * (1 - cosines).sum().item() / 8
-        assert losses["consistency"].item() == pytest.approx(expected, rel=1e-3, abs=1e-6)
-    assert "accuracy" in metrics
-    assert loss.isfinite()
+    real = {name: branch.scores.logits[:, :8] for name, branch in output.items()}
+    made = torch.cat([branch.scores.logits[:, 8:] for branch in output.values()])
+    assert made.shape[1] == 6
+    # The triplets are formed of real images alone.
+    triplets = batch_hard(output["global"].features[:, :8], batch.labels)
+    expected = {"triplet_global": triplet_loss(triplets, trainer.params.tri_loss_margin).mean()}
+    for name, parts in real.items():
+        expected[f"softmax_{name}"] = 0.5 * torch.stack([F.cross_entropy(part, batch.labels) for part in parts]).sum()
+    if batch.extra.labels is None:
+        expected["outliers"] = 0.5 * -F.log_softmax(made, 2).mean(2).sum() / 8
+    else:
+        labels, embeddings = batch.extra.labels, concat_embeddings(output)
+        summed = [F.cross_entropy(part, labels, reduction="sum") for part in made]
+        expected["generated"] = 0.5 * torch.stack(summed).sum() / 8
+        cosines = F.cosine_similarity(embeddings[8:], embeddings[:8][batch.extra.sources])
+        expected["consistency"] = weight * (1 - cosines).sum() / 8
+    assert set(losses) == REAL_LOSSES | names
+    for name, value in losses.items():
+        assert value.item() == pytest.approx(expected[name].item(), rel=1e-3, abs=1e-6), name
+    assert loss.item() == pytest.approx(sum(each.item() for each in losses.values()), rel=1e-6)
+    right = torch.cat([(parts.argmax(2) == batch.labels).float() for parts in real.values()])
+    assert metrics["accuracy"].item() == pytest.approx(right.mean().item())
 
 
 @pytest.mark.parametrize("who", ["anybody", "somebody"])
@@ -247,34 +238,6 @@ def test_a_ratio_of_zero_leaves_every_bit_as_it_was(bench: Bench, generators: di
     assert set(trainer.records[0]["measures"]) == {"accuracy"} | triplets
 
 
-def test_a_stripe_that_is_left_out_learns_nothing_from_generated_images_either(
-    bench: Bench, generators: dict[str, str]
-) -> None:
-    model = {"model": "resnet_18", "last_conv_stride": 1, "feature_dim": 8, "pcb_n_parts": 4, "feature_global_dim": 4}
-    trainer = bench.reid(
-        gan={"pretrain_snapshot_g": generators["somebody"], "lambda_consistency": 1.0},
-        model_params={**model, "random_drop_branches": 2},
-        tri_loss_margin=0,
-    )
-    batch, left_out = first_batch(trainer), set[int]()
-    outputs: list[Any] = []  # BranchOutput
-    losses: list[Any] = []  # Losses
-    trainer.network.branches[PARTS].register_forward_hook(lambda _, __, output: outputs.append(output))
-    # The stepper returns the losses detached.
-    trainer.criterion.register_forward_hook(lambda _, __, found: losses.append(found))
-    for step in range(4):
-        random = torch.Generator().manual_seed(seed_for(BRANCHES, trainer.params.seed, step))
-        keep = draw_updated_parts(4, 2, random).tolist()
-        losses_of(trainer, batch, step)
-        watched = {"generated": outputs[-1].scores.logits, "consistency": outputs[-1].embeddings}
-        for name, tensor in watched.items():
-            (gradient,) = torch.autograd.grad(losses[-1].losses[name], tensor, retain_graph=True)
-            assert [bool(part[8:].any()) for part in gradient] == keep
-            assert not gradient[:, :8].any()
-        left_out |= {place for place, kept in enumerate(keep) if not kept}
-    assert len(left_out) > 1
-
-
 def test_a_generator_that_learns_along_takes_a_step_for_each_batch(bench: Bench) -> None:
     trainer = bench.reid(gan=ALONG, epoch=1, accumulate_steps=2, log_every=1)
     learner = learner_of(trainer)
@@ -303,7 +266,7 @@ def test_a_generator_that_learns_along_takes_a_step_for_each_batch(bench: Bench)
 def test_the_learner_sees_the_real_images_as_they_were_read(bench: Bench, reid_checkpoint: Path) -> None:
     erasing = {"random_erasing": {"probability": 1.0}}
     for is_mirrored in (False, True):
-        gan = ALONG | {"condition": "" if is_mirrored else str(reid_checkpoint)}
+        gan = ALONG | {"condition": str(reid_checkpoint)}
         trainer = bench.reid(gan=gan, data_augmentation={"mirror": is_mirrored, **erasing})
         steps = note_steps(learner_of(trainer))
         (batch,) = next(trainer.load_steps())
@@ -319,14 +282,11 @@ def test_the_learner_sees_the_real_images_as_they_were_read(bench: Bench, reid_c
         flipped = [torch.equal(*pair) for pair in zip(first.pictures, read.flip(3), strict=True)]
         assert flipped == [not each for each in same]
         assert len(set(same)) == (2 if is_mirrored else 1)
-        if is_mirrored:
-            assert first.conditions is None
-        else:
-            conditions = extra_of(trainer).conditions
-            assert first.conditions is not None
-            assert conditions is not None
-            assert same[0]
-            assert torch.equal(first.conditions, conditions[indices])
+        assert is_mirrored or same[0]
+        conditions = extra_of(trainer).conditions
+        assert first.conditions is not None
+        assert conditions is not None
+        assert torch.equal(first.conditions, conditions[indices])
 
 
 def test_a_training_along_resumed_from_any_state_ends_in_the_same_bits(bench: Bench, reid_checkpoint: Path) -> None:
@@ -347,13 +307,6 @@ def test_a_training_along_resumed_from_any_state_ends_in_the_same_bits(bench: Be
         found, expected = generator_file(resumed.folder.path), generator_file(whole.folder.path)
         assert_same(found["model"], expected["model"])
         assert records_of(resumed) == records_of(whole)
-
-
-def test_a_learner_starts_from_snapshots(bench: Bench, generators: dict[str, str]) -> None:
-    learner = learner_of(bench.reid(gan=ALONG | {"pretrain_snapshot_g": generators["anybody"]}))
-    expected = dict(load_generator(Path(generators["anybody"]), "").generator.state_dict())
-    assert_same(dict(learner.generator.state_dict()), expected)
-    assert_same(dict(learner.average.state_dict()), expected)
 
 
 def test_several_processes_do_not_train_a_generator_along(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,16 +347,6 @@ def test_what_does_not_fit_the_generator_is_refused(
     torch.save(checkpoint, tmp_path / "other.pth")
     message = r"gan_params\.condition: .*other\.pth: not the network that .* was trained with"
     refused("somebody", {"condition": str(tmp_path / "other.pth")}, message)
-
-
-def test_a_generated_image_of_nan_spoils_its_step_as_a_real_one_does(bench: Bench, generators: dict[str, str]) -> None:
-    trainer = bench.reid(gan={"pretrain_snapshot_g": generators["anybody"]})
-    batch = first_batch(trainer)
-    assert batch.extra is not None
-    batch.extra.images[0, 0, 0, 0] = torch.nan
-    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
-    assert not trainer.train_step([batch])
-    assert_same(dict(trainer.network.state_dict()), before)
 
 
 def test_a_generator_that_learns_along_and_is_lost_ends_the_run(bench: Bench) -> None:

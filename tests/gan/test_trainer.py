@@ -3,7 +3,6 @@
 import gc
 import json
 import math
-import signal
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +34,6 @@ from tests.gan.conftest import (
 from tests.runs import curves_of, files_of, pictures_of
 from utils.checkpoint import load_tensors, save_tensors
 from utils.errors import DataError, ParamsError, UserError
-from utils.interrupts import Interrupted
 
 EVERY_STEP: dict[str, Any] = {"checkpoint": {"every_steps": 1}}
 
@@ -174,21 +172,6 @@ def test_a_loss_of_nan_ends_the_run_and_no_state_holds_it(bench: Bench, save: in
         trainer.fit()
     assert load_tensors(trainer.folder.last)["step"] == saved
     assert not trainer.folder.generator.exists()
-
-
-@pytest.mark.parametrize("step", [1, 4])
-def test_a_signal_stops_a_run_after_the_step_it_came_in(bench: Bench, step: int) -> None:
-    settings: dict[str, Any] = {"log_every": 3, "checkpoint": {"every_steps": 0, "every_minutes": 0}}
-    stopped, whole = bench.generator("stopped", **settings), bench.generator("whole", **settings)
-    note_steps(stopped.stepper, lambda number, _: signal.raise_signal(signal.SIGTERM) if number + 1 == step else None)
-    with pytest.raises(Interrupted):
-        stopped.fit()
-    resumed = bench.generator("resumed", stopped.folder.last, **settings)
-    assert resumed.step == step
-    resumed.fit()
-    whole.fit()
-    assert_same(weights_of(resumed), weights_of(whole))
-    assert records_of(resumed) == records_of(whole)
 
 
 def test_another_seed_is_another_run(bench: Bench) -> None:
