@@ -1,5 +1,6 @@
 """Locks between processes: one works in a place, the others wait or are refused."""
 
+import errno
 import logging
 import os
 import platform
@@ -8,11 +9,13 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from utils.errors import DataError, UserError
 
 SECONDS_BETWEEN_TRIES = 0.1
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""Errors of a file system without locks, such as NFS without its lock service."""
 
 logger = logging.getLogger(__name__)
 
@@ -26,20 +29,27 @@ def locked(path: Path, purpose: str, *, wait: bool) -> Iterator[None]:
     """Hold the lock file `path` within this block.
 
     The kernel holds the lock and releases it when the process ends, however it ends; child processes do not inherit it.
-    A file beside it names the owner for messages. Both files are removed at the end of the block.
+    On a file system without locks a file X.soft beside it is the lock; it is taken over if its process has ended.
+    Another file names the owner for messages. All files are removed at the end of the block.
 
     Args:
         purpose: what is done under the lock, for messages: "a training".
-        wait: wait while another process holds it; otherwise raise.
+        wait: whether to wait while another process holds the lock.
 
     Raises:
-        LockedError: another process holds the lock, and `wait` is off.
-        DataError: the lock file cannot be written.
+        LockedError: `wait` is False and another process holds the lock.
+        DataError: the lock file cannot be opened or locked.
     """
     # Others who share the folder must be able to open what a killed process leaves.
-    lock = FileLock(path, mode=0o666)
+    lock: BaseFileLock = FileLock(path, mode=0o666, fallback_to_soft=False)
     try:
-        _acquire(lock, path, purpose, wait)
+        try:
+            _acquire(lock, path, purpose, wait)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            lock = SoftFileLock(path.with_name(f"{path.name}.soft"))
+            _acquire(lock, path, purpose, wait)
     except OSError as error:
         raise DataError(f"{path.parent}: cannot be written: {error.strerror or error} ({path.name})") from error
     try:
@@ -52,7 +62,7 @@ def locked(path: Path, purpose: str, *, wait: bool) -> Iterator[None]:
         lock.release()
 
 
-def _acquire(lock: FileLock, path: Path, purpose: str, wait: bool) -> None:
+def _acquire(lock: BaseFileLock, path: Path, purpose: str, wait: bool) -> None:
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import ROOT
 from utils.errors import DataError
-from utils.locks import LockedError, locked
+from utils.locks import NO_LOCKS, LockedError, locked
 
 PRELUDE = """
 import logging, os, subprocess, sys, time
@@ -207,4 +207,25 @@ def test_a_full_disk_only_hides_the_owner(path: Path) -> None:
         assert "busy with a test: another process holds the lock" in refusal(path)
         child.communicate()
     try_lock(path)
+    assert names(path.parent) == []
+
+
+@pytest.mark.parametrize("number", NO_LOCKS)
+def test_a_file_system_without_locks_is_locked_by_a_file(path: Path, number: int) -> None:
+    broken = f"""
+import fcntl
+def flock(*_): raise OSError({number}, "no locks")
+fcntl.flock = flock
+"""
+    with holder(path, broken) as child:
+        with process(path, f"{broken}with locked(path, 'a test', wait=False): pass") as other:
+            errors = other.communicate(timeout=60)[1]
+            assert f"LockedError: {path.parent}: busy with a test: process {child.pid} on" in errors
+        child.communicate()
+        assert (child.returncode, names(path.parent)) == (0, [])
+    with holder(path, broken) as child:
+        child.kill()
+        child.wait()
+        with process(path, broken + HOLD.replace("wait=True", "wait=False"), holds=True) as other:
+            other.communicate()
     assert names(path.parent) == []
