@@ -1,7 +1,8 @@
 """What an evaluation plug-in gets as its `config`."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from torch import nn
 
@@ -30,7 +31,14 @@ class EvalContext:
 
     def __getattr__(self, key: str) -> Any:
         """The value of a key of the params."""
+        # copy and pickle look up methods such as __setstate__ before `params` is set.
+        if key == "params" or key.startswith("__"):
+            raise AttributeError(key)
         return getattr(self.params, key)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A context with a copy of the params, some keys changed, and the same network, images and features."""
+        return replace(self, params=self.params.model_copy(update=update, deep=deep))
 
     @property
     def online_net(self) -> nn.Module:

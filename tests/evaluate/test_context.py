@@ -1,5 +1,8 @@
 """What a plug-in finds on its `config`."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -26,3 +29,18 @@ def test_the_network_is_there_unless_features_are_evaluated():
     assert not context.has_net
     with pytest.raises(ParamsError, match=r"saved\.npz holds features only"):
         _ = context.online_net
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda context: pickle.loads(pickle.dumps(context))])
+def test_a_context_can_be_copied_and_pickled(copied):
+    context = copied(EvalContext(Params(img_h=64), nn.Linear(2, 3)))
+    assert (context.params, context.img_h) == (Params(img_h=64), 64)
+    assert context.online_net.weight.shape == (3, 2)
+
+
+def test_model_copy_changes_params_and_keeps_the_network():
+    network = nn.Identity()
+    context = EvalContext(Params(img_h=64), network)
+    changed = context.model_copy(update={"img_h": 128})
+    assert (context.img_h, changed.img_h) == (64, 128)
+    assert changed.online_net is network
