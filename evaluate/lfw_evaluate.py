@@ -14,7 +14,7 @@ from data.dataset import read_dataset
 from data.samples import Dataset
 from evaluate.core.context import EvalContext, title_of
 from evaluate.core.extract import extract
-from evaluate.core.report.blocks import Report
+from evaluate.core.report import Report
 from evaluate.core.retrieval.distances import Metric
 from evaluate.core.verification.drawn_pairs import draw_pairs
 from evaluate.core.verification.folds import best_threshold, fold_accuracies

@@ -14,7 +14,7 @@ from data.samples import Dataset, Sample
 from evaluate.core.context import EvalContext
 from evaluate.core.extract import extract
 from evaluate.core.pictures import CROP_HEIGHT, rank_list_picture
-from evaluate.core.report.blocks import Report
+from evaluate.core.report import Report
 from evaluate.core.retrieval.protocols import GroundTruth, check_matches
 from evaluate.core.retrieval.random_gallery import mean_and_deviation, random_gallery_trials
 from evaluate.core.retrieval.rank_lists import rank_lists

@@ -16,7 +16,7 @@ from config.params import Params
 from data.features import TestFeatures
 from data.samples import Dataset
 from evaluate.core.context import EvalContext
-from evaluate.core.report.blocks import Report
+from evaluate.core.report import Report
 from utils.errors import ParamsError, UserError
 from utils.memory import explain_oom
 

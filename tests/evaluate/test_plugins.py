@@ -14,10 +14,11 @@ from torch import nn
 import evaluate as package
 from config.evaluation import EvaluationParams
 from config.params import Params
+from data.dataset import read_dataset
 from data.features import Features, TestFeatures
 from evaluate.core.context import EvalContext
 from evaluate.core.plugins import evaluate, load_plugin, normalise_result, plugin_names, plugin_options
-from evaluate.core.report.blocks import Report
+from evaluate.core.report import Report
 from evaluate.market_evaluate import Options as MarketOptions
 from utils.errors import ParamsError, UserError
 
@@ -110,6 +111,43 @@ def test_the_documented_example_works(plugin_folder, market_folder):
     evaluation = evaluate(EvalContext(Params.model_validate(keys), net))
     assert evaluation.metrics == {"nearest": pytest.approx(2 / 3)}
     assert evaluation.counts == {"num_gallery": 3}
+
+
+def test_keys_may_be_changed_and_reports_are_made_as_documented(plugin_folder, market_folder):
+    write(
+        plugin_folder,
+        "first_evaluate",
+        """
+        import dataclasses
+
+        from data.dataset import read_dataset
+        from evaluate.core.extract import extract
+        from evaluate.core.report import Note, Report, Section
+
+
+        def run_eval(config):
+            small = config.model_copy(update={"img_h": 16})
+            samples = read_dataset(small).gallery
+            found = extract(small, samples, "gallery").features
+            same = extract(dataclasses.replace(config, params=small.params), samples, "gallery").features
+            report = Report("title", "subtitle", (Section("first", "text", (Note("text"),)),))
+            heights = {"height": config.img_h, "small_height": small.img_h, "same": float(found.equal(same))}
+            return {**heights, "score": "height", "report": lambda: report}
+
+
+        def check_data(dataset, config):
+            config.model_validate(config.model_dump())
+        """,
+    )
+    folder = market_folder({}, {"0001_c1_0.png": (9, 9, 9)})
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    keys = {"batches_dir": str(folder), "img_h": 32, "img_w": 16, "evaluation_params": {"type": "first_evaluate"}}
+    params = Params.model_validate(keys)
+    load_plugin("first_evaluate").check_data(read_dataset(params), params)
+    evaluation = evaluate(EvalContext(params, net))
+    assert evaluation.metrics == {"height": 32, "small_height": 16, "same": 1}
+    assert evaluation.report is not None
+    assert evaluation.report().title == "title"
 
 
 def test_nothing_to_evaluate_and_options_of_another_plugin_are_refused():
