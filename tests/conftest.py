@@ -1,6 +1,7 @@
 """What the tests share: how to run the entry scripts, and a data set small enough to train on in seconds."""
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -9,7 +10,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -173,6 +174,19 @@ class Script:
         path = self.folder / name
         path.write_text(json.dumps({**TINY_PARAMS, "batches_dir": str(self.folder / "market"), **changes}))
         return path
+
+
+@pytest.fixture(autouse=True)
+def _log_of_each_test() -> Iterator[None]:
+    """The log goes on as before after a test that calls a command within this process."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    for handler in root.handlers[:]:
+        # pytest changes its own from one phase of a test to the next.
+        if handler not in handlers and not type(handler).__module__.startswith("_pytest"):
+            root.removeHandler(handler)
 
 
 @pytest.fixture
