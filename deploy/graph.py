@@ -18,13 +18,10 @@ from torch.nn import functional as F
 
 from config.params import ExportParams
 from data.augmentation.normalisation import STATISTICS, Normalisation
+from deploy.networks import EMBEDDING, LENGTH, MIN_LENGTH, PIXELS
 from evaluate.core.load_model import Trained
 from models.network import ReidNetwork
 
-PIXELS, EMBEDDING, LENGTH = "images", "embedding", "length"
-"""Names of the input and the outputs of an exported model."""
-MIN_LENGTH = 1e-12
-"""Lower bound of the divisor: an embedding of zeros stays zeros."""
 PRODUCER = "person-reid"
 CALIBRATION_BATCH = 16
 

@@ -1,6 +1,5 @@
 """The network of an exported model or a checkpoint: raw pixels in, embeddings of unit length out."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +10,6 @@ import torch
 
 from data.augmentation.normalisation import STATISTICS, Normalisation, normalise
 from deploy.card import ModelCard
-from deploy.graph import EMBEDDING, LENGTH, MIN_LENGTH
 from evaluate.core.load_model import load_trained_network
 from models.network import Embedder
 from utils.device import choose_device
@@ -19,10 +17,12 @@ from utils.errors import DataError, first_line
 from utils.precision import evaluation_precision
 from utils.process import num_own_cpus
 
+PIXELS, EMBEDDING, LENGTH = "images", "embedding", "length"
+"""Names of the input and the outputs of an exported model."""
+MIN_LENGTH = 1e-12
+"""Lower bound of the divisor: an embedding of zeros stays zeros."""
 _ERRORS_ONLY = 3
 """onnxruntime's log level."""
-
-logger = logging.getLogger(__name__)
 
 
 class Embeddings(NamedTuple):

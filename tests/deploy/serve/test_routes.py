@@ -79,7 +79,8 @@ def test_images_are_added_shown_and_removed(client: TestClient) -> None:
     assert client.delete(f"/gallery/{item['id']}").status_code == 204
     for ask in (client.get, client.delete):
         assert ask(f"/gallery/{item['id']}").status_code == 404
-    assert client.post("/search", json={"id": item["id"]}).status_code == 404
+    for unknown in (item["id"], -1, 2**64):
+        assert client.post("/search", json={"id": unknown}).status_code == 404
 
 
 def test_an_image_without_a_name_gets_one_of_its_content(client: TestClient) -> None:
@@ -168,6 +169,7 @@ def test_what_is_no_image_is_refused_with_a_reason(
         ("/search?k=x", b'{"id": 0}', "k: "),
         ("/search?k=1001", b'{"id": 0}', "at most 1000"),
         ("/search?start=nan", b'{"id": 0}', "start: "),
+        (f"/search?camid={2**63}", b'{"id": 0}', "camid"),
         ("/gallery?camid=-1", b"", "camid: "),
     ],
 )
