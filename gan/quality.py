@@ -11,9 +11,11 @@ from torch import Tensor
 from config.params import Params
 from data.cache import FileStore, ImageStore
 from data.samples import DISTRACTOR_PID, JUNK_PID, Dataset, Sample
+from engine.recorder import grid
 from evaluate.core.generation.feature_network import FeatureNetwork, features_of, load_feature_network
 from evaluate.core.generation.neighbours import nearest_images
 from evaluate.core.generation.quality import RealImages, measure
+from evaluate.core.plugins import Evaluation
 from gan.sampling import draw_inputs, generate
 from models.generator import Generator
 
@@ -24,15 +26,6 @@ NUM_SHOWN = 16
 """Pictures shown beside their nearest training images."""
 MAX_HELD_OUT = 2000
 """Real images of other persons that tell a copy from a picture; more would not change the threshold."""
-
-
-class Measured(NamedTuple):
-    """The quality of a generator."""
-
-    metrics: dict[str, float]
-    """As `evaluate.core.generation.quality.measure` names them."""
-    beside_nearest: Tensor
-    """(2 M, 3, H, W) uint8: generated pictures, each followed by the training image nearest to it."""
 
 
 class Quality(NamedTuple):
@@ -48,14 +41,18 @@ class Quality(NamedTuple):
     conditions: Tensor | None
     """(M, D) embeddings; None for an unconditional generator."""
 
-    def measure(self, generator: Generator) -> Measured:
-        """Measure a generator in evaluation mode."""
+    def evaluate(self, generator: Generator) -> Evaluation:
+        """FID and the other metrics of a generator in evaluation mode; the score is -FID.
+
+        Its image shows generated pictures, each followed by the training image nearest to it.
+        """
         pictures = generate(generator, self.noise, self.conditions)
         features = features_of(self.network, pictures, BATCH_SIZE)
         nearest = nearest_images(features[:NUM_SHOWN], self.real.training)
         training = self.store.read(nearest.place.tolist()).cpu()
         pairs = torch.stack([pictures[:NUM_SHOWN], training], dim=1).flatten(0, 1)
-        return Measured(measure(self.real, features), pairs)
+        metrics = measure(self.real, features)
+        return Evaluation(-metrics["fid"], "fid", metrics, {}, {"beside_nearest": grid(pairs.numpy())})
 
 
 def build_quality(

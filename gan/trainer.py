@@ -15,7 +15,6 @@ from data.samplers import random_batches
 from data.samples import Dataset, sorted_pids
 from engine.consistency import run_fingerprint
 from engine.meter import Means, StepValues
-from engine.recorder import grid
 from engine.run import Run, RunFolder, TrainingPlan
 from engine.trainer import Trainer
 from evaluate.core.plugins import Evaluation
@@ -103,9 +102,7 @@ class GanTrainer(Trainer):
     def evaluate(self) -> Evaluation:
         """FID and the other metrics; the score is -FID."""
         assert self.quality is not None
-        metrics, beside_nearest = self.quality.measure(self.stepper.average)
-        images = {"beside_nearest": grid(beside_nearest.numpy())}
-        return Evaluation(-metrics["fid"], "fid", metrics, {}, images)
+        return self.quality.evaluate(self.stepper.average)
 
     def best_model(self, evaluation: Evaluation | None) -> Checkpoint:
         """The averaged generator and the discriminator."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from data.dataset import read_dataset
 from engine.monitor import DivergedError
 from engine.trainer import Trainer
-from gan.quality import Measured
+from evaluate.core.plugins import Evaluation
 from gan.steps import RealBatch, as_pictures, real_pictures
 from gan.trainer import GanTrainer, batches_of_epoch
 from tests.gan.conftest import (
@@ -140,9 +140,12 @@ def test_the_means_of_an_epoch_are_those_of_its_steps(bench: Bench) -> None:
 def test_the_generator_with_the_least_distance_is_kept(bench: Bench, distances: list[float], kept: int) -> None:
     trainer, others = bench.generator(gan={"epoch": 3}), iter(distances)
     trainer.plan = trainer.plan._replace(evaluate_every=1, evaluate_at_start=False)
-    beside = torch.zeros(4, 3, 64, 32, dtype=torch.uint8)
-    found = SimpleNamespace(measure=lambda _: Measured({"fid": next(others), "kid": 0.5}, beside))
-    trainer.quality = found  # pyright: ignore[reportAttributeAccessIssue]
+
+    def evaluate(_: object) -> Evaluation:
+        fid = next(others)
+        return Evaluation(-fid, "fid", {"fid": fid, "kid": 0.5}, {}, {})
+
+    trainer.quality = SimpleNamespace(evaluate=evaluate)  # pyright: ignore[reportAttributeAccessIssue]
     trainer.fit()
     assert trainer.best.score == -distances[kept - 1]
     found = generator_file(trainer.folder.path)
