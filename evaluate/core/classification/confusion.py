@@ -1,24 +1,23 @@
 """Confusion matrices, counted and drawn."""
 
-import warnings
 from collections.abc import Sequence
-from io import BytesIO
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from matplotlib import style
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from evaluate.core.pictures import FAINT, RIGHT, TEXT, WHITE, WRONG
+from evaluate.core.pictures import FAINT, MARGIN, RIGHT, TEXT, WHITE, WRONG
+
+Colour = tuple[int, int, int]
 
 EMPTY = (244, 245, 247)
-DPI = 100
-CELL = 0.44
-"""Inches on a side of a cell."""
-LONGEST_NAME = 24
+CELL_GAP = 2
+NAME_GAP = 10
+LONGEST_NAME = 170  # pixels
+LINE = 22
 TITLE = "Confusion matrix: percent of each class's images"
 
 
@@ -58,6 +57,29 @@ def confusion_counts(labels: Tensor, predicted: Tensor, num_classes: int, classe
     return pairs.bincount(minlength=size * (size + 1)).view(size, size + 1)
 
 
+class _Layout(NamedTuple):
+    """The left upper corner of the cells, their pitch, and the names of rows and columns as they are written."""
+
+    left: int
+    top: int
+    pitch: int
+    rows: list[str]
+    columns: list[str]
+    upright: bool
+    """Whether column names are horizontal; otherwise they are rotated by 90 degrees."""
+    name_height: int
+
+    @property
+    def right(self) -> int:
+        """Right edge of the cells."""
+        return self.left + self.pitch * len(self.columns)
+
+    @property
+    def bottom(self) -> int:
+        """Lower edge of the cells."""
+        return self.top + self.pitch * len(self.rows)
+
+
 def confusion_picture(counts: Tensor, names: Sequence[str], num_classes: int) -> np.ndarray:
     """Draw a confusion matrix, each row in percent of its class's images: green = right, red = wrong.
 
@@ -70,56 +92,98 @@ def confusion_picture(counts: Tensor, names: Sequence[str], num_classes: int) ->
         (H, W, 3) uint8, on white. Left of each row stands its class, right of it the number of its images.
     """
     is_part = len(names) < num_classes
+    layout = _layout(names, is_part)
+    width = max(layout.right + NAME_GAP + _length("images"), MARGIN + _length(TITLE, 18)) + MARGIN
+    canvas = Image.new("RGB", (width, layout.bottom + MARGIN), WHITE)
+    draw = ImageDraw.Draw(canvas)
+    _write(draw, (MARGIN, MARGIN + LINE // 2), TITLE, TEXT, "lm", size=18)
+    if is_part:
+        subtitle = f"the {len(names)} of {num_classes} classes with most errors"
+        _write(draw, (MARGIN, MARGIN + LINE + LINE // 2), subtitle, FAINT, "lm")
+    _draw_column_heads(canvas, layout, is_part)
+    for row, (name, numbers) in enumerate(zip(layout.rows, counts.tolist(), strict=True)):
+        images, top = sum(numbers), layout.top + layout.pitch * row
+        middle = top + layout.pitch // 2
+        _write(draw, (layout.left - NAME_GAP, middle), name, TEXT if images else FAINT, "rm")
+        _write(draw, (layout.right + NAME_GAP, middle), str(images), FAINT, "lm")
+        for column in range(len(layout.columns)):
+            share = numbers[column] / images if images else 0.0
+            corner = (layout.left + layout.pitch * column, top)
+            _draw_cell(draw, corner, layout.pitch - CELL_GAP, share, RIGHT if row == column else WRONG)
+    return np.array(canvas)
+
+
+def _layout(names: Sequence[str], is_part: bool) -> _Layout:
     rows = [_shortened(name) for name in names]
     columns = [*rows, "other"] if is_part else rows
-    num_images = counts.sum(dim=1)
-    shares = (counts[:, : len(columns)] / num_images[:, None].clamp(min=1)).numpy()
-    buffer = BytesIO()
-    with style.context(["default", {"text.parse_math": False}]), warnings.catch_warnings():
-        # A class name may hold characters that the font lacks; they are drawn as boxes.
-        warnings.filterwarnings("ignore", "Glyph")
-        figure = Figure(figsize=(CELL * len(columns), CELL * len(rows)), dpi=DPI)
-        axes = figure.add_axes((0, 0, 1, 1))
-        _draw_matrix(axes, shares, rows, columns, num_images.tolist())
-        subtitle = f"\nthe {len(rows)} of {num_classes} classes with most errors" if is_part else ""
-        axes.set_title(TITLE + subtitle, loc="left", pad=12, fontsize=11)
-        figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.16)
-    return np.array(Image.open(buffer).convert("RGB"))
+    pitch = 46 if len(rows) <= 12 else 38 if len(rows) <= 30 else 32
+    longest = max(map(_length, columns))
+    upright = longest <= pitch - 4
+    name_height = LINE if upright else longest + NAME_GAP
+    top = MARGIN + LINE * (3 if is_part else 2) + LINE // 2 + name_height
+    left = MARGIN + max(map(_length, [*rows, "true class"])) + NAME_GAP
+    return _Layout(left, top, pitch, rows, columns, upright, name_height)
 
 
-def _draw_matrix(
-    axes: Axes, shares: np.ndarray, rows: Sequence[str], columns: Sequence[str], num_images: Sequence[int]
-) -> None:
-    """Cells as deep in colour as shares (M, M or M + 1) are large, with their percentages, names and counts."""
-    is_right = np.eye(*shares.shape, dtype=bool)
+def _draw_column_heads(canvas: Image.Image, layout: _Layout, is_part: bool) -> None:
+    draw = ImageDraw.Draw(canvas)
+    y = layout.top - layout.name_height - LINE // 2
+    for x, text, anchor in (
+        (layout.left - NAME_GAP, "true class", "rm"),
+        (layout.left, "taken for", "lm"),
+        (layout.right + NAME_GAP, "images", "lm"),
+    ):
+        _write(draw, (x, y), text, FAINT, anchor)
+    for column, name in enumerate(layout.columns):
+        colour = FAINT if is_part and column == len(layout.rows) else TEXT
+        x = layout.left + layout.pitch * column + (layout.pitch - CELL_GAP) // 2
+        if layout.upright:
+            _write(draw, (x, layout.top - LINE // 2), name, colour, "mm")
+            continue
+        mask = Image.new("L", (_length(name), LINE))
+        ImageDraw.Draw(mask).text((0, LINE // 2), name, fill=255, font=_font(14), anchor="lm")
+        mask = mask.transpose(Image.Transpose.ROTATE_90)
+        canvas.paste(colour, (x - LINE // 2, layout.top - NAME_GAP // 2 - mask.height), mask)
+
+
+def _draw_cell(draw: ImageDraw.ImageDraw, corner: tuple[int, int], size: int, share: float, colour: Colour) -> None:
+    """A square, the deeper in colour the larger the share, with the percentage in it; grey for a share of 0."""
+    left, top = corner
+    box = (left, top, left + size - 1, top + size - 1)
+    if share == 0.0:
+        draw.rounded_rectangle(box, radius=3, fill=EMPTY)
+        return
     # The smallest share is still visible.
-    depth = (0.15 + 0.85 * shares)[..., None]
-    colours = np.array(WHITE) + depth * (np.where(is_right[..., None], RIGHT, WRONG) - np.array(WHITE))
-    colours = np.where(shares[..., None] > 0, colours, EMPTY).round().astype(np.uint8)
-    # Quads instead of an image: resampling that takes seconds for a hundred classes.
-    axes.pcolormesh(colours, edgecolors="white", linewidth=0.75)
-    axes.invert_yaxis()
-    luminance = colours @ (0.299, 0.587, 0.114)
-    text, faint = (tuple(channel / 255 for channel in colour) for colour in (TEXT, FAINT))
-    for row, column in zip(*shares.nonzero(), strict=True):
-        share = shares[row, column]
-        colour = "white" if luminance[row, column] < 128 else text
-        percent = f"{100 * share:.0f}" if share >= 0.005 else "<1"
-        axes.text(column + 0.5, row + 0.5, percent, color=colour, ha="center", va="center")
-    upright = max(map(len, columns)) <= 3
-    axes.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=0 if upright else 90)
-    axes.set_yticks(np.arange(len(rows)) + 0.5, rows)
-    axes.set_xlabel("taken for", color=faint)
-    axes.set_ylabel("true class", color=faint)
-    counts = axes.secondary_yaxis("right")
-    counts.set_yticks(np.arange(len(rows)) + 0.5, list(map(str, num_images)))
-    counts.set_ylabel("images", color=faint)
-    for each in (axes, counts):
-        each.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
-        each.spines[:].set_visible(False)
+    depth = 0.15 + 0.85 * share
+    red, green, blue = (round(white + depth * (full - white)) for white, full in zip(WHITE, colour, strict=True))
+    draw.rounded_rectangle(box, radius=3, fill=(red, green, blue))
+    text = f"{100 * share:.0f}" if share >= 0.005 else "<1"
+    is_dark = 0.299 * red + 0.587 * green + 0.114 * blue < 128
+    _write(draw, (left + size // 2, top + size // 2), text, WHITE if is_dark else TEXT, "mm", size=13)
 
 
 def _shortened(name: str) -> str:
-    """The name, its middle left out where it is long; names of a kind often differ at the end only."""
-    half = LONGEST_NAME // 2
-    return name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
+    """The name, its middle left out where it is too long; names of a kind often differ at the end only."""
+    kept = len(name)
+    shown = name
+    while _length(shown) > LONGEST_NAME:
+        kept -= 1
+        shown = f"{name[: kept - kept // 2]}…{name[len(name) - kept // 2 :]}"
+    return shown
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font; loading it takes longer than writing a cell."""
+    return ImageFont.load_default(size)
+
+
+def _length(text: str, size: int = 14) -> int:
+    """Width of a text, pixels."""
+    return round(_font(size).getlength(text))
+
+
+def _write(
+    draw: ImageDraw.ImageDraw, position: tuple[int, int], text: str, colour: Colour, anchor: str, size: int = 14
+) -> None:
+    draw.text(position, text, fill=colour, font=_font(size), anchor=anchor)
