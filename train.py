@@ -16,7 +16,15 @@ from config.params import Params
 from data.samples import Sample
 from engine.batches import ExtraImages
 from engine.build import build_trainer
-from engine.commands import Task, build_lmdb, check_config, make_synthetic_set, resume_train, run_changed, start_run
+from engine.commands import (
+    Task,
+    build_lmdb,
+    check_config,
+    load_run_with_changes,
+    make_synthetic_set,
+    resume_train,
+    start_run,
+)
 from engine.launch import detach
 from engine.run import RunFolder, new_name
 from engine.trainer import Trainer
@@ -107,7 +115,7 @@ def main(argv: list[str]) -> None:
     if args.operation == "export_onnx":
         from deploy.export import export_onnx
 
-        folder, params = run_changed(args.sub_working_dir, args.set, NEEDED_TO_EXPORT)
+        folder, params = load_run_with_changes(args.sub_working_dir, args.set, NEEDED_TO_EXPORT)
         export_onnx(folder.best, params, args.out or folder.path / "model.onnx")
         return
     params, notes = load_params(args.config_path, args.set, plugin_options=plugin_options)

@@ -107,3 +107,8 @@ class Params(LossOptions, ModelOptions, DataOptions):
     """How export_onnx writes the trained network."""
     working_dir: str = "runs"
     """Folder of all runs."""
+
+    @property
+    def num_generated(self) -> int:
+        """Generated images that join each batch of a re-ID training."""
+        return round(self.gan_params.mix_ratio * self.batch_images)

@@ -55,17 +55,19 @@ class ExtraImages(Protocol):
     """Another source of training images, such as a generator, which may learn along with the network."""
 
     @property
-    def num_images(self) -> int:
-        """M, the images that join each batch."""
-        ...
-
-    @property
     def digest(self) -> str | None:
         """Tells one source from another: a run is only resumed with the same."""
         ...
 
     def make(self, epoch: int, indices: Sequence[int], labels: Tensor, number: int) -> ExtraBatch | None:
-        """The images that join batch `number`, uint8, made for its B training images; None: none in this epoch."""
+        """The images that join a batch, uint8; None: none in this epoch.
+
+        Args:
+            epoch: counted from 0.
+            indices: this process's B images of the batch.
+            labels: (B,) theirs.
+            number: of the batch, counted over all epochs; the draws follow from it.
+        """
         ...
 
     def learn(self, batch: TrainBatch, losses: Losses) -> Losses:

@@ -10,9 +10,9 @@ from data.cache import build_image_cache, build_store
 from data.dataset import check_training_set, read_dataset, summary_table, without_bad_images
 from data.samples import Dataset, Sample, sorted_pids
 from engine.batches import ExtraImages, TrainBatches, num_processes
-from engine.consistency import check_ranks_agree, environment, run_fingerprint
-from engine.optim import build_optimizer, build_schedule, freeze_all_but_classifiers
-from engine.run import Run, RunFolder
+from engine.consistency import check_ranks_agree, run_fingerprint
+from engine.optim import Schedule, build_optimizer, build_schedule, freeze_all_but_classifiers
+from engine.run import Run, RunFolder, TrainingPlan
 from engine.step import Stepper
 from engine.summary import describe_training, plan_training
 from engine.teacher import load_teacher
@@ -47,10 +47,12 @@ def build_trainer(
     A run to `resume` gets its weights from its saved state, so the files it started from are not read again.
     """
     dataset = read_training_data(params)
-    logger.info("%s", describe_training(params, dataset.train))
+    plan = plan_training(params, [sample.pid for sample in dataset.train], device)
+    schedule = build_schedule(params, plan.steps_per_epoch, plan.num_epochs * plan.steps_per_epoch)
+    logger.info("%s", describe_training(params, plan, schedule, len(sorted_pids(dataset.train))))
     advice = 'set data_cache to "ram" if it is "device", or take a smaller model'
     with explain_oom(f"putting the network and the images on {device}", advice):
-        return _build(params, folder, device, dataset, resume, build_extra_images)
+        return _build(params, folder, device, dataset, plan, schedule, resume, build_extra_images)
 
 
 def _build(
@@ -58,6 +60,8 @@ def _build(
     folder: RunFolder,
     device: torch.device,
     dataset: Dataset,
+    plan: TrainingPlan,
+    schedule: Schedule,
     resume: bool,
     build_extra_images: BuildExtraImages,
 ) -> ReidTrainer:
@@ -71,23 +75,21 @@ def _build(
         torch.manual_seed(seed_for(INITIAL_WEIGHTS, params.seed))
         network = build_network(params.model_params, len(pids)) if resume else start_network(params, len(pids))
     network = prepare_network(network, params, device)
-    num_extra = 0 if extra_images is None else extra_images.num_images
-    generated = GeneratedWeights(num_extra / params.batch_images, params.gan_params.lambda_consistency)
+    generated = GeneratedWeights(params.num_generated / params.batch_images, params.gan_params.lambda_consistency)
     criterion = build_criterion(
         params,
         params.model_params,
         sizes=network.sizes,
         teacher_dim=0 if teacher is None else teacher.embedding_dim,
-        generated=generated if num_extra else None,
+        generated=generated if params.num_generated else None,
         seed=params.seed,
     ).to(device)
     optimizer = build_optimizer(params, network, criterion)
-    plan = plan_training(params, labels, device, precision.name, num_extra)
-    schedule = build_schedule(params, plan.steps_per_epoch, plan.num_epochs * plan.steps_per_epoch)
     paths = [sample.path for sample in dataset.train]
     store = build_store(paths, *params.resize_to, params.data_cache, device)
     others = {
-        **environment(params, device),
+        "kind of device": device.type,
+        "precision": precision.name,
         "steps of the learning-rate schedule": schedule.total_steps,
         "teacher": None if teacher is None else teacher.digest,
         "extra-image source": None if extra_images is None else extra_images.digest,

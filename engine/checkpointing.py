@@ -33,27 +33,6 @@ class Stateful(Protocol):
         ...
 
 
-class CheckpointPolicy:
-    """When the state is saved, besides after the last step of every epoch.
-
-    Args:
-        options: the section `checkpoint` of the params.
-    """
-
-    def __init__(self, options: CheckpointOptions) -> None:
-        self.options = options
-        self.last_save = time.monotonic()
-        """When a state was last saved; seconds of the monotonic clock."""
-
-    def is_due(self, step: int) -> bool:
-        """Whether to save after so many steps."""
-        return self.options.every_steps > 0 and step % self.options.every_steps == 0
-
-    def is_time(self) -> bool:
-        """Whether enough time has passed; only rank 0 looks at the clock."""
-        return this_process().is_rank_zero and 0 < 60 * self.options.every_minutes <= time.monotonic() - self.last_save
-
-
 class Request(NamedTuple):
     """What some process asks for."""
 
@@ -109,9 +88,10 @@ class AsyncCheckpointer:
 
     def __init__(self, path: Path, options: CheckpointOptions, flush: Callable[[], None]) -> None:
         self.path = path
-        self.policy = CheckpointPolicy(options)
+        self.options = options
         self.flush = flush
-        self._consensus = StopConsensus()
+        self.last_save = time.monotonic()
+        """When a state was last saved; seconds of the monotonic clock."""
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=path.name)
         self._writing: Future[None] | None = None
         self._has_failed = False
@@ -124,19 +104,13 @@ class AsyncCheckpointer:
     ) -> None:
         self._pool.shutdown()
 
-    def agree(self, signal_number: int, step: int) -> Request:
-        """Whether to stop or save now, the same in all processes; every process must call this after each step.
+    def is_due(self, step: int) -> bool:
+        """Whether to save after so many steps."""
+        return self.options.every_steps > 0 and step % self.options.every_steps == 0
 
-        Args:
-            signal_number: of the signal that asked this process to stop; 0: none did.
-            step: steps done.
-        """
-        stop, save = self._consensus.exchange(signal_number, self.policy.is_time())
-        return Request(stop, save or self.policy.is_due(step))
-
-    def agree_at_epoch_end(self) -> int:
-        """The signal that asked some process to stop at its last step; every process must call this after an epoch."""
-        return self._consensus.close()
+    def is_time(self) -> bool:
+        """Whether enough time has passed since the last save; only rank 0 looks at the clock."""
+        return this_process().is_rank_zero and 0 < 60 * self.options.every_minutes <= time.monotonic() - self.last_save
 
     def save_first(self, state: dict[str, Any]) -> None:
         """Write the state of a run that is about to begin; every process must call this.
@@ -157,7 +131,7 @@ class AsyncCheckpointer:
         Args:
             wait: return only when it is written, or could not be.
         """
-        self.policy.last_save = time.monotonic()
+        self.last_save = time.monotonic()
         if this_process().is_rank_zero:
             self.finish()
             self._writing = self._pool.submit(self._write, _copied(state), step)
@@ -229,18 +203,15 @@ class BestCheckpoint:
         """Of the model in the file; None while no evaluation has chosen one."""
         self._waiting: tuple[float | None, Checkpoint] | None = None
 
-    def offer(self, score: float | None, checkpoint: Callable[[], Checkpoint]) -> None:
-        """Keep a model if its score is the highest so far; of equal ones the earlier stays.
-
-        Args:
-            score: the higher the better; None: nothing is measured, and the last model is kept.
-            checkpoint: copies the model.
-        """
+    def is_better(self, score: float | None) -> bool:
+        """Whether a model with this score is the best so far; only rank 0 says so. None: without evaluation the last is."""
         known = [self.score, self._waiting and self._waiting[0]]
         is_best = score is None or all(score > other for other in known if other is not None)
-        if is_best and this_process().is_rank_zero:
-            self._waiting = score, checkpoint()
-        self.write_if_possible()
+        return is_best and this_process().is_rank_zero
+
+    def keep(self, score: float | None, checkpoint: Checkpoint) -> None:
+        """Keep a copy of a model as the best, to be written next."""
+        self._waiting = score, checkpoint
 
     def write_if_possible(self) -> None:
         """Write the model that still waits to be written, if there is one."""

@@ -15,8 +15,9 @@ from data.samples import sorted_pids
 from engine.build import read_training_data, start_network
 from engine.consistency import check_environment
 from engine.launch import launch, needs_launch, process_group
+from engine.optim import build_schedule
 from engine.run import RunFolder, cleanup_on_failure, is_run, lock_run, open_run_folder, run_folder, write_params
-from engine.summary import describe_training, log_environment
+from engine.summary import describe_training, log_environment, plan_training
 from engine.teacher import load_teacher
 from engine.trainer import Trainer
 from evaluate.core.plugins import plugin_options
@@ -90,12 +91,11 @@ def resume_train(tasks: Sequence[Task], name: str, overrides: Sequence[str]) -> 
     folder = open_run_folder(_working_dir(overrides), name)
     task = _task_of(tasks, folder)
     params, notes = load_params(folder.params, plugin_options=plugin_options)
-    with process_group_for_training(params) as device:
-        # Before the lock as well, which cannot be taken in a read-only folder.
+    # Before anything is started or locked, and again once nobody else can be training.
+    _refuse_finished(folder)
+    with process_group_for_training(params) as device, lock_run(folder):
         _refuse_finished(folder)
-        with lock_run(folder):
-            _refuse_finished(folder)
-            _train(task, folder, params, device, notes, is_new=False)
+        _train(task, folder, params, device, notes, is_new=False)
 
 
 def _train(
@@ -115,7 +115,7 @@ def _train(
         trainer.fit()
 
 
-def run_changed(name: str, overrides: Sequence[str], changeable: Sequence[str]) -> tuple[RunFolder, Params]:
+def load_run_with_changes(name: str, overrides: Sequence[str], changeable: Sequence[str]) -> tuple[RunFolder, Params]:
     """The run `working_dir/name` and its own params, some of them changed.
 
     Args:
@@ -156,7 +156,9 @@ def check_config(params: Params, notes: Sequence[str], check_extra_images: Calla
     load_teacher(params, pids, device)
     if extra := check_extra_images(params):
         logger.info("%s", extra)
-    logger.info("%s\n%s", describe_device(device), describe_training(params, dataset.train))
+    plan = plan_training(params, [sample.pid for sample in dataset.train], device)
+    schedule = build_schedule(params, plan.steps_per_epoch, plan.num_epochs * plan.steps_per_epoch)
+    logger.info("%s\n%s", describe_device(device), describe_training(params, plan, schedule, len(pids)))
 
 
 def make_synthetic_set(params: Params, notes: Sequence[str], out: Path) -> None:
@@ -191,7 +193,7 @@ def _task_of(tasks: Sequence[Task], folder: RunFolder) -> Task:
 
 
 def _began_with(folder: RunFolder, params: Params) -> bool:
-    """Whether the folder holds a run of these very params; one of others is not what torchrun starts again."""
+    """Whether the folder holds a run with the same params, which torchrun then restarts."""
     return is_run(folder) and load_params(folder.params, plugin_options=plugin_options)[0] == params
 
 

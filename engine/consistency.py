@@ -43,23 +43,16 @@ def settings_of(params: Params) -> dict[str, Any]:
     return {name: value for name, value in _flat(params.model_dump(mode="json")) if name not in PATH_KEYS}
 
 
-def environment(params: Params, device: torch.device) -> dict[str, str]:
-    """What decides about the bits of a step besides settings and data.
-
-    Raises:
-        ParamsError: the device does not have the precision or the compilation asked for.
-    """
-    return {"kind of device": device.type, "precision": choose_precision(params.precision, device).name}
-
-
 def check_environment(params: Params, device: torch.device) -> None:
     """Check that all processes compute alike; every process must call this.
 
     Raises:
-        UserError: they do not.
+        UserError: they do not, or the device does not have the precision or the compilation asked for.
     """
     with fail_together():
-        mine = environment(params, device) | {
+        mine = {
+            "kind of device": device.type,
+            "precision": choose_precision(params.precision, device).name,
             "compile": choose_compilation(params.compile, device),
             "version of torch": torch.__version__,
         }

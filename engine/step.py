@@ -12,10 +12,10 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 
-from engine.batches import TrainBatch
+from engine.batches import ExtraBatch, TrainBatch
 from engine.optim import fill_momentum
 from losses.criterion import Criterion
-from losses.loss import GeneratedOutput, Losses
+from losses.loss import GeneratedOutput, Losses, TeacherOutput
 from models.network import ReidNetwork
 from models.outputs import select_images
 from utils.distributed import gather_objects, this_process
@@ -39,17 +39,24 @@ class ModelWithLoss(nn.Module):
         self.criterion = criterion
         self.precision = precision
 
-    def forward(self, batch: TrainBatch, step: int, spectral: bool) -> tuple[Tensor, Losses]:
-        """The sum of all losses, and each of them with the metrics, without gradient."""
-        extra, of_extra = batch.extra, None
-        pixels = batch.pixels if extra is None else torch.cat([batch.pixels, extra.images])
-        with self.precision.autocast(batch.pixels.device):
-            output = self.network(pixels, spectral)
+    def forward(
+        self,
+        pixels: Tensor,
+        labels: Tensor,
+        taught: TeacherOutput | None,
+        extra: ExtraBatch | None,
+        step: int,
+        spectral: bool,
+    ) -> tuple[Tensor, Losses]:
+        """The sum of all losses, and each of them with the metrics, without gradient; arguments as of TrainBatch."""
+        of_extra = None
+        with self.precision.autocast(pixels.device):
+            output = self.network(pixels if extra is None else torch.cat([pixels, extra.images]), spectral)
         if extra is not None:
-            number = len(batch.pixels)
+            number = len(pixels)
             of_extra = GeneratedOutput(select_images(output, slice(number, None)), extra.labels, extra.sources)
             output = select_images(output, slice(number))
-        losses, metrics = self.criterion(output, batch.labels, step, batch.taught, of_extra)
+        losses, metrics = self.criterion(output, labels, step, taught, of_extra)
         detached = {name: loss.detach() for name, loss in losses.items()}
         return torch.stack(list(losses.values())).sum(), Losses(detached, metrics)
 
@@ -96,7 +103,7 @@ class Stepper:
         self.device = next(network.parameters()).device
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision.scales_gradients)  # pyright: ignore[reportPrivateImportUsage]
         self.compile_mode: Literal["on", "graphs", "off"] = compile_mode
-        self.is_compiled = compile_mode == "off"
+        self.first_step_logged = compile_mode == "off"
         module = ModelWithLoss(network, criterion, precision)
         self.buffers = BufferSnapshot(module)
         # With a scaler: whether the gradients are finite, so that they can be applied.
@@ -125,14 +132,14 @@ class Stepper:
             if self.compile_mode == "graphs":
                 torch.compiler.cudagraph_mark_step_begin()
             with self._accumulating(number < len(batches)):
-                loss, losses = self.module(batch, step, spectral)
+                loss, losses = self.module(batch.pixels, batch.labels, batch.taught, batch.extra, step, spectral)
                 self.scaler.scale(loss / len(batches)).backward()
             found.append(losses)
             sums.append(loss.detach())
         self.scaler.unscale_(self.optimizer)
         finite = self._are_finite(torch.stack(sums))
         silent = self._silent_branches() if watch else {}
-        if not self.is_compiled:
+        if not self.first_step_logged:
             self._log_compilation(start)
         return Gradients(found, finite, silent)
 
@@ -196,7 +203,7 @@ class Stepper:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         logger.info("the first step, with the compilation of the network: %.1f s", time.monotonic() - start)
-        self.is_compiled = True
+        self.first_step_logged = True
 
 
 def _on_all_devices(module: ModelWithLoss, device: torch.device) -> nn.Module:

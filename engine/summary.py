@@ -8,66 +8,59 @@ from importlib.metadata import version
 import torch
 
 from config.params import Params
-from data.samples import Sample, sorted_pids
 from engine.batches import batches_of_epoch, num_processes
-from engine.optim import build_schedule
+from engine.optim import Schedule
 from engine.run import RunFolder, TrainingPlan
 from models.network import build_network
 from utils.device import describe_device
 from utils.distributed import this_process
+from utils.precision import choose_precision
 
 logger = logging.getLogger(__name__)
 
 
-def plan_training(
-    params: Params, labels: Sequence[int], device: torch.device, precision: str, num_extra: int = 0
-) -> TrainingPlan:
+def plan_training(params: Params, labels: Sequence[int], device: torch.device) -> TrainingPlan:
     """The plan of a re-ID training.
 
     Args:
         params: of the run.
         labels: class index, or pid, of each training image.
         device: of this process.
-        precision: name of the number format.
-        num_extra: extra images that join each batch.
     """
-    options = params.evaluation_params
-    images = f"{params.batch_images + num_extra} images of {params.img_h} x {params.img_w}"
+    options, precision = params.evaluation_params, choose_precision(params.precision, device).name
+    images = f"{params.batch_images + params.num_generated} images of {params.img_h} x {params.img_w}"
     lower = "batch_sampling_params.P or K" if params.batch_sampling_params.class_balanced else "batch_size"
     halved = ' or set precision "bf16", which halves the activations' if precision == "fp32" else ""
+    advice = f"lower {lower} (accumulate_steps makes up for it), img_h and img_w, take a smaller model{halved}"
     return TrainingPlan(
         num_epochs=params.epoch,
         steps_per_epoch=len(batches_of_epoch(params, labels, 0)) // params.accumulate_steps,
-        images_per_step=params.batch_images * params.accumulate_steps * this_process().world_size,
+        images_per_step=params.batch_images * params.accumulate_steps * num_processes(params),
         evaluate_every=0 if options.type is None else options.every_epochs,
         evaluate_at_start=options.at_start,
         memory_use=f"training on {device} with {images} a batch in {precision}",
-        memory_advice=f"lower {lower} (accumulate_steps makes up for it), img_h and img_w, take a smaller model"
-        f"{halved}",
+        memory_advice=advice,
     )
 
 
-def describe_training(params: Params, train: Sequence[Sample]) -> str:
+def describe_training(params: Params, plan: TrainingPlan, schedule: Schedule, num_classes: int) -> str:
     """The arithmetic of a run: steps, images, identities, parameters, learning rates."""
-    pids = sorted_pids(train)
-    steps = len(batches_of_epoch(params, [sample.pid for sample in train], 0)) // params.accumulate_steps
-    images = params.batch_images * params.accumulate_steps
-    spread = f" on each of {num_processes(params)} devices" if num_processes(params) > 1 else ""
+    images, devices = params.batch_images * params.accumulate_steps, num_processes(params)
+    spread = f" on each of {devices} devices" if devices > 1 else ""
     with torch.device("meta"):
-        network = build_network(params.model_params, len(pids))
-    count = sum(parameter.numel() for parameter in network.parameters())
+        network = build_network(params.model_params, num_classes)
+    count = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     return (
-        f"{params.epoch} epochs of {steps} steps of {images} images{spread}; {len(pids)} identities; "
-        f"{params.model_params.model} with {count / 1e6:.2f} million parameters, embedding of {network.embedding_dim}\n"
-        f"{_describe_schedule(params, steps)}"
+        f"{plan.num_epochs} epochs of {plan.steps_per_epoch} steps of {images} images{spread}; "
+        f"{num_classes} identities; {params.model_params.model} with {count:.2f} million parameters, "
+        f"embedding of {network.embedding_dim}\n"
+        f"{_describe_schedule(params, schedule, plan.num_epochs * plan.steps_per_epoch)}"
     )
 
 
-def _describe_schedule(params: Params, steps: int) -> str:
+def _describe_schedule(params: Params, schedule: Schedule, total_steps: int) -> str:
     """The course of the learning rates, with a warning where a slip in decay_step would leave them near zero."""
-    total = params.epoch * steps
-    schedule = build_schedule(params, steps, total)
-    factors = [schedule.factor(step) for step in range(total)]
+    factors = [schedule.factor(step) for step in range(total_steps)]
     text = (
         f"learning rate of the backbone {params.lr.base_lr:g}, of the rest {params.lr.fc_lr:g}, "
         f"times {factors[0]:g} at the first step, {max(factors):g} at most, {factors[-1]:g} at the last"

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from data.augmentation.normalisation import denormalise
 from data.cache import DecodedImageCache
 from engine.batches import TrainBatch, TrainBatches
-from engine.checkpointing import AsyncCheckpointer, BestCheckpoint, Stateful, read_state
+from engine.checkpointing import AsyncCheckpointer, BestCheckpoint, Stateful, StopConsensus, read_state
 from engine.meter import Means, Meter, StepValues
 from engine.monitor import DivergedError, TrainingMonitor
 from engine.optim import Schedule, learning_rates, set_learning_rates, set_train_mode
@@ -73,10 +73,10 @@ class Trainer(ABC):
             DivergedError: too many steps in a row were not finite.
             DataError: the best model or metrics.jsonl could not be written; the state is left to resume from.
         """
-        # What was recorded after the state was saved is recorded again; that of an epoch's end at its last step.
+        # A resumed run records again what followed its state; after an epoch's last step that is the evaluation.
         is_epoch_complete = self.step == (self.epoch + 1) * self.plan.steps_per_epoch
-        first_step = self.step + (not is_epoch_complete) if self.is_resumed else 0
-        recorder = Recorder(self.folder, first_step)
+        first_recorded = self.step + (not is_epoch_complete) if self.is_resumed else 0
+        recorder = Recorder(self.folder, first_recorded)
         checkpointer = AsyncCheckpointer(self.folder.last, self.params.checkpoint, recorder.flush)
         with recorder, checkpointer:
             if self.is_resumed:
@@ -114,9 +114,10 @@ class Trainer(ABC):
             self.meter.begin_epoch()
             self.step_seconds = 0.0
         self.begin_epoch()
+        consensus = StopConsensus()
         title, num_images = f"epoch {self.epoch + 1}/{plan.num_epochs}", plan.steps_per_epoch * plan.images_per_step
         images_done = (self.step - first_step) * plan.images_per_step
-        with interrupts_noted() as signal, Progress(title, num_images, images_done) as progress:
+        with interrupts_noted() as request, Progress(title, num_images, images_done) as progress:
             start = time.monotonic() - self.step_seconds
             for batches in self.load_steps():
                 if self.step == 0:
@@ -125,7 +126,7 @@ class Trainer(ABC):
                 self.step += 1
                 is_logged = self.step % self.params.log_every == 0
                 # On a CPU it costs nothing to notice at once that a step was not finite.
-                if is_logged or (is_finite.device.type == "cpu" and not is_finite):
+                if is_logged or self.step == last_step or (is_finite.device.type == "cpu" and not is_finite):
                     self.check_steps(checkpointer)
                 if is_logged and self.step < last_step:
                     recent = self.meter.read()
@@ -134,13 +135,13 @@ class Trainer(ABC):
                 self.step_seconds = time.monotonic() - start
 
                 # A signal reaches the processes at different steps; they agree on the step at which all of them stop.
-                stop, save = checkpointer.agree(signal.number, self.step)
+                stop, save = consensus.exchange(request.number, checkpointer.is_time())
                 # The last step's state comes before the evaluation: a run stopped in that resumes with it.
-                if save or stop or self.step == last_step:
+                if save or stop or self.step == last_step or checkpointer.is_due(self.step):
                     self.save(checkpointer, wait=bool(stop))
                 if stop:
                     raise Interrupted(stop)
-            if stop := checkpointer.agree_at_epoch_end():
+            if stop := consensus.close():
                 self.save(checkpointer, wait=True)
                 raise Interrupted(stop)
 
@@ -154,10 +155,10 @@ class Trainer(ABC):
         if every and (self.epoch % every == 0 or self.epoch == self.plan.num_epochs):
             evaluation = self.evaluate()
             recorder.evaluation(evaluation, self.step)
-        if evaluation is not None or not every:
-            self.best.offer(evaluation and evaluation.score, lambda: self.best_model(evaluation))
-        else:
-            self.best.write_if_possible()
+        score = evaluation and evaluation.score
+        if (evaluation is not None or not every) and self.best.is_better(score):
+            self.best.keep(score, self.best_model(evaluation))
+        self.best.write_if_possible()
         rates = learning_rates(*self.optimizers)
         recorder.steps(recent, rates, self.step)
         recorder.pictures(self.pictures(), self.step)
@@ -215,11 +216,9 @@ class Trainer(ABC):
         self.is_resumed = True
         logger.info("resumed after step %d, in epoch %d of %d", self.step, self.epoch + 1, self.plan.num_epochs)
 
-    @abstractmethod
     def begin_epoch(self) -> None:
         """Called before the first, or the first remaining, step of an epoch."""
 
-    @abstractmethod
     def end_epoch(self, means: Means) -> None:
         """Called after the last step of an epoch, before its evaluation."""
 
@@ -243,7 +242,6 @@ class Trainer(ABC):
     def best_model(self, evaluation: Evaluation | None) -> Checkpoint:
         """A copy of the network as `best_file` holds it."""
 
-    @abstractmethod
     def after_training(self) -> None:
         """Write what the run leaves besides the best model."""
 

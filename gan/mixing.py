@@ -49,11 +49,6 @@ class GeneratedImages:
     digest: str | None
     """Of a trained generator's weights; with a learner, of the network it is conditioned on."""
 
-    @property
-    def num_images(self) -> int:
-        """M, the generated images that join each batch."""
-        return num_generated(self.params)
-
     @torch.no_grad()
     def make(self, epoch: int, indices: Sequence[int], labels: Tensor, number: int) -> ExtraBatch | None:
         """The generated images that join batch `number`; all draws follow from seed and number."""
@@ -61,13 +56,13 @@ class GeneratedImages:
         if epoch < params.gan_params.mix_start_epoch:
             return None
         random = torch.Generator(device).manual_seed(seed_for(GENERATED, params.seed, number, this_process().rank))
-        noise = torch.randn(self.num_images, self.generator.input_dim, generator=random, device=device)
+        noise = torch.randn(params.num_generated, self.generator.input_dim, generator=random, device=device)
         if self.conditions is None:
             return ExtraBatch(self._as_read(self.generator(noise)))
         # Every image of the batch is a source once before any is a second time.
-        turns = -(-self.num_images // len(labels))
+        turns = -(-params.num_generated // len(labels))
         orders = [torch.randperm(len(labels), generator=random, device=device) for _ in range(turns)]
-        sources = torch.cat(orders)[: self.num_images]
+        sources = torch.cat(orders)[: params.num_generated]
         pictures = self.generator(noise, self._conditions_of(indices)[sources])
         return ExtraBatch(self._as_read(pictures), labels[sources], sources)
 
@@ -142,11 +137,6 @@ class GeneratedImages:
         return pictures_as_bytes(pictures).contiguous(memory_format=torch.channels_last)
 
 
-def num_generated(params: Params) -> int:
-    """M, the generated images that join each batch."""
-    return round(params.gan_params.mix_ratio * params.batch_images)
-
-
 class Source(NamedTuple):
     """Where generated images come from."""
 
@@ -194,7 +184,7 @@ def describe_source(params: Params, source: Source) -> str:
     along = "" if source.trained else ", by a generator that is trained along"
     start = params.gan_params.mix_start_epoch
     since = f" from epoch {start + 1} on" if start else ""
-    return f"{num_generated(params)} generated images of {whom} join each batch of {params.batch_images}{since}{along}"
+    return f"{params.num_generated} generated images of {whom} join each batch of {params.batch_images}{since}{along}"
 
 
 def build_generated_images(

@@ -14,7 +14,7 @@ from torch import Tensor
 from config.params import Params
 from data.dataset import read_dataset
 from data.samples import Sample
-from engine.commands import run_changed
+from engine.commands import load_run_with_changes
 from engine.recorder import grid
 from gan.checkpoint import load_generator
 from gan.conditions import ConditionNetwork
@@ -42,7 +42,7 @@ def sample_gan(name: str, overrides: Sequence[str], out: Path, count: int) -> No
         ParamsError: an override of a setting other than working_dir and those `CHANGEABLE`.
         DataError: there is no such run, or as `write_samples`.
     """
-    folder, params = run_changed(name, overrides, CHANGEABLE)
+    folder, params = load_run_with_changes(name, overrides, CHANGEABLE)
     write_samples(folder.path, params, out, count, choose_device(params.parallels))
 
 

@@ -14,7 +14,7 @@ from data.loader import load_batches
 from data.samplers import random_batches
 from data.samples import Dataset, sorted_pids
 from engine.consistency import run_fingerprint
-from engine.meter import Means, StepValues
+from engine.meter import StepValues
 from engine.run import Run, RunFolder, TrainingPlan
 from engine.trainer import Trainer
 from evaluate.core.plugins import Evaluation
@@ -67,12 +67,6 @@ class GanTrainer(Trainer):
         self.stepper = stepper
         self.quality = quality
 
-    def begin_epoch(self) -> None:
-        """Nothing to do."""
-
-    def end_epoch(self, means: Means) -> None:
-        """Nothing to do."""
-
     def load_steps(self) -> Iterator[list[RealBatch]]:
         """The real images of each remaining step, a batch for every update of the discriminator."""
         gan, first = self.params.gan_params, self.epoch * self.plan.steps_per_epoch
@@ -112,9 +106,6 @@ class GanTrainer(Trainer):
     def pictures(self) -> dict[str, Tensor]:
         """Samples, always from the same noise."""
         return {"samples": sample_grid(self.stepper.average, self.conditions, self.params.seed)}
-
-    def after_training(self) -> None:
-        """Nothing to write: the best generator is all that a run leaves."""
 
 
 def check_gan_params(params: Params) -> None:

@@ -1,27 +1,28 @@
 """What is built from params, and what is said of it before it begins."""
 
-from data.samples import Sample
-from engine.build import read_training_data
+from engine.optim import build_schedule
 from engine.summary import describe_training
 from engine.trainer import ReidTrainer
 from tests.engine.conftest import MakeTrainer
 
 
-def train_set(trainer: ReidTrainer) -> list[Sample]:
-    return read_training_data(trainer.params).train
+def describe(trainer: ReidTrainer, **changes: object) -> str:
+    params = trainer.params.model_copy(update=changes)
+    steps = trainer.plan.steps_per_epoch
+    return describe_training(params, trainer.plan, build_schedule(params, steps, 2 * steps), len(trainer.batches.pids))
 
 
 def test_the_summary_states_the_arithmetic_of_a_training(trainer: ReidTrainer) -> None:
-    text = describe_training(trainer.params, train_set(trainer))
+    text = describe(trainer)
     assert "2 epochs of 4 steps of 8 images; 11 identities" in text
     count = sum(parameter.numel() for parameter in trainer.network.parameters())
     assert f"{count / 1e6:.2f} million parameters, embedding of 24" in text
 
 
 def test_a_schedule_that_leaves_nothing_to_learn_with_is_warned_of(trainer: ReidTrainer) -> None:
-    assert "warning" not in describe_training(trainer.params, train_set(trainer))
+    assert "warning" not in describe(trainer)
     lr = trainer.params.lr.model_copy(update={"decay_step": 1, "decay_unit": "iteration"})
-    assert "below a thousandth" in describe_training(trainer.params.model_copy(update={"lr": lr}), train_set(trainer))
+    assert "below a thousandth" in describe(trainer, lr=lr)
 
 
 def test_the_same_seed_builds_the_same_weights(make_trainer: MakeTrainer) -> None:

@@ -86,16 +86,16 @@ def test_an_internal_error_of_the_writing_thread_is_raised(path: Path) -> None:
 
 def test_states_are_saved_by_steps_and_by_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with AsyncCheckpointer(path, CheckpointOptions(every_steps=3, every_minutes=0), lambda: None) as checkpointer:
-        assert [checkpointer.agree(0, step).save for step in range(1, 7)] == [False, False, True] * 2
+        assert [checkpointer.is_due(step) for step in range(1, 7)] == [False, False, True] * 2
     now = 1000.0
     monkeypatch.setattr(checkpointing.time, "monotonic", lambda: now)
     with AsyncCheckpointer(path, CheckpointOptions(every_minutes=2), lambda: None) as checkpointer:
         now += 119.0
-        assert checkpointer.agree(0, 1) == Request(0, False)
+        assert not checkpointer.is_time()
         now += 1.0
-        assert checkpointer.agree(0, 2) == Request(0, True)
+        assert checkpointer.is_time()
         checkpointer.save({"step": 2}, 2)
-        assert checkpointer.agree(0, 3) == Request(0, False)
+        assert not checkpointer.is_time()
 
 
 def write_state(path: Path) -> bool:
@@ -134,7 +134,9 @@ def model(number: float, score: float | None) -> Checkpoint:
 
 def offer(best: BestCheckpoint, score: float | None, number: float) -> float:
     """Offer a model that is known by a number; returns that of the model in the file."""
-    best.offer(score, lambda: model(number, score))
+    if best.is_better(score):
+        best.keep(score, model(number, score))
+    best.write_if_possible()
     return load_checkpoint(best.path).model["weight"].item()
 
 

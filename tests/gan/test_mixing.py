@@ -70,7 +70,7 @@ def test_there_are_as_many_images_as_the_ratio_says(
     bench: Bench, generators: dict[str, str], ratio: float, number: int
 ) -> None:
     trainer = bench.reid(gan={"pretrain_snapshot_g": generators["anybody"], "mix_ratio": ratio})
-    assert extra_of(trainer).num_images == number
+    assert trainer.params.num_generated == number
     extra = first_batch(trainer).extra
     assert extra is not None
     assert extra.images.shape == (number, 3, 64, 32)

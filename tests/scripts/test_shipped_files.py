@@ -7,7 +7,6 @@ import torch
 
 from config.load import load_eval_params, load_params
 from config.params import Params
-from engine.summary import describe_training
 from evaluate.core.plugins import plugin_options
 from losses.criterion import build_criterion
 from losses.loss import TeacherOutput
@@ -51,11 +50,3 @@ def test_shipped_eval_params_evaluate_what_the_shipped_params_train() -> None:
 def test_all_json_files_are_covered() -> None:
     shipped = {path for path in ROOT.glob("*.json") if path.name != "eval_result.json"}
     assert shipped == {ROOT / "params.json", ROOT / "eval_params.json"}
-
-
-def test_describing_a_run_needs_no_memory() -> None:
-    from data.samples import Sample
-
-    train = [Sample(Path("x.jpg"), pid, 1) for pid in range(1, 40) for _ in range(4)]
-    params, _ = load_params(ROOT / "params.json", plugin_options=plugin_options)
-    assert "39 identities" in describe_training(params, train)
