@@ -7,6 +7,9 @@ from torch import Tensor
 
 from utils.process import num_own_cpus
 
+SORTED_PAIRS = 2**20
+"""Distances sorted with their columns at once, 16 bytes each; at least one row."""
+
 
 def sort_rows_(distance: Tensor) -> Tensor:
     """Sort each row of a contiguous (R, G) in place, ascending; returns it."""
@@ -35,7 +38,8 @@ def first_columns(distance: Tensor, length: int) -> Tensor:
     values, columns = distance.topk(min(length + 1, num_columns), dim=1, largest=False, sorted=True)
     if length < num_columns:
         tied = (values[:, length - 1] == values[:, length]).nonzero().flatten()
-        columns[tied] = distance[tied].sort(dim=1, stable=True).indices[:, : length + 1]
+        for rows in tied.split(max(1, SORTED_PAIRS // num_columns)):
+            columns[rows] = distance[rows].sort(dim=1, stable=True).indices[:, : length + 1]
         values = distance.gather(1, columns)
     values, columns = values[:, :length], columns[:, :length]
     # Two stable sorts: by column, then by distance.

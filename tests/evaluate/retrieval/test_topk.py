@@ -1,10 +1,13 @@
 """Sorting and searching the rows of a block of distances."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evaluate.core.retrieval import topk
 from evaluate.core.retrieval.topk import first_columns, sort_rows_
 
 
@@ -24,3 +27,18 @@ def test_the_nearest_columns_are_those_of_a_stable_sort(data: st.DataObject, wid
     length = data.draw(st.integers(1, width))
     expected = [sorted(range(width), key=lambda column: (row[column], column))[:length] for row in distance.tolist()]
     assert first_columns(distance, length).tolist() == expected
+
+
+@pytest.mark.parametrize(("pairs", "sizes"), [(1, [1] * 7), (300, [3, 3, 1]), (2**20, [7])])
+def test_few_tied_rows_are_sorted_at_once(pairs: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topk, "SORTED_PAIRS", pairs)
+    sort, sorted_at_once = torch.Tensor.sort, []
+
+    def recorded(rows: torch.Tensor, **options: Any) -> Any:
+        sorted_at_once.append(len(rows))
+        return sort(rows, **options)
+
+    monkeypatch.setattr(torch.Tensor, "sort", recorded)
+    distance = torch.arange(700.0).view(7, 100) // 20
+    assert first_columns(distance, 30).equal(torch.arange(30).expand(7, 30))
+    assert sorted_at_once == sizes
