@@ -59,11 +59,13 @@ class FeatureDistances:
         if not self._cosine:
             self._query, self._gallery = _without_offset(self._query, self._gallery)
         # The products are scaled by the lengths: unit-length copies of the embeddings would double the memory.
-        self._query_square = squared_lengths(self._query, "query")
-        self._gallery_square = squared_lengths(self._gallery, "gallery")
+        self._query_square = _squared_lengths(self._query, "query")
+        self._gallery_square = _squared_lengths(self._gallery, "gallery")
         if self._cosine:
-            self._query_scale = inverse_lengths(self._query_square, "query")
-            self._gallery_scale = inverse_lengths(self._gallery_square, "gallery")
+            advice = 'use "metric": "euclidean" or leave the images out'
+            check_directions(self._query_square, "query", advice)
+            check_directions(self._gallery_square, "gallery", advice)
+            self._query_scale, self._gallery_scale = self._query_square.rsqrt(), self._gallery_square.rsqrt()
         self._buffer = torch.empty(0)
         self._by_numpy = _numpy_keeps_ties()
 
@@ -112,6 +114,25 @@ def blocks(distances: Distances, memory: int, bytes_per_pair: int) -> Iterator[t
         yield start, min(start + size, num_query)
 
 
+def check_directions(lengths: Tensor, name: str, advice: str) -> None:
+    """Check that embeddings have a direction.
+
+    Args:
+        lengths: (N,) float32, their lengths, or the squares if the caller works with these.
+        name: of the embeddings, for the message.
+        advice: end of the message.
+
+    Raises:
+        DataError: an entry of `lengths` is below the smallest normal float32.
+    """
+    zero = (lengths < torch.finfo(torch.float32).tiny).nonzero().flatten().tolist()
+    if zero:
+        raise DataError(
+            f"{name}: {len(zero)} of {len(lengths)} embeddings have length zero, the first in row {zero[0]}, and no "
+            f"direction to compare; {advice}"
+        )
+
+
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Matrix products inside do not round to TF32 or bfloat16, whatever training has set for speed.
@@ -148,7 +169,7 @@ def _without_offset(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
     return query - offset, gallery - offset
 
 
-def squared_lengths(features: Tensor, name: str) -> Tensor:
+def _squared_lengths(features: Tensor, name: str) -> Tensor:
     """(N,) squared lengths of embeddings; exact where whole numbers are squared, as in a test of ties."""
     parts = [part.square().sum(dim=1) for part in features.split(ROWS)]
     squares = torch.cat(parts) if parts else features.new_empty(0)
@@ -160,14 +181,3 @@ def squared_lengths(features: Tensor, name: str) -> Tensor:
             raise ValueError(f"{where} hold NaN or infinity, the first in row {bad[0]}")
         raise DataError(f"{where} are too long for single precision, the first in row {bad[0]}; scale them all down")
     return squares
-
-
-def inverse_lengths(squares: Tensor, name: str) -> Tensor:
-    """(N,) 1 / length of embeddings, from their squared lengths; a DataError where one has length zero."""
-    zero = (squares < torch.finfo(torch.float32).tiny).nonzero().flatten().tolist()
-    if zero:
-        raise DataError(
-            f"{name}: {len(zero)} of {len(squares)} embeddings have length zero, the first in row {zero[0]}, and no "
-            f'direction to compare; leave the images out, or use "metric": "euclidean" without spectral re-ranking'
-        )
-    return squares.rsqrt()

@@ -1,4 +1,4 @@
-"""Spectral re-ranking: each query's nearest gallery images are smoothed among themselves and re-ordered."""
+"""Spectral re-ranking: each query's nearest gallery images are re-ordered by smoothed embeddings."""
 
 from math import ceil
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from evaluate.core.retrieval.distances import Distances, full_precision, inverse_lengths, squared_lengths
+from evaluate.core.retrieval.distances import Distances, check_directions, full_precision
 from evaluate.core.retrieval.topk import first_columns
 from utils.errors import DataError
 
@@ -60,7 +60,8 @@ class SpectralDistances:
                 "lower spectral.top or raise memory_mb"
             )
         for name, part in (("query", query), ("gallery", gallery)):
-            inverse_lengths(squared_lengths(part, name), name)
+            lengths = torch.linalg.vector_norm(part, dim=1)
+            check_directions(lengths, name, "leave the images out or turn spectral re-ranking off")
         self.shape = base.shape
         self.device = base.device
         self._base, self._query, self._gallery = base, query, gallery

@@ -147,5 +147,15 @@ def test_images_of_one_kind_gather():
 def test_an_embedding_of_length_zero_is_refused():
     query, gallery = make()
     gallery[3] = 0
-    with pytest.raises(DataError, match="gallery: 1 of 40 embeddings have length zero, the first in row 3"):
+    with pytest.raises(
+        DataError, match=r"gallery: 1 of 40 .* length zero, the first in row 3.* spectral re-ranking off"
+    ):
         SpectralDistances(MatrixDistances(torch.ones(9, 40)), query, gallery)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e15])
+def test_the_length_of_embeddings_changes_nothing(scale):
+    query, gallery = make(dim=64)
+    base = FeatureDistances(query, gallery, "euclidean")
+    expected = SpectralDistances(base, query, gallery, 7).rows(0, 9).clone()
+    assert SpectralDistances(base, query * scale, gallery * scale, 7).rows(0, 9).equal(expected)
