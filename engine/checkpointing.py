@@ -204,7 +204,7 @@ class BestCheckpoint:
         self._waiting: tuple[float | None, Checkpoint] | None = None
 
     def is_better(self, score: float | None) -> bool:
-        """Whether a model with this score is the best so far; only rank 0 says so. None: without evaluation the last is."""
+        """Whether a model with this score is the best so far, on rank 0; None: nothing is measured, the last one is."""
         known = [self.score, self._waiting and self._waiting[0]]
         is_best = score is None or all(score > other for other in known if other is not None)
         return is_best and this_process().is_rank_zero
