@@ -33,11 +33,11 @@ def global_branch_exists(params: Params) -> Iterator[Conflict]:
     model = params.model_params
     if model.feature_global_dim and not model.pcb_n_parts:
         yield Conflict((GLOBAL_DIM, STRIPES), f"needs {STRIPES} above 0; without stripes use model_params.feature_dim")
+    if model.feature_global_dim:
+        return
     if not model.bn_bias and not model.part_bn:
         text = "removes the bias of a normalisation that model_params.part_bn false removes as a whole"
         yield Conflict(("model_params.bn_bias", "model_params.part_bn"), text)
-    if model.feature_global_dim:
-        return
     needed = f"needs a global branch beside stripes; give {GLOBAL_DIM}"
     if model.global_own_stage4:
         yield Conflict(("model_params.global_own_stage4", GLOBAL_DIM), needed)

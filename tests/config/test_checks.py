@@ -210,6 +210,7 @@ def test_what_does_not_go_together(desk, content, expected):
         {"img_h": 369} | model(feature_dim=600, pcb_n_parts=6),
         model(**BOTH, feature_dim=0),
         model(**BOTH, global_own_stage4=True, global_pooling="gem"),
+        model(**BOTH, part_bn=False, bn_bias=False),
         model(feature_mask="all"),
         model(feature_mask="global", global_feature_erasing=0.1),
         model(**PARTS, feature_mask="all"),
