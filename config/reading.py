@@ -35,12 +35,15 @@ class Settings:
         return isinstance(section, dict) and key[-1] in section
 
     def put(self, key: Key, value: Any, origin: Origin) -> None:
-        """Sets a value, in new sections where they are missing."""
-        section = self.data
-        for part in key[:-1]:
-            section = section.setdefault(str(part), {})
-        section[str(key[-1])] = value
+        """Set a value, in new sections where they are missing."""
         source, written = origin
+        section = self.data
+        for depth, part in enumerate(key[:-1], start=1):
+            if part not in section:
+                section[str(part)] = {}
+                self.origins[key[:depth]] = source, key[:depth]
+            section = section[str(part)]
+        section[str(key[-1])] = value
         self.origins |= {(*key, *inner): (source, (*written, *inner)) for inner in [(), *_keys(value)]}
 
     def pop(self, key: Key) -> Any:

@@ -141,6 +141,20 @@ def test_the_last_override_wins_even_over_a_wrong_value(desk):
     assert desk.load({"epoch": "many"}, "epoch=3", "epoch=4").params.epoch == 4
 
 
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("lrr.base_lr=0.1", "lrr: unknown key"),
+        ("lr.base.rate=0.1", "lr.base: unknown key"),
+        ("img_h.x=3", "img_h: expected a whole number, got an object"),
+        ("lr.base_lr.x=3", "lr.base_lr: expected a number, got an object"),
+    ],
+)
+def test_a_section_that_an_override_invents_is_its_mistake(desk, override, line):
+    (found,) = desk.mistakes({"img_h": 256, "lr": {"base_lr": 0.1}}, override)
+    assert found.startswith(f"--set: {line}")
+
+
 @pytest.mark.parametrize("override", ["epoch=" + "[" * 100_000, "epoch", "=3", "", "lr.=3"])
 def test_malformed_overrides_are_mistakes(desk, override):
     (line,) = desk.mistakes({}, override)
