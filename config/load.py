@@ -93,7 +93,7 @@ def operation_of(path: Path) -> str | None:
 
 def _layers(path: Path | None, overrides: Sequence[str], findings: Findings) -> list[Settings]:
     """The settings of the files and overrides, the later ones winning."""
-    return [*([] if path is None else _files(path, findings)), *_overrides(overrides, findings)]
+    return [*([] if path is None else _files(path, findings)), _overrides(overrides, findings)]
 
 
 def _validated(
@@ -107,8 +107,9 @@ def _validated(
     merged = Settings({}, "")
     for layer in layers:
         _drop_annotations(layer, findings)
-        _expand_sampling(merged, layer, findings)
+        _expand_sampling(layer, findings)
         translate(layer, findings)
+        _replace_batch_size(merged, layer, findings)
         _drop_options_of_other_plugin(merged, layer, findings)
         merged.merge(layer)
     params = validate(model, merged, plugin_options, findings)
@@ -159,10 +160,10 @@ def _name(path: Path) -> str:
     return name if name.isprintable() else shown(name)
 
 
-def _overrides(overrides: Sequence[str], findings: Findings) -> list[Settings]:
-    """Each override as settings of its own."""
+def _overrides(overrides: Sequence[str], findings: Findings) -> Settings:
+    """All overrides as the settings of one more file, so that their order matters only for the same key."""
     findings.sources.append(OVERRIDE)
-    layers: list[Settings] = []
+    merged = Settings({}, OVERRIDE)
     for override in overrides:
         name, equals, text = override.partition("=")
         key = tuple(name.strip().split("."))
@@ -179,8 +180,9 @@ def _overrides(overrides: Sequence[str], findings: Findings) -> list[Settings]:
         if not isinstance(value, str) or is_storable(value, OVERRIDE, key, findings):
             layer = Settings({}, OVERRIDE)
             layer.put(key, value, (OVERRIDE, key))
-            layers.append(layer)
-    return layers
+            _expand_sampling(layer, findings)
+            merged.merge(layer)
+    return merged
 
 
 def _drop_annotations(layer: Settings, findings: Findings) -> None:
@@ -193,8 +195,8 @@ def _drop_annotations(layer: Settings, findings: Findings) -> None:
                 findings.mistake(*layer.origins[name,], text)
 
 
-def _expand_sampling(earlier: Settings, layer: Settings, findings: Findings) -> None:
-    """Spells out the notation of the tables, which replaces the sampling and the batch size of earlier layers."""
+def _expand_sampling(layer: Settings, findings: Findings) -> None:
+    """Spell out the notation of the tables, which replaces the sampling of earlier layers."""
     key, text = (SAMPLING,), layer.data.get(SAMPLING)
     if not isinstance(text, str):
         return
@@ -204,15 +206,25 @@ def _expand_sampling(earlier: Settings, layer: Settings, findings: Findings) -> 
         findings.mistake(*origin, f'expected an object, or identities*images such as "32*2", got {shown(text)}')
         findings.doubtful.add(key)
         return
-    for replaced in (SAMPLING, "batch_size"):
-        earlier.data.pop(replaced, None)
     identities, images = (int(number) for number in text.split("*"))
     # With one image per identity the tables mean random sampling.
     for name, value in {"class_balanced": images > 1, "P": identities, "K": images}.items():
         layer.put((SAMPLING, name), value, origin)
+    layer.replaces.add(SAMPLING)
+
+
+def _replace_batch_size(earlier: Settings, layer: Settings, findings: Findings) -> None:
+    """Where a layer gives its sampling as a text, drop the batch size of earlier layers; its own must agree."""
+    if SAMPLING not in layer.replaces:
+        return
+    earlier.data.pop("batch_size", None)
+    balanced, identities, images = (layer.get((SAMPLING, name)) for name in ("class_balanced", "P", "K"))
     size = layer.data.get("batch_size")
-    if images == 1 and size not in (identities, None):
-        text = f"is {shown(size)}, but batch_sampling_params says {identities} images; leave one of the two out"
+    # A later override may have put anything into the section; validation refuses it.
+    if balanced is not False or not type(identities) is type(images) is int:
+        return
+    if size not in (identities * images, None):
+        text = f"is {shown(size)}, but {SAMPLING} says {identities * images} images; leave one of the two out"
         findings.mistake(*layer.origin(("batch_size",)), text)
         findings.doubtful.add(("batch_size",))
 

@@ -15,10 +15,14 @@ Origin = tuple[str, Key]
 
 
 class Settings:
-    """Nested dicts of JSON data that know the origin of every key."""
+    """Nested dicts of JSON data that know the origin of every key.
+
+    `replaces` are top-level keys that take the place of earlier ones instead of being merged into them.
+    """
 
     def __init__(self, data: dict[str, Any], source: str) -> None:
         self.data = data
+        self.replaces: set[str] = set()
         self.origins: dict[Key, Origin] = {key: (source, key) for key in _keys(data)}
 
     def get(self, key: Key) -> Any:
@@ -51,7 +55,10 @@ class Settings:
         return self.get(key[:-1]).pop(key[-1])
 
     def merge(self, later: "Settings") -> None:
-        """Adds later settings; where both have a key, objects are merged and any other value is replaced."""
+        """Add later settings; where both have a key, objects are merged and any other value is replaced."""
+        for name in later.replaces:
+            self.data.pop(name, None)
+        self.replaces |= later.replaces
         _merge(self.data, later.data)
         self.origins |= later.origins
 

@@ -142,6 +142,34 @@ def test_the_last_override_wins_even_over_a_wrong_value(desk):
 
 
 @pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["asoftmax_params.margin=0.2", "asoftmax_params.scale=15"], {"softmax_margin": 0.2}),
+        (["softmax_only=true", "tri_loss_params.margin=0.3"], {"tri_loss_margin": 0}),
+        (["epochs=3", "epoch=3"], {"epoch": 3}),
+    ],
+)
+def test_overrides_are_translated_together_in_any_order(desk, overrides, expected):
+    for order in (overrides, overrides[::-1]):
+        params = desk.load({"epoch": 9}, *order).params
+        assert {name: getattr(params, name) for name in expected} == expected
+
+
+def test_two_spellings_in_overrides_are_a_mistake(desk):
+    for order in (["epochs=3", "epoch=4"], ["epoch=4", "epochs=3"]):
+        (line,) = desk.mistakes({}, *order)
+        assert line.startswith("--set: epochs: 'epoch' is given as well")
+
+
+def test_overrides_name_a_plugin_and_its_options_in_any_order(desk):
+    overrides = ["evaluation_params.rerank=true", "evaluation_params.type=market_evaluate"]
+    for order in (overrides, overrides[::-1]):
+        params, notes = desk.load({"evaluation_params": {"type": "other", "pairs": 3}}, *order)
+        assert params.evaluation_params.rerank is True
+        assert [note.split("'")[1] for note in notes] == ["evaluation_params.pairs"]
+
+
+@pytest.mark.parametrize(
     ("override", "line"),
     [
         ("lrr.base_lr=0.1", "lrr: unknown key"),

@@ -70,10 +70,25 @@ def test_a_batch_size_beside_a_text_agrees_with_it(desk):
     assert line.startswith("batch_size: is 9, but batch_sampling_params says 64 images")
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("batch_sampling_params=64*1", "batch_size=32"),
+        ("batch_size=32", "batch_sampling_params=64*1"),
+        ("batch_sampling_params=64*1", "batch_sampling_params.batch_size=32"),
+    ],
+)
+def test_overrides_of_text_and_batch_size_agree_in_any_order(desk, overrides):
+    (line,) = desk.mistakes({}, *overrides)
+    assert line.startswith("--set: batch_s")
+    assert "batch_size: is 32, but batch_sampling_params says 64 images" in line
+
+
 @pytest.mark.parametrize("change", ["P=null", "K={}", "class_balanced=null", "P=3.5"])
 @pytest.mark.parametrize("further", [(), ("batch_size=7",)])
-def test_a_wrong_override_of_a_text_is_one_mistake(desk, change, further):
-    (line,) = desk.mistakes({}, "batch_sampling_params=32*2", f"batch_sampling_params.{change}", *further)
+@pytest.mark.parametrize("text", ["32*2", "64*1"])
+def test_a_wrong_override_of_a_text_is_one_mistake(desk, change, further, text):
+    (line,) = desk.mistakes({}, f"batch_sampling_params={text}", f"batch_sampling_params.{change}", *further)
     assert line.startswith(f"--set: batch_sampling_params.{change.partition('=')[0]}: ")
 
 
