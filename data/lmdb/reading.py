@@ -3,6 +3,8 @@
 import json
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,10 +35,12 @@ class OpenLmdb(NamedTuple):
     samples: Any
     images: Any
     about: About
+    stamp: tuple[int, int]
+    """Size and modification time when it was opened."""
 
 
-_OPEN: dict[tuple[int, ...], OpenLmdb] = {}
-"""Open files by device, inode, size and modification time: LMDB must not open a file twice in one process."""
+_OPEN: dict[tuple[int, int], OpenLmdb] = {}
+"""Open files by device and inode: LMDB must not open a file twice in one process."""
 _LOCK = threading.Lock()
 if hasattr(os, "register_at_fork"):
     # A child may use the files of its parent, which are read-only and without locks, but not a lock that is held.
@@ -79,6 +83,8 @@ def read_lmdb(path: Path, layout: str = "auto", test_list: str = "") -> Dataset:
                 if content is None or key != sample_key(number):
                     raise DataError(f"{path}: damaged: the record of sample {number} is invalid; {PACK_AGAIN}")
                 fields = json.loads(content)
+                if fields["path"].startswith("/") or ".." in fields["path"].split("/"):
+                    raise DataError(f"{path}: {fields['path']} leads out of the LMDB; {PACK_AGAIN}")
                 splits[fields["split"]].append(Sample(path / fields["path"], fields["pid"], fields["camid"]))
     except lmdb.Error as error:
         raise DataError(f"{path}: damaged: its samples cannot be read ({error}); {PACK_AGAIN}") from error
@@ -105,26 +111,34 @@ def read_image(path: Path, relative: str) -> bytes:
     Raises:
         DataError: as `read_about`, or there is no such image, or its record is damaged.
     """
-    opened = _opened(path)
-    key = image_key(relative)
-    try:
-        with opened.environment.begin(db=opened.images, buffers=True) as transaction:
-            record = transaction.get(key)
-            if record is None:
-                raise DataError(f"{path / relative}: no such image in this LMDB")
-            content = strip_checksum(key, record)
-    except lmdb.Error as error:
-        raise DataError(f"{path / relative}: this record cannot be read ({error}); {PACK_AGAIN}") from error
+    with _record(path, relative) as record:
+        if record is None:
+            raise DataError(f"{path / relative}: no such image in this LMDB")
+        content = strip_checksum(image_key(relative), record)
     if content is None:
         raise DataError(f"{path / relative}: this record of the LMDB is damaged; {PACK_AGAIN}")
     return content
 
 
 def has_image(path: Path, relative: str) -> bool:
-    """Whether there is such an image; raises as `read_about`."""
+    """Whether there is such an image, damaged or not.
+
+    Raises:
+        DataError: as `read_about`, or LMDB cannot tell.
+    """
+    with _record(path, relative) as record:
+        return record is not None
+
+
+@contextmanager
+def _record(path: Path, relative: str) -> Iterator[memoryview | None]:
+    """The record of an image within this block; None if there is no such image."""
     opened = _opened(path)
-    with opened.environment.begin(db=opened.images, buffers=True) as transaction:
-        return transaction.get(image_key(relative)) is not None
+    try:
+        with opened.environment.begin(db=opened.images, buffers=True) as transaction:
+            yield transaction.get(image_key(relative))
+    except lmdb.Error as error:
+        raise DataError(f"{path / relative}: this record cannot be read ({error}); {PACK_AGAIN}") from error
 
 
 def _opened(path: Path) -> OpenLmdb:
@@ -133,14 +147,21 @@ def _opened(path: Path) -> OpenLmdb:
         status = path.stat()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); {PACK_AGAIN}") from error
-    identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    identity, stamp = (status.st_dev, status.st_ino), (status.st_size, status.st_mtime_ns)
     with _LOCK:
-        if identity not in _OPEN:
-            _OPEN[identity] = _open(path, status.st_size)
+        opened = _OPEN.get(identity)
+        if opened is None:
+            _OPEN[identity] = _open(path, stamp)
+        elif opened.stamp[0] != status.st_size:  # rewritten in place
+            _OPEN.pop(identity).environment.close()
+            _OPEN[identity] = _open(path, stamp)
+        elif opened.stamp != stamp:
+            # LMDB sees what was written meanwhile, if anything; closing would take the file from threads that read.
+            _OPEN[identity] = opened._replace(about=_read_about(path, opened.environment), stamp=stamp)
         return _OPEN[identity]
 
 
-def _open(path: Path, size: int) -> OpenLmdb:
+def _open(path: Path, stamp: tuple[int, int]) -> OpenLmdb:
     environment = None
     try:
         # Without a lock file it works on read-only disks; without read-ahead a random order reads only what it needs.
@@ -148,11 +169,11 @@ def _open(path: Path, size: int) -> OpenLmdb:
             os.fsencode(path), subdir=False, readonly=True, lock=False, readahead=False, create=False, max_dbs=2
         )
         num_pages = environment.info()["last_pgno"] + 1
-        if size < num_pages * environment.stat()["psize"]:  # LMDB itself would read beyond the end, and crash
+        if stamp[0] < num_pages * environment.stat()["psize"]:  # LMDB itself would read beyond the end, and crash
             raise DataError(f"{path}: truncated, perhaps an incomplete copy; {PACK_AGAIN}")
         about = _read_about(path, environment)
         samples, images = (environment.open_db(name, create=False) for name in (SAMPLES, IMAGES))
-        return OpenLmdb(environment, samples, images, about)
+        return OpenLmdb(environment, samples, images, about, stamp)
     except (lmdb.Error, DataError) as error:
         if environment is not None:
             environment.close()
@@ -162,8 +183,11 @@ def _open(path: Path, size: int) -> OpenLmdb:
 
 
 def _read_about(path: Path, environment: lmdb.Environment) -> About:
-    with environment.begin() as transaction:
-        content = strip_checksum(ABOUT, transaction.get(ABOUT, b""))
+    try:
+        with environment.begin() as transaction:
+            content = strip_checksum(ABOUT, transaction.get(ABOUT, b""))
+    except lmdb.Error as error:
+        raise DataError(f"{path}: damaged: its description cannot be read ({error}); {PACK_AGAIN}") from error
     if content is None:
         raise DataError(f"{path}: damaged, or not a data set packed by build_lmdb; {PACK_AGAIN}")
     fields = json.loads(content)

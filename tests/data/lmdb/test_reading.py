@@ -185,6 +185,26 @@ def test_a_file_that_was_replaced_is_opened_again(market: Path, packed: Path, tm
     assert read_bytes(link / sample.path.relative_to(packed)) == original.read_bytes()
 
 
+@pytest.mark.parametrize("size", [1000, 900_000], ids=["the same size", "another size"])
+def test_a_file_that_was_rewritten_in_place_or_touched_is_read(size: int, tmp_path: Path) -> None:
+    files = []
+    for name, content in (("old", b"a" * 1000), ("new", b"b" * size)):
+        image = tmp_path / name / "1.jpg"
+        image.parent.mkdir()
+        image.write_bytes(content)
+        files.append(tmp_path / f"{name}.lmdb")
+        write_lmdb(files[-1], image.parent, Dataset([Sample(image, 1, 0)], [], [], []), f"layout {name}")
+    old, new = files
+    assert read_bytes(old / "1.jpg") == b"a" * 1000
+    os.utime(old, (1, 1))
+    assert read_bytes(old / "1.jpg") == b"a" * 1000
+    with old.open("r+b") as file:
+        file.write(new.read_bytes())
+    os.utime(old, (2, 2))
+    assert read_bytes(old / "1.jpg") == b"b" * size
+    assert read_about(old).layout == "layout new"
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_processes_and_threads_read_together(method: str, packed: Path) -> None:
     script = packed.with_name("readers.py")
