@@ -33,6 +33,18 @@ def test_it_is_the_mean_of_the_batch_weighted_by_similarity(sigma: float) -> Non
     assert share.item() == pytest.approx(sum(diagonal for _, diagonal in expected) / 2, rel=1e-5)
 
 
+def test_identical_embeddings_stay_and_weigh_the_same() -> None:
+    embeddings = torch.full((1, 5, 3), 2.0)
+    transformed, share = spectral_transform(embeddings, 0.1)
+    torch.testing.assert_close(transformed, embeddings)
+    assert share.item() == pytest.approx(1 / 5)
+
+
+def test_embeddings_of_one_direction_become_their_mean() -> None:
+    embeddings = torch.tensor([[[1.0, 0.0], [3.0, 0.0], [8.0, 0.0]]])
+    torch.testing.assert_close(spectral_transform(embeddings, 0.3)[0], torch.tensor([[[4.0, 0.0]] * 3]))
+
+
 def test_towards_zero_each_keeps_its_own_and_towards_infinity_all_become_the_mean() -> None:
     embeddings = torch.randn(1, 6, 8, generator=torch.Generator().manual_seed(0))
     transformed, share = spectral_transform(embeddings, 1e-3)

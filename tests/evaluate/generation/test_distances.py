@@ -141,3 +141,10 @@ def test_diversity_of_equal_images_is_zero_and_of_opposite_ones_the_largest() ->
     assert diversity(np.full((7, 3), 0.1)) == 0.0
     assert diversity(np.zeros((3, 2))) == 0.0
     assert diversity(np.array([[2.0, 0.0], [-1.0, 0.0]])) == pytest.approx(4.0)
+
+
+def test_the_order_of_images_changes_nothing() -> None:
+    real, generated = draw(11, 20, 4), draw(12, 16, 4)
+    shuffled = [np.random.default_rng(0).permutation(part) for part in (real, generated)]
+    assert kid(*shuffled) == pytest.approx(kid(real, generated), rel=1e-9)
+    assert diversity(shuffled[0]) == pytest.approx(diversity(real), rel=1e-9)

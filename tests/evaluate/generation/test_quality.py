@@ -33,6 +33,13 @@ def test_without_held_out_images_nothing_is_said_of_copies() -> None:
     assert [*measure(real, draw(1))] == ["fid", "kid", "precision", "recall", "diversity"]
 
 
+def test_measuring_changes_nothing() -> None:
+    real, generated = RealImages(draw(0), draw(1)), draw(2)
+    first = measure(real, generated)
+    measure(real, draw(3))
+    assert measure(real, generated) == first
+
+
 def test_the_measures_tell_good_generators_from_bad_ones() -> None:
     training = draw(0)
     real = RealImages(training, draw(1))

@@ -163,6 +163,25 @@ def test_no_tile_takes_more_memory_than_allowed(monkeypatch):
     assert len(shapes) == 6 * 7 / 2  # nothing is computed on both sides of the diagonal
 
 
+def test_no_block_of_queries_has_more_terms_in_memory_than_allowed():
+    spans = []
+
+    class Recorded(KReciprocalDistances):
+        def _write_overlap(self, start, stop, out):
+            spans.append((start, stop, self._inverted[self._query[start:stop].indices].nnz))
+            super()._write_overlap(start, stop, out)
+
+    num_terms = 50_000
+    distances = Recorded(
+        random_features(60, seed=2), random_features(240, seed=3), "cosine", memory=num_terms * k_reciprocal.ENTRY_BYTES
+    )
+    distances.rows(5, 60)
+    assert [stop for _, stop, _ in spans[:-1]] == [start for start, _, _ in spans[1:]]
+    assert (spans[0][0], spans[-1][1]) == (5, 60)
+    assert max(terms for start, stop, terms in spans if stop - start > 1) <= num_terms
+    assert 55 / len(spans) > 1.5  # several queries at a time
+
+
 def test_images_that_are_all_the_same_have_nothing_but_their_order():
     problem = torch.ones(2, 3), torch.ones(40, 3), "euclidean", 5, 2, 0.3
     found = all_rows(KReciprocalDistances(*problem)).numpy()

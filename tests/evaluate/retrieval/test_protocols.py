@@ -1,9 +1,11 @@
 """The rules of retrieval against the rules written out as comparisons of every query with every gallery image."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evaluate.core.retrieval import protocols
 from evaluate.core.retrieval.protocols import GroundTruth
 
 
@@ -38,3 +40,25 @@ def test_agrees_with_comparing_every_pair(data, cross_camera):
     marked = torch.zeros(stop - start, len(gallery_pids), dtype=torch.bool)
     marked[rows, columns] = True
     assert marked.equal(is_ignored[start:stop])
+
+
+@pytest.mark.parametrize("num_places", [1, 40, 99, 2**22])
+def test_few_gallery_images_are_compared_at_once_when_matches_are_counted(num_places, monkeypatch):
+    monkeypatch.setattr(protocols, "NUM_PLACES", num_places)
+    shapes = []
+
+    class Recorded(GroundTruth):
+        def _same_person(self, start, stop):
+            found = super()._same_person(start, stop)
+            shapes.append(found[0].shape)
+            return found
+
+    # The many distractors are true matches of no query, not even of one of pid 0.
+    gallery_pids = torch.tensor([1] * 20 + [2] * 3 + [0] * 5000)
+    query_pids = torch.tensor([1, 2, 0, 1, 0, 3, 2])
+    ones = [torch.ones_like(pids) for pids in (query_pids, gallery_pids)]
+    truth = Recorded(query_pids, ones[0], gallery_pids, ones[1], cross_camera=False)
+    assert truth.num_matches.tolist() == [20, 3, 0, 20, 0, 0, 3]
+    assert all(rows == 1 or rows * width <= num_places for rows, width in shapes)
+    assert [rows for rows, _ in shapes] == {1: [1] * 7, 40: [2, 2, 2, 1], 99: [4, 3], 2**22: [7]}[num_places]
+    assert max(width for _, width in shapes) == 20

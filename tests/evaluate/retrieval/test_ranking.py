@@ -141,6 +141,13 @@ def test_hand_computed_query():
     assert [result.cmc(k) for k in (1, 2)] == [0.0, 1.0]
 
 
+def test_a_perfect_ranking_scores_one_everywhere():
+    gallery = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
+    labels = [torch.tensor(part) for part in ([4], [1], [4, 4, 5], [2, 3, 2])]
+    result = rank_features(torch.tensor([[1.0, 0.0]]), gallery, *labels)
+    assert (result.cmc(1), result.mean_ap, result.mean_ap_trapezoid, result.mean_inp) == (1.0, 1.0, 1.0, 1.0)
+
+
 @pytest.mark.parametrize(("right_first", "expected_ap"), [(True, 1.0), (False, 1 / 3)])
 def test_equal_distances_are_ordered_by_gallery_index(right_first, expected_ap):
     gallery_pids = torch.tensor([1, 2, 3] if right_first else [2, 3, 1])
@@ -166,3 +173,23 @@ def test_negative_zero_is_as_near_as_zero():
 def test_huge_and_tiny_distances_keep_their_order():
     result = rank_matrix([[3.2e38, 1e-40, 3e38, 0.0]], [1], [1], [1, 1, 2, 3], [2, 2, 2, 2])
     assert result.ap.item() == pytest.approx((1 / 2 + 2 / 4) / 2)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_the_size_of_chunks_changes_nothing(metric):
+    rng = torch.Generator().manual_seed(3)
+    query_pids, gallery_pids = torch.randint(1, 9, (40,), generator=rng), torch.randint(-1, 9, (300,), generator=rng)
+    problem = (
+        torch.randn(40, 8, generator=rng),
+        torch.randn(300, 8, generator=rng),
+        query_pids,
+        torch.randint(1, 4, (40,), generator=rng),
+        gallery_pids,
+        torch.randint(1, 4, (300,), generator=rng),
+    )
+    whole = rank_features(*problem, metric=metric)
+    for memory in (1, 100_000, 200_000):
+        parts = rank_features(*problem, metric=metric, memory=memory)
+        assert parts.queries.equal(whole.queries)
+        torch.testing.assert_close(parts.ap, whole.ap, rtol=0, atol=1e-12)
+        torch.testing.assert_close(parts.inp, whole.inp, rtol=0, atol=1e-12)
