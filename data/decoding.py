@@ -52,7 +52,7 @@ def decode_bytes(content: bytes, height: int = 0, width: int = 0, max_pixels: in
         raise
     except UnidentifiedImageError as error:
         raise DataError("damaged, or not an image that can be read; supported are JPEG, PNG, BMP and WebP") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise DataError(f"more than {max_pixels:,} pixels; scale it down") from error
     except MemoryError as error:
         raise DataError("not enough memory to decode it") from error

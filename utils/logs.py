@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -60,8 +61,10 @@ def _show(text: str) -> None:
 def log_to_screen() -> None:
     """Show log lines on stderr; called once, by an entry script.
 
-    Of several processes rank 0 shows everything, the others only errors.
+    Of several processes rank 0 shows everything, the others only errors. Warnings of Pillow, which name no file, are
+    not shown: an image is decoded, or refused with its name.
     """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     if sys.stderr is None:
         # Closed by the parent. A progress bar needs it, and the next file opened must not take its descriptor.
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 as long as the process lives

@@ -18,7 +18,7 @@ from typing import Any
 
 SUFFIX = ".lmdb"
 FORMAT = 1
-"""Incremented with every change that an older version cannot read."""
+"""Of the records. A file of another format is refused."""
 
 ABOUT = b"person_reid"
 SAMPLES = b"samples"

@@ -102,7 +102,7 @@ def write_lmdb(out: Path, root: Path, dataset: Dataset, layout: str, test_list: 
 
 
 def _holds(out: Path, root: Path, dataset: Dataset, layout: str, test_list: str) -> bool:
-    """Whether an LMDB file holds the samples of this data set."""
+    """Whether an LMDB file lists the same samples, read in the same way; the images' bytes are not compared."""
     try:
         about, packed = read_about(out), read_lmdb(out)
     except DataError:

@@ -1,11 +1,15 @@
 import io
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from data.decoding import MAX_PIXELS, MAX_SCANS, decode_bytes
+from tests.conftest import ROOT
 from tests.data.encoded import BLUE, GREEN, RED, chunk, encode, exif, png, scene
 from utils.errors import DataError
 
@@ -59,6 +63,28 @@ def test_cmyk_is_read_as_adobe_writes_it() -> None:
     assert b"Adobe" in content
     expected = [(255 - ink) * (255 - 102) / 255 for ink in (255, 0, 51)]
     assert np.abs(decode_bytes(content)[8, 8] - np.array(expected)).max() < 3
+
+
+def test_no_warning_of_pillow_gets_out_of_a_script(tmp_path: Path) -> None:
+    jpeg = encode(scene(), "JPEG")
+    # Without a resolution in its header Pillow looks for one in the EXIF data, and warns if they are damaged.
+    no_header = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", 22) + exif(6)[:20] + jpeg[20:]
+    bad_animation = png(1, 1, 8, 0, b"\0\x07", chunk(b"acTL", bytes(8)))
+    bad_pair = jpeg[:20] + b"\xff\xe2\x00\x0aMPF\0abcd" + jpeg[20:]
+    large = png(10_000, 9_500, 8, 0, b"")
+    for content, warning in ((no_header, "EXIF"), (bad_animation, "APNG"), (bad_pair, "MPO"), (large, "bomb")):
+        with pytest.warns((UserWarning, RuntimeWarning), match=warning), Image.open(io.BytesIO(content)):
+            (tmp_path / warning).write_bytes(content)
+    code = (
+        "import sys; from pathlib import Path; from data.images import find_bad_images\n"
+        "from utils.logs import log_to_screen\n"
+        "log_to_screen()\n"
+        "for bad in find_bad_images(sorted(Path(sys.argv[1]).iterdir())): print(bad.path.name, bad.reason)\n"
+    )
+    command = [sys.executable, "-W", "always", "-c", code, str(tmp_path)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stderr == ""
+    assert ended.stdout == "bomb 10000 x 9500 is more than 67,108,864 pixels; scale it down\n"
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP"])
