@@ -68,12 +68,11 @@ class Recorder:
 
     Args:
         folder: the run's folder; of several processes only rank 0 writes into it.
-        purge_step: of a resumed run: TensorBoard hides what was recorded at this step or later, as it is recorded
-            again. None for a new run.
+        purge_step: TensorBoard hides what was recorded at this step or later, as it is recorded again; 0 for a new run.
         sinks: where curves and images go besides TensorBoard.
     """
 
-    def __init__(self, folder: RunFolder, purge_step: int | None = None, sinks: Sequence[Sink] = ()) -> None:
+    def __init__(self, folder: RunFolder, purge_step: int = 0, sinks: Sequence[Sink] = ()) -> None:
         self.writes = this_process().is_rank_zero
         self.sinks: list[Sink] = [TensorBoard(folder.path, purge_step), *sinks] if self.writes else []
         self.metrics = folder.metrics

@@ -21,7 +21,10 @@ logger = logging.getLogger(__name__)
 
 
 class Sink(Protocol):
-    """Takes what a run records. A failure must end the sink, not the training."""
+    """Takes what a run records. A failure must end the sink, not the training.
+
+    The training calls all methods, one at a time; another thread may call `flush` while one of them runs.
+    """
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """One point of each curve, by its tag such as "train/softmax"."""
@@ -30,7 +33,7 @@ class Sink(Protocol):
         """One image (H, W, 3) uint8."""
 
     def flush(self) -> None:
-        """Return when everything given before is saved; called from any thread, before the training state is saved."""
+        """Return when everything given before is saved; called before the training state is saved."""
 
     def close(self) -> None:
         """Flush, and end."""
@@ -44,20 +47,19 @@ class TensorBoard:
 
     Args:
         folder: of the run.
-        purge_step: TensorBoard hides what earlier files of the folder hold of this step and later; None: nothing.
+        purge_step: TensorBoard hides what earlier files of the folder hold of this step and later; 0 for a new run.
     """
 
-    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
-        # The suffix keeps a run that is resumed within a second from overwriting its own file.
-        suffix = "" if purge_step is None else f".step{purge_step}"
-        self.path = folder / f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}{suffix}"
+    def __init__(self, folder: Path, purge_step: int = 0) -> None:
+        # The step keeps a run that is resumed within a second from overwriting its own file.
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.step{purge_step}"
+        self.path = folder / name
         self._file: BinaryIO | None = None
         with self._guarded():
             self._file = self.path.open("wb")
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        if purge_step is not None:
-            start = SessionLog(status=SessionLog.START)
-            self._write(Event(wall_time=time.time(), step=purge_step, session_log=start))
+        start = SessionLog(status=SessionLog.START)
+        self._write(Event(wall_time=time.time(), step=purge_step, session_log=start))
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """One point of each curve."""
@@ -78,8 +80,9 @@ class TensorBoard:
     def close(self) -> None:
         """Flush, and end."""
         self.flush()
-        if self._file is not None:
-            self._file.close()
+        if (file := self._file) is not None:
+            with self._guarded():
+                file.close()
             self._file = None
 
     def _write(self, event: Event) -> None:

@@ -1,7 +1,8 @@
+import errno
 import signal
 import subprocess
 import sys
-from io import BytesIO
+from io import BytesIO, FileIO
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def test_images_come_back_pixel_by_pixel(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_hides_what_was_written_from_its_step_on(tmp_path: Path) -> None:
-    for first, purge_step in ((10, None), (25, 21), (28, 28)):
+    for first, purge_step in ((10, 0), (25, 21), (28, 28)):
         sink = TensorBoard(tmp_path, purge_step)
         for step in range(first, first + 20, 5):
             sink.scalars({"train/loss": 0.0}, step)
@@ -83,6 +84,22 @@ def test_a_full_disk_ends_the_curves_with_one_warning(tmp_path: Path, caplog: py
     assert steps(tmp_path) == [0]
     (message,) = caplog.messages
     assert message.startswith("curves are not written any more: File too large")
+
+
+def test_an_error_while_closing_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing(FileIO):
+        def close(self) -> None:
+            super().close()
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(Path, "open", lambda path, mode: Failing(path, mode))
+    sink = TensorBoard(tmp_path)
+    sink.close()
+    sink.close()
+    (message,) = caplog.messages
+    assert message.startswith("curves are not written any more: Disk quota exceeded")
 
 
 def test_a_folder_that_is_not_there_ends_the_curves(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
