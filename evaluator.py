@@ -29,7 +29,6 @@ from utils.distributed import fail_together, this_process
 from utils.errors import ParamsError
 from utils.files import expand_user
 from utils.logs import log_to_screen
-from utils.process import is_rank_zero
 
 EXPORTED = ".onnx"
 
@@ -109,7 +108,7 @@ def measure(name: str, context: EvalContext, options: EvalParams) -> Outcome:
     start = time.monotonic()
     evaluation = evaluate(context)
     elapsed = time.monotonic() - start
-    if is_rank_zero():
+    if this_process().is_rank_zero:
         print(metrics_table(evaluation.metrics, decimals=4), flush=True)
     report = evaluation.report() if options.report_path and evaluation.report else None
     features = evaluation.features if options.features_path else None
@@ -122,22 +121,20 @@ def write_outcomes(options: EvalParams, subject: Subject, outcomes: list[Outcome
         rows = zip(subject.evaluations, outcomes, strict=True)
         print(comparison_table({name: outcome.evaluation.metrics for name, outcome in rows}))
 
-    def features(path: Path) -> None:
-        write_features(path, offered(outcomes[0].evaluation.features, "features_path", outcomes[0]))
-
-    def report(path: Path) -> None:
-        write_report(path, [offered(each.evaluation.report, "report_path", each)() for each in outcomes])
-
-    writers = {
-        "metrics": (options.result_log_file, lambda path: write_result(path, subject, outcomes)),
-        "pictures": (options.pictures_dir, lambda path: write_pictures(path, outcomes)),
-        "features": (options.features_path, features),
-        "report": (options.report_path, report),
-    }
-    for what, (path, write) in writers.items():
-        if path:
-            write(expand_user(path))
-            logger.info("%s: %s", what, path)
+    if options.result_log_file:
+        write_result(expand_user(options.result_log_file), subject, outcomes)
+        logger.info("metrics: %s", options.result_log_file)
+    if options.pictures_dir:
+        write_pictures(expand_user(options.pictures_dir), outcomes)
+        logger.info("pictures: %s", options.pictures_dir)
+    if options.features_path:
+        features = offered(outcomes[0].evaluation.features, "features_path", outcomes[0])
+        write_features(expand_user(options.features_path), features)
+        logger.info("features: %s", options.features_path)
+    if options.report_path:
+        reports = [offered(each.evaluation.report, "report_path", each)() for each in outcomes]
+        write_report(expand_user(options.report_path), reports)
+        logger.info("report: %s", options.report_path)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,10 @@ def launched_as() -> tuple[int, int]:
 
 
 def is_rank_zero() -> bool:
-    """Whether this process is rank 0, which reports to the user."""
+    """Whether torchrun started this process as rank 0, or torchrun did not start it.
+
+    For log lines and progress bars, which exist without a process group; within one ask `this_process()`.
+    """
     return not is_launched() or os.environ[RANK] == "0"
 
 
