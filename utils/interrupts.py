@@ -35,13 +35,13 @@ class StopRequest:
 @contextmanager
 def interrupts_raised() -> Iterator[None]:
     """Within this block a signal raises Interrupted wherever the program is, so that it can clean up."""
-
-    request = StopRequest()
+    is_raised = False
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if request.number and is_launched():
+        nonlocal is_raised
+        if is_raised and is_launched():  # torchrun repeats signals
             return
-        request.number = number
+        is_raised = True
         raise Interrupted(number)
 
     with _handled_by(stop):
