@@ -7,8 +7,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from data.cache.decoded import DecodedImageCache
-from data.cache.stores import stack_images
+from data.cache import DecodedImageCache, stack_images
 from data.images import decode
 from data.read_ahead import read_ahead
 from utils.errors import DataError

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from data.cache.stores import ImageStore
+from data.cache import ImageStore
 from data.read_ahead import read_ahead
 
 

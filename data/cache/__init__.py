@@ -1,8 +1,11 @@
-"""Decoded images by index: decoded on each request, or once and kept in memory or on the device."""
+"""Decoded images by index: decoded on each request, or once and kept in memory or on the device.
+
+Other packages import from here.
+"""
 
 from data.cache.build import DataCache, build_store
 from data.cache.decoded import DecodedImageCache, build_image_cache
-from data.cache.stores import DeviceStore, FileStore, ImageStore, RamStore
+from data.cache.stores import DeviceStore, FileStore, ImageStore, RamStore, stack_images
 
 __all__ = [
     "DataCache",
@@ -13,4 +16,5 @@ __all__ = [
     "RamStore",
     "build_image_cache",
     "build_store",
+    "stack_images",
 ]

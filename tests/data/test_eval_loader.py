@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import data.cache.decoded
-from data.cache.decoded import DecodedImageCache
+from data.cache import DecodedImageCache
 from data.eval_loader import eval_batches
 from data.images import decode
 from utils.errors import DataError
