@@ -94,7 +94,7 @@ def make_model(folder: Path, args: argparse.Namespace) -> Path:
     make_synthetic(folder / "images", few)
     values = {"img_h": args.size[0], "img_w": args.size[1], "model_params": {"model": args.model}}
     params = Params.model_validate({**values, "batches_dir": str(folder / "images")})
-    network = build_network(params.model_params, few.train_identities)
+    network = build_network(params.model_params, few.train_identities, (params.img_h, params.img_w))
     labels = list(range(1, few.train_identities + 1))
     save_checkpoint(folder / MODEL_BEST, Checkpoint(network.state_dict(), params.model_dump(mode="json"), labels, {}))
     return folder / MODEL_BEST

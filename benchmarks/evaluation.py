@@ -171,8 +171,8 @@ class Extraction:
         values = {"img_h": 256, "img_w": 128, "batches_dir": str(images), "model_params": {"model": "resnet_50"}}
         params = Params.model_validate(values)
         train = read_dataset(params).train
-        network = build_network(params.model_params, len(sorted_pids(train))).to(self.device)
-        self.context = EvalContext(params, Embedder(network).eval())
+        network = build_network(params.model_params, len(sorted_pids(train)), (params.img_h, params.img_w))
+        self.context = EvalContext(params, Embedder(network.to(self.device)).eval())
         self.samples = list(islice(cycle(train), args.images))
         extract(self.context, self.samples[:32], "warm-up")
 

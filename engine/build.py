@@ -21,7 +21,7 @@ from evaluate.core.plugins import load_plugin
 from losses.criterion import build_criterion
 from losses.generated import GeneratedWeights
 from models.network import ReidNetwork, build_network
-from models.pretrained import load_imagenet, load_snapshot
+from models.pretrained import load_snapshot
 from models.sync_bn import synchronised
 from utils.distributed import fail_together, this_process
 from utils.files import expand_user
@@ -73,7 +73,7 @@ def _build(
         teacher = load_teacher(params, pids, device)
         extra_images = build_extra_images(params, dataset.train, device, resume)
         torch.manual_seed(seed_for(INITIAL_WEIGHTS, params.seed))
-        network = build_network(params.model_params, len(pids)) if resume else start_network(params, len(pids))
+        network = start_network(params, len(pids), resume)
     network = prepare_network(network, params, device)
     generated = GeneratedWeights(params.num_generated / params.batch_images, params.gan_params.lambda_consistency)
     criterion = build_criterion(
@@ -122,12 +122,12 @@ def read_training_data(params: Params) -> Dataset:
     return dataset
 
 
-def start_network(params: Params, num_classes: int) -> ReidNetwork:
-    """The network with the weights that training starts from."""
-    network = build_network(params.model_params, num_classes)
-    if params.imagenet_pretrain:
-        load_imagenet(network.backbone, params.model_params.model)
-    if params.pretrain_snapshot:
+def start_network(params: Params, num_classes: int, resume: bool = False) -> ReidNetwork:
+    """The network with the weights that training starts from; random ones for a run to resume."""
+    network = build_network(params.model_params, num_classes, (params.img_h, params.img_w))
+    if params.imagenet_pretrain and not resume:
+        network.backbone.load_imagenet()
+    if params.pretrain_snapshot and not resume:
         load_snapshot(network, expand_user(params.pretrain_snapshot))
     return network
 

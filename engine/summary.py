@@ -48,7 +48,7 @@ def describe_training(params: Params, plan: TrainingPlan, schedule: Schedule, nu
     images, devices = params.batch_images * params.accumulate_steps, num_processes(params)
     spread = f" on each of {devices} devices" if devices > 1 else ""
     with torch.device("meta"):
-        network = build_network(params.model_params, num_classes)
+        network = build_network(params.model_params, num_classes, (params.img_h, params.img_w))
     count = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     return (
         f"{plan.num_epochs} epochs of {plan.steps_per_epoch} steps of {images} images{spread}; "

@@ -1,17 +1,15 @@
 """The re-ID network: a backbone and one or two branches on its feature map."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
-from models.backbones import DEPTHS, Backbone, build_resnet
+from models.backbones.backbone import Backbone
+from models.backbones.registry import BACKBONES
 from models.classifiers import CosineClassifier, LinearClassifier
 from models.heads import BranchHead
 from models.options import ModelParams
 from models.outputs import GLOBAL, PARTS, BranchOutput, NetworkSizes, concat_parts, mean_logits
-
-BACKBONES: dict[str, Callable[[ModelParams], Backbone]] = dict.fromkeys(DEPTHS, build_resnet)
-"""By name, as in `model_params`."""
 
 
 class ReidNetwork(nn.Module):
@@ -92,13 +90,18 @@ class Embedder(nn.Module):
         return mean_logits(self.network.forward(images))
 
 
-def build_network(options: ModelParams, num_classes: int) -> ReidNetwork:
+def build_network(options: ModelParams, num_classes: int, image_size: tuple[int, int] = (256, 128)) -> ReidNetwork:
     """The network that `model_params` describes, randomly initialised, for N = num_classes identities.
 
     With stripes, `feature_dim` is divided among them, and `feature_global_dim` adds a global branch; without, there is
     one feature of the whole map.
+
+    Args:
+        options: the params' `model_params`.
+        num_classes: N.
+        image_size: height and width of the images, for a backbone that depends on them.
     """
-    backbone = build_backbone(options)
+    backbone = build_backbone(options, image_size)
 
     def head(num_parts: int, dim: int, *, is_global: bool) -> BranchHead:
         return build_head(options, backbone.out_channels, num_parts, dim, num_classes, is_global=is_global)
@@ -111,11 +114,11 @@ def build_network(options: ModelParams, num_classes: int) -> ReidNetwork:
     return ReidNetwork(backbone, branches, options.spectral_trans)
 
 
-def build_backbone(options: ModelParams) -> Backbone:
-    """The backbone that `model_params` describes, randomly initialised."""
-    backbone = BACKBONES[options.model](options)
+def build_backbone(options: ModelParams, image_size: tuple[int, int]) -> Backbone:
+    """The backbone that `model_params` describes, randomly initialised, for images of this height and width."""
+    backbone = BACKBONES[options.model].build(options, image_size)
     if options.global_own_stage4:
-        backbone.add_second_last_stage()
+        backbone.add_global_last_stage()
     return backbone
 
 

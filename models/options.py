@@ -4,19 +4,17 @@ from typing import Literal
 
 from pydantic import Field
 
+from models.backbones.backbone import BackboneOptions
+from models.backbones.registry import BACKBONES, BackboneName
 from models.pooling import Pooling
 from utils.options import Options
 
 
-class ModelParams(Options):
+class ModelParams(BackboneOptions):
     """Backbone and heads."""
 
-    model: Literal["resnet_18", "resnet_34", "resnet_50", "resnet_101", "resnet_152"] = "resnet_50"
+    model: BackboneName = "resnet_50"
     """Backbone."""
-    last_conv_stride: Literal[1, 2] = 1
-    """Stride of the last stage: 1 keeps twice the height and width of the feature map."""
-    zero_init_residual: bool = False
-    """Zero-initialise the last BN weight of each residual block (Goyal et al. 2017)."""
     feature_dim: int = Field(default=256, ge=0)
     """Embedding size: of all stripes together, or of the single feature; 0 = the pooled features themselves."""
     pcb_n_parts: int = Field(default=0, ge=0)
@@ -67,7 +65,7 @@ class ModelParams(Options):
     @property
     def stride(self) -> int:
         """Of the backbone: pixels per row and column of its feature map."""
-        return 16 * self.last_conv_stride
+        return BACKBONES[self.model].stride(self)
 
 
 class GeneratorOptions(Options):
@@ -97,6 +95,6 @@ class ModelOptions(Options):
     model_params: ModelParams = ModelParams()
     """Backbone and heads."""
     imagenet_pretrain: bool = False
-    """Start the backbone from torchvision's ImageNet weights."""
+    """Start the backbone from ImageNet weights."""
     pretrain_snapshot: str = ""
     """Checkpoint or state dict to start from; loaded after imagenet_pretrain; "" = none."""

@@ -1,15 +1,11 @@
-"""Pretrained weights: torchvision's ImageNet weights and earlier checkpoints."""
+"""Starting from an earlier checkpoint."""
 
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.error import URLError
 
-import torch
 from torch import Tensor, nn
-from torchvision.models import get_model_weights
 
-from models.backbones import Backbone
 from models.network import ReidNetwork
 from utils.checkpoint import check_finite, read_weights
 from utils.errors import DataError
@@ -17,46 +13,6 @@ from utils.errors import DataError
 BACKBONE = "backbone."
 
 logger = logging.getLogger(__name__)
-
-
-def load_imagenet(backbone: Backbone, name: str) -> None:
-    """Load torchvision's ImageNet weights into a backbone.
-
-    Raises:
-        DataError: the download failed; the message says where to put the file.
-    """
-    state, target = fetch_imagenet(
-        name.replace("_", ""), f"imagenet_pretrain: the weights of {name}", "set imagenet_pretrain to false"
-    )
-    # Without the ImageNet classifier.
-    state = {key: value for key, value in state.items() if not key.startswith("fc.")}
-    backbone.load_state_dict(backbone.complete_state(state))
-    logger.info("backbone: loaded torchvision's %s", target.name)
-
-
-def fetch_imagenet(model: str, what: str, otherwise: str) -> tuple[Mapping[str, Tensor], Path]:
-    """torchvision's newest ImageNet weights of one of its models, downloaded once.
-
-    Args:
-        model: as torchvision calls it, such as "resnet50".
-        what: needs them; begins the error message.
-        otherwise: what to do without them; ends it.
-
-    Returns:
-        The state dict, and the file it came from.
-
-    Raises:
-        DataError: the download failed; the message says where to put the file.
-    """
-    weights = get_model_weights(model)["DEFAULT"]
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    target = folder / weights.url.rpartition("/")[2]
-    try:
-        return weights.get_state_dict(progress=True, check_hash=True), target
-    except (URLError, OSError, RuntimeError) as error:
-        raise DataError(
-            f"{what} could not be fetched ({error}); download {weights.url} and put it at {target}, or {otherwise}"
-        ) from error
 
 
 def load_snapshot(network: ReidNetwork, path: Path) -> None:

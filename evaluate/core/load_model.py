@@ -58,7 +58,7 @@ def load_trained_network(path: Path) -> Trained:
     params, _ = params_from_dict(checkpoint.params, str(path), plugin_options)
     # On the meta device: no initial weights are drawn only to be replaced.
     with torch.device("meta"):
-        network = build_network(params.model_params, len(checkpoint.labels))
+        network = build_network(params.model_params, len(checkpoint.labels), (params.img_h, params.img_w))
     check_finite(path, checkpoint.model)
     own = network.state_dict()
     if checkpoint.model and own.keys().isdisjoint(checkpoint.model):

@@ -6,7 +6,7 @@ import torch
 
 from models.network import ReidNetwork, build_network
 from models.options import ModelParams
-from models.pretrained import load_imagenet, load_snapshot
+from models.pretrained import load_snapshot
 from utils.checkpoint import Checkpoint, save_checkpoint
 from utils.errors import DataError
 
@@ -61,7 +61,7 @@ def test_imagenet_weights_are_taken_from_torch_hub_or_their_absence_is_explained
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     backbone = network(0).backbone
     with pytest.raises(DataError, match=r"resnet18-\w+\.pth(.|\n)*and put it at .*checkpoints"):
-        load_imagenet(backbone, "resnet_18")
+        backbone.load_imagenet()
 
 
 def test_imagenet_weights_fill_the_whole_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,16 +75,16 @@ def test_imagenet_weights_fill_the_whole_backbone(tmp_path: Path, monkeypatch: p
     target = tmp_path / "hub" / "checkpoints" / name
     torch.save(state, target)
     backbone = network(0).backbone
-    load_imagenet(backbone, "resnet_18")
+    backbone.load_imagenet()
     for key, value in backbone.state_dict().items():
         assert torch.equal(value, state[key]), key
-    with_second = network(0, pcb_n_parts=2, feature_global_dim=8, global_own_stage4=True).backbone
-    load_imagenet(with_second, "resnet_18")
-    for key, value in with_second.state_dict().items():
+    with_own_stage = network(0, pcb_n_parts=2, feature_global_dim=8, global_own_stage4=True).backbone
+    with_own_stage.load_imagenet()
+    for key, value in with_own_stage.state_dict().items():
         assert torch.equal(value, state[key.replace("layer4_global", "layer4")]), key
 
 
-def test_a_snapshot_without_second_stage_fills_it_with_the_first(tmp_path: Path) -> None:
+def test_a_snapshot_without_global_last_stage_fills_it_with_the_shared_one(tmp_path: Path) -> None:
     source = network(0, pcb_n_parts=2, feature_global_dim=8)
     target = network(1, pcb_n_parts=2, feature_global_dim=8, global_own_stage4=True)
     save_checkpoint(tmp_path / "model.pth", Checkpoint(source.state_dict(), {}, [1, 2, 3], {}))

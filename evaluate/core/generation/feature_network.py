@@ -117,7 +117,7 @@ def _inception() -> nn.Module:
     # torchvision takes seconds to import and is needed for Inception only.
     from torchvision.models import inception_v3
 
-    from models.pretrained import fetch_imagenet
+    from models.torchvision_weights import fetch_imagenet
 
     state, _ = fetch_imagenet(
         "inception_v3",
