@@ -2,8 +2,6 @@
 
 import random
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +17,6 @@ from data.lmdb.reading import read_lmdb
 from data.lmdb.writing import write_lmdb
 from data.options import DataOptions
 from data.samples import Dataset, Sample
-from tests.conftest import ROOT
 from utils.errors import DataError
 
 SIZES = (100, 1000, 3000, 9000)
@@ -158,64 +155,3 @@ def test_a_later_format_is_refused(packed: Path, tmp_path: Path, monkeypatch: py
     write_lmdb(tmp_path / "new.lmdb", root, Dataset([Sample(root / "train/000.jpg", 1, 0)], [], [], []), "folders")
     with pytest.raises(DataError, match=r"new\.lmdb: format 2; this version reads format 1"):
         read_lmdb(tmp_path / "new.lmdb")
-
-
-def test_damage_to_lmdbs_own_pages_ends_in_a_message_or_a_signal(packed: Path) -> None:
-    """LMDB does not check its pages and may crash, as reliability.md says; Python errors other than DataError are ours.
-
-    Each of the damaged copies is read by a process of its own.
-    """
-    command = [sys.executable, "-W", "error", "-c", READ_DAMAGED, str(packed)]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert (process.returncode, process.stderr) == (0, "")
-    num_refused, num_crashed, num_tracebacks = map(int, process.stdout.split())
-    assert num_tracebacks == 0
-    assert num_refused > num_crashed
-
-
-READ_DAMAGED = """
-import os, random, resource, sys, traceback
-from mmap import PAGESIZE
-from pathlib import Path
-
-from data.images import image_exists, read_bytes
-from data.lmdb.reading import read_lmdb
-from utils.errors import DataError
-
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-whole, copy = Path(sys.argv[1]).read_bytes(), Path(sys.argv[1]).with_name("copy.lmdb")
-pages = range(0, len(whole), PAGESIZE)
-# Pages of the tree begin with their number and what they are; then follow the offsets of their entries.
-index = [start for start in pages if whole[start : start + 8] == (start // PAGESIZE).to_bytes(8, "little")]
-index = [start for start in index if whole[start + 10] in (1, 2)]
-
-
-def code_of_reading():
-    problems = 0
-    try:
-        for sample in read_lmdb(copy).train:
-            image_exists(sample.path)
-            try:
-                read_bytes(sample.path)
-            except DataError:
-                problems = 2
-    except DataError:
-        return 2
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    return problems
-
-
-codes = []
-for number in range(100):
-    generator, content = random.Random(number), bytearray(whole)
-    for page in generator.sample(index, 3):
-        content[page + generator.randrange(64)] = generator.randrange(256)
-    copy.unlink(missing_ok=True)
-    copy.write_bytes(content)
-    if not (child := os.fork()):
-        os._exit(code_of_reading())
-    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-print(codes.count(2), sum(code < 0 for code in codes), codes.count(1))
-"""
