@@ -21,7 +21,6 @@ from data.synthetic.options import SyntheticOptions
 from data.synthetic.plan import plan_shots
 from tests.conftest import ROOT
 from utils.errors import DataError
-from utils.files import temporary_path
 
 SMALL = SyntheticOptions(train_identities=6, test_identities=5, cameras=3, images_per_camera=2, distractors=7, junk=4)
 SPLITS = ("bounding_box_train", "bounding_box_test", "query")
@@ -168,13 +167,6 @@ def test_every_option_has_a_part_in_the_file_names(field):
     assert names[0] != names[1]
 
 
-def test_leftovers_of_the_same_set_only_are_removed(tmp_path):
-    for name in ("out", "another"):
-        (temporary_path(tmp_path / name) / "query").mkdir(parents=True)
-    make_synthetic(tmp_path / "out", SMALL, workers=1)
-    assert sorted(path.name.split(".unf")[0] for path in tmp_path.iterdir()) == [".another", "out"]
-
-
 def test_a_place_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("a file")
     with pytest.raises(DataError, match=r"/file/below: cannot be made: Not a directory"):
@@ -197,20 +189,6 @@ def test_ctrl_c_ends_all_rendering_processes_without_a_word(tmp_path):
         assert process.communicate()[1] == ""
     assert process.returncode == 130
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_rendering_process_ends_quietly_only_when_nobody_reads(tmp_path):
-    for split in SPLITS:
-        (tmp_path / split).mkdir()
-    reading, writing = os.pipe()
-    os.close(reading)
-    for folder, error in ((tmp_path, ""), (tmp_path / "gone", "FileNotFoundError")):
-        command = [sys.executable, "-m", "data.synthetic", SMALL.model_dump_json(), str(folder), "0", "1"]
-        process = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
-        assert (process.returncode, error in process.stderr) == (int(error != ""), True)
-        assert (process.stderr == "") == (error == "")
-    os.close(writing)
-    assert len(content(tmp_path)) == 1
 
 
 @pytest.mark.parametrize(
