@@ -142,10 +142,12 @@ def _margin_softmax(value: Any) -> dict[str, Any]:
     given = (value.get(key) for key in ("margin", "scale", "step"))
     margin, scale, step = (0 if _is_off(item) else item for item in given)
     margins = margin if isinstance(margin, list) else [margin]
-    if not any(margins) and scale == 0:
+    off = all(type(item) in (int, float) and item == 0 for item in [*margins, scale])
+    # A wrong step is passed on, and validation refuses it.
+    if off and type(step) is int and step >= 0:
         return {}
     new = {"model_params.classifier": "cosine", "model_params.cosine_scale": scale}
-    if step:
+    if not _same(step, 0):
         return new | {"softmax_margin": margins, "softmax_margin_step": step}
     return new | {"softmax_margin": margins[0] if len(margins) == 1 else margins}
 
