@@ -27,12 +27,13 @@ class Findings:
     doubtful: set[Key] = field(default_factory=set)
     incomplete: bool = False
 
-    def mistake(self, source: str, key: Key, text: str) -> None:
-        """Records a mistake; an empty `key` means the source as a whole."""
+    def mistake(self, source: str, key: Key, text: str, *, incomplete: bool = False) -> None:
+        """Record a mistake, which may leave the settings incomplete; an empty `key` means the source as a whole."""
+        self.incomplete |= incomplete
         self.mistakes.append((source, f"{source}: {dotted(key)}: {text}" if key else f"{source}: {text}"))
 
     def note(self, source: str, text: str) -> None:
-        """Records a line for the log."""
+        """Record a line for the log."""
         self.notes.append(f"{source}: {text}")
 
     def is_doubtful(self, key: Key) -> bool:

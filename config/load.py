@@ -13,7 +13,7 @@ from config.eval_params import EvalParams
 from config.evaluation import EvaluationParams
 from config.legacy import translate
 from config.params import Params
-from config.reading import Settings, is_storable, parse, read_file, read_text
+from config.reading import Settings, is_storable, parse, read_content, read_file
 from config.validation import EVALUATION, PluginOptions, validate
 from utils.errors import ParamsError
 from utils.options import Options
@@ -68,11 +68,11 @@ def params_from_dict(raw: Mapping[str, Any], source: str, plugin_options: Plugin
     """
     findings = Findings(sources=[source])
     try:
-        text = json.dumps(raw)
+        content = json.dumps(raw).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise ParamsError(f"{source}: its params are not JSON data: {one_line(error)}") from error
     try:
-        data = read_text(text, source, findings)
+        data = read_content(content, source, findings)
     except ValueError as error:
         raise ParamsError(f"{source}: {error}") from error
     return _validated(Params, CHECKS, [Settings(data, source)], plugin_options, findings)
@@ -132,26 +132,22 @@ def _files(path: Path, findings: Findings) -> list[Settings]:
         try:
             data = read_file(path, source, findings)
         except ValueError as error:
-            return _incomplete(layers, source, (), f"{error}{extended_by}", findings)
+            findings.mistake(source, (), f"{error}{extended_by}", incomplete=True)
+            return layers
         base = data.pop("extends", None)
         layers.insert(0, Settings(data, source))
         if base is None:
             return layers
         if not isinstance(base, str) or not base:
             text = f"expected the name of a params file, got {shown(base)}"
-            return _incomplete(layers, source, ("extends",), text, findings)
+            findings.mistake(source, ("extends",), text, incomplete=True)
+            return layers
         path, extended_by = path.parent / base, f" ({source} extends it)"
         if os.path.realpath(path) in seen:
-            text = f"the files extend each other in a circle: {' -> '.join([*findings.sources, _name(path)])}"
-            return _incomplete(layers, source, ("extends",), text, findings)
-
-
-def _incomplete(
-    layers: list[Settings], source: str, key: tuple[str, ...], text: str, findings: Findings
-) -> list[Settings]:
-    findings.mistake(source, key, text)
-    findings.incomplete = True
-    return layers
+            chain = " -> ".join([*findings.sources, _name(path)])
+            text = f"the files extend each other in a circle: {chain}"
+            findings.mistake(source, ("extends",), text, incomplete=True)
+            return layers
 
 
 def _name(path: Path) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from config.errors import Findings, Key, shortened, shown
+from config.errors import Findings, Key, shown
 
 MAX_BYTES = 1_000_000
 
@@ -51,7 +51,7 @@ class Settings:
         self.origins |= {(*key, *inner): (source, (*written, *inner)) for inner in [(), *_keys(value)]}
 
     def pop(self, key: Key) -> Any:
-        """Removes a value and returns it."""
+        """Remove a value and return it."""
         return self.get(key[:-1]).pop(key[-1])
 
     def merge(self, later: "Settings") -> None:
@@ -72,7 +72,7 @@ class Settings:
 
 
 def read_file(path: Path, source: str, findings: Findings) -> dict[str, Any]:
-    """The object in a JSON file; values that no setting can have are recorded and left out.
+    """Read the object in a JSON file; values that no setting can have are recorded and left out.
 
     Raises:
         ValueError: there is no such object; the text says why.
@@ -85,21 +85,21 @@ def read_file(path: Path, source: str, findings: Findings) -> dict[str, Any]:
         if not path.is_file():
             raise ValueError("is not a regular file")
         with path.open("rb") as file:
-            raw = file.read(MAX_BYTES)
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror or error}") from error
+    return read_content(content, source, findings)
+
+
+def read_content(content: bytes, source: str, findings: Findings) -> dict[str, Any]:
+    """Read the content of a file as `read_file` does."""
+    if len(content) > MAX_BYTES:
+        raise ValueError("larger than 1 MB; params files are small, is this the right file?")
     try:
         # Editors on Windows put a byte order mark in front.
-        text = raw.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"is not UTF-8 text (byte {error.start + 1}); save it as UTF-8") from error
-    return read_text(text, source, findings)
-
-
-def read_text(text: str, source: str, findings: Findings) -> dict[str, Any]:
-    """The object in JSON text; see `read_file`."""
-    if len(text) >= MAX_BYTES:
-        raise ValueError("larger than 1 MB; params files are small, is this the right file?")
     if not text.strip():
         raise ValueError("is empty, expected a JSON object")
     try:
@@ -107,18 +107,17 @@ def read_text(text: str, source: str, findings: Findings) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise ValueError(f"not valid JSON: {_syntax_mistake(error)}") from error
     if not isinstance(value, dict):
-        raise ValueError(
-            f"expected a JSON object at the top, got {'a list' if isinstance(value, list) else shown(value)}"
-        )
+        got = "a list" if isinstance(value, list) else shown(value)
+        raise ValueError(f"expected a JSON object at the top, got {got}")
     return value
 
 
 def parse(text: str, source: str, key: Key, findings: Findings) -> Any:
-    """The data that JSON text holds; what no setting can have is recorded and left out.
+    """Read JSON text; what no setting can have is recorded and left out.
 
     Raises:
         json.JSONDecodeError: the text is not JSON.
-        ValueError: it is nested too deeply or has a number beyond 64 bits.
+        ValueError: it is nested too deeply.
     """
     try:
         return _usable(json.loads(text, object_pairs_hook=_object, parse_int=_integer), source, key, findings)
@@ -151,10 +150,9 @@ def _object(pairs: list[tuple[str, Any]]) -> _Object:
     return found
 
 
-def _integer(text: str) -> int:
-    if abs(float(text)) >= 2**63:
-        raise ValueError(f"the number {shortened(text)} does not fit into 64 bits")
-    return int(text)
+def _integer(text: str) -> int | float:
+    """A number beyond 64 bits as a float, which validation refuses as every other wrong value."""
+    return int(text) if abs(float(text)) < 2**63 else float(text)
 
 
 def _usable(value: Any, source: str, key: Key, findings: Findings) -> Any:
