@@ -24,7 +24,7 @@ class Spelling(NamedTuple):
 
 
 def translate(layer: Settings, findings: Findings) -> None:
-    """Replaces the predecessor's spellings in one file, with a note for each."""
+    """Replace the predecessor's spellings in one file, with a note for each."""
     for spelling in SPELLINGS:
         if tuple(spelling.old.split(".")) in layer:
             _apply(spelling, layer, findings)
@@ -32,7 +32,7 @@ def translate(layer: Settings, findings: Findings) -> None:
 
 
 def read_booleans(settings: Settings, sections: Sections, findings: Findings) -> None:
-    """Turns the texts "true" and "false" into booleans wherever a boolean is expected."""
+    """Turn the texts "true" and "false" into booleans wherever a boolean is expected."""
     for key, annotation in fields_of(sections):
         types = get_args(annotation) or (annotation,)
         if bool in types and str not in types and key in settings and settings.get(key) in ("true", "false"):
@@ -43,7 +43,7 @@ def read_booleans(settings: Settings, sections: Sections, findings: Findings) ->
 
 
 def _apply(spelling: Spelling, layer: Settings, findings: Findings) -> None:
-    """Replaces one old key by its translation."""
+    """Replace one old key by its translation."""
     old = tuple(spelling.old.split("."))
     value, origin = layer.get(old), layer.origin(old)
     try:
@@ -51,12 +51,12 @@ def _apply(spelling: Spelling, layer: Settings, findings: Findings) -> None:
     except ValueError as error:
         findings.mistake(*origin, str(error))
         findings.doubtful.add(old)
-        layer.pop(old)
+        layer.remove(old)
         return
     if list(new) == [spelling.old] and _same(new[spelling.old], value):
         return
     findings.note(origin[0], _note(spelling.old, value, new))
-    layer.pop(old)
+    layer.remove(old)
     for name, item in new.items():
         key = tuple(name.split("."))
         _make_room(layer, key, findings)
@@ -69,12 +69,12 @@ def _apply(spelling: Spelling, layer: Settings, findings: Findings) -> None:
 
 
 def _make_room(layer: Settings, key: Key, findings: Findings) -> None:
-    """Removes a value that stands where `key` needs a section; it is a mistake."""
+    """Remove a value that stands where `key` needs a section; it is a mistake."""
     above = key[:1]
     if len(key) > 1 and above in layer and not isinstance(layer.get(above), dict):
         findings.mistake(*layer.origin(above), f"expected an object, got {shown(layer.get(above))}")
         findings.doubtful.add(above)
-        layer.pop(above)
+        layer.remove(above)
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -91,7 +91,7 @@ def _note(old: str, value: Any, new: dict[str, Any]) -> str:
 
 
 def _drop_old_sections(layer: Settings, findings: Findings) -> None:
-    """Removes sections that only the predecessor had; keys in them that the table lacks are mistakes."""
+    """Remove sections that only the predecessor had; keys in them that the table lacks are mistakes."""
     for name in sorted({spelling.old.split(".")[0] for spelling in SPELLINGS} - set(Params.model_fields)):
         if isinstance(layer.data.get(name), dict):
             known = [spelling.old.split(".")[1] for spelling in SPELLINGS if spelling.old.startswith(f"{name}.")]

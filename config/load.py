@@ -37,7 +37,7 @@ class Loaded(NamedTuple, Generic[T]):
 
 
 def load_params(path: Path, overrides: Sequence[str] = (), *, plugin_options: PluginOptions) -> Loaded[Params]:
-    """The training params in a file.
+    """Read the training params in a file.
 
     Args:
         path: a JSON file; "extends" in it names another file that it changes.
@@ -55,13 +55,13 @@ def load_params(path: Path, overrides: Sequence[str] = (), *, plugin_options: Pl
 def load_eval_params(
     path: Path | None, overrides: Sequence[str] = (), *, plugin_options: PluginOptions
 ) -> Loaded[EvalParams]:
-    """The evaluator's params in a file, None for the defaults; arguments and errors as for `load_params`."""
+    """Read the evaluator's params in a file, None for the defaults; arguments and errors as for `load_params`."""
     findings = Findings()
     return _validated(EvalParams, EVALUATION_CHECKS, _layers(path, overrides, findings), plugin_options, findings)
 
 
 def params_from_dict(raw: Mapping[str, Any], source: str, plugin_options: PluginOptions) -> Loaded[Params]:
-    """The training params stored in a checkpoint; `source` is its name in messages.
+    """Read the training params stored in a checkpoint; `source` is its name in messages.
 
     Raises:
         ParamsError: with every mistake, one a line.
@@ -79,7 +79,7 @@ def params_from_dict(raw: Mapping[str, Any], source: str, plugin_options: Plugin
 
 
 def operation_of(path: Path) -> str | None:
-    """The operation that wrote the params of a run; None where the file does not say.
+    """Read which operation wrote the params of a run; None where the file does not say.
 
     Raises:
         ParamsError: the file cannot be read.
@@ -92,7 +92,7 @@ def operation_of(path: Path) -> str | None:
 
 
 def _layers(path: Path | None, overrides: Sequence[str], findings: Findings) -> list[Settings]:
-    """The settings of the files and overrides, the later ones winning."""
+    """Read the settings of the files and overrides, the later ones winning."""
     return [*([] if path is None else _files(path, findings)), _overrides(overrides, findings)]
 
 
@@ -103,7 +103,7 @@ def _validated(
     plugin_options: PluginOptions,
     findings: Findings,
 ) -> Loaded[T]:
-    """Merges layers, the later ones winning, and validates the result."""
+    """Merge layers, the later ones winning, and validate the result."""
     merged = Settings({}, "")
     for layer in layers:
         _drop_annotations(layer, findings)
@@ -121,7 +121,7 @@ def _validated(
 
 
 def _files(path: Path, findings: Findings) -> list[Settings]:
-    """The file and all it extends, the one that extends none first."""
+    """Read the file and all it extends, the one that extends none first."""
     layers: list[Settings] = []
     seen: list[str] = []
     extended_by = ""
@@ -144,8 +144,7 @@ def _files(path: Path, findings: Findings) -> list[Settings]:
             return layers
         path, extended_by = path.parent / base, f" ({source} extends it)"
         if os.path.realpath(path) in seen:
-            chain = " -> ".join([*findings.sources, _name(path)])
-            text = f"the files extend each other in a circle: {chain}"
+            text = f"the files extend each other in a circle: {' -> '.join([*findings.sources, _name(path)])}"
             findings.mistake(source, ("extends",), text, incomplete=True)
             return layers
 
@@ -157,7 +156,7 @@ def _name(path: Path) -> str:
 
 
 def _overrides(overrides: Sequence[str], findings: Findings) -> Settings:
-    """All overrides as the settings of one more file, so that their order matters only for the same key."""
+    """Read all overrides as the settings of one more file, so that their order matters only for the same key."""
     findings.sources.append(OVERRIDE)
     merged = Settings({}, OVERRIDE)
     for override in overrides:
@@ -182,7 +181,7 @@ def _overrides(overrides: Sequence[str], findings: Findings) -> Settings:
 
 
 def _drop_annotations(layer: Settings, findings: Findings) -> None:
-    """Removes the keys that are not settings."""
+    """Remove the keys that are not settings."""
     for name in (SCHEMA, OPERATION):
         if name in layer.data:
             value = layer.data.pop(name)
@@ -197,7 +196,7 @@ def _expand_sampling(layer: Settings, findings: Findings) -> None:
     if not isinstance(text, str):
         return
     origin = layer.origin(key)
-    layer.pop(key)
+    layer.remove(key)
     if not re.fullmatch(NOTATION, text):
         findings.mistake(*origin, f'expected an object, or identities*images such as "32*2", got {shown(text)}')
         findings.doubtful.add(key)
@@ -226,20 +225,19 @@ def _replace_batch_size(earlier: Settings, layer: Settings, findings: Findings) 
 
 
 def _drop_options_of_other_plugin(earlier: Settings, later: Settings, findings: Findings) -> None:
-    """Where a later layer names another evaluation plug-in, removes the own options of the earlier one."""
+    """Where a later layer names another evaluation plug-in, remove the own options of the earlier one."""
     key = (EVALUATION, "type")
     if key not in earlier or key not in later or earlier.get(key) == later.get(key):
         return
     for name in [name for name in earlier.get(key[:1]) if name not in EvaluationParams.model_fields]:
         source, written = earlier.origin((EVALUATION, name))
         other = f"{later.origin(key)[0]} sets {EVALUATION}.type to {shown(later.get(key))}"
-        text = f"'{dotted(written)}' is left out, since {other}"
-        findings.note(source, text)
-        earlier.pop((EVALUATION, name))
+        findings.note(source, f"'{dotted(written)}' is left out, since {other}")
+        earlier.remove((EVALUATION, name))
 
 
 def _check(params: T, checks: Sequence[Check[T]], settings: Settings, findings: Findings) -> None:
-    """Records conflicts between settings; those of a key that is already wrong are left for the next time."""
+    """Record conflicts between settings; those of a key that is already wrong are left for the next time."""
     for check in checks:
         for conflict in check(params):
             keys = [tuple(key.split(".")) for key in conflict.keys]

@@ -41,18 +41,15 @@ class Settings:
     def put(self, key: Key, value: Any, origin: Origin) -> None:
         """Set a value, in new sections where they are missing."""
         source, written = origin
-        section = self.data
-        for depth, part in enumerate(key[:-1], start=1):
-            if part not in section:
-                section[str(part)] = {}
-                self.origins[key[:depth]] = source, key[:depth]
-            section = section[str(part)]
-        section[str(key[-1])] = value
+        section = key[:-1]
+        if section and section not in self:
+            self.put(section, {}, (source, section))
+        self.get(section)[key[-1]] = value
         self.origins |= {(*key, *inner): (source, (*written, *inner)) for inner in [(), *_keys(value)]}
 
-    def pop(self, key: Key) -> Any:
-        """Remove a value and return it."""
-        return self.get(key[:-1]).pop(key[-1])
+    def remove(self, key: Key) -> None:
+        """Remove a value."""
+        del self.get(key[:-1])[key[-1]]
 
     def merge(self, later: "Settings") -> None:
         """Add later settings; where both have a key, objects are merged and any other value is replaced."""
@@ -126,7 +123,7 @@ def parse(text: str, source: str, key: Key, findings: Findings) -> Any:
 
 
 def is_storable(text: str, source: str, key: Key, findings: Findings) -> bool:
-    """Whether a file can hold the text; records why not."""
+    """Whether a file can hold the text; if not, the reason is recorded."""
     if "\0" in text:
         findings.mistake(source, key, f"{shown(text)} holds the character 0, with which the system ends a text")
     elif any("\ud800" <= character <= "\udfff" for character in text):

@@ -1,4 +1,4 @@
-"""Writes what is generated from the options: JSON schemas for editors and docs/settings.md. python -m config.schema"""
+"""The files generated from the options: JSON schemas for editors and docs/settings.md. python -m config.schema"""
 
 import importlib
 import inspect
@@ -124,11 +124,7 @@ def _items(entry: Schema) -> list[Schema]:
 
 def _allowed(entry: Schema) -> str:
     """Allowed values in words; empty where the type allows everything."""
-    inner = [
-        *entry.get("anyOf", ()),
-        *entry.get("prefixItems", ())[:1],
-        *([entry["items"]] if "items" in entry else ()),
-    ]
+    inner = [*entry.get("anyOf", ()), *_items(entry)]
     words = [f"`{json.dumps(value)}`" for value in entry.get("enum", [entry["const"]] if "const" in entry else [])]
     words += [f"{sign} {entry[limit]:.10g}" for limit, sign in LIMITS.items() if limit in entry]
     return ", ".join(dict.fromkeys([*words, *filter(None, map(_allowed, inner))]))
@@ -142,7 +138,7 @@ def _plugins() -> Plugins:
 
 
 def main() -> None:
-    """Writes the generated files."""
+    """Write the generated files."""
     for path, text in generated(_plugins()).items():
         path.write_text(text, encoding="utf-8")
 

@@ -59,7 +59,7 @@ class Mistake(NamedTuple):
 
 
 def validate(model: type[T], settings: Settings, plugin_options: PluginOptions, findings: Findings) -> T | None:
-    """Builds the options that merged settings describe.
+    """Build the options that merged settings describe.
 
     Mistakes are recorded and their keys take their defaults, so that what depends on several keys can still be
     checked; None where not even that gives valid options.
@@ -101,7 +101,7 @@ def _plugin(settings: Settings, plugin_options: PluginOptions, findings: Finding
 def _build(
     model: type[T], data: dict[str, Any], at: Key, settings: Settings, sections: Sections, findings: Findings
 ) -> T | None:
-    """The section at `at` as options; wrong keys are recorded and removed from `data`, and the rest is tried again."""
+    """Build the section at `at`; wrong keys are recorded and removed from `data`, and the rest is tried again."""
     recorded: set[Key] = set()
     while True:
         try:
@@ -120,7 +120,7 @@ def _build(
 
 
 def _remove(data: dict[str, Any], key: Key) -> bool:
-    """Removes a key, the whole list for a place in one; False where there is nothing to remove."""
+    """Remove a key, the whole list for a place in one; False where there is nothing to remove."""
     names = [str(part) for part in takewhile(lambda part: isinstance(part, str), key)]
     for name in names[:-1]:
         data = data.get(name, {})
