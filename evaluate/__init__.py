@@ -36,7 +36,7 @@ model is the one whose gallery images most often have their nearest neighbour in
     "features"       data.features.TestFeatures, the embeddings measured: evaluator.py can save them
     "report"         a function without arguments that makes an evaluate.core.report.Report; evaluator.py calls it
                      only where a report is asked for
-    "threshold..."   a metric that is a distance: the screen shows it as it is
+    "threshold..."   a metric that is a distance, not a fraction; "fid" and "kid" likewise
     any other name   a metric, a finite number; fractions, not percent (the screen shows percent)
                      or a picture, a uint8 array (H, W, 3), which TensorBoard shows
 

@@ -37,8 +37,8 @@ class Evaluation(NamedTuple):
     """The result of a plug-in.
 
     score: the metric that picks the best model, the higher the better; score_name: its name in `metrics`;
-    metrics: finite numbers, fractions, or distances if the name begins with "threshold"; counts: numbers of things,
-    the names begin with "num_"; pictures: (H, W, 3) uint8 each; features: the embeddings; report: a function that makes
+    metrics: finite numbers, fractions unless evaluate.core.table.is_fraction denies it; counts: numbers of things, the
+    names begin with "num_"; pictures: (H, W, 3) uint8 each; features: the embeddings; report: a function that makes
     the report. Both are None where the plug-in offers none.
     """
 

@@ -2,8 +2,13 @@
 
 from collections.abc import Mapping
 
-NO_FRACTIONS = ("threshold", "fid", "kid")
-"""Beginnings of the names of metrics that are no fractions, such as distances."""
+THRESHOLD_PREFIX = "threshold"
+GENERATION_DISTANCES = ("fid", "kid")
+
+
+def is_fraction(name: str) -> bool:
+    """Whether a metric of this name is a fraction; thresholds, FID and KID are distances."""
+    return not name.startswith(THRESHOLD_PREFIX) and name not in GENERATION_DISTANCES
 
 
 def metrics_table(metrics: Mapping[str, float], decimals: int = 2) -> str:
@@ -28,7 +33,8 @@ def comparison_table(rows: Mapping[str, Mapping[str, float]], decimals: int = 2)
     lines = [["", *names]]
     lines += [[row, *(_cell(name, metrics, decimals) for name in names)] for row, metrics in rows.items()]
     first = max(map(len, rows))
-    widths = [max(len(name), len(f"{1:.{decimals}%}")) for name in names]
+    least = len(f"{1:.{decimals}%}")
+    widths = [max(least, *map(len, column)) for column in list(zip(*lines, strict=True))[1:]]
     return "\n".join(
         "  ".join(
             [row.ljust(first)] * bool(first) + [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
@@ -40,4 +46,6 @@ def comparison_table(rows: Mapping[str, Mapping[str, float]], decimals: int = 2)
 def _cell(name: str, metrics: Mapping[str, float], decimals: int) -> str:
     if name not in metrics:
         return "-"
-    return f"{metrics[name]:.4f}" if name.startswith(NO_FRACTIONS) else f"{metrics[name]:.{decimals}%}"
+    if is_fraction(name):
+        return f"{metrics[name]:.{decimals}%}"
+    return f"{metrics[name]:.4g}" if name in GENERATION_DISTANCES else f"{metrics[name]:.4f}"

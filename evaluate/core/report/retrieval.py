@@ -17,6 +17,7 @@ from evaluate.core.report.verification import retrieval_pair_section
 from evaluate.core.retrieval.random_gallery import DEVIATION
 from evaluate.core.retrieval.ranking import MEMORY
 from evaluate.core.retrieval.retrieve import Retrieval, RetrievalOptions
+from evaluate.core.table import is_fraction
 
 SEED = 0
 MAX_RANK = 50
@@ -139,4 +140,4 @@ def _post_processing(options: RetrievalOptions) -> str:
 
 def _as_text(name: str, value: float) -> str:
     """A metric as the page shows it: a fraction in percent, a distance as it is."""
-    return f"{value:.4g}" if name.startswith("threshold") else f"{value:.2%}"
+    return f"{value:.2%}" if is_fraction(name) else f"{value:.4g}"

@@ -21,6 +21,7 @@ from evaluate.core.report.blocks import (
 from evaluate.core.report.charts import distance_chart, roc_chart
 from evaluate.core.report.images import Crops, number
 from evaluate.core.retrieval.retrieve import Retrieval
+from evaluate.core.table import is_fraction
 from evaluate.core.verification.pairs import Pairs
 from evaluate.core.verification.roc import FALSE_ACCEPT_RATES, PairStatistics, Roc, pair_statistics, retrieval_roc
 from utils.errors import DataError
@@ -79,7 +80,7 @@ def _others(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
     """The metrics that are no headlines."""
     headlines = ("accuracy", "accuracy_std", "eer", "auc")
     return [
-        (name, number(value) if name.startswith("threshold") else f"{value:.2%}")
+        (name, f"{value:.2%}" if is_fraction(name) else number(value))
         for name, value in metrics.items()
         if name not in headlines
     ]
