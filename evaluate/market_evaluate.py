@@ -58,10 +58,11 @@ def measure(config: EvalContext, dataset: Dataset | None) -> dict[str, Any]:
     options = options_of(config.params)
     if dataset is not None:
         features = extract_test(config, dataset)
-    else:
-        assert config.features is not None
+    elif config.features is not None:
         features = config.features
         _check(options, features, config.batches_dir)
+    else:
+        raise ValueError("measure: expected a data set, or a config with features")
     means, retrieval = _ranked(features, options, choose_device(config.parallels))
     counts = {
         "num_query": retrieval.result.num_query,

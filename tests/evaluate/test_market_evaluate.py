@@ -14,7 +14,7 @@ from data.samples import Sample
 from evaluate.core.context import EvalContext
 from evaluate.core.pictures import RIGHT, WRONG
 from evaluate.core.plugins import evaluate
-from evaluate.market_evaluate import Options
+from evaluate.market_evaluate import Options, measure
 from utils.errors import DataError, ParamsError
 
 RED, DARK_RED, GREEN, DARK_GREEN, BLUE = (250, 0, 0), (180, 0, 0), (0, 250, 0), (0, 170, 0), (0, 0, 250)
@@ -238,3 +238,9 @@ def test_more_averaged_neighbours_than_there_are_is_refused():
 def test_impossible_post_processing_is_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         Options.model_validate(options)
+
+
+def test_measuring_needs_a_data_set_or_features():
+    params = Params(evaluation_params=Options(type="market_evaluate"))
+    with pytest.raises(ValueError, match="expected a data set, or a config with features"):
+        measure(EvalContext(params, nn.Identity()), None)
