@@ -49,7 +49,7 @@ class Recipe(NamedTuple):
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs what is missing, then writes the results."""
+    """Run what is missing, then write the results."""
     args = parse_arguments(argv)
     recipes = read_recipes(args.recipes, args.set)
     jobs = {(recipe.name, seed): plan(recipe, seed, recipes, args) for recipe in recipes for seed in args.seeds}

@@ -23,7 +23,7 @@ STYLE = {
 
 
 def draw_chart(path: Path, title: str, mean_aps: Mapping[str, Sequence[float]], parents: Mapping[str, str]) -> None:
-    """Draws the mAP of each row, of each seed, and of the row it extends.
+    """Draw the mAP of each row, of each seed, and of the row it extends.
 
     Args:
         path: PNG file.

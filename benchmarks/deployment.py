@@ -60,7 +60,7 @@ class Embedding:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measures and writes the table."""
+    """Measure and write the table."""
     args = parse_arguments(argv)
     log_to_screen()
     height, width = args.size

@@ -110,7 +110,7 @@ EXTRACTION = "extraction"
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measures each part in a process of its own, then writes the table."""
+    """Measure each part in a process of its own, then write the table."""
     args = parse_arguments(argv)
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ParamsError("--device cuda: there is no CUDA device on this machine")

@@ -24,7 +24,7 @@ class Cost(NamedTuple):
 
 
 def measured(work: Callable[[], T], device: torch.device) -> tuple[T, Cost]:
-    """Does the work and says what it cost; Linux only.
+    """Do the work and measure its cost; Linux only.
 
     On CUDA the memory is what torch's allocator has handed out, on the CPU the resident memory of this process, whose
     peak the kernel keeps and forgets when asked to.
@@ -44,7 +44,7 @@ def measured(work: Callable[[], T], device: torch.device) -> tuple[T, Cost]:
 
 
 def memory_in_use(device: torch.device) -> int:
-    """Bytes held after everything that can be given back has been."""
+    """Bytes in use after unused memory has been freed."""
     gc.collect()
     if platform.libc_ver()[0] == "glibc":
         # What the C library keeps of freed memory could be used again without showing as growth.
@@ -53,13 +53,13 @@ def memory_in_use(device: torch.device) -> int:
 
 
 def status(name: str) -> int:
-    """Bytes that the kernel's account of this process shows under `name`."""
+    """Bytes in the entry `name` of this process's status in /proc."""
     lines = (PROCESS / "status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits until the device has done all it was given."""
+    """Wait until the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -77,7 +77,7 @@ class Contestant:
         self.pool.submit(_build, build, arguments).result()
 
     def ask(self, method: str, *arguments: object) -> Any:
-        """Calls a method of the object."""
+        """Call a method of the object."""
         return self.pool.submit(_call, method, arguments).result()
 
     def __enter__(self) -> "Contestant":
@@ -88,7 +88,7 @@ class Contestant:
 
 
 def take_turns(contestants: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
-    """Asks every contestant once in each round, forwards and backwards in turn: what drifts, drifts for all."""
+    """Ask every contestant once in each round, in alternating order, so that drift affects all alike."""
     answers: dict[str, list[T]] = {name: [] for name in contestants}
     for number in range(rounds):
         for name in list(contestants)[:: 1 if number % 2 == 0 else -1]:

@@ -46,7 +46,7 @@ class Report:
         return "\n\n".join([*parts, *self.notes]) + "\n"
 
     def save(self, out: Path | None) -> None:
-        """Prints the report; writes OUT.md and OUT.json if `out`, a path without suffix, is given."""
+        """Print the report; write OUT.md and OUT.json if `out`, a path without suffix, is given."""
         print(self.markdown())
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)

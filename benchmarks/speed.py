@@ -70,7 +70,7 @@ class Run(NamedTuple):
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measures one setting and writes the table."""
+    """Measure one setting and write the table."""
     args = parse_arguments(argv)
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ParamsError("--device cuda: there is no CUDA device on this machine")
@@ -147,7 +147,7 @@ def params_of(setting: Setting, batch: int, values: dict[str, Any]) -> dict[str,
 
 
 def ours(folder: Path, params: dict[str, Any], number: int, args: argparse.Namespace) -> Run:
-    """Trains with train.py."""
+    """Train with train.py."""
     config = folder / "params.json"
     more = {
         "batches_dir": str(folder / "images"),
@@ -165,7 +165,7 @@ def ours(folder: Path, params: dict[str, Any], number: int, args: argparse.Names
 
 
 def textbook(folder: Path, params: dict[str, Any], args: argparse.Namespace) -> Run:
-    """Trains as tutorials do."""
+    """Train as tutorials do."""
     config = folder / "textbook.json"
     config.write_text(json.dumps(params))
     images = folder / "images" / "bounding_box_train"
@@ -175,7 +175,7 @@ def textbook(folder: Path, params: dict[str, Any], args: argparse.Namespace) -> 
 
 
 def run_process(arguments: Sequence[str], device: str) -> tuple[str, float]:
-    """Runs Python to the end: its standard output, and the peak of memory in MiB."""
+    """Run Python until it exits; return its standard output and its peak memory in MiB."""
     free = torch.cuda.mem_get_info()[0] if device == "cuda" else 0
     peak = 0.0
     with tempfile.TemporaryFile("w+") as output:

@@ -116,7 +116,7 @@ def train(params: dict, folder: Path, epochs: int, device: torch.device) -> list
 
 
 def main(argv: Sequence[str]) -> None:
-    """Trains and prints the rates."""
+    """Train and print the rates."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("params", type=Path)
     parser.add_argument("images", type=Path)

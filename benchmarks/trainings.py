@@ -45,14 +45,14 @@ class Job:
 
     @property
     def command(self) -> list[str]:
-        """Starts the run, or resumes one that was interrupted."""
+        """Start the run, or resume one that was interrupted."""
         arguments = ["--operation", START_TRAIN, "--config_path", str(self.params), "--set", *self.settings]
         if (self.run / "params.json").exists():
             arguments = ["--operation", "resume_train", "--set", f"working_dir={self.working_dir}"]
         return [sys.executable, str(ROOT / "train.py"), *arguments, "--sub_working_dir", self.name]
 
     def check(self) -> None:
-        """Refuses a run of the same name with other params.
+        """Refuse a run of the same name with other params.
 
         Raises:
             DataError: the run's folder holds one.
@@ -67,7 +67,7 @@ class Job:
 
 
 def train_all(jobs: Sequence[Job], at_once: int = 1) -> None:
-    """Trains what is not finished yet, `at_once` runs at a time, each after those it needs.
+    """Train the jobs that are not finished, `at_once` runs at a time, each after those it needs.
 
     After a failure no further run starts; those under way are finished. On an interrupt all are interrupted, and
     the same call resumes them later.
@@ -102,7 +102,7 @@ def train_all(jobs: Sequence[Job], at_once: int = 1) -> None:
 
 
 def start(job: Job, at_once: int) -> subprocess.Popen[bytes]:
-    """Starts a run on its share of the cores; its output goes to stderr."""
+    """Start a run on its share of the cores; its output goes to stderr."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, num_cpus() // at_once))}
     # A session of its own: Ctrl-C reaches this process only, which passes it on once.
     return subprocess.Popen(job.command, stdout=2, env=environment, start_new_session=True)

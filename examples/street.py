@@ -1,6 +1,7 @@
-"""A rendered street with synthetic pedestrians who hide one another, turn back, leave and return; with the truth.
+"""A rendered street with synthetic pedestrians who occlude each other, turn back, leave and return, with ground truth.
 
-for frame in walking_video(np.random.default_rng(0)):
+rng = np.random.default_rng(0)
+for frame in walking_video(rng):
     boxes, found = detect(frame, rng)
 """
 
@@ -20,9 +21,9 @@ from data.synthetic.render import draw_shadow
 WIDTH, HEIGHT = 960, 336
 BACK, FRONT = 250.0, 328.0  # y of the feet at depth 0 and 1, pixels
 FAR, NEAR = 105.0, 150.0  # body height at depth 0 and 1, pixels
-MARGIN = 100.0  # pixels beyond the edge of the image at which nothing of a person is seen
+MARGIN = 100.0  # pixels beyond the edge of the image where a person is out of sight
 SPEEDS = (0.055, 0.095)  # body heights per frame: 1.0 to 1.6 m/s at ten frames a second
-MIN_VISIBLE = 0.35  # share of a person's pixels from which on it counts as visible
+MIN_VISIBLE = 0.35  # least share of a person's pixels in sight for it to count as visible
 
 
 class Frame(NamedTuple):
@@ -50,7 +51,7 @@ class Walk(NamedTuple):
 
 
 def walking_video(rng: np.random.Generator, people: int = 8, frames: int = 200) -> Iterator[Frame]:
-    """Renders the video; some of the persons are twins, who differ in one piece of clothing.
+    """Render the video; some of the persons are twins, who differ in one piece of clothing.
 
     Args:
         rng: Source of every random number; the same state gives the same video.
@@ -77,7 +78,7 @@ def walking_video(rng: np.random.Generator, people: int = 8, frames: int = 200) 
 def detect(
     frame: Frame, rng: np.random.Generator, missed: float = 0.02, jitter: float = 0.03
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Simulates a good detector.
+    """Simulate a good detector.
 
     Args:
         frame: From `walking_video`.
@@ -96,7 +97,7 @@ def detect(
 
 
 def plan_walk(rng: np.random.Generator, frames: int) -> Walk:
-    """Draws the way of a person who crosses the street, may halt and turn back, leaves and returns."""
+    """Draw the path of a person who crosses the street, may stop and turn back, leaves and returns."""
     left, right = -MARGIN, WIDTH + MARGIN
     times, places, depths = [0.0], [rng.uniform(left, right)], [rng.random()]
     edge = rng.choice([left, right])
@@ -121,7 +122,7 @@ def plan_walk(rng: np.random.Generator, frames: int) -> Walk:
 def draw_walker(
     image: Image.Image, owner: np.ndarray, pid: int, person: Person, at: list[float]
 ) -> tuple[int, tuple[float, float, float, float]]:
-    """Draws a person at (x, depth, yaw, phase, stride) and marks its pixels in `owner` (HEIGHT, WIDTH).
+    """Draw a person at (x, depth, yaw, phase, stride) and mark its pixels in `owner` (HEIGHT, WIDTH).
 
     Returns:
         The number of the person's pixels, those outside of the image included, and its box.

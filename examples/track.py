@@ -81,7 +81,7 @@ def threshold_of(predictor: Predictor, far: float) -> float:
 def track_video(
     seed: int, people: int, frames: int, predictor: Predictor, max_distance: float, strip: Path | None
 ) -> dict[str, list[Tracked]]:
-    """Tracks one video in both ways; draws some of its frames into the picture `strip`."""
+    """Track one video in both ways, and draw some of its frames into the picture `strip`."""
     rng = np.random.default_rng(seed)
     trackers = {name: Tracker(max_distance) for name in NAMES}
     tracked: dict[str, list[Tracked]] = {name: [] for name in NAMES}

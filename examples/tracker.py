@@ -53,12 +53,12 @@ class Track:
     misses: int = 0
 
     def predict(self) -> None:
-        """Moves on by one frame at constant velocity."""
+        """Move on by one frame at constant velocity."""
         self.box = np.concatenate([self.box[:2] + self.velocity, self.box[2:]])
         self.misses += 1
 
     def update(self, box: np.ndarray, embedding: np.ndarray | None) -> None:
-        """Takes a matched detection into account."""
+        """Take a matched detection into account."""
         self.hits, self.misses = self.hits + 1, 0
         # An alpha-beta filter of the place; its gain for the velocity falls as the track gets longer.
         residual = box - self.box
@@ -89,7 +89,7 @@ class Tracker:
         self.num_ids = 0
 
     def step(self, boxes: np.ndarray, embeddings: np.ndarray | None = None) -> np.ndarray:
-        """Matches the detections of the next frame.
+        """Match the detections of the next frame.
 
         Args:
             boxes: (N, 4) x, y, width, height in pixels; N may be 0.

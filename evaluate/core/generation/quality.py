@@ -8,7 +8,7 @@ from evaluate.core.generation.neighbours import copy_threshold, neighbour_radii,
 NEIGHBOURS = 5
 """k of precision and recall."""
 MOST_PAIRED = 10_000
-"""Real images that KID, precision and recall look at, which compare all pairs; of more, every so many."""
+"""Largest number of real images for KID, precision and recall, which compare all pairs; more are subsampled evenly."""
 
 
 class RealImages:

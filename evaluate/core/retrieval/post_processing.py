@@ -40,8 +40,8 @@ def normalised(features: Features, how: Normalisation) -> Features:
         dims = features.branch_dims
     else:
         raise DataError(
-            'normalisation: "branch": nothing says which parts of an embedding were learnt apart (a feature file names '
-            'them in "branch_dims"); choose "whole" or "none"'
+            'normalisation: "branch": nothing says which parts of an embedding belong to which branch (a feature file '
+            'lists their sizes in "branch_dims"); choose "whole" or "none"'
         )
     unit = torch.empty_like(features.features)
     for start in range(0, len(unit), ROWS):

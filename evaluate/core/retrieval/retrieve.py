@@ -56,7 +56,7 @@ class RetrievalOptions(EvaluationParams):
     query_expansion: int = Field(default=0, ge=0)
     """Average each query with so many of its nearest gallery images; 0 = off."""
     re_ranking: Literal["none", "k_reciprocal", "spectral"] = "none"
-    """Second look at the ranks."""
+    """Re-ranking of the gallery after the first ranking."""
     k_reciprocal: KReciprocal = KReciprocal()
     """Settings of re_ranking "k_reciprocal"."""
     spectral: Spectral = Spectral()

@@ -11,7 +11,7 @@ from evaluate.core.retrieval.topk import first_columns
 from utils.errors import DataError
 
 NEAR_BYTES = 2**28
-"""Embeddings of nearest images, what they become and their weights, in hand at once; one query is the least."""
+"""Maximum bytes of nearest embeddings, transformed ones and weights in memory; at least one query is processed."""
 SMALLEST = 2.0**-149
 """The float32 next to zero."""
 
