@@ -12,8 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.layouts import LayoutChoice, detect_layout, read_layout
-from data.layouts.registry import LAYOUTS
-from data.samples import Dataset
 from tests.data.layouts.test_every_layout import TREES
 from tests.reliability.rights import closed, open_folder
 from utils.errors import DataError, UserError
@@ -63,13 +61,13 @@ CONTENTS = st.one_of(
 FILES = st.dictionaries(st.lists(NAMES, min_size=1, max_size=3).map("/".join), CONTENTS, max_size=8)
 
 
-def outcome(root: Path, layout: LayoutChoice) -> Dataset | str:
-    """A data set with paths relative to the root, or the message without the root."""
+def check_read(root: Path, layout: LayoutChoice) -> None:
+    """It is a data set in order, of files inside the root, or refused with a message."""
     try:
         dataset = read_layout(root, layout)
     except UserError as error:
         assert str(error)  # noqa: PT017
-        return str(error).replace(str(root), "ROOT")
+        return
     assert any(dataset)
     for split in dataset:
         assert split == sorted(split)
@@ -78,7 +76,6 @@ def outcome(root: Path, layout: LayoutChoice) -> Dataset | str:
             assert os.path.lexists(sample.path)
             assert -1 <= sample.pid < 2**63
             assert 0 <= sample.camid < 2**63
-    return Dataset(*([sample._replace(path=sample.path.relative_to(root)) for sample in split] for split in dataset))
 
 
 @given(name=st.sampled_from([*TREES, None]), strange=FILES)
@@ -88,15 +85,7 @@ def test_any_tree_is_a_data_set_or_one_message(name: str | None, strange: Files)
     with tempfile.TemporaryDirectory() as folder:
         root = build(Path(folder) / "set", {**usual, **strange})
         for layout in get_args(LayoutChoice):
-            outcome(root, layout)
-
-
-def test_the_order_of_the_file_system_does_not_matter(tmp_path: Path) -> None:
-    for name in LAYOUTS:
-        files = TREES[name].train | TREES[name].test
-        orders = files, dict(reversed(files.items()))
-        roots = [build(tmp_path / name / str(number), order) for number, order in enumerate(orders)]
-        assert outcome(roots[0], name) == outcome(roots[1], name)
+            check_read(root, layout)
 
 
 @pytest.mark.parametrize("layout", get_args(LayoutChoice))
@@ -143,15 +132,3 @@ def test_links_are_followed(tmp_path: Path) -> None:
         "query/0001_c1.jpg",
     ]
     assert [sample.pid for sample in dataset.query] == [1]
-
-
-@pytest.mark.parametrize(
-    "line", ["../../etc/passwd", "../0000/0000_000_01_a.jpg", "/etc/passwd", "a/../../b", "~/a.jpg"]
-)
-def test_a_list_names_no_images_outside_its_folder(line: str, tmp_path: Path) -> None:
-    text = f"{line} 1\n"
-    vehicles = {"image/1.jpg": "", "train_test_split/train_list.txt": text}
-    persons = {"list_train.txt": text, "list_val.txt": "", "train/0000/a.jpg": ""}
-    for name, files in (("vehicles", vehicles), ("persons", persons)):
-        with pytest.raises(DataError, match="1 lines are not of the form"):
-            read_layout(build(tmp_path / name, files))
