@@ -14,8 +14,9 @@ from tests.conftest import Script
 from tests.reliability.runs import Run
 from utils.locks import locked
 
-SMALL = {"train_identities": 4, "test_identities": 4, "cameras": 2, "images_per_camera": 1, "distractors": 1, "junk": 1}
-LARGE = {**SMALL, "distractors": 390}
+LARGE = {
+    "train_identities": 4, "test_identities": 4, "cameras": 2, "images_per_camera": 1, "distractors": 390, "junk": 1,
+}  # fmt: skip
 """Images enough for two rendering processes."""
 
 Process = subprocess.Popen[str]
@@ -67,45 +68,32 @@ def left(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name != "params.json")
 
 
-@pytest.fixture
-def synthetic(script: Script) -> Script:
-    script.write_params(batches_dir="synthetic", synthetic=SMALL)
-    return script
-
-
-def test_of_two_that_make_one_set_one_makes_it(synthetic: Script) -> None:
-    folder = synthetic.folder
-    arguments = ("make_synthetic", "--out", "set")
-    with started(synthetic, *arguments) as one, started(synthetic, *arguments) as two:
-        with locked(folder / ".set.lock", "a test", wait=False):  # until both have begun
+@pytest.mark.parametrize(
+    ("operation", "out", "rendered_in", "doing", "done"),
+    [
+        pytest.param("make_synthetic", "set", ".", "making", "made", marks=pytest.mark.slow),
+        ("build_lmdb", "set.lmdb", "datasets", "packing", "packed"),
+    ],
+)
+def test_of_two_that_make_one_set_one_makes_it(
+    script: Script, operation: str, out: str, rendered_in: str, doing: str, done: str
+) -> None:
+    """After a command that was killed while it rendered the pedestrians, which both operations need."""
+    arguments = (operation, "--out", out)
+    script.write_params(batches_dir="synthetic", synthetic=LARGE)
+    rendered = script.folder / rendered_in
+    rendered.mkdir(exist_ok=True)
+    assert "Traceback" not in killed_while_rendering(script, rendered, *arguments)
+    with started(script, *arguments) as one, started(script, *arguments) as two:
+        with locked(script.folder / f".{out}.lock", "a test", wait=False):  # until both have begun
             for process in (one, two):
-                wait_for_line(process, "busy with making set: waiting for process")
-        outputs = [process.communicate()[1] for process in (one, two)]
-        assert [one.returncode, two.returncode] == [0, 0]
-    assert sum("was made meanwhile by another process" in output for output in outputs) == 1
-    assert all("written: set" in output for output in outputs)
-    assert left(folder) == ["set"]
-    assert left(folder / "set") == ["bounding_box_test", "bounding_box_train", "query"]
-
-
-def test_of_two_that_pack_one_set_one_packs_it(synthetic: Script) -> None:
-    """They need the synthetic pedestrians first, and those of a command that was killed while it made them."""
-    folder = synthetic.folder
-    arguments = ("build_lmdb", "--out", "set.lmdb")
-    (folder / "datasets").mkdir()
-    synthetic.write_params(batches_dir="synthetic", synthetic=LARGE)
-    assert "Traceback" not in killed_while_rendering(synthetic, folder / "datasets", *arguments)
-    with started(synthetic, *arguments) as one, started(synthetic, *arguments) as two:
-        # That of the killed command lies there as well.
-        with locked(folder / ".set.lmdb.lock", "a test", wait=False):
-            for process in (one, two):
-                wait_for_line(process, "busy with packing set.lmdb: waiting for process")
+                wait_for_line(process, f"busy with {doing} {out}: waiting for process")
         outputs = [process.communicate()[1] for process in (one, two)]
         assert [one.returncode, two.returncode] == [0, 0], outputs
-    assert sum("was packed meanwhile by another process" in output for output in outputs) == 1
-    assert all("written: set.lmdb" in output for output in outputs)
-    assert left(folder) == ["datasets", "set.lmdb"]
-    assert len(left(folder / "datasets")) == 1
+    assert sum(f"was {done} meanwhile by another process" in output for output in outputs) == 1
+    assert all(f"written: {out}" in output for output in outputs)
+    assert left(script.folder) == sorted({out, rendered_in} - {"."})
+    assert len(left(rendered)) == 1
 
 
 def test_a_folder_is_trained_in_by_one_run_only(tmp_path: Path) -> None:
