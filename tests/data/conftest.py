@@ -20,6 +20,12 @@ def draw_image() -> Callable[..., Path]:
 
 
 @pytest.fixture
+def paths(tmp_path: Path, draw_image: Callable[..., Path]) -> list[Path]:
+    """Seven images."""
+    return [draw_image(tmp_path / f"{index}.png", seed=index) for index in range(7)]
+
+
+@pytest.fixture
 def plant(tmp_path: Path) -> Callable[[Mapping[str, str]], Path]:
     """Makes a folder of files from {path: text}. Layouts never open an image, so an empty file serves as one."""
 

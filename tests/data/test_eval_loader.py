@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,11 +8,6 @@ from data.cache import DecodedImageCache
 from data.eval_loader import eval_batches
 from data.images import decode
 from utils.errors import DataError
-
-
-@pytest.fixture
-def paths(tmp_path: Path, draw_image: Callable[..., Path]) -> list[Path]:
-    return [draw_image(tmp_path / f"{index}.png", seed=index) for index in range(7)]
 
 
 def test_all_images_come_in_order(paths: list[Path]) -> None:

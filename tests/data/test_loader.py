@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,6 @@ from utils.errors import DataError
 CPU = torch.device("cpu")
 BATCHES = [[0, 3, 3], [6], [5, 1], [2, 4, 0, 6], [1]] * 4
 LABELS = torch.tensor([4, 0, 2, 2, 9, 1, 0])
-
-
-@pytest.fixture
-def paths(tmp_path: Path, draw_image: Callable[..., Path]) -> list[Path]:
-    return [draw_image(tmp_path / f"{index}.png", seed=index) for index in range(7)]
 
 
 def stores(paths: list[Path]) -> list[ImageStore]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from data.features import Features, TestFeatures, write_features
-from data.samples import Sample
+from tests.data.test_features import features as make_features
 from utils.checkpoint import Checkpoint, save_checkpoint
 from utils.errors import DataError
 
@@ -35,10 +35,7 @@ def write_legacy_checkpoint(path: Path) -> None:
 
 
 def features(number: int) -> Features:
-    draw = torch.Generator().manual_seed(number)
-    pids, camids = torch.arange(number), torch.ones(number, dtype=torch.int64)
-    samples = [Sample(Path(f"/images/{row}.png"), row, 1) for row in range(number)]
-    return Features(torch.randn(number, 4, generator=draw), pids, camids, samples, (1, 3))
+    return make_features(number, named=True, branch_dims=(1, 3))
 
 
 def arrays() -> dict[str, np.ndarray]:

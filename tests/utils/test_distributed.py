@@ -33,10 +33,6 @@ def test_the_shares_of_all_processes_cover_everything_in_order(number: int, worl
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_only_the_first_process_is_rank_zero() -> None:
-    assert [Dist(rank, 3).is_rank_zero for rank in range(3)] == [True, False, False]
-
-
 def test_without_a_process_group_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "3")
     monkeypatch.setenv("RANK", "3")

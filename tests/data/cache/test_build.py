@@ -1,7 +1,6 @@
 """Which store a run gets, alone and in several processes."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,11 +13,6 @@ from data.cache.shared import NoRoomError
 from tests.processes import run_in_processes
 from utils.distributed import this_process
 from utils.errors import ParamsError, ReportedByOtherRankError, UserError
-
-
-@pytest.fixture
-def paths(tmp_path: Path, draw_image: Callable[..., Path]) -> list[Path]:
-    return [draw_image(tmp_path / f"{index}.png", seed=index) for index in range(7)]
 
 
 @pytest.mark.parametrize(

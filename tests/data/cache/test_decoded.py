@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,12 +13,7 @@ from utils.errors import DataError
 IMAGE = 16 * 8 * 3
 
 
-@pytest.fixture
-def paths(tmp_path: Path, draw_image: Callable[..., Path]) -> list[Path]:
-    return [draw_image(tmp_path / f"{index}.png", seed=index) for index in range(9)]
-
-
-@pytest.mark.parametrize(("budget", "num_kept"), [(0, 0), (IMAGE - 1, 0), (5 * IMAGE, 5), (9 * IMAGE, 9), (10**9, 9)])
+@pytest.mark.parametrize(("budget", "num_kept"), [(0, 0), (IMAGE - 1, 0), (5 * IMAGE, 5), (7 * IMAGE, 7), (10**9, 7)])
 def test_any_number_of_threads_read_the_same_images_and_never_exceed_the_budget(
     paths: list[Path], budget: int, num_kept: int
 ) -> None:

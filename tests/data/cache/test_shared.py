@@ -1,13 +1,10 @@
 import errno
 import os
-import signal
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-import data.cache.shared as shared
 from data.cache.shared import NoRoomError, shared_bytes
 from tests.processes import run_in_processes
 from utils.distributed import this_process, wait_for_all
@@ -67,23 +64,3 @@ def test_processes_of_a_machine_see_what_the_others_write_or_are_all_refused(tmp
         assert apart == (b"\1\2\0\0\0" if rank < 2 else b"\0\0\3\4\0")
         assert no_folder == (f"3 MiB in {tmp_path}/nowhere {what}: No such file or directory", 0)
         assert no_room == (f"3 MiB in {tmp_path}/empty {what}: No space left on device", 0)
-
-
-def killed_with_the_file_there(folder: Path) -> None:
-    def killed(_: str) -> NoReturn:
-        assert len(list(folder.iterdir())) == 1
-        os.kill(os.getpid(), signal.SIGKILL)
-        raise AssertionError
-
-    if this_process().rank == 0:
-        # Request for the file's name, with which the others would open it.
-        shared.gather_objects = killed
-    shared_bytes(SIZE, folder)
-
-
-def test_killed_at_the_worst_moment_an_empty_file_stays_and_is_in_nobodys_way(tmp_path: Path) -> None:
-    with pytest.raises((ProcessExitedException, ProcessRaisedException)):
-        run_in_processes(killed_with_the_file_there, 2, tmp_path)
-    (left,) = tmp_path.iterdir()
-    assert left.stat().st_blocks == 0
-    assert write_and_read(tmp_path) == (b"\1\0\0\0\0", 1)
