@@ -11,7 +11,7 @@ from scipy.stats import mannwhitneyu
 
 from evaluate.core.retrieval.distances import FeatureDistances
 from evaluate.core.retrieval.protocols import GroundTruth
-from evaluate.core.verification.roc import count_at_most, pair_statistics, retrieval_roc, roc
+from evaluate.core.verification.roc import pair_statistics, retrieval_roc, roc
 from tests.evaluate.matrix import MatrixDistances
 from utils.errors import DataError
 
@@ -220,36 +220,3 @@ def test_queries_that_are_nobody_tell_nothing():
     assert (found.roc.num_genuine, found.roc.num_impostor, found.roc.auc) == (1, 2, 1.0)
     assert found.bin_edges.tolist() == [0, 1, 2, 3]
     assert (found.genuine.tolist(), found.impostor.tolist()) == ([1, 0, 0], [0, 1, 1])
-
-
-finite = st.floats(-(2.0**99), 2.0**99, width=32)
-
-
-@given(edges=st.sets(finite, min_size=1, max_size=8), numbers=st.lists(finite | st.just(float("inf")), max_size=20))
-def test_counts_agree_with_plain_comparisons(edges, numbers):
-    edges = torch.tensor(sorted(edges)).unique()
-    # Numbers on and right beside the edges are where rounding would show.
-    beside = [edges, edges.nextafter(torch.tensor(torch.inf)), edges.nextafter(torch.tensor(-torch.inf))]
-    numbers = torch.cat([torch.tensor(numbers), *beside])
-    expected = [sum(number <= edge for number in numbers.tolist()) for edge in edges.tolist()]
-    assert count_at_most(numbers.clone(), edges).tolist() == expected
-    if torch.cuda.is_available():
-        assert count_at_most(numbers.cuda(), edges.cuda()).tolist() == expected
-
-
-def test_counts_of_many_numbers_agree_with_sorting():
-    rng = torch.Generator().manual_seed(0)
-    numbers = torch.rand(800_000, generator=rng).square()
-    edges = torch.cat([numbers[:5000], torch.rand(50, generator=rng)]).unique()
-    expected = torch.searchsorted(numbers.sort().values, edges, right=True)
-    assert count_at_most(numbers, edges).equal(expected)
-
-
-@given(start=st.floats(-1e7, 1e7, width=32), places=st.lists(st.integers(0, 30), min_size=1, max_size=20))
-def test_edges_may_be_neighbouring_floats(start, places):
-    edges = [torch.tensor(start)]
-    for _ in range(30):
-        edges.append(edges[-1].nextafter(torch.tensor(1e9)))
-    numbers = torch.stack(edges)[torch.tensor(places)]
-    expected = [sum(place <= edge for place in places) for edge in range(31)]
-    assert count_at_most(numbers, torch.stack(edges)).tolist() == expected
