@@ -187,6 +187,7 @@ def _log_of_each_test() -> Iterator[None]:
         # pytest changes its own from one phase of a test to the next.
         if handler not in handlers and not type(handler).__module__.startswith("_pytest"):
             root.removeHandler(handler)
+            handler.close()
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from data.features import read_features
-from tests.reliability.files import arrays, network_state, same
-from utils.checkpoint import load_tensors, read_weights, save_tensors
+from tests.reliability.files import arrays
+from utils.checkpoint import load_tensors
 from utils.errors import DataError
 
 
@@ -57,20 +57,6 @@ def test_a_checkpoint_with_more_than_tensors_is_refused(name: str, as_archive: b
     with pytest.raises(DataError, match=f"^{path}: not a checkpoint that can be loaded safely .*({message})") as error:
         load_tensors(path)
     assert "weights_only" not in str(error.value)
-
-
-def test_the_weights_of_an_unfinished_run_are_found(tmp_path: Path) -> None:
-    """Its state has them under "model", among much else."""
-    state = network_state()
-    content = {
-        "belongs_to": {"pids": [1, 2]},
-        "model": state,
-        "optimizer": {"state": {}},
-        "best_score": None,
-        "step": 3,
-    }
-    save_tensors(tmp_path / "last.pth", content)
-    assert same(read_weights(tmp_path / "last.pth"), dict(state))
 
 
 def array(header: bytes, content: bytes) -> bytes:

@@ -170,23 +170,10 @@ def test_a_record_is_known_by_its_checksum(key: bytes, content: bytes, data: st.
     assert strip_checksum(key, record[:3]) is None
 
 
-def test_a_file_that_was_replaced_is_opened_again(market: Path, packed: Path, tmp_path: Path) -> None:
-    """As in a notebook: the process has the old file open while the data set is packed once more."""
-    sample = read_lmdb(packed).query[0]
-    before = read_bytes(sample.path)
-    original = market / sample.path.relative_to(packed)
-    shutil.copy(next(path for path in sorted((market / "query").iterdir()) if path != original), original)
-    packed.unlink()
-    pack_dataset(packed, DataOptions(batches_dir=str(market)))
-    assert read_bytes(sample.path) == original.read_bytes() != before
-    # Another name of the same file, which LMDB would refuse to open once more.
-    link = tmp_path / "link.lmdb"
-    link.symlink_to(packed)
-    assert read_bytes(link / sample.path.relative_to(packed)) == original.read_bytes()
-
-
+@pytest.mark.parametrize("in_place", [True, False], ids=["rewritten", "replaced"])
 @pytest.mark.parametrize("size", [1000, 900_000], ids=["the same size", "another size"])
-def test_a_file_that_was_rewritten_in_place_or_touched_is_read(size: int, tmp_path: Path) -> None:
+def test_a_file_that_was_packed_once_more_is_read_anew(in_place: bool, size: int, tmp_path: Path) -> None:
+    """As in a notebook, whose process has the old file open."""
     files = []
     for name, content in (("old", b"a" * 1000), ("new", b"b" * size)):
         image = tmp_path / name / "1.jpg"
@@ -195,13 +182,19 @@ def test_a_file_that_was_rewritten_in_place_or_touched_is_read(size: int, tmp_pa
         files.append(tmp_path / f"{name}.lmdb")
         write_lmdb(files[-1], image.parent, Dataset([Sample(image, 1, 0)], [], [], []), f"layout {name}")
     old, new = files
-    assert read_bytes(old / "1.jpg") == b"a" * 1000
-    os.utime(old, (1, 1))
-    assert read_bytes(old / "1.jpg") == b"a" * 1000
-    with old.open("r+b") as file:
-        file.write(new.read_bytes())
-    os.utime(old, (2, 2))
-    assert read_bytes(old / "1.jpg") == b"b" * size
+    # Another name of the same file, which LMDB would refuse to open once more.
+    link = tmp_path / "link.lmdb"
+    link.symlink_to(old)
+    for time in (1, 2):  # touched
+        os.utime(old, (time, time))
+        assert read_bytes(old / "1.jpg") == b"a" * 1000
+    if in_place:
+        with old.open("r+b") as file:
+            file.write(new.read_bytes())
+    else:
+        new.replace(old)
+    os.utime(old, (3, 3))
+    assert read_bytes(old / "1.jpg") == read_bytes(link / "1.jpg") == b"b" * size
     assert read_about(old).layout == "layout new"
 
 

@@ -98,18 +98,6 @@ def test_what_is_in_the_way_is_refused_and_left_alone(tmp_path, present):
     assert content(tmp_path) == {present: b"keep"}
 
 
-def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
-    def fail(options, folder, share, shares):
-        (folder / "query" / "half.jpg").write_bytes(b"")
-        yield
-        raise RuntimeError("disk on fire")
-
-    monkeypatch.setattr(dataset, "render_share", fail)
-    with pytest.raises(RuntimeError, match="disk on fire"):
-        make_synthetic(tmp_path / "out", SMALL, workers=1)
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_failing_process_is_reported_and_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(dataset, "_IMAGES_PER_PROCESS", 1)
     monkeypatch.setattr(dataset, "_ROOT", tmp_path)  # the processes do not find the package there
