@@ -219,8 +219,8 @@ def _on_all_devices(module: ModelWithLoss, device: torch.device) -> nn.Module:
         # Each process normalises by its own batch; the averages that evaluation uses are put together by the epoch.
         **{syncing_buffers: False},  # pyright: ignore[reportArgumentType]
         gradient_as_bucket_view=True,
-        # A classifier that no loss looks at gets no gradient.
-        find_unused_parameters="scores" not in module.criterion.needs,
+        # Such as a classifier whose scores no loss uses.
+        find_unused_parameters=not module.criterion.covers_network,
     )
 
 

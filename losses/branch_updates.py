@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from losses.loss import LossInputs
-from losses.softmax import SoftmaxLoss
+from losses.loss import ClassificationLoss, LossInputs
 from models.options import ModelParams
 from models.outputs import PARTS, BranchOutput, ClassScores, SpectralOutput
 from utils.distributed import mean_over_processes
@@ -16,16 +15,16 @@ ChooseParts = Callable[[LossInputs], Tensor]
 """Inputs of a step -> (P,) bool, the stripes that it updates; the same in all processes."""
 
 
-def build_part_choice(model: ModelParams, softmax: SoftmaxLoss | None, seed: int) -> ChooseParts | None:
+def build_part_choice(model: ModelParams, classification: ClassificationLoss | None, seed: int) -> ChooseParts | None:
     """How `model_params` chooses the stripes that a step updates; None: every step updates all.
 
     Raises:
         ValueError: the stripes are chosen in two ways, or by a classification loss that is off.
     """
     if model.update_max_loss_branch:
-        if model.random_drop_branches or softmax is None:
+        if model.random_drop_branches or classification is None:
             raise ValueError("update_max_loss_branch needs a classification loss and no random_drop_branches")
-        return lambda inputs: hardest_of_batch(inputs, softmax)
+        return lambda inputs: hardest_of_batch(inputs, classification)
     if model.random_drop_branches:
         return lambda inputs: draw_for_step(inputs, model.random_drop_branches, seed)
     return None
@@ -38,9 +37,10 @@ def draw_for_step(inputs: LossInputs, draws: int, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def hardest_of_batch(inputs: LossInputs, softmax: SoftmaxLoss) -> Tensor:
+def hardest_of_batch(inputs: LossInputs, classification: ClassificationLoss) -> Tensor:
     """The stripe with the highest classification loss of the whole batch, of all processes: (P,) bool."""
-    return hardest_part(mean_over_processes(softmax(inputs.output[PARTS].scores, inputs.labels, inputs.step)))
+    losses = classification(inputs.output[PARTS].scores, inputs.labels, inputs.step)
+    return hardest_part(mean_over_processes(losses))
 
 
 def draw_updated_parts(num_parts: int, draws: int, generator: torch.Generator) -> Tensor:

@@ -37,6 +37,11 @@ class Criterion(nn.ModuleDict):
         """What any of the losses needs."""
         return frozenset().union(*(loss.needs for loss in self.values()))  # pyright: ignore[reportArgumentType]
 
+    @property
+    def covers_network(self) -> bool:
+        """Whether every step gives each parameter of the network a gradient."""
+        return any(loss.covers_network for loss in self.values())
+
     def forward(
         self,
         output: Mapping[str, BranchOutput],
@@ -67,11 +72,10 @@ class Criterion(nn.ModuleDict):
             inputs = detach_other_parts(inputs, self.choose_parts(inputs))
         total = Losses({}, {})
         for loss in self.values():
-            found = loss(inputs)
-            for sum_of, new in zip(total, found, strict=True):
-                if twice := sum_of.keys() & new.keys():
+            for collected, values in zip(total, loss(inputs), strict=True):
+                if twice := collected.keys() & values.keys():
                     raise ValueError(f"two losses return {', '.join(sorted(twice))}")
-                sum_of.update(new)
+                collected.update(values)
         return total
 
 
@@ -94,13 +98,13 @@ def build_criterion(
         generated: weights of generated images; None: there are none.
         seed: of the run; random draws follow from it and the number of the step.
     """
-    softmax = build_softmax(options)
+    classification = build_softmax(options)
     losses: list[Loss | None] = [
         BatchMetrics(),
-        None if softmax is None else OnScores("softmax", softmax),
+        None if classification is None else OnScores("softmax", classification),
         build_triplet(options),
         build_distillation(options.distillation, sizes, teacher_dim),
-        build_generated(softmax, generated),
+        build_generated(classification, generated),
     ]
-    choose_parts = None if model is None else build_part_choice(model, softmax, seed)
+    choose_parts = None if model is None else build_part_choice(model, classification, seed)
     return Criterion([loss for loss in losses if loss is not None], choose_parts)

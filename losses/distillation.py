@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from losses.loss import Loss, Losses, LossInputs, Need
+from losses.loss import Loss, Losses, LossInputs
 from losses.options import Distillation
 from models.outputs import NetworkSizes, concat_embeddings
 from utils.precision import at_least_fp32
@@ -25,9 +25,9 @@ def logits_distillation(student: Tensor, teacher: Tensor, temperature: float) ->
 
     Source: Hinton et al. 2015, arXiv 1503.02531, section 2.
     """
-    wanted = F.log_softmax(at_least_fp32(teacher.detach()) / temperature, dim=-1)
-    given = F.log_softmax(at_least_fp32(student) / temperature, dim=-1)
-    return temperature**2 * (wanted.exp() * (wanted - given)).sum(-1)
+    teacher_log_probs = F.log_softmax(at_least_fp32(teacher.detach()) / temperature, dim=-1)
+    student_log_probs = F.log_softmax(at_least_fp32(student) / temperature, dim=-1)
+    return temperature**2 * (teacher_log_probs.exp() * (teacher_log_probs - student_log_probs)).sum(-1)
 
 
 def embedding_distillation(student: Tensor, teacher: Tensor) -> Tensor:
@@ -54,8 +54,7 @@ class DistillationLoss(Loss):
         embedding_dim: int = 0,
         teacher_dim: int = 0,
     ) -> None:
-        needs: list[Need] = ["teacher"]
-        super().__init__("distillation", [*needs, "scores"] if lambda_logits else needs)
+        super().__init__("distillation", ["teacher"], covers_network=lambda_logits > 0)
         self.lambda_logits = lambda_logits
         self.lambda_embedding = lambda_embedding
         self.temperature = temperature

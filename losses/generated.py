@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from losses.loss import Loss, Losses, LossInputs
-from losses.softmax import SoftmaxLoss
+from losses.loss import ClassificationLoss, Loss, Losses, LossInputs
 from models.outputs import concat_embeddings
 from utils.precision import at_least_fp32
 
@@ -74,7 +73,7 @@ class GeneratedLoss(Loss):
         weights: of generated images.
     """
 
-    def __init__(self, classification: SoftmaxLoss, weights: GeneratedWeights) -> None:
+    def __init__(self, classification: ClassificationLoss, weights: GeneratedWeights) -> None:
         super().__init__("generated", ["generated"])
         self.classification = classification
         self.weights = weights
@@ -104,6 +103,8 @@ class GeneratedLoss(Loss):
         return Losses(losses, {})
 
 
-def build_generated(classification: SoftmaxLoss | None, weights: GeneratedWeights | None) -> GeneratedLoss | None:
+def build_generated(
+    classification: ClassificationLoss | None, weights: GeneratedWeights | None
+) -> GeneratedLoss | None:
     """The loss of generated images; None: there are none, or classification is off."""
     return None if classification is None or weights is None else GeneratedLoss(classification, weights)

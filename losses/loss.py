@@ -5,7 +5,7 @@ features (triplet, center, ...) is wrapped by `OnFeatures`, one of class scores 
 subclasses `Loss`. Parameters of a loss are trained with those of the network's heads.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
@@ -14,7 +14,10 @@ from losses.options import MetricFeature
 from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores, concat_parts
 from utils.collectives import gathered
 
-Need = Literal["scores", "features", "embeddings", "teacher", "generated"]
+Need = Literal["teacher", "generated"]
+"""Inputs that only some trainings have."""
+FeatureKind = Literal["features", "embeddings"]
+"""Fields of a branch's output: before or after the normalisation."""
 
 
 class Losses(NamedTuple):
@@ -66,16 +69,36 @@ class Loss(nn.Module):
 
     Args:
         name: key in the criterion, and prefix of its parameters' names in saved states.
-        needs: the inputs it uses. "scores": those of every branch, so that each classifier gets a gradient.
+        needs: inputs without which it cannot be used.
+        covers_network: whether in every step each parameter of the network gets a gradient from this loss alone, as
+            from one of all class scores. If no loss does, DistributedDataParallel searches for unused parameters in
+            every step, which is slower.
     """
 
-    def __init__(self, name: str, needs: Iterable[Need] = ()) -> None:
+    def __init__(self, name: str, needs: Iterable[Need] = (), *, covers_network: bool = False) -> None:
         super().__init__()
         self.name = name
         self.needs = frozenset(needs)
+        self.covers_network = covers_network
 
     def forward(self, inputs: LossInputs) -> Losses:
         """Weighted scalars and metrics, under names that no other loss uses."""
+        raise NotImplementedError
+
+
+class ClassificationLoss(nn.Module):
+    """Base class of the losses of class scores.
+
+    Args:
+        weight: of the loss, already applied to its values.
+    """
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, scores: ClassScores, labels: Tensor, step: int) -> Tensor:
+        """Scores of (P, B, N) and labels (B,) at a step -> weighted mean over the batch, (P,)."""
         raise NotImplementedError
 
 
@@ -86,17 +109,31 @@ class OnScores(Loss):
 
     Args:
         name: the losses are called `name_branch`.
-        loss: (scores of (P, B, N), labels (B,), step) -> weighted mean over the batch, (P,).
+        loss: of one branch.
+        weights: factors of the loss of a branch and of its spectral transform, by the branch's name; 1 for the others.
     """
 
-    def __init__(self, name: str, loss: nn.Module) -> None:
-        super().__init__(name, ["scores"])
+    def __init__(self, name: str, loss: ClassificationLoss, weights: Mapping[str, float] = {}) -> None:
+        super().__init__(name, covers_network=True)
         self.loss = loss
+        self.weights = dict(weights)
 
     def forward(self, inputs: LossInputs) -> Losses:
-        """One loss for each branch."""
-        scores = _scores_by_name(inputs.output)
-        return Losses({f"{self.name}_{key}": self.loss(of, inputs.labels, inputs.step).sum() for key, of in scores}, {})
+        """One loss for each branch.
+
+        Raises:
+            ValueError: a weight of a branch that the network does not have.
+        """
+        if unknown := self.weights.keys() - inputs.output.keys():
+            raise ValueError(f"{self.name}: weights of {', '.join(sorted(unknown))}, but no such branch")
+        losses: dict[str, Tensor] = {}
+        for branch, output in inputs.output.items():
+            weight = self.weights.get(branch, 1.0)
+            losses[f"{self.name}_{branch}"] = weight * self.loss(output.scores, inputs.labels, inputs.step).sum()
+            if output.spectral is not None:
+                spectral = self.loss(output.spectral.scores, inputs.labels, inputs.step).sum()
+                losses[f"{self.name}_{branch}_spectral"] = weight * spectral
+        return Losses(losses, {})
 
 
 class OnFeatures(Loss):
@@ -106,41 +143,41 @@ class OnFeatures(Loss):
 
     Args:
         name: the losses are called `name_feature`, the metrics `name_feature_metric`.
-        losses: for each feature a module (features (P, B, D), labels (B,)) -> weighted scalar, metrics by name. A loss
-            without parameters can be the same module for all.
+        losses: for each feature a module (features (P, B, D), labels (B,), step) -> weighted scalar, metrics by name.
+            A loss without parameters can be the same module for all.
         gather: compare the images of all processes, of which each has as many; otherwise each process compares its own.
             With gathering the values are the same in all processes.
+        of: what it compares, before ("features") or after ("embeddings") the normalisation.
     """
 
-    def __init__(self, name: str, losses: Mapping[MetricFeature, nn.Module], gather: bool = False) -> None:
-        super().__init__(name, ["features"])
+    def __init__(
+        self,
+        name: str,
+        losses: Mapping[MetricFeature, nn.Module],
+        gather: bool = False,
+        of: FeatureKind = "features",
+    ) -> None:
+        super().__init__(name)
         self.losses = nn.ModuleDict({**losses})
         self.features = tuple(losses)
         self.gather = gather
+        self.of: FeatureKind = of
 
     def forward(self, inputs: LossInputs) -> Losses:
         """One loss for each feature, and its metrics."""
         labels = gathered(inputs.labels, 0) if self.gather else inputs.labels
         result = Losses({}, {})
         for key in self.features:
-            features = select_features(inputs.output, key)
+            features = select_features(inputs.output, key, self.of)
             features = gathered(features, 1) if self.gather else features
-            result.losses[f"{self.name}_{key}"], metrics = self.losses[key](features, labels)
+            result.losses[f"{self.name}_{key}"], metrics = self.losses[key](features, labels, inputs.step)
             result.metrics.update({f"{self.name}_{key}_{metric}": value for metric, value in metrics.items()})
         return result
 
 
-def select_features(output: Mapping[str, BranchOutput], feature: MetricFeature) -> Tensor:
-    """(P, B, D) features before normalisation; for "concat" those of all parts as one: (1, B, P * D)."""
+def select_features(output: Mapping[str, BranchOutput], feature: MetricFeature, of: FeatureKind) -> Tensor:
+    """(P, B, D) features or embeddings of a branch; for "concat" those of all parts as one: (1, B, P * D)."""
     if feature == "global":
-        return output[GLOBAL].features
-    parts = output[PARTS].features
+        return getattr(output[GLOBAL], of)
+    parts = getattr(output[PARTS], of)
     return parts if feature == "parts" else concat_parts([parts])[None]
-
-
-def _scores_by_name(output: Mapping[str, BranchOutput]) -> Iterator[tuple[str, ClassScores]]:
-    """The scores of every branch, and those of its spectral transform."""
-    for name, branch in output.items():
-        yield name, branch.scores
-        if branch.spectral is not None:
-            yield f"{name}_spectral", branch.spectral.scores

@@ -1,9 +1,10 @@
 """Softmax cross entropy over the parts of a branch, with an additive margin and the focal factor."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from losses.loss import ClassificationLoss
 from losses.options import LossOptions
 from models.outputs import ClassScores
 from utils.precision import at_least_fp32
@@ -73,7 +74,7 @@ def margin_at(margins: float | tuple[float, ...], every: int, step: int) -> floa
     return margins[min(step // every, len(margins) - 1)]
 
 
-class SoftmaxLoss(nn.Module):
+class SoftmaxLoss(ClassificationLoss):
     """The classification loss of all parts of a branch.
 
     Args:
@@ -90,8 +91,7 @@ class SoftmaxLoss(nn.Module):
         focal_gamma: float = 0.0,
         label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.weight = weight
+        super().__init__(weight)
         self.margin = margin
         self.margin_step = margin_step
         self.focal_gamma = focal_gamma
@@ -103,7 +103,7 @@ class SoftmaxLoss(nn.Module):
         return self.weight * softmax_loss(logits, labels, self.label_smoothing, self.focal_gamma).mean(1)
 
 
-def build_softmax(options: LossOptions) -> SoftmaxLoss | None:
+def build_softmax(options: LossOptions) -> ClassificationLoss | None:
     """The classification loss that the params describe; None: it is off."""
     if not options.tri_loss_lambda_cls:
         return None
