@@ -1,6 +1,6 @@
 """Adversarial losses of generator and discriminator, and gradient penalties."""
 
-from typing import Literal, assert_never
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ def discriminator_loss(real_scores: Tensor, fake_scores: Tensor, kind: Adversari
     Returns:
         Scalar, at least float32.
 
+    Raises:
+        ValueError: unknown kind.
+
     Source: Goodfellow et al. 2014, arXiv 1406.2661, equation 1; Lim and Ye 2017, arXiv 1705.02894, section 3.1;
     Arjovsky et al. 2017, arXiv 1701.07875, equation 3.
     """
@@ -35,7 +38,7 @@ def discriminator_loss(real_scores: Tensor, fake_scores: Tensor, kind: Adversari
         case "wgan":
             return fake.mean() - real.mean()
         case _:
-            assert_never(kind)
+            raise ValueError(f"unknown adversarial loss {kind!r}; allowed: {', '.join(get_args(AdversarialLoss))}")
 
 
 def generator_loss(fake_scores: Tensor, kind: AdversarialLoss) -> Tensor:
@@ -49,6 +52,9 @@ def generator_loss(fake_scores: Tensor, kind: AdversarialLoss) -> Tensor:
     Returns:
         Scalar, at least float32.
 
+    Raises:
+        ValueError: unknown kind.
+
     Source: Goodfellow et al. 2014, arXiv 1406.2661, section 3; Lim and Ye 2017, arXiv 1705.02894; Arjovsky et al. 2017,
     arXiv 1701.07875.
     """
@@ -59,7 +65,7 @@ def generator_loss(fake_scores: Tensor, kind: AdversarialLoss) -> Tensor:
         case "hinge" | "wgan":
             return -fake.mean()
         case _:
-            assert_never(kind)
+            raise ValueError(f"unknown adversarial loss {kind!r}; allowed: {', '.join(get_args(AdversarialLoss))}")
 
 
 def gradient_penalty_r1(scores: Tensor, images: Tensor) -> Tensor:

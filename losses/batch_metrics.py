@@ -6,8 +6,11 @@ from losses.loss import Loss, Losses, LossInputs
 
 
 class BatchMetrics(Loss):
-    """ "accuracy": the share of images and parts whose identity has the highest class score; and of each branch with a
-    spectral transform "spectral_branch_diagonal"."""
+    """Accuracy of the classifiers, and what the spectral transform leaves in place.
+
+    "accuracy" is the share of images and parts whose identity has the highest class score; "spectral_BRANCH_diagonal"
+    the mean weight of an embedding in its own transform, for each branch with a spectral transform.
+    """
 
     def __init__(self) -> None:
         super().__init__("batch_metrics")

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -54,6 +55,12 @@ def test_the_hinge_gains_nothing_beyond_its_margins() -> None:
     assert found.item() == pytest.approx(expected)
     assert generator_loss(torch.tensor(FAKE), "hinge").item() == pytest.approx(-sum(FAKE) / 4)
     assert discriminator_loss(torch.tensor([1.0, 3.0]), torch.tensor([-1.0, -3.0]), "hinge").item() == 0.0
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    for loss in (partial(discriminator_loss, torch.ones(4), torch.ones(4)), partial(generator_loss, torch.ones(4))):
+        with pytest.raises(ValueError, match="unknown adversarial loss 'hinges'; allowed: non_saturating"):
+            loss("hinges")  # pyright: ignore[reportArgumentType]
 
 
 @KINDS

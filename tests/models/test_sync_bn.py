@@ -129,7 +129,7 @@ def test_it_is_the_normalisation_of_the_whole_batch() -> None:
 
 
 def average_own_buffers() -> tuple[dict[str, Tensor], dict[str, Tensor], bool]:
-    """BufferSnapshot before and after, and whether a second time changes a bit."""
+    """The buffers before and after averaging, and whether a second time changes a bit."""
     network = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm2d(2).double())
     generator = torch.Generator().manual_seed(this_process().rank)
     for buffer in network.buffers():
