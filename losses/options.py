@@ -48,3 +48,13 @@ class LossOptions(Options):
     """Share of the target probability that is spread evenly over all identities."""
     distillation: Distillation = Distillation()
     """Knowledge distillation from a teacher."""
+
+    @property
+    def triplet_is_on(self) -> bool:
+        """Whether there is a triplet loss."""
+        return self.tri_loss_margin != 0 and self.tri_loss_lambda_tri > 0
+
+    @property
+    def pair_losses(self) -> dict[str, str]:
+        """The losses that compare images of a batch and so need P x K sampling: name by the key to switch it off."""
+        return {"tri_loss_margin": "the triplet loss"} if self.triplet_is_on else {}

@@ -122,7 +122,7 @@ class TripletLoss(nn.Module):
 
 def build_triplet(options: LossOptions) -> OnFeatures | None:
     """The triplet losses that the params describe; None: they are off."""
-    if options.tri_loss_margin == 0 or not options.tri_loss_lambda_tri:
+    if not options.triplet_is_on:
         return None
     loss = TripletLoss(options.tri_loss_lambda_tri, options.tri_loss_margin, options.tri_loss_adaptive_weight)
     return OnFeatures("triplet", dict.fromkeys(options.tri_loss_on, loss), options.gather_embeddings)

@@ -27,7 +27,7 @@ CHECKS: tuple[Check[Params], ...] = (
     generator.generated_images_teach_something,
     generator.generator_can_be_trained,
     losses.some_loss_is_on,
-    losses.triplets_can_form,
+    losses.pairs_can_form,
     losses.triplet_features_exist,
     losses.margins_follow_steps,
     losses.classifier_fits,

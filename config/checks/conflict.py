@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
-from config.params import Params
 from utils.options import Options
 
 
@@ -16,11 +15,6 @@ class Conflict(NamedTuple):
 
 T = TypeVar("T", bound=Options)
 Check = Callable[[T], Iterator[Conflict]]
-
-
-def triplet_is_on(params: Params) -> bool:
-    """Whether a triplet loss is trained with."""
-    return params.tri_loss_margin != 0 and params.tri_loss_lambda_tri > 0
 
 
 def repeated_devices(parallels: Sequence[int]) -> Iterator[Conflict]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from config.checks.conflict import Conflict, triplet_is_on
+from config.checks.conflict import Conflict
 from config.params import Params
 
 CLASSIFIER = "model_params.classifier"
@@ -14,7 +14,7 @@ def some_loss_is_on(params: Params) -> Iterator[Conflict]:
     section = params.distillation
     weights = [f"distillation.{name}" for name in ("lambda_logits", "lambda_embedding")]
     given = [key for key in weights if getattr(section, key.partition(".")[2]) > 0]
-    if params.tri_loss_lambda_cls == 0 and not triplet_is_on(params) and not given:
+    if params.tri_loss_lambda_cls == 0 and not params.triplet_is_on and not given:
         text = "is 0, and tri_loss_margin or tri_loss_lambda_tri is 0 too: no loss is left to train with"
         yield Conflict(("tri_loss_lambda_cls", *TRIPLET, "distillation"), text)
     for key in given:
@@ -24,22 +24,22 @@ def some_loss_is_on(params: Params) -> Iterator[Conflict]:
         yield Conflict(("distillation.teacher", *weights), f"is unused: {' and '.join(weights)} are 0")
 
 
-def triplets_can_form(params: Params) -> Iterator[Conflict]:
-    """A triplet needs two images of one identity and one of another; options of the triplet loss need the loss."""
+def pairs_can_form(params: Params) -> Iterator[Conflict]:
+    """A loss that compares images needs two of one identity and one of another; its options need the loss."""
     sampling = params.batch_sampling_params
-    if not triplet_is_on(params):
+    if not params.triplet_is_on:
         for name in ("gather_embeddings", "tri_loss_adaptive_weight"):
             if getattr(params, name):
                 text = "is for the triplet loss, but tri_loss_margin or tri_loss_lambda_tri is 0"
                 yield Conflict((name, *TRIPLET), text)
-    elif not sampling.class_balanced:
-        keys = ("tri_loss_margin", "batch_sampling_params.class_balanced")
-        text = 'the triplet loss needs batch_sampling_params.class_balanced true, as with "8*4"; set it, or set 0 here'
-        yield Conflict(keys, text)
-    elif min(sampling.P, sampling.K) < 2:
-        name, what = ("K", "images of an identity") if sampling.K < 2 else ("P", "identities")
-        text = f"the triplet loss (tri_loss_margin {params.tri_loss_margin}) needs at least 2 {what}, got {name} 1"
-        yield Conflict((f"batch_sampling_params.{name}", "tri_loss_margin"), text)
+    for key, loss in params.pair_losses.items():
+        if not sampling.class_balanced:
+            text = f'{loss} needs batch_sampling_params.class_balanced true, as with "8*4"; set it, or set 0 here'
+            yield Conflict((key, "batch_sampling_params.class_balanced"), text)
+        elif min(sampling.P, sampling.K) < 2:
+            name, what = ("K", "images of an identity") if sampling.K < 2 else ("P", "identities")
+            text = f"{loss} ({key} {getattr(params, key)}) needs at least 2 {what}, got {name} 1"
+            yield Conflict((f"batch_sampling_params.{name}", key), text)
 
 
 def triplet_features_exist(params: Params) -> Iterator[Conflict]:
@@ -51,7 +51,7 @@ def triplet_features_exist(params: Params) -> Iterator[Conflict]:
         if name != "global" and model.pcb_n_parts == 0:
             text = f'"{name}" needs stripes, but model_params.pcb_n_parts is 0; use "global"'
             yield Conflict(("tri_loss_on", "model_params.pcb_n_parts"), text)
-        if name == "global" and triplet_is_on(params) and model.pcb_n_parts > 0 and model.feature_global_dim == 0:
+        if name == "global" and params.triplet_is_on and model.pcb_n_parts > 0 and model.feature_global_dim == 0:
             text = (
                 f'"global" needs a global branch beside the {model.pcb_n_parts} stripes of model_params.pcb_n_parts; '
                 'give model_params.feature_global_dim, or use "parts" or "concat"'

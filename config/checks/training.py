@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from config.checks.conflict import Conflict, repeated_devices, triplet_is_on
+from config.checks.conflict import Conflict, repeated_devices
 from config.params import Params
 
 
@@ -43,7 +43,7 @@ def fine_tuning_has_effect(params: Params) -> Iterator[Conflict]:
     if distillation.lambda_embedding > 0:
         text = "trains classifiers only, so distillation.lambda_embedding has no effect; set that to 0"
         yield Conflict(("fine_tune", "distillation.lambda_embedding"), text)
-    if triplet_is_on(params):
+    if params.triplet_is_on:
         text = "trains classifiers only, so the triplet loss has no effect; set tri_loss_margin to 0"
         yield Conflict(("fine_tune", "tri_loss_margin"), text)
     for name in ("part_feature_erasing", "global_feature_erasing", "pcb_dropout"):

@@ -35,6 +35,9 @@ def test_model_params_decide_the_branches(
     assert all(branch.scores.logits.shape[1:] == (2, 5) for branch in output.values())
     embeddings = Embedder(network)(images)
     assert embeddings.shape == (2, dim) == (2, network.embedding_dim)
+    # The parts first, then the global branch. In training mode both normalise by the batch.
+    parts = [part for name in (PARTS, GLOBAL) if name in output for part in output[name].embeddings]
+    torch.testing.assert_close(embeddings, torch.cat(parts, dim=1))
 
 
 def test_switches_of_normalisation_and_bias_reach_the_heads() -> None:
