@@ -135,6 +135,21 @@ class Script:
         """Run it to the end."""
         return self.start(script, *arguments, processes=processes, launcher=launcher).finish(timeout)
 
+    def succeed(
+        self, script: str, *arguments: str, processes: Sequence[Sequence[str]] = ONE, timeout: float = 300
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it to the end, which must be a good one."""
+        process = self.run(script, *arguments, processes=processes, timeout=timeout)
+        assert process.returncode == 0, process.stderr
+        return process
+
+    def mistake(self, script: str, *arguments: str, processes: Sequence[Sequence[str]] = ONE) -> str:
+        """Run what the user got wrong: exit code 2 and messages without a traceback, which are returned."""
+        process = self.run(script, *arguments, processes=processes)
+        assert process.returncode == 2, process.stderr
+        assert "Traceback" not in process.stderr
+        return process.stderr
+
     def start(
         self, script: str, *arguments: str, processes: Sequence[Sequence[str]] = ONE, launcher: Sequence[str] = ()
     ) -> Started:

@@ -33,8 +33,7 @@ class FinishedRun(NamedTuple):
 
 def finish(script: Script, operation: str, result: str, preloaded: bool = True) -> FinishedRun:
     starting = Script(script.folder, preloaded)
-    process = starting.run("train.py", "--operation", operation, "--sub_working_dir", "first")
-    assert process.returncode == 0, process.stderr
+    process = starting.succeed("train.py", "--operation", operation, "--sub_working_dir", "first")
     return FinishedRun(script, operation, script.folder / "runs" / "first", result, process.stderr)
 
 

@@ -84,8 +84,7 @@ def mistake(run: Callable[..., int], caplog: pytest.LogCaptureFixture) -> Callab
 
 
 def test_a_feature_file_is_all_it_needs(script: Script, features: Path, result: Callable[..., dict[str, Any]]) -> None:
-    process = script.run("evaluator.py", "features.npz")
-    assert process.returncode == 0, process.stderr
+    process = script.succeed("evaluator.py", "features.npz")
     names, values = process.stdout.splitlines()
     assert names.split() == ["rank1", "rank5", "rank10", "mAP", "mAP_trapezoid", "mINP"]
     metrics = result("features.npz")["metrics"]
@@ -201,10 +200,7 @@ def test_features_that_cannot_be_evaluated(mistake: Callable[..., str], features
 
 def test_a_mistake_ends_the_process_with_one_message(script: Script, features: Path) -> None:
     features.write_bytes(features.read_bytes()[:1000])
-    process = script.run("evaluator.py", "features.npz")
-    assert process.returncode == USER_MISTAKE
-    assert "features.npz: damaged" in process.stderr
-    assert "Traceback" not in process.stderr
+    assert "features.npz: damaged" in script.mistake("evaluator.py", "features.npz")
 
 
 def test_persons_that_the_gallery_lacks_are_named_and_left_out(

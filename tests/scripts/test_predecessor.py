@@ -51,8 +51,7 @@ def test_it_trains_and_every_old_word_is_noted(script: Script, make_market: Call
     # The two paths such a file names: where the data lies and where runs go.
     params = {**PREDECESSOR, "batches_dir": str(market), "working_dir": str(script.folder / "work")}
     (script.folder / "old.json").write_text(json.dumps(params))
-    process = script.run("train.py", "--operation", "start_train", "--config_path", "old.json")
-    assert process.returncode == 0, process.stderr
+    process = script.succeed("train.py", "--operation", "start_train", "--config_path", "old.json")
     for word in ("epochs", "gpus", "focal_loss", "asoftmax_params", "feature_gobal_dim", "random_drop_branchs"):
         assert f"'{word}'" in process.stderr.replace("model_params.", ""), word
     (run,) = (script.folder / "work").iterdir()

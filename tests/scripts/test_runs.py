@@ -53,17 +53,14 @@ def test_the_params_name_the_operation_and_load_again(finished: FinishedRun) -> 
 @pytest.mark.parametrize("operation", ["train_gan", "start_train"])
 def test_a_run_is_not_started_twice(finished: FinishedRun, operation: str) -> None:
     before = (finished.path / finished.result).read_bytes()
-    process = finished.script.run("train.py", "--operation", operation, "--sub_working_dir", "first")
-    assert process.returncode == 2
-    assert "already holds a run" in process.stderr
-    assert "resume_train --sub_working_dir first" in process.stderr
+    message = finished.script.mistake("train.py", "--operation", operation, "--sub_working_dir", "first")
+    assert "already holds a run" in message
+    assert "resume_train --sub_working_dir first" in message
     assert (finished.path / finished.result).read_bytes() == before
 
 
 def test_a_finished_run_has_nothing_to_resume(finished: FinishedRun) -> None:
-    process = finished.script.run("train.py", *RESUME, "first")
-    assert process.returncode == 2
-    assert "is finished" in process.stderr
+    assert "is finished" in finished.script.mistake("train.py", *RESUME, "first")
 
 
 def test_a_run_killed_before_its_first_step_begins_anew(finished: FinishedRun) -> None:
@@ -71,12 +68,9 @@ def test_a_run_killed_before_its_first_step_begins_anew(finished: FinishedRun) -
     run.mkdir()
     params = json.loads((finished.path / "params.json").read_text())
     (run / "params.json").write_text(json.dumps({**params, "batches_dir": "not mounted"}))
-    process = finished.script.run("train.py", *RESUME, "killed")
-    assert process.returncode == 2
-    assert "not mounted: no such folder" in process.stderr
+    assert "not mounted: no such folder" in finished.script.mistake("train.py", *RESUME, "killed")
     (run / "params.json").write_text(json.dumps(params))
-    process = finished.script.run("train.py", *RESUME, "killed")
-    assert process.returncode == 0, process.stderr
+    finished.script.succeed("train.py", *RESUME, "killed")
     assert same_weights(weights_of(finished.path, finished.result), weights_of(run, finished.result))
     assert records_of(run) == records_of(finished.path)
 
@@ -90,12 +84,10 @@ def test_an_interrupted_run_goes_on_to_the_same_result(finished: FinishedRun) ->
         process = training.stop(signal.SIGINT)
     assert process.returncode == 130, process.stderr
     assert "python train.py --operation resume_train --sub_working_dir stopped" in process.stderr
-    resumed = script.run("train.py", *RESUME, "stopped")
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = script.succeed("train.py", *RESUME, "stopped")
     assert re.search(r"resumed after step \d+, in epoch \d+ of (5|40)", resumed.stderr)
     assert not (stopped / "last.pth").exists()
-    process = script.run("train.py", *start(finished, "whole"), *longer)
-    assert process.returncode == 0, process.stderr
+    process = script.succeed("train.py", *start(finished, "whole"), *longer)
     assert same_weights(weights_of(whole, finished.result), weights_of(stopped, finished.result))
     assert records_of(whole) == records_of(stopped)
     assert curves_of(whole) == curves_of(stopped)
@@ -106,10 +98,9 @@ def test_a_run_of_an_unknown_operation_is_not_resumed(finished: FinishedRun) -> 
     run.mkdir()
     raw = json.loads((finished.path / "params.json").read_text())
     (run / "params.json").write_text(json.dumps({**raw, "$operation": "train_cat"}))
-    process = finished.script.run("train.py", *RESUME, "unknown")
-    assert process.returncode == 2
-    assert "unknown/params.json: $operation" in process.stderr
-    assert "train_cat" in process.stderr
+    message = finished.script.mistake("train.py", *RESUME, "unknown")
+    assert "unknown/params.json: $operation" in message
+    assert "train_cat" in message
     assert [entry.name for entry in run.iterdir()] == ["params.json"]
 
 
@@ -120,6 +111,5 @@ def test_a_run_does_not_go_on_with_other_data(script: Script, make_market: Calla
         training.wait_until((script.folder / "runs" / "run" / "last.pth").exists, "a saved state")
         assert training.stop(signal.SIGTERM).returncode == 143
     next((market / "bounding_box_train").glob("0003*")).unlink()
-    process = script.run("train.py", *RESUME, "run")
-    assert process.returncode == 2
-    assert re.search("train images: .*than the run began with", process.stderr)
+    message = script.mistake("train.py", *RESUME, "run")
+    assert re.search("train images: .*than the run began with", message)

@@ -34,8 +34,7 @@ def market(tmp_path_factory: pytest.TempPathFactory, make_market: Market) -> Scr
 @pytest.fixture(scope="module")
 def finished(market: Script) -> tuple[Script, str]:
     """A run of two processes, and their messages."""
-    process = market.run("train.py", "--sub_working_dir", "together", "--set", *OF_EACH, processes=TWO)
-    assert process.returncode == 0, process.stderr
+    process = market.succeed("train.py", "--sub_working_dir", "together", "--set", *OF_EACH, processes=TWO)
     return market, process.stderr
 
 
@@ -50,8 +49,7 @@ def test_one_process_writes_and_speaks_for_all(finished: tuple[Script, str]) -> 
 
 def test_two_processes_do_what_one_does_with_the_double_batch(finished: tuple[Script, str]) -> None:
     script, _ = finished
-    alone = script.run("train.py", "--sub_working_dir", "alone")
-    assert alone.returncode == 0, alone.stderr
+    script.succeed("train.py", "--sub_working_dir", "alone")
     two, one = (curves_of(script.folder / "runs" / name) for name in ("together", "alone"))
     assert two.keys() == one.keys() > {"train/softmax_parts", "train/triplet_global", "train/accuracy"}
     for name in (name for name in one if name.startswith("train/")):
@@ -64,8 +62,7 @@ def test_the_evaluator_has_the_same_figures_from_one_process_and_from_two(finish
     outcomes = []
     for processes in (((),), TWO):
         files = ("result_log_file=result.json", "features_path=features.npz")
-        process = script.run("evaluator.py", "runs/together", "--set", *files, processes=processes)
-        assert process.returncode == 0, process.stderr
+        process = script.succeed("evaluator.py", "runs/together", "--set", *files, processes=processes)
         assert process.stdout.count("mAP_trapezoid") == 1
         outcomes.append(json.loads((script.folder / "result.json").read_text()))
     assert outcomes[0]["metrics"] == pytest.approx(outcomes[1]["metrics"], abs=1e-6)
@@ -89,9 +86,8 @@ def test_processes_that_differ_all_stop_with_one_message(
     other = make_market(market.folder / "other")
     (other / "bounding_box_train" / "0020_c1s1_000001_00.jpg").unlink(missing_ok=True)
     arguments = ("--sub_working_dir", "mixed", "--set", *OF_EACH)
-    process = market.run("train.py", *arguments, processes=((), (changes,)))
-    assert process.returncode == 2
-    assert process.stderr.count(words) == 1, process.stderr
+    message = market.mistake("train.py", *arguments, processes=((), (changes,)))
+    assert message.count(words) == 1, message
     assert not (market.folder / "runs" / "mixed").exists()
 
 
@@ -137,7 +133,6 @@ def test_a_run_that_may_be_started_again_needs_a_name(market: Script) -> None:
 
 
 def test_gpus_that_are_not_there_are_named(market: Script) -> None:
-    process = market.run("train.py", "--set", "parallels=[0,1]")
-    assert process.returncode == 2
-    assert "no GPU 0, 1" in process.stderr
-    assert str(ROOT) not in process.stderr
+    message = market.mistake("train.py", "--set", "parallels=[0,1]")
+    assert "no GPU 0, 1" in message
+    assert str(ROOT) not in message

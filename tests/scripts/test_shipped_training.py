@@ -14,8 +14,7 @@ from tests.conftest import ROOT, Script
 def test_the_shipped_params_learn_to_recognise_persons(script: Script) -> None:
     shutil.copy(ROOT / "params.json", script.folder)
     arguments = ("--operation", "start_train", "--sub_working_dir", "run")
-    process = script.run("train.py", *arguments, timeout=1800)
-    assert process.returncode == 0, process.stderr
+    script.succeed("train.py", *arguments, timeout=1800)
     run = script.folder / "runs" / "run"
     best = max(
         (json.loads(line)["metrics"] for line in (run / "metrics.jsonl").read_text().splitlines()),

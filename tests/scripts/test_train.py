@@ -81,8 +81,7 @@ def test_tensorboard_shows_curves_and_images(finished: FinishedRun) -> None:
 def test_the_evaluator_reproduces_the_best_epoch(finished: FinishedRun) -> None:
     shutil.copy(ROOT / "eval_params.json", finished.script.folder)
     settings = ("model_path=runs/first", "pictures_dir=pictures")
-    process = finished.script.run("evaluator.py", "eval_params.json", "--set", *settings)
-    assert process.returncode == 0, process.stderr
+    process = finished.script.succeed("evaluator.py", "eval_params.json", "--set", *settings)
     best = max((record["metrics"] for record in finished.records), key=lambda metrics: metrics["mAP"])
     result = json.loads((finished.script.folder / "eval_result.json").read_text())
     assert result["metrics"] == pytest.approx(best, abs=1e-6)
@@ -99,8 +98,7 @@ def test_fine_tuning_trains_the_classifiers_of_a_snapshot(finished: FinishedRun)
         "fine_tune.json", pretrain_snapshot=str(source), fine_tune=True, tri_loss_margin=0, epoch=1, model_params=model
     )
     arguments = ("--config_path", str(params), "--sub_working_dir", "tuned")
-    process = finished.script.run("train.py", "--operation", "start_train", *arguments)
-    assert process.returncode == 0, process.stderr
+    finished.script.succeed("train.py", "--operation", "start_train", *arguments)
     tuned, before = weights_of(finished.path.parent / "tuned"), weights_of(finished.path)
     changed = {name for name in before if not torch.equal(before[name], tuned[name])}
     assert changed == {"branches.parts.classifier.weight", "branches.global.classifier.weight"}
@@ -110,8 +108,7 @@ def test_without_evaluation_the_last_model_is_kept(script: Script) -> None:
     # Folders of images, one per identity, made from the synthetic pedestrians: no query, no gallery.
     small = {"train_identities": 6, "test_identities": 2, "distractors": 0, "junk": 0, "cameras": 2}
     script.write_params(synthetic=small)
-    made = script.run("train.py", "--operation", "make_synthetic", "--out", "pedestrians")
-    assert made.returncode == 0, made.stderr
+    script.succeed("train.py", "--operation", "make_synthetic", "--out", "pedestrians")
     for image in (script.folder / "pedestrians" / "bounding_box_train").iterdir():
         target = script.folder / "folders" / f"person_{image.name[:4]}" / image.name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -126,8 +123,7 @@ def test_without_evaluation_the_last_model_is_kept(script: Script) -> None:
         tri_loss_margin=0,
         evaluation_params={},
     )
-    process = script.run("train.py", *START, "run")
-    assert process.returncode == 0, process.stderr
+    script.succeed("train.py", *START, "run")
     checkpoint = torch.load(script.folder / "runs" / "run" / "model_best.pth", weights_only=True)
     assert checkpoint["metrics"] == {}
     assert checkpoint["labels"] == [1, 2, 3, 4, 5, 6]
@@ -136,8 +132,7 @@ def test_without_evaluation_the_last_model_is_kept(script: Script) -> None:
 def test_check_config_shows_what_a_run_would_be_and_trains_nothing(script: Script, make_market: Market) -> None:
     make_market(script.folder / "market")
     script.write_params()
-    process = script.run("train.py", "--operation", "check_config", "--set", "epoch=7", "lr.base_lr=0.125")
-    assert process.returncode == 0, process.stderr
+    process = script.succeed("train.py", "--operation", "check_config", "--set", "epoch=7", "lr.base_lr=0.125")
     shown = json.loads(process.stdout)
     assert (shown["epoch"], shown["lr"]["base_lr"]) == (7, 0.125)
     assert "7 epochs of 4 steps of 8 images; 11 identities" in process.stderr
@@ -147,8 +142,7 @@ def test_check_config_shows_what_a_run_would_be_and_trains_nothing(script: Scrip
 def test_a_run_can_be_left_to_the_background(script: Script, make_market: Market) -> None:
     make_market(script.folder / "market")
     script.write_params(epoch=1)
-    process = script.run("train.py", *START, "away", "--detach")
-    assert process.returncode == 0, process.stderr
+    process = script.succeed("train.py", *START, "away", "--detach")
     assert "runs/away/train_log" in process.stdout
     run = script.folder / "runs" / "away"
     deadline = time.monotonic() + 120
@@ -160,7 +154,5 @@ def test_a_run_can_be_left_to_the_background(script: Script, make_market: Market
 
 def test_a_background_run_that_cannot_start_says_why(script: Script) -> None:
     script.write_params()
-    process = script.run("train.py", *START, "away", "--detach")
-    assert process.returncode == 2
-    assert "no such folder" in process.stderr
+    assert "no such folder" in script.mistake("train.py", *START, "away", "--detach")
     assert not (script.folder / "runs" / "away").exists()
