@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -12,7 +13,17 @@ from config.params import Params
 from data.features import Features, TestFeatures
 from data.samples import Sample
 from evaluate.core.context import EvalContext
+from evaluate.core.report.blocks import Block, Section
 from evaluate.core.retrieval.retrieve import Retrieval, RetrievalOptions, retrieve
+
+B = TypeVar("B", bound=Block)
+
+
+def blocks_of(section: Section, kind: type[B]) -> list[B]:
+    """The blocks of a section, all of which must be of a kind."""
+    blocks = [block for block in section.blocks if isinstance(block, kind)]
+    assert len(blocks) == len(section.blocks)
+    return blocks
 
 
 @pytest.fixture

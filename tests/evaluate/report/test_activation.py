@@ -13,8 +13,10 @@ from evaluate.core.report.activation import activation, activation_section, over
 from evaluate.core.report.blocks import ImageGroups, Note
 from models.network import Embedder, build_network
 from models.options import ModelParams
+from tests.evaluate.report.conftest import blocks_of
 
 TINY = ModelParams(model="resnet_18", feature_dim=8)
+EMBEDDER = Embedder(build_network(TINY, 3)).eval()
 
 
 def test_activation_is_the_scaled_length_of_the_channel_vector():
@@ -54,8 +56,7 @@ def test_a_section_shows_query_first_wrong_and_first_right(retrieval, config):
     torch.manual_seed(0)
     net = Embedder(build_network(TINY, 3)).eval()
     section = activation_section(retrieval, [0, 5, 17], replace(config, network=net), "")
-    (block,) = section.blocks
-    assert isinstance(block, ImageGroups)
+    (block,) = blocks_of(section, ImageGroups)
     assert len(block.groups) == 3
     for group in block.groups:
         verdicts = [image.verdict for image in group.images]
@@ -70,20 +71,14 @@ def test_a_section_shows_query_first_wrong_and_first_right(retrieval, config):
     # One image after the other gives the same pictures as all of them at once.
     one = config.evaluation_params.model_copy(update={"batch_size": 1})
     params = config.params.model_copy(update={"evaluation_params": one})
-    alone = activation_section(retrieval, [0], EvalContext(params, net), "").blocks[0]
-    assert isinstance(alone, ImageGroups)
+    (alone,) = blocks_of(activation_section(retrieval, [0], EvalContext(params, net), ""), ImageGroups)
     assert [image.hint for image in alone.groups[0].images] == [image.hint for image in block.groups[0].images]
 
 
-@pytest.mark.parametrize(("net", "reason"), [(None, "come from a file"), (nn.Identity(), "no feature map")])
-def test_without_a_feature_map_a_sentence_says_why(retrieval, config, net, reason):
-    (note,) = activation_section(retrieval, [0], replace(config, network=net), "").blocks
-    assert isinstance(note, Note)
+@pytest.mark.parametrize(
+    ("net", "missing", "reason"),
+    [(None, "", "come from a file"), (nn.Identity(), "", "no feature map"), (EMBEDDER, "Gone.", "Gone.")],
+)
+def test_without_feature_map_or_pictures_a_sentence_says_why(retrieval, config, net, missing, reason):
+    (note,) = blocks_of(activation_section(retrieval, [0], replace(config, network=net), missing), Note)
     assert reason in note.text
-
-
-def test_without_pictures_a_sentence_says_why(retrieval, config):
-    torch.manual_seed(0)
-    config = replace(config, network=Embedder(build_network(TINY, 3)).eval())
-    (note,) = activation_section(retrieval, [0], config, "Gone.").blocks
-    assert note == Note("Gone.")

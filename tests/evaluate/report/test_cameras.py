@@ -14,6 +14,7 @@ from evaluate.core.retrieval.protocols import GroundTruth
 from evaluate.core.retrieval.ranking import RankResult, rank
 from evaluate.core.retrieval.retrieve import Retrieval
 from tests.evaluate.matrix import MatrixDistances
+from tests.evaluate.report.conftest import blocks_of
 
 
 def reference(distance, query, gallery, cross_camera):
@@ -105,30 +106,19 @@ def retrieval_of(num_cameras, num_images=200):
 
 def test_a_section_has_two_tables_whose_last_column_is_the_whole_gallery():
     retrieval = retrieval_of(3)
-    section = camera_section(retrieval, 2**28)
-    rank1, mean_ap = section.blocks
-    assert isinstance(rank1, Table)
-    assert isinstance(mean_ap, Table)
+    rank1, mean_ap = blocks_of(camera_section(retrieval, 2**28), Table)
     assert rank1.header[1:] == mean_ap.header[1:] == ("1", "2", "3", "all")
     own = retrieval.query.camids[retrieval.result.queries] == 2
     assert mean_ap.rows[1][-1].text == f"{retrieval.result.ap[own].mean():.1%}"[:-1]
-    assert rank1.rows[1][-1].hint.startswith("camera 2 in all cameras: ")
     assert [row[place + 1].text for place, row in enumerate(rank1.rows)] == ["–"] * 3
     heat = [cell.heat for row in mean_ap.rows for cell in row if cell.heat is not None]
-    assert len(heat) == 6
-    assert (min(heat), max(heat)) == (0.0, 1.0)
-    assert all("queries" in cell.hint for row in rank1.rows for cell in row[1:] if cell.heat is not None)
+    assert (len(heat), min(heat), max(heat)) == (6, 0.0, 1.0)
 
 
 def test_one_camera_is_a_sentence_and_very_many_are_a_part():
-    (note,) = camera_section(retrieval_of(1), 2**28).blocks
-    assert isinstance(note, Note)
+    (note,) = blocks_of(camera_section(retrieval_of(1), 2**28), Note)
     assert "one camera" in note.text
     rank1, _, *notes = camera_section(retrieval_of(50), 2**28).blocks
     assert isinstance(rank1, Table)
-    assert len(rank1.rows) == 30
-    assert len(rank1.header) == 32
-    assert [note.text for note in notes if isinstance(note, Note)] == [
-        "Query: the 30 of 50 cameras with most images are shown.",
-        "Gallery: the 30 of 50 cameras with most images are shown.",
-    ]
+    assert (len(rank1.rows), len(rank1.header)) == (30, 32)
+    assert all("the 30 of 50 cameras with most images" in note.text for note in notes if isinstance(note, Note))

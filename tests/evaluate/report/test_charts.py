@@ -9,24 +9,12 @@ import pytest
 import torch
 
 from evaluate.core.report.charts import ap_chart, cmc_chart, distance_chart, roc_chart
-from evaluate.core.report.svg import FIRST, INK, draw, hint
-from evaluate.core.verification.roc import Roc, roc
+from evaluate.core.report.svg import INK, draw, hint
+from evaluate.core.verification.roc import roc
 
 
 def titles(svg):
     return [element.text for element in ElementTree.fromstring(svg).iter("title")]
-
-
-def test_an_svg_wears_the_page_s_colours_and_font():
-    svg = draw(lambda axes: axes.plot([1, 2], [3, 4], color=FIRST, label="a"))
-    assert ElementTree.fromstring(svg).get("viewBox") == "0 0 360 223.2"
-    assert "var(--first)" in svg
-    assert "var(--muted)" in svg
-    assert "#0001" not in svg
-    assert "font-family" not in svg
-    assert "<style" not in svg
-    assert "http" not in svg
-    assert svg == draw(lambda axes: axes.plot([1, 2], [3, 4], color=FIRST, label="a"))
 
 
 def test_the_user_s_own_settings_neither_matter_nor_change():
@@ -68,36 +56,16 @@ def test_every_query_stands_in_one_bar():
     assert "51.0% or more; 28.6% have less" in chart.caption
 
 
-def test_roc_marks_the_equal_error():
-    curve = roc(torch.tensor([0.1, 0.2, 0.3, 0.6]), torch.tensor([0.25, 0.7, 0.8, 0.9]))
+def test_roc_marks_the_equal_error_if_there_is_any():
+    impostor = torch.tensor([0.25, 0.7, 0.8, 0.9])
+    curve, perfect = (roc(torch.tensor(genuine), impostor) for genuine in ([0.1, 0.2, 0.3, 0.6], [0.1, 0.2]))
     assert titles(roc_chart(curve).svg) == [f"equal error rate {curve.eer:.2%}"]
-
-
-def test_roc_without_any_error_has_nothing_to_mark():
-    curve = roc(torch.tensor([0.1, 0.2]), torch.tensor([0.7, 0.8, 0.9]))
-    assert curve.eer == 0.0
-    assert titles(roc_chart(curve).svg) == []
-
-
-def test_roc_begins_at_a_rate_that_can_be_read():
-    below = torch.arange(1, 1001).pow(3)  # from one in 10^9 upwards
-    curve = Roc(torch.linspace(0.1, 0.9, 1000), below, below, 10**9)
-    svg = roc_chart(curve).svg
-    assert ">0.000001<" in svg
-    assert ">0.0000001<" not in svg
+    assert (perfect.eer, titles(roc_chart(perfect).svg)) == (0.0, [])
 
 
 @pytest.mark.parametrize("threshold", [None, 0.0, 0.4])
 def test_distances_are_drawn_as_shares(threshold):
     chart = distance_chart(np.linspace(0, 1, 5), np.array([8, 2, 0, 0]), np.array([0, 0, 0, 0]), threshold)
     assert ("equal error at" in chart.svg) == (threshold is not None)
-    assert ">0.0<" in chart.svg
     assert "75%" in chart.svg  # the highest tick: one bin holds 80% of the genuine pairs
     assert "100%" not in chart.svg
-
-
-def test_the_axis_of_distances_begins_where_there_are_any():
-    svg = distance_chart(np.linspace(0, 1, 11), np.array([0] * 6 + [1, 0, 0, 0]), np.array([0] * 8 + [3, 1]), None).svg
-    assert ">0.60<" in svg
-    assert ">0.50<" not in svg
-    assert ">0.55<" not in svg

@@ -7,6 +7,7 @@ import torch
 from evaluate.core.report import embedding
 from evaluate.core.report.blocks import Chart, Note
 from evaluate.core.report.embedding import embedding_map, embedding_section, principal_components
+from tests.evaluate.report.conftest import blocks_of
 
 
 @pytest.mark.parametrize("shape", [(40, 6), (6, 40), (12, 12), (200, 3)])
@@ -64,8 +65,6 @@ def test_rows_of_the_map_belong_together(retrieval):
 
 def test_the_section_draws_the_map_and_the_variance(retrieval):
     section = embedding_section(retrieval, "cosine", np.random.default_rng(0))
-    points, variance = section.blocks
-    assert isinstance(points, Chart)
-    assert isinstance(variance, Chart)
+    points, variance = blocks_of(section, Chart)
     assert points.svg.count("<title>pid 3</title>") == 2
     assert "of 12 components hold 90%" in variance.caption

@@ -1,16 +1,12 @@
 """The page: one file that loads nothing, escapes what it is told, and is the same for the same reports."""
 
-import shutil
-import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from evaluate.core.report.blocks import (
     Cell,
-    Chart,
     Facts,
     Figure,
     Figures,
@@ -138,33 +134,3 @@ def test_what_cannot_be_written_is_refused(tmp_path):
         write_report(tmp_path / "nowhere" / "a.html", [report()])
     with pytest.raises(ValueError, match="nothing to write"):
         write_report(tmp_path / "a.html", [])
-
-
-def test_charts_are_taken_as_they_are_but_for_their_ids():
-    chart = Chart('<svg viewBox="0 0 1 1"><g id="a"/><use href="#a" clip-path="url(#a)"/></svg>', "t")
-    text = render([Report("r", "", (Section("s", "", (chart, chart)),))])
-    for number in (0, 1):
-        assert f'<g id="c{number}-a"/><use href="#c{number}-a" clip-path="url(#c{number}-a)"/>' in text
-
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome here")
-@pytest.mark.parametrize(("width", "is_dark"), [(1200, False), (420, True)])
-def test_a_browser_draws_it(tmp_path, width, is_dark):
-    write_report(tmp_path / "report.html", [report(text="/a/long/path" * 20)])
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--window-size={width},2000"]
-    options += [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={tmp_path / 'shot.png'}"]
-    options += [f"--blink-settings=preferredColorScheme={0 if is_dark else 1}"]
-    command = [str(BROWSER), *options, (tmp_path / "report.html").as_uri()]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    with Image.open(tmp_path / "shot.png") as image:
-        pixels = np.asarray(image.convert("RGB"))
-    assert pixels.shape[1] == width
-    paper = pixels[-1, -1]
-    assert (paper.max() < 60) if is_dark else (paper.min() > 200)
-    ink = (np.abs(pixels.astype(int) - paper).max(axis=2) > 40).mean()
-    assert 0.005 < ink < 0.5
-    # What stands on the page is not lost beyond its right edge: its margin is empty.
-    assert (pixels[60:, -12:] == paper).all()

@@ -10,13 +10,14 @@ import torch
 from PIL import Image
 
 from evaluate.core.report.blocks import Facts, Figures, ImageGroups, Note, RankLists, Table
-from evaluate.core.report.images import Crops, as_source, number
+from evaluate.core.report.images import as_source
 from evaluate.core.report.ordering import confused_pairs
 from evaluate.core.report.page import render, write_report
 from evaluate.core.report.retrieval import retrieval_report
 from evaluate.core.retrieval.retrieve import retrieve
 from models.network import Embedder, build_network
 from models.options import ModelParams
+from tests.evaluate.report.conftest import blocks_of
 
 TITLES = [
     "Summary",
@@ -87,8 +88,8 @@ def test_of_random_galleries_it_says_which_one_is_shown(retrieval, config):
 
 
 def test_rank_lists_hold_ten_images_that_count_and_the_ignored_ones_between(retrieval, config):
-    worst, best, random = section(make(retrieval, config), "Rank lists").blocks
-    lists = [each for block in (worst, best, random) if isinstance(block, RankLists) for each in block.lists]
+    worst, best, random = blocks_of(section(make(retrieval, config), "Rank lists"), RankLists)
+    lists = [each for block in (worst, best, random) for each in block.lists]
     assert len(lists) == 18  # 8 of each kind are more than there are
     for each in lists:
         assert each.query.verdict == "query"
@@ -129,22 +130,17 @@ def test_embeddings_without_images_are_reported_without_pictures(retrieval, conf
 def test_image_files_that_are_gone_are_told_in_a_sentence(retrieval, config):
     gone = retrieval.gallery.samples[0].path
     gone.unlink()
-    (note,) = section(make(retrieval, config), "Rank lists").blocks
-    assert isinstance(note, Note)
+    (note,) = blocks_of(section(make(retrieval, config), "Rank lists"), Note)
     assert str(gone) in note.text
 
 
 def test_a_single_damaged_image_leaves_an_empty_frame(retrieval, config):
     for sample in retrieval.gallery.samples[1:9]:
         sample.path.write_bytes(b"no image")
-    blocks = section(make(retrieval, config), "Rank lists").blocks
-    lists = [each for block in blocks if isinstance(block, RankLists) for each in block.lists]
-    shown = [image for each in lists for image in each.retrieved]
-    empty = [image for image in shown if not image.source]
-    assert empty
-    assert all("not an image that can be read" in image.hint for image in empty)
-    assert all((not image.source) == ("not an image" in image.hint) for image in shown)
-    assert 'class="absent"' in render([make(retrieval, config)])
+    blocks = blocks_of(section(make(retrieval, config), "Rank lists"), RankLists)
+    shown = [image for block in blocks for each in block.lists for image in each.retrieved]
+    assert any(not image.source for image in shown)
+    assert all((not image.source) == ("not an image that can be read" in image.hint) for image in shown)
 
 
 @pytest.mark.parametrize("protocol", ["cross_camera", "camera_less"])
@@ -161,17 +157,15 @@ def test_a_gallery_without_impostors_has_no_curve_but_a_report(make_features, co
     features = [part.at((part.pids == 1).nonzero().flatten()) for part in make_features()]
     retrieval = retrieve(type(make_features())(*features), config.evaluation_params, torch.device("cpu"))
     report = make(retrieval, config)
-    (note,) = section(report, "Distances").blocks
-    assert isinstance(note, Note)
+    (note,) = blocks_of(section(report, "Distances"), Note)
     assert "no impostor" in note.text
-    (note,) = section(report, "Confused persons").blocks
-    assert note == Note("No query has a wrong image as its nearest.")
+    (note,) = blocks_of(section(report, "Confused persons"), Note)
+    assert "No query has a wrong image" in note.text
     assert render([report])
 
 
 def test_confused_persons_are_shown_in_pairs(retrieval, config):
-    (block,) = section(make(retrieval, config), "Confused persons").blocks
-    assert isinstance(block, ImageGroups)
+    (block,) = blocks_of(section(make(retrieval, config), "Confused persons"), ImageGroups)
     for group in block.groups:
         query, other = group.title.split(" taken for ")
         first, second = group.images
@@ -189,16 +183,3 @@ def test_crops_are_small_jpegs_that_keep_their_proportions():
         assert image.size == (50, 128)
     assert as_source(pixels[:64, :32])[1:] == (32, 64)
     assert as_source(pixels[:10, :200].repeat(8, axis=1))[1:] == (256, 2)
-
-
-def test_a_file_is_read_once_however_often_it_is_shown(retrieval):
-    crops = Crops(retrieval.query)
-    first = crops.show(3, "query")
-    retrieval.query.samples[3].path.unlink()
-    assert crops.show(3, "right", 0.25).source == first.source
-    assert crops.show(4, "right").source != first.source
-
-
-@pytest.mark.parametrize(("distance", "text"), [(0.12345, "0.123"), (12.345, "12.3"), (12345.6, "1.23e+04")])
-def test_distances_take_few_characters(distance, text):
-    assert number(distance) == text
