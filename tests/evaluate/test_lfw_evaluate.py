@@ -1,6 +1,5 @@
 """The plug-in for pairs, from folders of images to metrics."""
 
-import logging
 import re
 from statistics import stdev
 
@@ -14,7 +13,7 @@ from data.dataset import read_dataset
 from data.features import Features, TestFeatures
 from evaluate.core.context import EvalContext
 from evaluate.core.plugins import evaluate, load_plugin
-from evaluate.core.report.blocks import Figures, ImageGroups, Note
+from evaluate.core.report.blocks import ImageGroups, Note
 from evaluate.lfw_evaluate import Options, run_eval
 from utils.errors import DataError, ParamsError
 
@@ -38,6 +37,10 @@ def params_for(folder, **options):
 
 def run(folder, **options):
     return evaluate(EvalContext(params_for(folder, **options), colour_net()))
+
+
+def report_of(folder, **options):
+    return run_eval(EvalContext(params_for(folder, **options), colour_net()))["report"]()
 
 
 @pytest.fixture
@@ -67,16 +70,9 @@ def crowd(market_folder):
 def test_metrics_of_pairs_few_enough_to_follow(faces):
     options = faces()
     evaluation = run("nowhere", **options)
-    shade, apart = 2 * 70 / 255, 2 / 255  # normalised images run from -1 to 1
-    genuine = [shade, 80 * apart, 0.0, (180**2 + 250**2) ** 0.5 * apart]
-    impostor = [
-        (250**2 + 250**2) ** 0.5 * apart,
-        (180**2 + 250**2) ** 0.5 * apart,
-        shade,
-        (170**2 + 250**2) ** 0.5 * apart,
-    ]
+    apart = 2 / 255  # normalised images run from -1 to 1
     # By distance: g 0, g 70 = i 70, g 80, i 302, g 308 = i 308, i 354. The best threshold lies between 80 and 302.
-    threshold = (80 * apart + impostor[3]) / 2
+    threshold = (80 + (170**2 + 250**2) ** 0.5) / 2 * apart
     # Fold 1 is best parted between 80 and 308, which makes two mistakes in fold 2; that is best parted between 0 and
     # 70, which rejects both genuine pairs of fold 1.
     expected = {
@@ -87,7 +83,7 @@ def test_metrics_of_pairs_few_enough_to_follow(faces):
         "tar_at_far_0.25": pytest.approx(3 / 4),
         "tar_at_far_0": pytest.approx(1 / 4),
         "threshold": pytest.approx(threshold, abs=1e-5),
-        "threshold_at_far_0.25": pytest.approx(genuine[1], abs=1e-5),
+        "threshold_at_far_0.25": pytest.approx(80 * apart, abs=1e-5),
         "threshold_at_far_0": pytest.approx(0.0, abs=1e-5),
     }
     assert run("nowhere", **options | {"far": (0.25, 0.0)}).metrics == expected
@@ -116,9 +112,7 @@ def test_images_are_looked_for_in_the_data_set_unless_told_otherwise(faces, tmp_
     options = faces()
     del options["pairs_dir"]
     assert run(tmp_path, **options).counts["num_pairs"] == 8
-    with pytest.raises(
-        DataError, match=r"9 problems; images are looked for in elsewhere, .*\n  no such image: elsewhere"
-    ):
+    with pytest.raises(DataError, match=r"9 problems; images are looked for in elsewhere, .*\n  no such image: else"):
         run("elsewhere", **options)
 
 
@@ -133,12 +127,8 @@ def test_thresholds_that_accept_nothing_are_left_out(faces):
 
 
 def test_rates_below_one_impostor_are_said_to_be_none(faces, caplog):
-    with caplog.at_level(logging.WARNING):
-        evaluation = run("nowhere", **faces(), far=(0.25, 0.1, 1e-4, 0.0))
-    assert [record.message for record in caplog.records] == [
-        "pairs: 4 impostors are too few for a false accept rate of 0.1 or 0.0001: the true accept rate given for it is "
-        "that of accepting no impostor"
-    ]
+    evaluation = run("nowhere", **faces(), far=(0.25, 0.1, 1e-4, 0.0))
+    assert "pairs: 4 impostors are too few for a false accept rate of 0.1 or 0.0001" in caplog.text
     tars = [evaluation.metrics[f"tar_at_far_{far}"] for far in ("0.1", "0.0001", "0")]
     assert tars == [0.25, 0.25, 0.25]
 
@@ -177,8 +167,7 @@ def test_each_image_is_embedded_once(faces):
 
 
 def test_pairs_are_drawn_from_query_and_gallery(crowd, caplog):
-    with caplog.at_level(logging.WARNING):
-        evaluation = run(crowd, num_pairs=24, num_folds=3)
+    evaluation = run(crowd, num_pairs=24, num_folds=3)
     assert caplog.text == ""
     assert evaluation.counts == {"num_pairs": 24, "num_genuine": 12, "num_folds": 3}
     assert (evaluation.score, evaluation.metrics["auc"], evaluation.metrics["eer"]) == (1.0, 1.0, 0.0)
@@ -189,8 +178,7 @@ def test_pairs_are_drawn_from_query_and_gallery(crowd, caplog):
 
 
 def test_fewer_pairs_than_asked_for_are_said(crowd, caplog):
-    with caplog.at_level(logging.WARNING):
-        evaluation = run(crowd, num_folds=2)
+    evaluation = run(crowd, num_folds=2)
     assert evaluation.counts == {"num_pairs": 72, "num_genuine": 36, "num_folds": 2}
     assert f"{crowd}: only 72 pairs can be drawn, not 6000" in caplog.text
 
@@ -218,8 +206,7 @@ def test_unreadable_images_take_their_pairs_along_where_asked_for(faces, tmp_pat
     with pytest.raises(DataError, match=r"Cy_0001\.png"):
         run("nowhere", **options)
     skipping = EvalContext(params_for("nowhere", **options).model_copy(update={"bad_images": "skip"}), colour_net())
-    with caplog.at_level(logging.WARNING):
-        evaluation = evaluate(skipping)
+    evaluation = evaluate(skipping)
     assert evaluation.counts == {"num_pairs": 6, "num_genuine": 3, "num_folds": 2}
     assert "pairs: 2 of 8 left out, as their images are unreadable" in caplog.text
     (tmp_path / "Bob" / "Bob_0003.png").write_bytes(b"no image")
@@ -234,14 +221,10 @@ def test_features_from_a_file_hold_no_pairs(crowd):
 
 
 def test_the_report_shows_the_mistakes(faces):
-    report = run_eval(EvalContext(params_for("nowhere", **faces()), colour_net()))["report"]()
+    report = report_of("nowhere", **faces())
     blocks = [block for section in report.sections for block in section.blocks]
-    (figures,) = (block for block in blocks if isinstance(block, Figures))
-    assert [(figure.name, figure.value) for figure in figures.items] == [
-        ("Accuracy", "50.00%"),
-        ("EER", "25.00%"),
-        ("AUC", "0.7500"),
-    ]
+    figures = {figure.name: figure.value for figure in report.figures}
+    assert figures == {"Accuracy": "50.00%", "EER": "25.00%", "AUC": "0.7500"}
     notes = [block.text for block in blocks if isinstance(block, Note)]
     assert notes == ["Genuine pairs that are rejected: 1 of 4.", "Impostors that are accepted: 1 of 4."]
     rejected, accepted = (block for block in blocks if isinstance(block, ImageGroups))
@@ -256,17 +239,14 @@ def test_the_report_shows_the_mistakes(faces):
 
 
 def test_the_report_is_named_after_what_was_measured(faces, tmp_path, crowd):
-    def report(folder, **options):
-        return run_eval(EvalContext(params_for(folder, **options), colour_net()))["report"]()
-
     options = faces()
-    named = report("nowhere", **options)
+    named = report_of("nowhere", **options)
     assert (named.title, named.subtitle) == (f"{tmp_path.name}, pairs.txt", "Verification of 8 pairs of 9 images.")
-    assert report(tmp_path, **options | {"pairs_dir": ""}).title == f"{tmp_path.name}, pairs.txt"
+    assert report_of(tmp_path, **options | {"pairs_dir": ""}).title == f"{tmp_path.name}, pairs.txt"
     drawn = {"num_pairs": 24, "num_folds": 3}
-    assert report(crowd, **drawn).title == crowd.name
+    assert report_of(crowd, **drawn).title == crowd.name
     # A folder without pairs_file has no say.
-    assert report(crowd / ".", **drawn, pairs_dir="elsewhere").title == crowd.name
+    assert report_of(crowd / ".", **drawn, pairs_dir="elsewhere").title == crowd.name
 
 
 @pytest.mark.parametrize("far", [(0.1, 0.10000001), (0.01, 0.1, 0.1), (1e-7, 0.1, 1e-7)])
@@ -274,12 +254,3 @@ def test_rates_whose_metrics_would_share_a_name_are_refused(far):
     with pytest.raises(ValueError, match=r"far\n.*more than one rate is (0\.1|1e-07) in six digits; leave all but one"):
         Options(far=far)
     assert Options(far=(0.1, 0.100001)).far == (0.1, 0.100001)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"metric": "manhattan"}, {"num_pairs": 7}, {"num_pairs": 0}, {"num_folds": 0}, {"far": (1.0,)}, {"seed": -1}],
-)
-def test_impossible_options_are_refused(options):
-    with pytest.raises(ValueError, match=next(iter(options))):
-        Options.model_validate(options)

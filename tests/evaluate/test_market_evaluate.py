@@ -1,6 +1,5 @@
 """The Market-1501 plug-in from a folder of images to metrics."""
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,11 @@ def run(folder, **options):
     return evaluate(EvalContext(Params.model_validate(keys), net))
 
 
+def is_colour(picture, colour):
+    """(H, W) of a picture (H, W, 3)."""
+    return (picture == np.array(colour, dtype=np.uint8)).all(axis=2)
+
+
 def test_metrics_of_a_folder_small_enough_to_follow(market_folder):
     # Person 2's query meets, by distance: own camera (ignored), distractor (wrong), true match. Person 1's: true match.
     folder = market_folder(
@@ -49,12 +53,9 @@ def test_metrics_of_a_folder_small_enough_to_follow(market_folder):
         "mINP": pytest.approx((1 + 1 / 2) / 2),
     }
     assert evaluation.counts == {"num_query": 2, "num_query_without_match": 0, "num_gallery": 5}
-    picture = evaluation.pictures["rank_list"]
-    is_frame = {
-        colour: (picture == np.array(colour, dtype=np.uint8)).all(axis=2).any(axis=1) for colour in (RIGHT, WRONG)
-    }
     # The worst query comes first: its distractor's frame begins where its true match's does.
-    assert is_frame[WRONG].argmax() == is_frame[RIGHT].argmax()
+    wrong, right = (is_colour(evaluation.pictures["rank_list"], colour).any(axis=1) for colour in (WRONG, RIGHT))
+    assert wrong.argmax() == right.argmax()
 
 
 def test_the_picture_can_be_turned_off(market_folder):
@@ -65,8 +66,7 @@ def test_the_picture_can_be_turned_off(market_folder):
 
 def test_ignored_images_are_not_in_the_picture(market_folder):
     folder = market_folder({"0001_c1_0.png": RED}, {"0001_c2_0.png": RED, "0001_c1_0.png": BLUE, "-1_c1_0.png": BLUE})
-    picture = run(folder).pictures["rank_list"]
-    assert not (picture == np.array(BLUE, dtype=np.uint8)).all(axis=2).any()
+    assert not is_colour(run(folder).pictures["rank_list"], BLUE).any()
 
 
 def test_queries_without_a_match_are_counted_and_left_out(market_folder, caplog):
@@ -74,23 +74,19 @@ def test_queries_without_a_match_are_counted_and_left_out(market_folder, caplog)
         {"0001_c1_0.png": BLUE, "0002_c1_0.png": GREEN, "0007_c1_0.png": RED},
         {"0002_c1_0.png": GREEN, "0007_c2_0.png": RED},
     )
-    with caplog.at_level(logging.WARNING):
-        evaluation = run(folder)
+    evaluation = run(folder)
     assert evaluation.metrics["rank1"] == 1.0
     assert evaluation.counts["num_query_without_match"] == 2
-    assert not (evaluation.pictures["rank_list"] == np.array(BLUE, dtype=np.uint8)).all(axis=2).any()
-    assert [record.message for record in caplog.records] == [
-        f"{folder}: 2 of 3 query images have no true match in the gallery and are left out of the metrics; "
-        "the gallery lacks pid 1"
-    ]
+    assert not is_colour(evaluation.pictures["rank_list"], BLUE).any()
+    assert f"{folder}: 2 of 3 query images have no true match in the gallery and are left out" in caplog.text
+    assert caplog.messages[0].endswith("the gallery lacks pid 1")
 
 
 def test_of_many_pids_that_the_gallery_lacks_a_few_are_named(market_folder, caplog):
     folder = market_folder(
         {f"{pid:04}_c1_0.png": RED for pid in range(1, 16)}, {"0001_c2_0.png": RED, "0000_c2_0.png": BLUE}
     )
-    with caplog.at_level(logging.WARNING):
-        assert run(folder).counts == {"num_query": 15, "num_query_without_match": 14, "num_gallery": 2}
+    assert run(folder).counts == {"num_query": 15, "num_query_without_match": 14, "num_gallery": 2}
     assert caplog.messages[0].endswith("the gallery lacks pid 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 4 more")
 
 
@@ -110,18 +106,15 @@ def test_a_folder_that_cannot_be_evaluated_is_named(market_folder, query, galler
         run(folder)
 
 
-@pytest.mark.parametrize("options", [{"metric": "manhattan"}, {"ranks": ()}, {"ranks": (0,)}, {"rank_list_length": 0}])
-def test_impossible_options_are_refused(options):
-    with pytest.raises(ValueError, match=next(iter(options))):
-        Options.model_validate(options)
-
-
 def features(query_pids, query_camids, gallery_pids, gallery_camids, gallery):
     """Embeddings on a line: all queries at 1, the gallery where it is said."""
     return TestFeatures(
         Features(torch.ones(len(query_pids), 1), torch.tensor(query_pids), torch.tensor(query_camids), []),
         Features(torch.tensor(gallery).float()[:, None], torch.tensor(gallery_pids), torch.tensor(gallery_camids), []),
     )
+
+
+THREE = features([7], [1], [7, 8, 7], [1, 2, 2], [1, 2, 3])
 
 
 def run_on(given, **options):
@@ -131,16 +124,12 @@ def run_on(given, **options):
 
 
 def test_features_are_evaluated_without_network_or_images():
-    given = features([7], [1], [7, 8, 7], [1, 2, 2], [1, 2, 3])
-    evaluation = run_on(given)
+    evaluation = run_on(THREE)
     assert evaluation.metrics["mAP"] == pytest.approx(1 / 2)
     assert evaluation.pictures == {}
-    assert evaluation.features is given
-
-
-def test_without_cameras_every_image_of_the_person_counts():
-    given = features([7], [1], [7, 8, 7], [1, 2, 2], [1, 2, 3])
-    assert run_on(given, protocol="camera_less").metrics["mAP"] == pytest.approx((1 + 2 / 3) / 2)
+    assert evaluation.features is THREE
+    # Without cameras every image of the person counts.
+    assert run_on(THREE, protocol="camera_less").metrics["mAP"] == pytest.approx((1 + 2 / 3) / 2)
 
 
 def test_a_random_gallery_holds_one_image_of_each_person():
@@ -218,7 +207,7 @@ def test_the_mirror_image_is_added(market_folder):
 
 
 def test_features_whose_images_are_gone_are_measured_all_the_same(caplog):
-    query, gallery = features([7], [1], [7, 8, 7], [1, 2, 2], [1, 2, 3])
+    query, gallery = THREE
     named = [[Sample(Path(f"/nowhere/{row}.png"), 7, 1) for row in range(number)] for number in (1, 3)]
     given = TestFeatures(query._replace(samples=named[0]), gallery._replace(samples=named[1]))
     evaluation = run_on(given)
@@ -229,15 +218,8 @@ def test_features_whose_images_are_gone_are_measured_all_the_same(caplog):
 
 
 def test_more_averaged_neighbours_than_there_are_is_refused():
-    given = features([7], [1], [7, 8, 7], [1, 2, 2], [1, 2, 3])
     with pytest.raises(ParamsError, match=r"k_reciprocal\.k2: 6 is more than k1 \+ 1 = 3 neighbours"):
-        run_on(given, re_ranking="k_reciprocal", k_reciprocal={"k1": 2})
-
-
-@pytest.mark.parametrize("options", [{"spectral": {"top": 1}}, {"k_reciprocal": {"k1": 0}}, {"memory_mb": 0}])
-def test_impossible_post_processing_is_refused(options):
-    with pytest.raises(ValueError, match=next(iter(options))):
-        Options.model_validate(options)
+        run_on(THREE, re_ranking="k_reciprocal", k_reciprocal={"k1": 2})
 
 
 def test_measuring_needs_a_data_set_or_features():

@@ -59,6 +59,27 @@ def test_the_options_of_a_plugin():
     assert MarketOptions.model_validate({"type": "market_evaluate", "rank_list_queries": 0}).batch_size == 128
 
 
+IMPOSSIBLE = {
+    "market_evaluate": [
+        *({"metric": "manhattan"}, {"ranks": ()}, {"ranks": (0,)}, {"rank_list_length": 0}),
+        *({"spectral": {"top": 1}}, {"k_reciprocal": {"k1": 0}}, {"memory_mb": 0}),
+    ],
+    "lfw_evaluate": [
+        *({"metric": "manhattan"}, {"num_pairs": 7}, {"num_pairs": 0}, {"num_folds": 0}, {"far": (1.0,)}, {"seed": -1}),
+    ],
+    "classification_evaluate": [
+        *({"topk": ()}, {"topk": (0,)}, {"confusion_classes": -1}, {"confusion_classes": 101}),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_impossible_options_are_refused(name):
+    for options in IMPOSSIBLE[name]:
+        with pytest.raises(ValueError, match=next(iter(options))):
+            plugin_options(name).model_validate(options)
+
+
 @pytest.mark.parametrize(
     "name", ["core", "core.plugins", "__init__", "../train", "market_evaluate.py", "Market_evaluate", "", "os", ".core"]
 )
@@ -67,26 +88,20 @@ def test_only_names_of_files_in_evaluate_are_accepted(name):
         load_plugin(name)
 
 
-def test_an_unknown_name_meets_a_suggestion():
-    with pytest.raises(ParamsError, match="no evaluation plug-in 'markt_evalute'; did you mean 'market_evaluate'"):
-        load_plugin("markt_evalute")
-
-
-def test_a_private_file_is_no_plugin(plugin_folder):
-    write(plugin_folder, "_draft", "def run_eval(config): return 1")
-    assert "_draft" not in plugin_names()
-
-
-def test_a_file_without_run_eval_is_refused(plugin_folder):
-    write(plugin_folder, "empty_evaluate", "RUN = 1")
-    with pytest.raises(ParamsError, match=r"evaluate/empty_evaluate\.py is no plug-in: it has no function run_eval"):
-        load_plugin("empty_evaluate")
-
-
-def test_options_of_a_foreign_class_are_refused(plugin_folder):
-    write(plugin_folder, "odd_evaluate", "class Options: pass\ndef run_eval(config): return 1")
-    with pytest.raises(ParamsError, match="Options does not inherit"):
-        load_plugin("odd_evaluate")
+@pytest.mark.parametrize(
+    ("name", "source", "message"),
+    [
+        ("markt_evaluate", None, "no evaluation plug-in 'markt_evaluate'; did you mean 'market_evaluate'"),
+        ("_draft", "def run_eval(config): return 1", "no evaluation plug-in '_draft'"),
+        ("empty_evaluate", "RUN = 1", r"evaluate/empty_evaluate\.py is no plug-in: it has no function run_eval"),
+        ("odd_evaluate", "class Options: pass\ndef run_eval(config): return 1", "Options does not inherit"),
+    ],
+)
+def test_what_is_no_plugin_is_refused(plugin_folder, name, source, message):
+    if source is not None:
+        write(plugin_folder, name, source)
+    with pytest.raises(ParamsError, match=message):
+        load_plugin(name)
 
 
 def test_a_plugin_without_options_takes_the_shared_keys_only(plugin_folder):
@@ -166,26 +181,15 @@ def test_numbers_of_every_kind_become_floats(number):
     assert type(named.counts["num_images"]) is int
 
 
-def test_a_dict_is_sorted_into_metrics_counts_and_pictures():
-    picture = np.zeros((4, 5, 3), dtype=np.uint8)
-    evaluation = normalise_result("x", {"score": "b", "a": 0.1, "b": 0.2, "num_query": 7, "list": picture})
-    assert evaluation.score == 0.2
-    assert evaluation.score_name == "b"
-    assert evaluation.metrics == {"a": 0.1, "b": 0.2}
-    assert evaluation.counts == {"num_query": 7}
-    assert list(evaluation.pictures) == ["list"]
-
-
-def test_embeddings_and_a_report_are_neither_metrics_nor_pictures():
+def test_a_dict_is_sorted_into_metrics_counts_pictures_embeddings_and_a_report():
     labels = torch.ones(2, dtype=torch.int64)
     features = TestFeatures(*[Features(torch.ones(2, 3), labels, labels, [])] * 2)
-    report = Report("title", "subtitle", ())
-    offered = {"score": "mAP", "mAP": 0.5, "features": features, "report": lambda: report}
-    evaluation = normalise_result("x", offered)
-    assert evaluation.metrics == {"mAP": 0.5}
-    assert evaluation.features is features
-    assert evaluation.report is not None
-    assert evaluation.report() is report
+    picture, report = np.zeros((4, 5, 3), dtype=np.uint8), lambda: Report("title", "subtitle", ())
+    numbers = {"score": "b", "a": 0.1, "b": 0.2, "num_query": 7}
+    found = normalise_result("x", {**numbers, "list": picture, "features": features, "report": report})
+    assert (found.score, found.score_name, found.metrics) == (0.2, "b", {"a": 0.1, "b": 0.2})
+    assert (found.counts, list(found.pictures)) == ({"num_query": 7}, ["list"])
+    assert (found.features, found.report) == (features, report)
     alone = normalise_result("x", 0.5)
     assert (alone.features, alone.report) == (None, None)
 
