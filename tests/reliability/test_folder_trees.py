@@ -93,7 +93,9 @@ def test_a_root_that_is_no_folder_is_named(layout: LayoutChoice, tmp_path: Path)
     root = build(tmp_path, {"file": "", "loop": Link("loop"), "dangling": Link("nowhere")})
     os.mkfifo(root / "pipe")
     for name in ("file", "loop", "dangling", "pipe", "missing", "null\0", "x" * 300):
-        with pytest.raises(DataError, match=rf"^{re.escape(str(root / name))}: (no such folder|.*File name too long)"):
+        with pytest.raises(
+            DataError, match=rf"^{re.escape(str(root / name))}: (no such folder; set batches_dir|.*File name too long)"
+        ):
             read_layout(root / name, layout)
 
 

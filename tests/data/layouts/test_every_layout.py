@@ -117,8 +117,6 @@ def test_any_one_folder_tells_the_layout(name: str, folders: Sequence[str], tmp_
 
 @pytest.mark.parametrize("layout", get_args(LayoutChoice))
 def test_a_folder_without_images_is_refused_with_what_was_expected(layout: LayoutChoice, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="missing: no such folder; set batches_dir"):
-        read_layout(tmp_path / "missing", layout)
     with pytest.raises(DataError) as caught:
         read_layout(tmp_path, layout)
     assert describe_layouts(layout) in str(caught.value)

@@ -29,12 +29,6 @@ def test_splits_share_pids_and_no_query_shares_its_camera_with_the_gallery(plant
     assert [(sample.pid, sample.camid) for sample in dataset.val] == [(2, 0)]
 
 
-def test_validation_images_alone_can_be_read(plant: Plant) -> None:
-    dataset = read_layout(plant({"val/cat/1.jpg": "", "val/dog/1.jpg": ""}))
-    assert [sample.pid for sample in dataset.val] == [1, 2]
-    assert dataset.train == dataset.query == dataset.gallery == []
-
-
 def test_folders_beside_the_splits_are_named_as_not_read(plant: Plant, caplog: pytest.LogCaptureFixture) -> None:
     root = plant({"train/a/1.jpg": "", "val/a/2.jpg": "", "test/a/3.jpg": "", "extra/b/1.jpg": "", ".git/x/1.jpg": ""})
     dataset = read_layout(root)

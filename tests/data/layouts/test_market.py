@@ -30,11 +30,6 @@ def test_names_tell_pid_and_camera(name: str, pid: int, camid: int, plant: Plant
     assert [(sample.pid, sample.camid) for sample in read_layout(root).gallery] == [(pid, camid)]
 
 
-def test_vehicles_are_named_alike(plant: Plant) -> None:
-    root = plant({"image_test/0002_c002_00030600_0.jpg": "", "image_test/0776_c020_00084420_0.jpg": ""})
-    assert [(sample.pid, sample.camid) for sample in read_layout(root).gallery] == [(2, 2), (776, 20)]
-
-
 @pytest.mark.parametrize("folder", ["bounding_box_train", "image_train"])
 def test_junk_is_not_trained_on(folder: str, plant: Plant, caplog: pytest.LogCaptureFixture) -> None:
     root = plant({f"{folder}/-1_c3.jpg": "", f"{folder}/0002_c1.jpg": "", f"{folder}/0000_c1.jpg": ""})

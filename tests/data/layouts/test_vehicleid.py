@@ -23,15 +23,6 @@ def vehicles(*lists: str) -> dict[str, str]:
 ALL = vehicles("train_list.txt", "test_list_800.txt", "test_list_13164.txt", "test_list_2400.txt", "test_list_1600.txt")
 
 
-def test_test_images_are_one_pool_without_cameras(plant: Plant) -> None:
-    root = plant(vehicles("train_list.txt", "test_list_800.txt"))
-    dataset = read_layout(root)
-    assert [sample[1:] for sample in dataset.train] == [(2, 0)]
-    assert [sample[1:] for sample in dataset.gallery] == [(3, 0), (3, 0)]
-    assert dataset.query == dataset.val == []
-    assert dataset.gallery[0].path == root / "image" / "0020000.jpg"
-
-
 def test_the_largest_usual_test_list_is_taken_and_named(plant: Plant, caplog: pytest.LogCaptureFixture) -> None:
     root = plant(ALL)
     with caplog.at_level(logging.INFO):
