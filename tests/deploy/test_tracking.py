@@ -89,6 +89,11 @@ def slow_idf1(frames: list[Tracked]) -> float:
     return 2 * best / (len(pids) + (ids > 0).sum())
 
 
+def seen(*ids: int, apart: float = 100.0) -> Tracked:
+    """A frame with persons 1, 2, ... beside each other, and the ids of their tracks."""
+    return Tracked(1 + np.arange(len(ids)), at(*(apart * place for place in range(len(ids)))), np.array(ids))
+
+
 class TestScores:
     @pytest.mark.parametrize("seed", range(5))
     def test_idf1_is_the_best_of_all_ways(self, seed: int) -> None:
@@ -97,24 +102,19 @@ class TestScores:
         frames = [Tracked(1 + rng.permutation(3)[:n], np.ones((n, 4)), rng.permutation(4)[:n]) for n in counts]
         assert idf1(frames) == pytest.approx(slow_idf1(frames))
 
-    def test_a_new_id_is_a_switch_and_a_gap_is_none(self) -> None:
-        def frames(*ids: int) -> list[Tracked]:
-            return [Tracked(np.array([1]), at(0), np.array([one])) for one in ids]
-
-        assert id_switches(frames(0, 0, 7, 7, 0, 7)) == 0
-        assert id_switches(frames(7, 0, 8, 7)) == 2
-
-    @pytest.mark.parametrize(("apart", "expected"), [(5.0, 0), (100.0, 2)])
-    def test_tracks_that_change_places_are_switches_once_the_persons_are_apart(
-        self, apart: float, expected: int
-    ) -> None:
-        frames = [Tracked(np.array([1, 2]), at(0, apart), np.array(ids)) for ids in ([7, 9], [9, 7])]
+    @pytest.mark.parametrize(
+        ("frames", "expected"),
+        [
+            ([seen(0), seen(0), seen(7), seen(7), seen(0), seen(7)], 0),  # gaps
+            ([seen(7), seen(0), seen(8), seen(7)], 2),
+            # Tracks that change places, while their persons overlap and once they are apart.
+            ([seen(7, 9, apart=5), seen(9, 7, apart=5)], 0),
+            ([seen(7, 9), seen(9, 7)], 2),
+            ([seen(7, 9, apart=5), seen(9, 7, apart=5), seen(9, 7)], 2),
+        ],
+    )
+    def test_switches_of_ids(self, frames: list[Tracked], expected: int) -> None:
         assert id_switches(frames) == expected
-
-    def test_a_track_that_has_left_its_person_is_a_switch(self) -> None:
-        pids = np.array([1, 2])
-        frames = [Tracked(pids, at(0, 5), np.array([7, 9])), Tracked(pids, at(0, 5), np.array([9, 7]))]
-        assert id_switches([*frames, Tracked(pids, at(0, 300), np.array([9, 7]))]) == 2
 
 
 class TestStreet:

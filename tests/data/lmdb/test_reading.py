@@ -1,11 +1,14 @@
 """A data set in an LMDB file: what was packed is read, whatever its names and whoever reads it."""
 
+import hashlib
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import lmdb
@@ -198,41 +201,25 @@ def test_a_file_that_was_packed_once_more_is_read_anew(in_place: bool, size: int
     assert read_about(old).layout == "layout new"
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_processes_and_threads_read_together(method: str, packed: Path) -> None:
-    script = packed.with_name("readers.py")
-    script.write_text(READERS)
-    command = [sys.executable, str(script), method, str(packed)]
-    process = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
-    assert (process.returncode, process.stdout) == (0, "52 images, all alike\n"), process.stderr
-
-
-READERS = """
-import hashlib, multiprocessing, sys
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
-from data.images import read_bytes
-from data.lmdb.reading import read_lmdb
-
-
-def digest(path):
-    return hashlib.sha256(read_bytes(path)).hexdigest()
-
-
-def digests(paths):
+def digests(paths: list[Path]) -> list[str]:
     with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(digest, paths))
+        return list(pool.map(lambda path: hashlib.sha256(read_bytes(path)).hexdigest(), paths))
 
 
-if __name__ == "__main__":
-    paths = [sample.path for split in read_lmdb(Path(sys.argv[2])) for sample in split]
+def read_together(method: str, packed: str) -> None:
+    """In a process of its own, which starts others."""
+    paths = [sample.path for split in read_lmdb(Path(packed)) for sample in split]
     expected = digests(paths)
-    with multiprocessing.get_context(sys.argv[1]).Pool(2) as pool:
+    with multiprocessing.get_context(method).Pool(2) as pool:
         assert pool.map(digests, [paths] * 6, chunksize=1) == [expected] * 6
         # The parent continues with the file it had open.
         assert digests(paths) == expected
     print(len(paths), "images, all alike")
-"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_processes_and_threads_read_together(method: str, packed: Path) -> None:
+    code = "import sys; from tests.data.lmdb.test_reading import read_together; read_together(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, method, str(packed)]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert (process.returncode, process.stdout) == (0, "52 images, all alike\n"), process.stderr
