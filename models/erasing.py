@@ -3,7 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from models.geometry import band_rows
+
+def band_rows(rows: int, share: float) -> int:
+    """Rows of a band that feature erasing sets to zero: a share of the `rows` of a stripe or map, rounded.
+
+    Params with which it would be none or all of the rows are refused.
+    """
+    return round(share * rows)
 
 
 class BandErasing(nn.Module):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from config.checks import batches, generator, losses, network, training
+from config.checks import generator, losses, network, training
 from config.checks.conflict import Check, Conflict, repeated_devices
 from config.eval_params import EvalParams
 from config.params import Params
@@ -21,8 +21,8 @@ def data_sets_are_named_once(params: EvalParams) -> Iterator[Conflict]:
 
 
 CHECKS: tuple[Check[Params], ...] = (
-    batches.batch_size_fits_sampling,
-    batches.augmentation_fits_image,
+    training.batch_size_fits_sampling,
+    training.augmentation_fits_image,
     generator.generated_images_are_used,
     generator.generated_images_teach_something,
     generator.generator_can_be_trained,

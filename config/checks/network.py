@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from config.checks.conflict import Conflict, multiples
 from config.params import Params
-from models.geometry import band_rows, feature_map_size
+from models.backbones.backbone import feature_map_size
+from models.erasing import band_rows
 
 STRIPES = "model_params.pcb_n_parts"
 GLOBAL_DIM = "model_params.feature_global_dim"

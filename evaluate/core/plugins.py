@@ -5,7 +5,7 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -16,9 +16,12 @@ from config.params import Params
 from data.features import TestFeatures
 from data.samples import Dataset
 from evaluate.core.context import EvalContext
-from evaluate.core.report import Report
 from utils.errors import ParamsError, UserError
 from utils.memory import explain_oom
+
+if TYPE_CHECKING:
+    # A training makes no report.
+    from evaluate.core.report import Report
 
 PLUGIN_NAME = re.compile(r"[a-z][a-z0-9_]*")
 COUNT_PREFIX = "num_"
@@ -48,7 +51,7 @@ class Evaluation(NamedTuple):
     counts: dict[str, int]
     pictures: dict[str, np.ndarray]
     features: TestFeatures | None = None
-    report: Callable[[], Report] | None = None
+    report: "Callable[[], Report] | None" = None
 
 
 def plugin_names() -> list[str]:
@@ -125,7 +128,7 @@ def normalise_result(name: str, result: Any) -> Evaluation:
     counts = {key: _count(where, key, value) for key, value in numbers.items() if key.startswith(COUNT_PREFIX)}
     metrics = {key: _metric(where, key, value) for key, value in numbers.items() if key not in counts}
     score_name = _score_name(where, result, metrics)
-    features, report = result.get("features"), cast(Callable[[], Report] | None, result.get("report"))
+    features, report = result.get("features"), cast("Callable[[], Report] | None", result.get("report"))
     if not isinstance(features, TestFeatures | None):
         raise UserError(f"{where}: features must be TestFeatures, got {_describe(features)}")
     if report is not None and not callable(report):

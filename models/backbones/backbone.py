@@ -94,3 +94,11 @@ class Backbone(nn.Module):
     def load_imagenet(self) -> None:
         """Load ImageNet weights; raises as `imagenet_state`."""
         self.load_state_dict(self.complete_state(self.imagenet_state()))
+
+
+def feature_map_size(img_h: int, img_w: int, stride: int) -> tuple[int, int]:
+    """Rows and columns of a backbone's feature map for an image of img_h x img_w pixels.
+
+    Each halving pads and rounds up, so one division by the backbone's stride does for all.
+    """
+    return -(-img_h // stride), -(-img_w // stride)

@@ -10,9 +10,8 @@ from torchvision.models import get_model
 from config.params import Params
 from engine.optim import build_optimizer
 from losses.criterion import build_criterion
-from models.backbones.backbone import Backbone
+from models.backbones.backbone import Backbone, feature_map_size
 from models.backbones.registry import BACKBONES, BackboneEntry
-from models.geometry import feature_map_size
 from models.network import build_backbone, build_network
 from models.options import ModelParams
 from utils.errors import ParamsError

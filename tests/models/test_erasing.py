@@ -3,8 +3,7 @@ from collections import Counter
 import pytest
 import torch
 
-from models.erasing import BandErasing, draw_bands
-from models.geometry import band_rows
+from models.erasing import BandErasing, band_rows, draw_bands
 
 
 @pytest.mark.parametrize(

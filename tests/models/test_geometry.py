@@ -4,7 +4,8 @@ from itertools import product
 
 import pytest
 
-from models.geometry import band_rows, feature_map_size
+from models.backbones.backbone import feature_map_size
+from models.erasing import band_rows
 from models.options import ModelParams
 
 
