@@ -85,9 +85,7 @@ LOSSES: dict[str, tuple[dict[str, Any], set[str]]] = {
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_no_loss_reaches_a_stripe_left_out_and_every_loss_keeps_its_value(
-    loss: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_loss_reaches_a_stripe_left_out_and_each_keeps_its_value(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, reaches = LOSSES[loss]
     keep = [False, True, False, True]
     monkeypatch.setattr("losses.branch_updates.draw_updated_parts", lambda *_: torch.tensor(keep))
@@ -124,12 +122,11 @@ def test_a_stripe_left_out_learns_nothing_from_generated_images_either(
         leaves_of(made.output[PARTS])["embeddings"].neg_()
     settings: dict[str, Any] = {"softmax_margin": 0.2, "generated": GeneratedWeights(1.0, 1.0)}
     labels, sources = (None, None) if loss == "outliers" else (LABELS, torch.arange(6).flip(0))
-    found = make_criterion(**settings, random_drop_branches=2)(
-        real.output, LABELS, generated=GeneratedOutput(made.output, labels, sources)
-    ).losses[loss]
-    complete = make_criterion(**settings)(
-        real.output, LABELS, generated=GeneratedOutput(made.output, labels, sources)
-    ).losses[loss]
+    generated = GeneratedOutput(made.output, labels, sources)
+    complete, found = (
+        make_criterion(**settings, **draws)(real.output, LABELS, generated=generated).losses[loss]
+        for draws in ({}, {"random_drop_branches": 2})
+    )
     assert torch.equal(found, complete)
     found.backward()
     assert made.reached(PARTS) == dict.fromkeys(reaches, keep)
@@ -178,9 +175,8 @@ def test_the_stripe_with_the_highest_classification_loss_is_the_one_updated(sett
         stripes = Stripes()
         with torch.no_grad():
             leaves_of(stripes.output[PARTS])["logits"][1] *= scale
-        make_criterion(update_max_loss_branch=True, **settings)(stripes.output, LABELS).losses[
-            "softmax_parts"
-        ].backward()
+        updating = make_criterion(update_max_loss_branch=True, **settings)
+        updating(stripes.output, LABELS).losses["softmax_parts"].backward()
         losses = [
             make_criterion(**settings)({PARTS: stripes.alone(part)}, LABELS).losses["softmax_parts"].item()
             for part in range(NUM_PARTS)

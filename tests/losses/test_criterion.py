@@ -5,22 +5,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from losses.criterion import build_criterion
-from losses.distillation import DistillationLoss, embedding_distillation, logits_distillation
+from losses.distillation import embedding_distillation, logits_distillation
 from losses.generated import GeneratedWeights
-from losses.loss import GeneratedOutput, Losses, OnFeatures, TeacherOutput
-from losses.options import Distillation, LossOptions
-from losses.softmax import SoftmaxLoss, softmax_loss, subtract_margin
-from losses.triplet import TripletLoss, batch_hard, batch_weighted, triplet_loss, triplet_metrics
-from models.outputs import (
-    GLOBAL,
-    PARTS,
-    BranchOutput,
-    ClassScores,
-    NetworkSizes,
-    select_images,
-)
-from tests.losses.conftest import draw_output, draw_teacher, make_criterion
+from losses.loss import GeneratedOutput, Losses, TeacherOutput
+from losses.softmax import softmax_loss, subtract_margin
+from losses.triplet import batch_hard, batch_weighted, triplet_loss, triplet_metrics
+from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores, NetworkSizes, select_images
+from tests.losses.conftest import draw_output, draw_teacher, leaves_of, make_criterion
 
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
 SIZES = NetworkSizes(5, {PARTS: (3, 4), GLOBAL: (1, 8)})
@@ -84,16 +75,9 @@ def test_the_margin_follows_the_step(output: dict[str, BranchOutput]) -> None:
 
 
 @pytest.mark.parametrize("adaptive_weight", [False, True])
-def test_each_choice_of_triplet_compares_its_own_features(
-    output: dict[str, BranchOutput], adaptive_weight: bool
-) -> None:
-    criterion = make_criterion(
-        tri_loss_lambda_tri=2.0,
-        tri_loss_margin=0.3,
-        tri_loss_on=("global", "parts", "concat"),
-        tri_loss_adaptive_weight=adaptive_weight,
-    )
-    losses, metrics = criterion(output, LABELS)
+def test_each_triplet_compares_its_own_features(output: dict[str, BranchOutput], adaptive_weight: bool) -> None:
+    triplet = {"tri_loss_lambda_tri": 2.0, "tri_loss_margin": 0.3, "tri_loss_on": ("global", "parts", "concat")}
+    losses, metrics = make_criterion(**triplet, tri_loss_adaptive_weight=adaptive_weight)(output, LABELS)
     find = batch_weighted if adaptive_weight else batch_hard
     parts = output[PARTS].features
     concat = torch.cat(list(parts), dim=1)[None]
@@ -102,12 +86,9 @@ def test_each_choice_of_triplet_compares_its_own_features(
         triplets = find(features, LABELS)
         assert losses[f"triplet_{name}"].item() == pytest.approx(2.0 * triplet_loss(triplets, 0.3).mean().item())
         expected |= {f"triplet_{name}_{what}": value.item() for what, value in triplet_metrics(triplets, 0.3).items()}
-    assert {name: value.item() for name, value in metrics.items() if name != "accuracy"} == pytest.approx(
-        expected, rel=1e-5
-    )
-    assert {"triplet_parts_correct", "triplet_parts_active", "triplet_parts_positive", "triplet_parts_negative"} < set(
-        metrics
-    )
+    found = {name: value.item() for name, value in metrics.items() if name != "accuracy"}
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert {f"triplet_parts_{what}" for what in ("correct", "active", "positive", "negative")} < set(found)
 
 
 @pytest.mark.parametrize("name", ["global", "parts", "concat"])
@@ -142,14 +123,11 @@ def test_the_whole_embedding_learns_the_teachers(output: dict[str, BranchOutput]
     assert criterion(output, LABELS, teacher=same).losses["distillation_embedding"].item() == 0.0
 
 
-def test_embeddings_of_another_size_are_compared_through_a_projection_that_trains(
-    output: dict[str, BranchOutput],
-) -> None:
+def test_embeddings_of_another_size_are_compared_through_a_projection(output: dict[str, BranchOutput]) -> None:
     torch.manual_seed(0)
     criterion = make_criterion(tri_loss_lambda_cls=0.0, lambda_embedding=1.0, sizes=SIZES, teacher_dim=7)
-    assert [(name, tuple(weight.shape)) for name, weight in criterion.named_parameters()] == [
-        ("distillation.projection.weight", (7, 20))
-    ]
+    shapes = {name: tuple(weight.shape) for name, weight in criterion.named_parameters()}
+    assert shapes == {"distillation.projection.weight": (7, 20)}
     projection = criterion.get_submodule("distillation.projection")
     assert isinstance(projection, nn.Linear)
     whole = torch.cat([*output[PARTS].embeddings, *output[GLOBAL].embeddings], dim=1)
@@ -197,9 +175,8 @@ def test_every_gradient_is_finite_where_all_images_are_alike() -> None:
         )
         for name, parts in ((PARTS, 3), (GLOBAL, 1))
     }
-    criterion = make_criterion(
-        **{**EVERYTHING, "sizes": NetworkSizes(5, {PARTS: (3, 4), GLOBAL: (1, 4)})}, tri_loss_adaptive_weight=True
-    )
+    alike = {"sizes": NetworkSizes(5, {PARTS: (3, 4), GLOBAL: (1, 4)}), "tri_loss_adaptive_weight": True}
+    criterion = make_criterion(**EVERYTHING | alike)
     torch.stack([*criterion(ones, LABELS, teacher=draw_teacher(6, 7, 5)).losses.values()]).sum().backward()
     for branch in ones.values():
         for values in (branch.features, branch.embeddings, branch.scores.logits):
@@ -210,41 +187,6 @@ def test_every_gradient_is_finite_where_all_images_are_alike() -> None:
 def test_margin_zero_means_no_triplet() -> None:
     assert "triplet" not in make_criterion()
     assert "triplet" not in make_criterion(tri_loss_margin=0.3, tri_loss_lambda_tri=0.0)
-
-
-def test_options_reach_the_losses() -> None:
-    options = LossOptions(
-        tri_loss_margin="soft_margin",
-        tri_loss_lambda_tri=2.0,
-        tri_loss_lambda_cls=3.0,
-        tri_loss_on=("parts",),
-        tri_loss_adaptive_weight=True,
-        gather_embeddings=True,
-        softmax_margin=(0.1, 0.2),
-        softmax_margin_step=7,
-        focal_gamma=1.5,
-        label_smoothing=0.1,
-        distillation=Distillation(teacher="t.pth", lambda_logits=0.3, lambda_embedding=0.4, temperature=5.0),
-    )
-    criterion = build_criterion(options, sizes=SIZES, teacher_dim=7)
-    assert [*criterion] == ["batch_metrics", "softmax", "triplet", "distillation"]
-    softmax, triplets, distillation = (
-        criterion.get_submodule("softmax.loss"),
-        criterion["triplet"],
-        criterion["distillation"],
-    )
-    assert isinstance(softmax, SoftmaxLoss)
-    assert (softmax.weight, softmax.margin, softmax.margin_step) == (3.0, (0.1, 0.2), 7)
-    assert (softmax.focal_gamma, softmax.label_smoothing) == (1.5, 0.1)
-    assert isinstance(triplets, OnFeatures)
-    assert (triplets.features, triplets.gather) == (("parts",), True)
-    triplet = triplets.losses["parts"]
-    assert isinstance(triplet, TripletLoss)
-    assert (triplet.weight, triplet.margin, triplet.mine) == (2.0, "soft_margin", batch_weighted)
-    assert isinstance(distillation, DistillationLoss)
-    assert (distillation.lambda_logits, distillation.lambda_embedding, distillation.temperature) == (0.3, 0.4, 5.0)
-    assert distillation.projection is not None
-    assert distillation.projection.weight.shape == (7, 20)
 
 
 def sliced(num_real: int) -> tuple[dict[str, BranchOutput], dict[str, BranchOutput], dict[str, BranchOutput]]:
@@ -258,9 +200,8 @@ def test_generated_images_of_nobody_add_a_term_and_change_no_other(share: float)
     _, real, made = sliced(4)
     settings: dict[str, Any] = {"tri_loss_margin": 0.3, "tri_loss_on": ("global", "parts"), "tri_loss_lambda_cls": 0.5}
     plain = make_criterion(**settings)(real, LABELS[:4])
-    losses, metrics = make_criterion(**settings, generated=GeneratedWeights(share))(
-        real, LABELS[:4], generated=GeneratedOutput(made, None, None)
-    )
+    criterion = make_criterion(**settings, generated=GeneratedWeights(share))
+    losses, metrics = criterion(real, LABELS[:4], generated=GeneratedOutput(made, None, None))
     logits = [part for branch in made.values() for part in branch.scores.logits]
     expected = 0.5 * share * sum(-F.log_softmax(part, dim=1).mean().item() for part in logits)
     assert losses.pop("outliers").item() == pytest.approx(expected, rel=1e-5)
@@ -280,15 +221,10 @@ def test_generated_images_may_be_missing_from_a_step_but_not_their_loss() -> Non
 def test_an_output_is_sliced_by_image() -> None:
     output, real, made = sliced(4)
     for name, branch in output.items():
-        for field, parts in (("features", (real, made)), ("embeddings", (real, made))):
-            whole = torch.cat([getattr(part[name], field) for part in parts], dim=1)
-            assert torch.equal(whole, getattr(branch, field))
-        assert torch.equal(real[name].scores.logits, branch.scores.logits[:, :4])
-        assert torch.equal(made[name].scores.logits, branch.scores.logits[:, 4:])
-        scale, whole_scale = made[name].scores.scale, branch.scores.scale
-        assert scale is not None
-        assert whole_scale is not None
-        assert torch.equal(scale, whole_scale[:, 4:])
+        of_real, of_made = leaves_of(real[name]), leaves_of(made[name])
+        for what, whole in leaves_of(branch).items():
+            assert torch.equal(of_real[what], whole[:, :4])
+            assert torch.equal(of_made[what], whole[:, 4:])
         assert made[name].spectral is None
     linear = {GLOBAL: output[GLOBAL]._replace(scores=ClassScores(output[GLOBAL].scores.logits, None))}
     assert select_images(linear, slice(2))[GLOBAL].scores.scale is None

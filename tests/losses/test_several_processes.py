@@ -42,6 +42,10 @@ class Seen(NamedTuple):
     """Of each leaf, (P, B, ...)."""
 
 
+Results = list[tuple[dict[str, list[Seen]], Seen]]
+"""Of each process: for each setting what each step gave, and a step without triplets of all images."""
+
+
 def make(name: str, *, gather: bool) -> Criterion:
     return make_criterion(**OTHERS, **SETTINGS[name], gather_embeddings=gather)
 
@@ -76,14 +80,12 @@ def look_at_own_part() -> tuple[dict[str, list[Seen]], Seen]:
 
 
 @pytest.fixture(scope="module")
-def results() -> list[tuple[dict[str, list[Seen]], Seen]]:
+def results() -> Results:
     return run_in_processes(look_at_own_part, WORLD)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_losses_and_gradients_are_those_of_one_process_with_the_whole_batch(
-    results: list[tuple[dict[str, list[Seen]], Seen]], name: str
-) -> None:
+def test_losses_and_gradients_are_those_of_one_process_with_the_whole_batch(results: Results, name: str) -> None:
     updated = set()
     for step in range(STEPS):
         whole = look(make(name, gather=False), slice(None), step)
@@ -93,9 +95,8 @@ def test_losses_and_gradients_are_those_of_one_process_with_the_whole_batch(
             assert sum(own) / WORLD == pytest.approx(value, rel=1e-9), loss
             if loss.startswith("triplet"):
                 assert own == [pytest.approx(value, rel=1e-9)] * WORLD, loss
-        assert sum(each.metrics.pop("accuracy") for each in seen) / WORLD == pytest.approx(
-            whole.metrics.pop("accuracy")
-        )
+        accuracy = sum(each.metrics.pop("accuracy") for each in seen) / WORLD
+        assert accuracy == pytest.approx(whole.metrics.pop("accuracy"))
         assert all(each.metrics == pytest.approx(whole.metrics, rel=1e-6) for each in seen)
         for leaf, gradient in whole.gradients.items():
             # Of the mean over the processes, as each row is in one process only.
@@ -106,9 +107,7 @@ def test_losses_and_gradients_are_those_of_one_process_with_the_whole_batch(
     assert (len(updated) > 1) == (name in ("stripes drawn", "hardest stripe"))
 
 
-def test_without_gathering_each_process_forms_triplets_of_its_own(
-    results: list[tuple[dict[str, list[Seen]], Seen]],
-) -> None:
+def test_without_gathering_each_process_forms_triplets_of_its_own(results: Results) -> None:
     for rank, (_, seen) in enumerate(results):
         alone = look(make("batch hard", gather=False), slice(4 * rank, 4 * rank + 4), 0)
         assert seen.losses == alone.losses

@@ -26,6 +26,8 @@ BATCHES = [
 ]
 MINING = pytest.mark.parametrize("mine", [batch_hard, batch_weighted])
 Mine = Callable[[Tensor, Tensor], Triplets]
+Search = Callable[[Tensor, list[int], int], tuple[float, float]]
+Margin = float | Literal["soft_margin"]
 
 
 def distance(left: Tensor, right: Tensor) -> float:
@@ -61,9 +63,7 @@ def weighted(features: Tensor, labels: list[int], anchor: int) -> tuple[float, f
 @pytest.mark.parametrize(("mine", "search"), [(batch_hard, hardest), (batch_weighted, weighted)])
 @pytest.mark.parametrize("labels", BATCHES)
 @pytest.mark.parametrize("parts", [1, 4])
-def test_finds_what_a_plain_search_finds(
-    parts: int, labels: list[int], mine: Mine, search: Callable[[Tensor, list[int], int], tuple[float, float]]
-) -> None:
+def test_finds_what_a_plain_search_finds(parts: int, labels: list[int], mine: Mine, search: Search) -> None:
     features = torch.randn(parts, 6, 5, generator=torch.Generator().manual_seed(parts))
     triplets = mine(features, torch.tensor(labels))
     assert triplets.positive.shape == triplets.negative.shape == (parts, 6)
@@ -111,9 +111,7 @@ def test_margin_and_soft_margin_equal_their_formulas(positive: float, negative: 
 @MINING
 @pytest.mark.parametrize("margin", [0.3, "soft_margin"])
 @pytest.mark.parametrize("labels", [[0, 0, 1, 1], [0, 1, 2, 3], [0, 0, 0, 0]])
-def test_identical_features_have_a_finite_gradient(
-    mine: Mine, margin: float | Literal["soft_margin"], labels: list[int]
-) -> None:
+def test_identical_features_have_a_finite_gradient(mine: Mine, margin: Margin, labels: list[int]) -> None:
     features = torch.ones(2, 4, 3, requires_grad=True)
     triplet_loss(mine(features, torch.tensor(labels)), margin).sum().backward()
     assert features.grad is not None
@@ -138,7 +136,7 @@ def test_distances_far_apart_stay_finite(mine: Mine) -> None:
 
 
 @pytest.mark.parametrize("margin", [0.25, "soft_margin"])
-def test_measures_equal_a_count_by_hand(margin: float | Literal["soft_margin"]) -> None:
+def test_measures_equal_a_count_by_hand(margin: Margin) -> None:
     positive = torch.tensor([[1.0, 2.0, 3.0, 1.0], [0.5, 0.5, 4.0, 0.0]], requires_grad=True)
     negative = torch.tensor([[1.1, 2.0, 2.0, 9.0], [1.0, 0.8, math.inf, 0.3]], requires_grad=True)
     metrics = triplet_metrics(Triplets(positive, negative), margin)

@@ -80,9 +80,7 @@ def test_the_evaluator_has_the_same_figures_from_one_process_and_from_two(finish
         ("batches_dir=nowhere", "process 1 of 2: nowhere: no such folder"),
     ],
 )
-def test_processes_that_differ_all_stop_with_one_message(
-    market: Script, make_market: Market, changes: str, words: str
-) -> None:
+def test_processes_that_differ_all_stop(market: Script, make_market: Market, changes: str, words: str) -> None:
     other = make_market(market.folder / "other")
     (other / "bounding_box_train" / "0020_c1s1_000001_00.jpg").unlink(missing_ok=True)
     arguments = ("--sub_working_dir", "mixed", "--set", *OF_EACH)
@@ -96,13 +94,8 @@ def test_two_machines_train_together_and_go_on_when_a_process_of_one_dies(market
     """Two of torchrun's agents on this machine, each of which believes to be one of two machines."""
     with socket.create_server(("localhost", 0)) as free:
         endpoint = f"localhost:{free.getsockname()[1]}"
-    where = (
-        "--nnodes=2",
-        "--rdzv-backend=c10d",
-        f"--rdzv-endpoint={endpoint}",
-        "--rdzv-id=a",
-        "--local-addr=localhost",
-    )
+    where = ["--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}", "--rdzv-id=a"]
+    where += ["--local-addr=localhost"]
     agent = [sys.executable, "-m", "torch.distributed.run", *where, "--max-restarts=3", "--no-python"]
     arguments = ("--sub_working_dir", "machines", "--set", *OF_EACH, "epoch=6")
     run = market.folder / "runs" / "machines"
