@@ -133,7 +133,7 @@ def _record(key: Key, mistake: Mistake, settings: Settings, findings: Findings) 
     if text == "unknown key" and key[0] == EVALUATION and settings.get((EVALUATION, "type")) is None:
         text = f"unknown key; only a plug-in has further keys; name it, too, as {EVALUATION}.type"
     findings.mistake(source or findings.sources[0], written, text)
-    # A misspelt key leaves the one that was meant at its default, which nobody asked for.
+    # A misspelt key leaves the intended one at its default, which was not requested.
     findings.doubtful |= {key, mistake.meant or key}
 
 

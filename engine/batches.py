@@ -27,7 +27,7 @@ class ExtraBatch(NamedTuple):
     images: Tensor
     """(M, 3, H, W): uint8 as if read from files, or augmented and normalised."""
     labels: Tensor | None = None
-    """(M,) int64; None: they show nobody."""
+    """(M,) int64; None: they show no identity."""
     sources: Tensor | None = None
     """(M,) int64: the images of the batch they were made from; None: from none."""
 

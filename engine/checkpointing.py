@@ -34,7 +34,7 @@ class Stateful(Protocol):
 
 
 class Request(NamedTuple):
-    """What some process asks for."""
+    """What some process requests."""
 
     stop: int = 0
     """Number of the signal that asked to stop; 0: none did."""
@@ -45,15 +45,15 @@ class Request(NamedTuple):
 class StopConsensus:
     """All processes stop, and save, after the same step, although signals reach them at different ones.
 
-    After each step every process says what it asks for, and all get the same answer: what any of them asked for. Nobody
-    waits for the answer: with several processes it is the answer of the step before.
+    After each step every process states its request, and all get the same answer: what any of them requested. With
+    several processes it is the answer to the requests of the step before, so that no process waits for it.
     """
 
     def __init__(self) -> None:
         self._sent: tuple[Tensor, distributed.Work] | None = None
 
     def exchange(self, stop: int, save: bool) -> Request:
-        """What all ask for; every process must call this after each step."""
+        """The combined request; every process must call this after each step."""
         if this_process().world_size == 1:
             return Request(stop, save)
         answer = self._answer()

@@ -1,4 +1,4 @@
-"""What train.py's operations do, each from validated params to the end."""
+"""The operations of train.py, each from validated params to the end."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -91,7 +91,7 @@ def resume_train(tasks: Sequence[Task], name: str, overrides: Sequence[str]) -> 
     folder = open_run_folder(_working_dir(overrides), name)
     task = _task_of(tasks, folder)
     params, notes = load_params(folder.params, plugin_options=plugin_options)
-    # Before anything is started or locked, and again once nobody else can be training.
+    # Before anything is started or locked, and again while no other process can train.
     _refuse_finished(folder)
     with process_group_for_training(params) as device, lock_run(folder):
         _refuse_finished(folder)
@@ -138,7 +138,7 @@ def load_run_with_changes(name: str, overrides: Sequence[str], changeable: Seque
 
 
 def check_config(params: Params, notes: Sequence[str], check_extra_images: Callable[[Params], str]) -> None:
-    """Print the resolved params, and what they amount to with the data set they name.
+    """Print the resolved params, and describe the training with the data set they name.
 
     Args:
         params: of the run.

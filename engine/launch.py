@@ -28,7 +28,7 @@ TORCH_LOGGERS = ("torch.distributed.elastic", "torch.distributed.run")
 
 
 def needs_launch(parallels: Sequence[int]) -> bool:
-    """Whether this process is to start one for each of several devices, and is not one of those itself.
+    """Whether this process has to start one process per device.
 
     Raises:
         ParamsError: one of the devices does not exist.
@@ -60,10 +60,10 @@ def launch(num_processes: int, command: Sequence[str] = ()) -> int:
     """Run a command, by default this process's own, in several processes that are joined as torchrun joins them.
 
     Returns:
-        The exit code of them all: that of the first to fail. A process that was killed is told of.
+        The exit code of all: that of the first to fail. A killed process is logged.
     """
     command = command or sys.orig_argv
-    # Each process tells of its own failure; torch's table of them would only repeat that it did.
+    # Each process reports its own failure; torch's table would only repeat it.
     for name in TORCH_LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     config = LaunchConfig(
@@ -99,7 +99,7 @@ def detach(argv: Sequence[str], working_dir: str, name: str) -> None:
         )
         logger.info("starting in the background as process %d", child.pid)
         try:
-            # The first state is saved when the first step is about to come. In a folder that holds a run, none begins.
+            # The first state is saved right before the first step. A folder that holds a run already is refused.
             while holds_run or not (folder.last.exists() or is_finished(folder.path)):
                 if child.poll() is not None:
                     messages.seek(0)

@@ -176,7 +176,7 @@ class TrainingMonitor:
         wider = 'set precision to "fp32", whose range is wider or finer; ' if half else ""
         steps = f"{self.bad_steps} steps in a row" if self.bad_steps > 1 else "1 step"
         return (
-            f"training has diverged: {steps} up to step {step} skipped, as {reason} ({circumstances}); lower lr"
+            f"training has diverged: skipped {steps} up to step {step}, as {reason} ({circumstances}); lower lr"
             f" or warm up longer (lr.warmup_epoch); {wider}{images}. The weights are those of before; a longer row is"
             " allowed with a higher max_bad_steps"
         )

@@ -123,7 +123,7 @@ class Recorder:
         try:
             self._write()
         except DataError as error:
-            logger.warning("%s; training goes on, and the next epoch writes all lines again", error)
+            logger.warning("%s; training continues, and the next epoch writes all lines again", error)
 
     def flush(self) -> None:
         """Return when everything recorded is on the disk, or could not be written; any thread may call this."""

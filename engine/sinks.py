@@ -105,7 +105,7 @@ class TensorBoard:
             if file is not None:
                 with suppress(OSError):
                     file.close()
-            logger.warning("curves are not written any more: %s; training goes on", with_advice(error))
+            logger.warning("curves are not written any more: %s; training continues", with_advice(error))
         except ValueError:
             # Another thread has closed the file meanwhile, and said why.
             pass

@@ -1,4 +1,4 @@
-"""One update of the weights, on one device or on several at once, and only where all numbers are finite."""
+"""One update of the weights, on one or several devices; skipped where a loss or gradient is not finite."""
 
 import logging
 import time
@@ -62,7 +62,7 @@ class ModelWithLoss(nn.Module):
 
 
 class Gradients(NamedTuple):
-    """What the batches of one step came to; the gradients themselves lie with the parameters."""
+    """The losses of the batches of one step; the gradients themselves are stored in the parameters."""
 
     losses: list[Losses]
     """Of each batch, scalars that still lie on the device."""
@@ -163,7 +163,7 @@ class Stepper:
         if self.scaler.is_enabled():
             before = self._scale()
             self.scaler.update()
-            # Lest it sinks with each bad image: only those overflows that it can do something about lower the scale.
+            # Only overflows that a lower scale can prevent lower it; a bad image does not.
             self.scaler.update(torch.where(finite, self._scale(), before))
 
     def _are_finite(self, losses: Tensor) -> Tensor:

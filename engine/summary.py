@@ -1,4 +1,4 @@
-"""What a run amounts to before it begins: its steps, images, parameters and learning rates, and where it runs."""
+"""A summary of a run before it starts: steps, images, parameters, learning rates, versions and device."""
 
 import logging
 import platform

@@ -32,7 +32,7 @@ class Teacher:
         self.network = network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.embedding_dim = trained.network.embedding_dim
         self.digest = digest_of(trained)
-        """Tells one teacher from another: a run goes on with the teacher it began with."""
+        """Identifies the teacher: a run is only resumed with the same."""
 
     def __call__(self, pixels: Tensor, normalisation: Literal["imagenet", "half"]) -> TeacherOutput:
         """What the teacher makes of a student's batch.

@@ -36,7 +36,7 @@ class _FileHandler(logging.FileHandler):
         except OSError as error:
             if not self._is_failing:
                 # Past the logging: a log line about a log that fails would not end.
-                _show(f"lines of {self.baseFilename} are not written: {with_advice(error)}; training goes on")
+                _show(f"lines of {self.baseFilename} are not written: {with_advice(error)}; training continues")
             self._is_failing = True
             # The next line opens the file again.
             if self.stream is not None:

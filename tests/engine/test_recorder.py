@@ -55,7 +55,7 @@ def test_a_metrics_file_that_cannot_be_written_stops_nothing_before_the_end(
     with Recorder(folder) as recorder:
         monkeypatch.setattr(recorder_module, "write_text", full)
         recorder.epochs([{"epoch": 1}])
-        assert "No space left on device; training goes on" in caplog.text
+        assert "No space left on device; training continues" in caplog.text
         with pytest.raises(DataError, match="No space left"):
             recorder.settle()
         monkeypatch.setattr(recorder_module, "write_text", write)

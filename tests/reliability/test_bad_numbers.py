@@ -31,7 +31,7 @@ def test_a_training_that_diverges_stops_with_a_diagnosis_and_a_state(script: Scr
     images = re.findall(r"^  \S+/bounding_box_train/\S+$", told, flags=re.MULTILINE)
     assert len(images) == 3 * 8
     assert all(Path(image.strip()).is_file() for image in images)
-    assert "training has diverged: 3 steps in a row up to step 4 skipped" in told
+    assert "training has diverged: skipped 3 steps in a row up to step 4" in told
     assert "lower lr or warm up longer" in told
     state = load_tensors(script.folder / "runs" / "run" / "last.pth")
     assert state["step"] == 4
@@ -46,4 +46,4 @@ def test_how_many_bad_steps_are_let_pass_is_the_user_s(script: Script) -> None:
     script.write_params(lr=HOPELESS, max_bad_steps=1)
     message = script.mistake("train.py", "--sub_working_dir", "run")
     assert message.count("was not applied") == 1
-    assert "training has diverged: 1 step up to step 2 skipped" in message
+    assert "training has diverged: skipped 1 step up to step 2" in message

@@ -55,7 +55,7 @@ def test_a_full_disk_is_told_once_and_the_log_goes_on_when_there_is_room(
         logger.info(word)
     (told,) = capsys.readouterr().err.splitlines()
     assert str(path) in told
-    assert "No space left on device; free some space; training goes on" in told
+    assert "No space left on device; free some space; training continues" in told
     path.unlink()
     logger.info("four")
     logger.info("five")
