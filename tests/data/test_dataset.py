@@ -65,8 +65,6 @@ def test_the_test_list_is_passed_on(tmp_path: Path, draw_image: Callable[..., Pa
         (tmp_path / "train_test_split" / name).write_text(f"{place} {place}\n")
     options = DataOptions(batches_dir=str(tmp_path), test_list="test_list_800.txt")
     assert [sample.path.stem for sample in read_dataset(options).gallery] == ["1"]
-    with pytest.raises(ParamsError, match=r'test_list: .* is for the layout "vehicleid", but .* is "market"'):
-        read_dataset(options.model_copy(update={"data_layout": "market"}))
 
 
 def test_training_sets_that_cannot_be_sampled_are_refused() -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from utils import files
 from utils.errors import DataError
 from utils.files import atomic_path, expand_user, remove_leftovers, temporary_path, write_json, write_text
 
@@ -76,25 +75,6 @@ def test_a_temporary_link_is_not_followed(tmp_path: Path) -> None:
     link.symlink_to(tmp_path / "elsewhere")
     assert remove_leftovers(tmp_path) == [link]
     assert (tmp_path / "elsewhere" / "precious").exists()
-
-
-def test_a_temporary_folder_is_removed_while_children_still_write(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A killed process may leave children behind, which write until they notice."""
-    left = temporary_path(tmp_path / "set")
-    left.mkdir()
-    remove = files.shutil.rmtree
-
-    def rmtree(path: Path) -> None:
-        assert path.is_dir()
-        with pytest.raises(FileNotFoundError):
-            (left / "late").touch()
-        remove(path)
-
-    monkeypatch.setattr(files.shutil, "rmtree", rmtree)
-    assert remove_leftovers(tmp_path) == [left]
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_temporary_file_that_cannot_be_removed_is_logged(
