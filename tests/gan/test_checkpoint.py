@@ -17,6 +17,7 @@ from tests.gan.conftest import GAN, assert_same
 from utils.checkpoint import save_checkpoint
 from utils.errors import DataError, UserError
 
+Change = Callable[[dict[str, Any]], object]
 KEY = "gan_params.pretrain_snapshot_g"
 
 
@@ -30,9 +31,7 @@ def make_nets(options: GanParams, condition_dim: int = 0, seed: int = 2) -> tupl
     return build_generator(options, condition_dim), build_discriminator(options, condition_dim)
 
 
-def write(
-    folder: Path, condition_dim: int = 0, change: Callable[[dict[str, Any]], object] = lambda _: 0
-) -> tuple[Generator, Discriminator]:
+def write(folder: Path, condition_dim: int = 0, change: Change = lambda _: 0) -> tuple[Generator, Discriminator]:
     """Write a generator.pth with a change of its content; returns its networks."""
     params = params_of()
     nets = make_nets(params.gan_params, condition_dim)
@@ -97,9 +96,7 @@ def with_option(**options: Any) -> Callable[[dict[str, Any]], object]:
         (lambda raw: raw.pop("labels"), "not a checkpoint of this framework"),
     ],
 )
-def test_a_file_that_does_not_fit_is_refused(
-    tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
-) -> None:
+def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, change: Change, message: str) -> None:
     write(tmp_path, change=change)
     with pytest.raises(UserError, match=message):
         load_generator(tmp_path, KEY)

@@ -12,7 +12,7 @@ from config.params import Params
 from data.augmentation.apply import augment
 from data.augmentation.params import sample
 from data.dataset import read_dataset
-from engine.batches import TrainBatch, batches_of_epoch
+from engine.batches import ExtraBatch, TrainBatch, batches_of_epoch
 from engine.build import build_trainer
 from engine.monitor import DivergedError
 from engine.trainer import ReidTrainer
@@ -24,21 +24,14 @@ from losses.loss import Losses
 from losses.triplet import batch_hard, triplet_loss
 from models.generator import pictures_as_bytes
 from models.outputs import concat_embeddings
-from tests.gan.conftest import (
-    CPU,
-    Bench,
-    assert_same,
-    generator_file,
-    keep_states,
-    note_steps,
-    records_of,
-)
+from tests.gan.conftest import CPU, Bench, assert_same, generator_file, keep_states, note_steps, records_of
 from tests.runs import pictures_of
 from utils.checkpoint import load_tensors, save_tensors
 from utils.distributed import Dist
 from utils.errors import DataError, ParamsError
 from utils.randomness import GENERATED, GENERATED_AUGMENTATION, GENERATED_PIXELS, seed_for
 
+Generators = dict[str, str]
 ALONG: dict[str, Any] = {"adv_train": True, "mix_ratio": 0.5, "penalty_every": 2, "d_update_freq": 2}
 """A generator that learns along."""
 REAL_LOSSES = {"softmax_parts", "softmax_global", "triplet_global"}
@@ -55,8 +48,18 @@ def learner_of(trainer: ReidTrainer) -> GanStepper:
     return learner
 
 
-def first_batch(trainer: ReidTrainer) -> TrainBatch:
-    return next(trainer.load_steps())[0]
+def first_batch(trainer: ReidTrainer) -> tuple[TrainBatch, ExtraBatch]:
+    """With its generated images, which there must be."""
+    batch = next(trainer.load_steps())[0]
+    assert batch.extra is not None
+    return batch, batch.extra
+
+
+def make_images(trainer: ReidTrainer) -> Tensor:
+    """What the generator adds to the first batch, before it is augmented."""
+    made = extra_of(trainer).make(0, range(8), torch.zeros(8, dtype=torch.int64), 0)
+    assert made is not None
+    return made.images
 
 
 def losses_of(trainer: ReidTrainer, batch: TrainBatch, step: int = 0) -> tuple[Tensor, Losses]:
@@ -66,18 +69,15 @@ def losses_of(trainer: ReidTrainer, batch: TrainBatch, step: int = 0) -> tuple[T
 
 
 @pytest.mark.parametrize(("ratio", "number"), [(0.1, 1), (0.5, 4), (1.0, 8), (2.3, 18)])
-def test_there_are_as_many_images_as_the_ratio_says(
-    bench: Bench, generators: dict[str, str], ratio: float, number: int
-) -> None:
+def test_as_many_images_as_the_ratio_says(bench: Bench, generators: Generators, ratio: float, number: int) -> None:
     trainer = bench.reid(gan={"pretrain_snapshot_g": generators["anybody"], "mix_ratio": ratio})
     assert trainer.params.num_generated == number
-    extra = first_batch(trainer).extra
-    assert extra is not None
+    _, extra = first_batch(trainer)
     assert extra.images.shape == (number, 3, 64, 32)
     assert (extra.labels, extra.sources) == (None, None)
 
 
-def test_images_of_nobody_are_the_generators_augmented(bench: Bench, generators: dict[str, str]) -> None:
+def test_images_of_nobody_are_the_generators_augmented(bench: Bench, generators: Generators) -> None:
     trainer, plain = bench.reid(gan={"pretrain_snapshot_g": generators["anybody"]}), bench.reid(gan={"mix_ratio": 0.0})
     params, generator = trainer.params, load_generator(Path(generators["anybody"]), "").generator
     batches = [batch for (batch,) in trainer.load_steps()]
@@ -97,9 +97,9 @@ def test_images_of_nobody_are_the_generators_augmented(bench: Bench, generators:
     assert len({batch.extra.images.sum().item() for batch in batches if batch.extra}) == 4
 
 
-def test_images_of_somebody_have_the_labels_of_their_sources(bench: Bench, generators: dict[str, str]) -> None:
+def test_images_of_somebody_have_the_labels_of_their_sources(bench: Bench, generators: Generators) -> None:
     trainer = bench.reid(gan={"pretrain_snapshot_g": generators["somebody"], "mix_ratio": 1.5})
-    generated, batch = extra_of(trainer), first_batch(trainer)
+    generated, (batch, _) = extra_of(trainer), first_batch(trainer)
     made = generated.make(0, batch.indices, batch.labels, 0)
     assert made is not None
     assert made.sources is not None
@@ -125,15 +125,14 @@ def test_images_of_somebody_have_the_labels_of_their_sources(bench: Bench, gener
         ("somebody", 0.4, {"generated", "consistency"}),
     ],
 )
-def test_each_generated_image_counts_in_the_losses_as_much_as_a_real_one(
-    bench: Bench, generators: dict[str, str], who: str, weight: float, names: set[str]
+def test_a_generated_image_counts_as_much_as_a_real_one(
+    bench: Bench, generators: Generators, who: str, weight: float, names: set[str]
 ) -> None:
     gan = {"pretrain_snapshot_g": generators[who], "mix_ratio": 0.7, "lambda_consistency": weight}
     trainer = bench.reid(gan=gan, tri_loss_lambda_cls=0.5)
-    batch = first_batch(trainer)
-    assert batch.extra is not None
+    batch, extra = first_batch(trainer)
     loss, (losses, metrics) = losses_of(trainer, batch)
-    output = trainer.network(torch.cat([batch.pixels, batch.extra.images]))
+    output = trainer.network(torch.cat([batch.pixels, extra.images]))
     real = {name: branch.scores.logits[:, :8] for name, branch in output.items()}
     made = torch.cat([branch.scores.logits[:, 8:] for branch in output.values()])
     assert made.shape[1] == 6
@@ -142,13 +141,13 @@ def test_each_generated_image_counts_in_the_losses_as_much_as_a_real_one(
     expected = {"triplet_global": triplet_loss(triplets, trainer.params.tri_loss_margin).mean()}
     for name, parts in real.items():
         expected[f"softmax_{name}"] = 0.5 * torch.stack([F.cross_entropy(part, batch.labels) for part in parts]).sum()
-    if batch.extra.labels is None:
+    if extra.labels is None:
         expected["outliers"] = 0.5 * -F.log_softmax(made, 2).mean(2).sum() / 8
     else:
-        labels, embeddings = batch.extra.labels, concat_embeddings(output)
+        labels, embeddings = extra.labels, concat_embeddings(output)
         summed = [F.cross_entropy(part, labels, reduction="sum") for part in made]
         expected["generated"] = 0.5 * torch.stack(summed).sum() / 8
-        cosines = F.cosine_similarity(embeddings[8:], embeddings[:8][batch.extra.sources])
+        cosines = F.cosine_similarity(embeddings[8:], embeddings[:8][extra.sources])
         expected["consistency"] = weight * (1 - cosines).sum() / 8
     assert set(losses) == REAL_LOSSES | names
     for name, value in losses.items():
@@ -159,11 +158,9 @@ def test_each_generated_image_counts_in_the_losses_as_much_as_a_real_one(
 
 
 @pytest.mark.parametrize("who", ["anybody", "somebody"])
-def test_the_generated_images_follow_from_seed_and_batch(bench: Bench, generators: dict[str, str], who: str) -> None:
-    settings: dict[str, Any] = {
-        "gan": {"pretrain_snapshot_g": generators[who], "mix_ratio": 1.0},
-        "accumulate_steps": 2,
-    }
+def test_the_generated_images_follow_from_seed_and_batch(bench: Bench, generators: Generators, who: str) -> None:
+    gan = {"pretrain_snapshot_g": generators[who], "mix_ratio": 1.0}
+    settings: dict[str, Any] = {"gan": gan, "accumulate_steps": 2}
     trainer = bench.reid(**settings)
     whole = list(trainer.load_steps())
     assert len(whole) == 2
@@ -176,32 +173,26 @@ def test_the_generated_images_follow_from_seed_and_batch(bench: Bench, generator
         for value, other in zip(batch.extra, expected.extra, strict=True):
             assert (value is None) == (other is None)
             assert value is None or other is None or torch.equal(value, other)
-    another_seed = first_batch(bench.reid(**settings, seed=9))
+    another_seed, _ = first_batch(bench.reid(**settings, seed=9))
     made = [batch.extra.images for batch in (whole[0][0], *whole[1], another_seed) if batch.extra is not None]
     assert len({images.sum().item() for images in made}) == 4
 
 
-def test_each_process_makes_images_of_its_own(
-    bench: Bench, generators: dict[str, str], monkeypatch: pytest.MonkeyPatch
+def test_each_process_makes_its_own_images(
+    bench: Bench, generators: Generators, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    generated = extra_of(bench.reid(gan={"pretrain_snapshot_g": generators["anybody"]}))
-    made = []
+    trainer, made = bench.reid(gan={"pretrain_snapshot_g": generators["anybody"]}), []
     for rank in (0, 1):
         monkeypatch.setattr(mixing, "this_process", lambda rank=rank: Dist(rank, 2, rank, 2))
-        batch = generated.make(0, range(8), torch.zeros(8, dtype=torch.int64), 0)
-        assert batch is not None
-        made.append(batch.images)
+        made.append(make_images(trainer))
     assert not torch.equal(*made)
 
 
-def test_images_have_the_size_that_their_readers_expect(bench: Bench, generators: dict[str, str]) -> None:
+def test_images_have_the_size_that_their_readers_expect(bench: Bench, generators: Generators) -> None:
     read: dict[str, Any] = {"data_augmentation": {"resize_h": 80, "resize_w": 44}}
     trainer = bench.reid(gan={"pretrain_snapshot_g": generators["anybody"]}, **read)
-    made = extra_of(trainer).make(0, range(8), torch.zeros(8, dtype=torch.int64), 0)
-    assert made is not None
-    assert made.images.shape == (4, 3, 80, 44)
-    extra = first_batch(trainer).extra
-    assert extra is not None
+    assert make_images(trainer).shape == (4, 3, 80, 44)
+    _, extra = first_batch(trainer)
     assert extra.images.shape == (4, 3, 64, 32)
     # And a generator that learns along sees the real ones in the size of its own.
     trainer = bench.reid(gan=ALONG, **read)
@@ -212,7 +203,7 @@ def test_images_have_the_size_that_their_readers_expect(bench: Bench, generators
     assert pictures.abs().max() <= 1
 
 
-def test_the_first_epochs_may_be_without(bench: Bench, generators: dict[str, str]) -> None:
+def test_the_first_epochs_may_be_without(bench: Bench, generators: Generators) -> None:
     trainer = bench.reid(gan={"pretrain_snapshot_g": generators["anybody"], "mix_start_epoch": 1}, log_every=1)
     plain = bench.reid("plain", gan={"mix_ratio": 0.0}, epoch=1, log_every=1)
     for each in (trainer, plain):
@@ -221,7 +212,7 @@ def test_the_first_epochs_may_be_without(bench: Bench, generators: dict[str, str
     assert records_of(trainer)[:1] == records_of(plain)
 
 
-def test_a_ratio_of_zero_leaves_every_bit_as_it_was(bench: Bench, generators: dict[str, str]) -> None:
+def test_a_ratio_of_zero_leaves_every_bit_as_it_was(bench: Bench, generators: Generators) -> None:
     """Whatever else is set of the generator."""
     gan = {"mix_ratio": 0.0, "pretrain_snapshot_g": generators["somebody"], "lr": 0.5, "ngf": 9}
     trainer = bench.reid(gan=gan, epoch=1)
@@ -271,10 +262,8 @@ def test_the_learner_sees_the_real_images_as_they_were_read(bench: Bench, reid_c
         steps = note_steps(learner_of(trainer))
         (batch,) = next(trainer.load_steps())
         trainer.train_step([batch])
-        ((first, second), _), indices = (
-            steps[0],
-            batches_of_epoch(trainer.params, trainer.batches.labels.tolist(), 0)[0],
-        )
+        ((first, second), _) = steps[0]
+        indices = batches_of_epoch(trainer.params, trainer.batches.labels.tolist(), 0)[0]
         assert first is second
         read = as_pictures(trainer.batches.store.read(indices))
         assert list(batch.indices) == indices
@@ -315,7 +304,7 @@ def test_several_processes_do_not_train_a_generator_along(bench: Bench, monkeypa
         build_generated_images(bench.params(ALONG), [], CPU, False)
 
 
-def test_a_run_is_resumed_only_with_the_generator_it_began_with(bench: Bench, generators: dict[str, str]) -> None:
+def test_a_run_is_resumed_only_with_the_generator_it_began_with(bench: Bench, generators: Generators) -> None:
     began = bench.reid(gan={"pretrain_snapshot_g": generators["somebody"]})
     save_tensors(began.folder.last, began.state())
     bench.reid("again", began.folder.last, gan={"pretrain_snapshot_g": generators["somebody"]})
@@ -327,26 +316,25 @@ def test_a_run_is_resumed_only_with_the_generator_it_began_with(bench: Bench, ge
 
 
 def test_what_does_not_fit_the_generator_is_refused(
-    bench: Bench, generators: dict[str, str], reid_checkpoint: Path, tmp_path: Path
+    bench: Bench, generators: Generators, reid_checkpoint: Path, tmp_path: Path
 ) -> None:
     train = read_dataset(bench.params({})).train
 
-    def refused(who: str, changes: dict[str, Any], message: str) -> None:
-        gan = {"pretrain_snapshot_g": generators[who], "mix_ratio": 1.0} | changes
-        with pytest.raises((ParamsError, DataError), match=message):
-            build_generated_images(bench.params(gan), train, CPU, False)
-
-    refused("anybody", {"lambda_consistency": 1.0}, r"gan_params\.lambda_consistency: has no effect")
-    refused("anybody", {"condition": str(reid_checkpoint)}, r"gan_params\.condition: has no effect")
-    refused("anybody", {"pretrain_snapshot_g": str(tmp_path / "gone")}, "no such file; train a generator first")
-    refused("anybody", {"pretrain_snapshot_g": str(reid_checkpoint)}, "holds no person generator")
-    refused("somebody", {"condition": str(tmp_path / "gone")}, r"gan_params\.condition: .*gone.*: no such file")
     # Embeddings of another network show other persons, even if it differs in one weight only.
     checkpoint = torch.load(reid_checkpoint, weights_only=True)
     checkpoint["model"]["backbone.conv1.weight"][0, 0, 0, 0] += 1e-3
     torch.save(checkpoint, tmp_path / "other.pth")
-    message = r"gan_params\.condition: .*other\.pth: not the network that .* was trained with"
-    refused("somebody", {"condition": str(tmp_path / "other.pth")}, message)
+    for who, key, value, message in (
+        ("anybody", "lambda_consistency", 1.0, r"gan_params\.lambda_consistency: has no effect"),
+        ("anybody", "condition", str(reid_checkpoint), r"gan_params\.condition: has no effect"),
+        ("anybody", "pretrain_snapshot_g", str(tmp_path / "gone"), "no such file; train a generator first"),
+        ("anybody", "pretrain_snapshot_g", str(reid_checkpoint), "holds no person generator"),
+        ("somebody", "condition", str(tmp_path / "gone"), r"gan_params\.condition: .*gone.*: no such file"),
+        ("somebody", "condition", str(tmp_path / "other.pth"), r"gan_params\.condition: .*other\.pth: not the network"),
+    ):
+        gan = {"pretrain_snapshot_g": generators[who], "mix_ratio": 1.0, key: value}
+        with pytest.raises((ParamsError, DataError), match=message):
+            build_generated_images(bench.params(gan), train, CPU, False)
 
 
 def test_a_generator_that_learns_along_and_is_lost_ends_the_run(bench: Bench) -> None:

@@ -107,9 +107,7 @@ def test_the_first_pictures_are_the_same_whatever_their_number(run: Path, tmp_pa
             assert np.abs(difference).max() <= 1, (count, path.name)
 
 
-def test_a_grid_holds_no_more_than_the_first_pictures(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_grid_holds_the_first_pictures_only(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "MAX_IN_GRID", 16)
     write_samples(run, params_of(run), tmp_path / "out", 20, CPU)
     assert pixels(tmp_path / "out" / "grid.png").shape == (64, 16 * 32, 3)

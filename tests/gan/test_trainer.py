@@ -21,16 +21,7 @@ from engine.trainer import Trainer
 from evaluate.core.plugins import Evaluation
 from gan.steps import RealBatch, as_pictures, real_pictures
 from gan.trainer import GanTrainer, batches_of_epoch
-from tests.gan.conftest import (
-    GAN,
-    PIDS,
-    Bench,
-    assert_same,
-    generator_file,
-    keep_states,
-    note_steps,
-    records_of,
-)
+from tests.gan.conftest import GAN, PIDS, Bench, assert_same, generator_file, keep_states, note_steps, records_of
 from tests.runs import curves_of, files_of, pictures_of
 from utils.checkpoint import load_tensors, save_tensors
 from utils.errors import DataError, ParamsError, UserError
