@@ -25,8 +25,7 @@ def test_a_text_is_identities_times_images(desk, text, expected):
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["32x2", "0*4", "4*0", "3*", "*3", "", "32*2*1", "-3*2", "32 * 2", "3.5*2", "٣*2", "32*2\n", "9999999*2"],
+    "text", ["32x2", "0*4", "4*0", "3*", "*3", "", "32*2*1", "-3*2", "32 * 2", "3.5*2", "٣*2", "32*2\n", "9999999*2"]
 )
 def test_another_text_is_a_mistake_that_shows_the_form(desk, text):
     form = 'batch_sampling_params: expected an object, or identities*images such as "32*2", got "'

@@ -61,16 +61,14 @@ def test_the_options_of_a_plugin():
 
 IMPOSSIBLE = {
     "market_evaluate": [
-        *({"metric": "manhattan"}, {"ranks": ()}, {"ranks": (0,)}, {"rank_list_length": 0}),
-        *({"spectral": {"top": 1}}, {"k_reciprocal": {"k1": 0}}, {"memory_mb": 0}),
+        {"metric": "manhattan"}, {"ranks": ()}, {"ranks": (0,)}, {"rank_list_length": 0},
+        {"spectral": {"top": 1}}, {"k_reciprocal": {"k1": 0}}, {"memory_mb": 0},
     ],
     "lfw_evaluate": [
-        *({"metric": "manhattan"}, {"num_pairs": 7}, {"num_pairs": 0}, {"num_folds": 0}, {"far": (1.0,)}, {"seed": -1}),
+        {"metric": "manhattan"}, {"num_pairs": 7}, {"num_pairs": 0}, {"num_folds": 0}, {"far": (1.0,)}, {"seed": -1},
     ],
-    "classification_evaluate": [
-        *({"topk": ()}, {"topk": (0,)}, {"confusion_classes": -1}, {"confusion_classes": 101}),
-    ],
-}
+    "classification_evaluate": [{"topk": ()}, {"topk": (0,)}, {"confusion_classes": -1}, {"confusion_classes": 101}],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", IMPOSSIBLE)

@@ -119,11 +119,7 @@ def test_images_of_somebody_have_the_labels_of_their_sources(bench: Bench, gener
 
 @pytest.mark.parametrize(
     ("who", "weight", "names"),
-    [
-        ("anybody", 0.0, {"outliers"}),
-        ("somebody", 0.0, {"generated"}),
-        ("somebody", 0.4, {"generated", "consistency"}),
-    ],
+    [("anybody", 0.0, {"outliers"}), ("somebody", 0.0, {"generated"}), ("somebody", 0.4, {"generated", "consistency"})],
 )
 def test_a_generated_image_counts_as_much_as_a_real_one(
     bench: Bench, generators: Generators, who: str, weight: float, names: set[str]

@@ -263,10 +263,7 @@ def test_weights_and_statistics_are_averaged_with_a_growing_decay() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        {},
-        {"penalty": "r1", "spectral_norm": True, "d_update_freq": 2, "preheat_steps": 3, "augmentation": ("cutout",)},
-    ],
+    [{}, {"penalty": "r1", "spectral_norm": True, "d_update_freq": 2, "preheat_steps": 3, "augmentation": ("cutout",)}],
 )
 def test_from_a_state_the_next_steps_are_the_same_bit_for_bit(tmp_path: Path, changes: dict[str, Any]) -> None:
     whole, again = make_stepper(5, **changes), make_stepper(5, **changes)

@@ -124,10 +124,7 @@ def test_the_means_of_an_epoch_are_those_of_its_steps(bench: Bench) -> None:
             assert value == pytest.approx(math.fsum(values) / 4, rel=1e-6, abs=1e-9), name
 
 
-@pytest.mark.parametrize(
-    ("distances", "kept"),
-    [([30.0, 20.0, 25.0], 2), ([10.0, 20.0, 5.0], 3), ([7.0, 7.0, 9.0], 1)],
-)
+@pytest.mark.parametrize(("distances", "kept"), [([30.0, 20.0, 25.0], 2), ([10.0, 20.0, 5.0], 3), ([7.0, 7.0, 9.0], 1)])
 def test_the_generator_with_the_least_distance_is_kept(bench: Bench, distances: list[float], kept: int) -> None:
     trainer, others = bench.generator(gan={"epoch": 3}), iter(distances)
     trainer.plan = trainer.plan._replace(evaluate_every=1, evaluate_at_start=False)

@@ -67,9 +67,7 @@ def test_confused_pairs_agree_with_a_loop(retrieval, memory):
             times[key] += 1
             candidate = first.distance, row, first.row
             closest[key] = min(closest.get(key, candidate), candidate)
-    expected = sorted(
-        ((-number, closest[key][0], closest[key][1], key) for key, number in times.items()),
-    )
+    expected = sorted(((-number, closest[key][0], closest[key][1], key) for key, number in times.items()))
     found = confused_pairs(retrieval, 100, memory)
     assert [(-pair.times, pair.distance, pair.query, pair[:2]) for pair in found] == expected
     assert all(pair.num_query == num_query[pair.query_pid] for pair in found)
