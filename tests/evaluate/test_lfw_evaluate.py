@@ -15,9 +15,9 @@ from evaluate.core.context import EvalContext
 from evaluate.core.plugins import evaluate, load_plugin
 from evaluate.core.report.blocks import ImageGroups, Note
 from evaluate.lfw_evaluate import Options, run_eval
+from tests.evaluate.conftest import BLUE, DARK_GREEN, DARK_RED, GREEN, RED
 from utils.errors import DataError, ParamsError
 
-RED, DARK_RED, GREEN, DARK_GREEN, BLUE = (250, 0, 0), (180, 0, 0), (0, 250, 0), (0, 170, 0), (0, 0, 250)
 NO_WARNING = {"far": (0.5,)}
 
 FACES = {"Ann": [RED, DARK_RED, RED], "Bob": [GREEN, DARK_GREEN, DARK_RED], "Cy": [BLUE, BLUE, BLUE]}

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 from torch import nn
@@ -42,23 +41,6 @@ def market(tmp_path: Path, make_market: Callable[[Path], Path]) -> Path:
     return make_market(tmp_path / "market")
 
 
-@pytest.fixture
-def msmt(tmp_path: Path) -> Path:
-    """MSMT17 with two persons, seen by two cameras."""
-    root = tmp_path / "msmt"
-    for number, split in ((1, "query"), (2, "gallery")):
-        lines = []
-        for pid in (0, 1):
-            name = f"{pid:04d}/{pid:04d}_000_0{number}_a.png"
-            path = root / "mask_test_v2" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pixels = np.random.default_rng(pid).integers(0, 256, (32, 16, 3), dtype=np.uint8) // number
-            Image.fromarray(pixels).save(path)
-            lines.append(f"{name} {pid}\n")
-        (root / f"list_{split}.txt").write_text("".join(lines))
-    return root
-
-
 def test_retrieval(market: Path) -> None:
     folder, packed = (evaluate(params(root, "market_evaluate")) for root in (market, pack(market)))
     assert packed.metrics == folder.metrics
@@ -66,14 +48,14 @@ def test_retrieval(market: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["batches_dir", "msmt_dir"])
-def test_msmt17_in_either_place(key: str, msmt: Path, market: Path) -> None:
+def test_msmt17_in_either_place(key: str, msmt_folder: Path, market: Path) -> None:
     def measure(root: Path) -> dict[str, float]:
         config = params(root, "msmt_evaluate")
         if key == "msmt_dir":
             config = params(market, "msmt_evaluate", msmt_dir=str(root))
         return dict(evaluate(config).metrics)
 
-    assert measure(pack(msmt)) == measure(msmt)
+    assert measure(pack(msmt_folder)) == measure(msmt_folder)
 
 
 def test_another_data_set_is_not_taken_for_msmt17(market: Path) -> None:

@@ -14,9 +14,8 @@ from evaluate.core.context import EvalContext
 from evaluate.core.pictures import RIGHT, WRONG
 from evaluate.core.plugins import evaluate
 from evaluate.market_evaluate import Options, measure
+from tests.evaluate.conftest import BLUE, DARK_GREEN, DARK_RED, GREEN, RED
 from utils.errors import DataError, ParamsError
-
-RED, DARK_RED, GREEN, DARK_GREEN, BLUE = (250, 0, 0), (180, 0, 0), (0, 250, 0), (0, 170, 0), (0, 0, 250)
 
 
 def run(folder, **options):

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from config.params import Params
@@ -16,34 +15,10 @@ from evaluate.core.context import EvalContext
 from evaluate.core.plugins import evaluate, load_plugin
 from evaluate.market_evaluate import Options as MarketOptions
 from evaluate.msmt_evaluate import Options
+from tests.evaluate.conftest import RED
 from utils.errors import DataError
 
-Colour = tuple[int, int, int]
-RED, DARK_RED, GREEN, DARK_GREEN = (250, 0, 0), (180, 0, 0), (0, 250, 0), (0, 170, 0)
 NO_DATA = Dataset([], [], [], [])
-
-
-@pytest.fixture
-def msmt_folder(tmp_path: Path) -> Path:
-    """MSMT17 with persons 0 and 1. Person 0's query meets its true match first, person 1's a wrong image."""
-    splits: dict[str, dict[str, Colour]] = {
-        "query": {"0000_000_01_a": RED, "0001_000_01_a": GREEN},
-        "gallery": {
-            "0000_001_02_a": DARK_RED,
-            "0001_001_01_a": GREEN,  # the query's own camera: ignored
-            "0002_000_03_a": (0, 240, 0),
-            "0001_002_02_a": DARK_GREEN,
-        },
-    }
-    folder = tmp_path / "msmt"
-    for split, images in splits.items():
-        for name, colour in images.items():
-            path = folder / "mask_test_v2" / name[:4] / f"{name}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (16, 32), colour).save(path)
-        lines = (f"{name[:4]}/{name}.png {int(name[:4])}\n" for name in images)
-        (folder / f"list_{split}.txt").write_text("".join(lines))
-    return folder
 
 
 def params(batches_dir: Path | str, **options: Any) -> Params:
@@ -55,9 +30,7 @@ def network() -> nn.Module:
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
 
 
-def test_a_network_trained_on_market_is_measured_on_msmt17(
-    msmt_folder: Path, market_folder: Callable[..., Path]
-) -> None:
+def test_a_network_of_market_is_measured_on_msmt17(msmt_folder: Path, market_folder: Callable[..., Path]) -> None:
     # The query images of the data set trained on would give 1.0 everywhere.
     market = market_folder({"0001_c1_0.png": RED}, {"0001_c2_0.png": RED})
     config = params(market, msmt_dir=str(msmt_folder))
