@@ -1,8 +1,14 @@
 """A damaged LMDB file gives one message that names it, and never a wrong image."""
 
+import os
 import random
 import re
+import resource
+import subprocess
+import sys
+import traceback
 from collections.abc import Callable
+from mmap import PAGESIZE
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
@@ -17,6 +23,7 @@ from data.lmdb.reading import read_lmdb
 from data.lmdb.writing import write_lmdb
 from data.options import DataOptions
 from data.samples import Dataset, Sample
+from tests.conftest import ROOT
 from utils.errors import DataError
 
 SIZES = (100, 1000, 3000, 9000)
@@ -152,3 +159,51 @@ def test_a_later_format_is_refused(packed: Path, tmp_path: Path, monkeypatch: py
     write_lmdb(tmp_path / "new.lmdb", root, Dataset([Sample(root / "train/000.jpg", 1, 0)], [], [], []), "folders")
     with pytest.raises(DataError, match=r"new\.lmdb: format 2; this version reads format 1"):
         read_lmdb(tmp_path / "new.lmdb")
+
+
+def exit_code_of_reading(path: Path) -> int:
+    """0: everything was read; 2: something was refused; 1: an error of ours."""
+    code = 0
+    try:
+        for sample in read_lmdb(path).train:
+            image_exists(sample.path)
+            try:
+                read_bytes(sample.path)
+            except DataError:
+                code = 2
+    except DataError:
+        return 2
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return code
+
+
+def read_damaged_copies(packed: str) -> None:
+    """Print how many of 100 copies with damaged pages were refused, ended their process and gave an error of ours."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    whole, copy, codes = Path(packed).read_bytes(), Path(packed).with_name("copy.lmdb"), list[int]()
+    # Pages of the tree begin with their number and what they are; then follow the offsets of their entries.
+    pages = [place for place in range(0, len(whole), PAGESIZE) if whole[place + 10] in (1, 2)]
+    pages = [place for place in pages if whole[place : place + 8] == (place // PAGESIZE).to_bytes(8, "little")]
+    for number in range(100):
+        generator, content = random.Random(number), bytearray(whole)
+        for page in generator.sample(pages, 3):
+            content[page + generator.randrange(64)] = generator.randrange(256)
+        copy.unlink(missing_ok=True)
+        copy.write_bytes(content)
+        if not (child := os.fork()):
+            os._exit(exit_code_of_reading(copy))
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    print(codes.count(2), sum(code < 0 for code in codes), codes.count(1))
+
+
+def test_damage_to_lmdbs_own_pages_ends_in_a_message_or_a_signal(packed: Path) -> None:
+    """LMDB does not check its pages and may crash, as reliability.md says."""
+    code = "import sys; from tests.data.lmdb.test_damage import read_damaged_copies; read_damaged_copies(sys.argv[1])"
+    command = [sys.executable, "-c", code, str(packed)]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert (process.returncode, process.stderr) == (0, "")
+    num_refused, num_crashed, num_tracebacks = map(int, process.stdout.split())
+    assert num_tracebacks == 0
+    assert num_refused > num_crashed
