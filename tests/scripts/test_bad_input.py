@@ -67,18 +67,13 @@ def train(script: Script, make_market: Callable[[Path], Path]) -> Callable[[], s
     return start
 
 
-@pytest.mark.parametrize("name", DATA_MISTAKES)
-def test_data_that_cannot_be_used(name: str, script: Script, train: Callable[[], str]) -> None:
-    spoil, message = DATA_MISTAKES[name]
-    script.write_params()
-    spoil(script.folder)
-    assert message in train()
-
-
-@pytest.mark.parametrize("name", PARAMS_MISTAKES)
-def test_params_that_cannot_be_used(name: str, script: Script, train: Callable[[], str]) -> None:
-    changes, message = PARAMS_MISTAKES[name]
+@pytest.mark.parametrize("name", [*DATA_MISTAKES, *PARAMS_MISTAKES])
+def test_data_or_params_that_cannot_be_used(name: str, script: Script, train: Callable[[], str]) -> None:
+    changes, message = PARAMS_MISTAKES.get(name, ({}, ""))
     script.write_params(**changes)  # pyright: ignore[reportArgumentType]
+    if name in DATA_MISTAKES:
+        spoil, message = DATA_MISTAKES[name]
+        spoil(script.folder)
     assert message in train()
 
 
@@ -103,12 +98,6 @@ def test_a_working_dir_without_write_permission(script: Script, train: Callable[
     assert "locked/run: cannot be made (Permission denied)" in train()
 
 
-def test_a_name_that_leaves_the_working_dir(script: Script) -> None:
-    script.write_params()
-    message = script.mistake("train.py", "--sub_working_dir", "../run")
-    assert "--sub_working_dir '../run': must name a folder inside runs" in message
-
-
 def test_bad_images_can_be_skipped(script: Script, make_market: Callable[[Path], Path]) -> None:
     make_market(script.folder / "market")
     truncate(script.folder)
@@ -118,9 +107,12 @@ def test_bad_images_can_be_skipped(script: Script, make_market: Callable[[Path],
     assert "query: 1 of 7 images unreadable, left out" in process.stderr
 
 
-def test_a_run_that_is_not_there(script: Script) -> None:
+def test_a_run_that_is_not_there_and_a_name_that_leaves_the_working_dir(script: Script) -> None:
+    script.write_params()
     resume = ("--operation", "resume_train", "--sub_working_dir")
     assert "runs/nowhere: holds no run" in script.mistake("train.py", *resume, "nowhere")
+    message = script.mistake("train.py", "--sub_working_dir", "../run")
+    assert "--sub_working_dir '../run': must name a folder inside runs" in message
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,7 @@ def test_the_shipped_params_run_on_any_machine() -> None:
     assert params.parallels == ()
     assert not params.imagenet_pretrain
     assert params.evaluation_params.type == "market_evaluate"
-
-
-def test_shipped_eval_params_evaluate_what_the_shipped_params_train() -> None:
+    # The shipped eval_params.json evaluates what they train.
     params, _ = load_eval_params(ROOT / "eval_params.json", plugin_options=plugin_options)
     assert params.model_path == Params().working_dir
     assert params.batches_dir is None
