@@ -32,13 +32,9 @@ def test_a_table_has_the_columns_of_all_rows_and_aligns_numbers() -> None:
     assert lines[3] == "| failed |  | no memory |"
 
 
-def test_a_report_is_printed_and_written_as_text_and_figures(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    report = Report(
-        "Speed of nothing", tables={"A caption": [{"name": "ours", "seconds": [1.0, 2.0]}]}, notes=["Note."]
-    )
-    report.save(tmp_path / "new" / "nothing")
+def test_a_report_is_printed_and_written_as_text_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables = {"A caption": [{"name": "ours", "seconds": [1.0, 2.0]}]}
+    Report("Speed of nothing", tables=tables, notes=["Note."]).save(tmp_path / "new" / "nothing")
     text = (tmp_path / "new" / "nothing.md").read_text()
     assert text in capsys.readouterr().out
     about = environment("cpu")
@@ -46,5 +42,5 @@ def test_a_report_is_printed_and_written_as_text_and_figures(
     assert "A caption\n\n| name | seconds |" in text
     assert text.endswith("\n\nNote.\n")
     content = json.loads((tmp_path / "new" / "nothing.json").read_text())
-    assert content["tables"]["A caption"] == [{"name": "ours", "seconds": [1.0, 2.0]}]
+    assert content["tables"] == tables
     assert content["versions"].keys() == {"python", "torch", "torchvision"}

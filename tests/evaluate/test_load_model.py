@@ -12,14 +12,15 @@ from models.options import ModelParams
 from utils.checkpoint import Checkpoint, save_checkpoint
 from utils.errors import DataError
 
+Change = Callable[[dict[str, Any]], object]
 PARAMS = Params(model_params=ModelParams.model_validate({"model": "resnet_18", "feature_dim": 8, "pcb_n_parts": 2}))
 
 
 @pytest.fixture
-def save(tmp_path: Path) -> Callable[[Callable[[dict[str, Any]], object]], Path]:
+def save(tmp_path: Path) -> Callable[[Change], Path]:
     """Writes a checkpoint whose weights were changed in some way."""
 
-    def write(change: Callable[[dict[str, Any]], object]) -> Path:
+    def write(change: Change) -> Path:
         weights = build_network(PARAMS.model_params, 3).state_dict()
         change(weights)
         path = tmp_path / "model.pth"
@@ -37,9 +38,8 @@ def test_a_network_comes_back_with_its_weights(save: Callable[..., Path]) -> Non
 
 
 def test_weights_in_half_precision_are_computed_in_single_precision(save: Callable[..., Path]) -> None:
-    trained = load_trained_network(
-        save(lambda weights: weights.update({name: value.half() for name, value in weights.items()}))
-    )
+    path = save(lambda weights: weights.update({name: value.half() for name, value in weights.items()}))
+    trained = load_trained_network(path)
     assert {parameter.dtype for parameter in trained.network.parameters()} == {torch.float32}
     assert trained.network.eval()(torch.zeros(1, 3, 32, 16))
 
@@ -53,8 +53,6 @@ def test_weights_in_half_precision_are_computed_in_single_precision(save: Callab
         (lambda weights: weights.update({"backbone.bn1.bias": torch.ones(3)}), "do not fit the params"),
     ],
 )
-def test_weights_that_are_not_the_network_s_are_refused(
-    save: Callable[..., Path], change: Callable[[dict[str, Any]], object], message: str
-) -> None:
+def test_weights_of_another_network_are_refused(save: Callable[..., Path], change: Change, message: str) -> None:
     with pytest.raises(DataError, match=message):
         load_trained_network(save(change))

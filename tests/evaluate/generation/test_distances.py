@@ -55,12 +55,10 @@ def diversity_by_loops(features: np.ndarray) -> float:
     return math.fsum(pairs) / len(pairs)
 
 
-@pytest.mark.parametrize("factor_rows", [8192, 64, 7])
+@pytest.mark.parametrize("rows", [8192, 64, 7])
 @pytest.mark.parametrize(("num", "dim"), [(2, 3), (9, 20), (20, 20), (21, 20), (300, 8)])
-def test_statistics_are_mean_and_covariance(
-    num: int, dim: int, factor_rows: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(distances, "FACTOR_ROWS", factor_rows)
+def test_statistics_are_mean_and_covariance(num: int, dim: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distances, "FACTOR_ROWS", rows)
     features = draw(0, num, dim, shift=50.0)
     mean, factor = statistics_of(features)
     assert len(factor) <= min(num, dim)

@@ -61,9 +61,8 @@ def test_images_are_shown_as_the_network_was_trained_on_them(tmp_path: Path) -> 
     images = draw(4, 3, 256, 40)
     resized = F.interpolate(images.float(), (128, 48), mode="bilinear", antialias=True)
     expected = network.embed((resized / 255 - 0.5) / 0.5)
-    torch.testing.assert_close(
-        load_feature_network(str(tmp_path / "net.pth"), CPU)(images), expected, rtol=1e-3, atol=1e-4
-    )
+    features = load_feature_network(str(tmp_path / "net.pth"), CPU)(images)
+    torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_the_network_is_frozen_and_in_evaluation_mode(tmp_path: Path) -> None:
