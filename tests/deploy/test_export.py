@@ -73,12 +73,7 @@ def test_the_file_has_no_traces_of_the_exporting_machine(exported: Path) -> None
     assert b"stack_trace" not in content
 
 
-OPTIONS = [
-    {"layout": "nchw"},
-    {"precision": "fp16"},
-    {"simplify": True, "opset": 18},
-    {"resize": True},
-]
+OPTIONS = [{"layout": "nchw"}, {"precision": "fp16"}, {"simplify": True, "opset": 18}, {"resize": True}]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options))

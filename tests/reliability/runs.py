@@ -133,15 +133,7 @@ def stepping(run: Run) -> Reached:
     return reached
 
 
-MOMENTS: tuple[Moment, ...] = (
-    making_the_data_set,
-    caching,
-    saving,
-    evaluating,
-    keeping_the_best,
-    recording,
-    stepping,
-)
+MOMENTS: tuple[Moment, ...] = (making_the_data_set, caching, saving, evaluating, keeping_the_best, recording, stepping)
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> Iterator[str]:

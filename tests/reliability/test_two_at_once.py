@@ -23,10 +23,7 @@ def left(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     ("operation", "out", "rendered_in", "doing", "done"),
-    [
-        ("make_synthetic", "set", ".", "making", "made"),
-        ("build_lmdb", "set.lmdb", "datasets", "packing", "packed"),
-    ],
+    [("make_synthetic", "set", ".", "making", "made"), ("build_lmdb", "set.lmdb", "datasets", "packing", "packed")],
 )
 def test_of_two_that_make_one_set_one_makes_it(
     script: Script, operation: str, out: str, rendered_in: str, doing: str, done: str

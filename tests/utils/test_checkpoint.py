@@ -51,11 +51,7 @@ class Stopping:
     ],
 )
 def test_an_error_while_writing_is_raised_and_the_old_file_stays(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    stop: BaseException,
-    raised: type[BaseException],
-    message: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: BaseException, raised: type[BaseException], message: str
 ) -> None:
     path = tmp_path / "model.pth"
     save_checkpoint(path, CHECKPOINT)

@@ -7,13 +7,7 @@ import pytest
 from data.synthetic.colours import CLOTHES, HAIRS, distance, pick_colour
 from data.synthetic.identity import sample_people, sample_person, sample_twin
 
-ALIKE = [
-    {"plain", "logo"},
-    {"checks", "dots"},
-    {"shoulder bag", "tote"},
-    {"cap", "beanie"},
-    {"shorts", "skirt"},
-]
+ALIKE = [{"plain", "logo"}, {"checks", "dots"}, {"shoulder bag", "tote"}, {"cap", "beanie"}, {"shorts", "skirt"}]
 
 
 def differing_fields(first, second):
