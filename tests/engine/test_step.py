@@ -168,6 +168,7 @@ def train(batch_of_all: int) -> Trained:
     return Trained(losses, first_gradients, stepper.network.state_dict())
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_with_the_double_batch() -> None:
     first, second = run_in_processes(train, 2, IDENTITIES)
     alone = train(IDENTITIES)
