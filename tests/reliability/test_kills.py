@@ -71,10 +71,13 @@ def test_a_start_that_is_asked_to_stop_leaves_nothing_behind(tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_a_run_killed_at_a_random_moment_ends_the_same(whole: Run, tmp_path: Path, seed: int) -> None:
-    """Two kills at each of the moments with most at stake, each met by chance within a millisecond; six at any time."""
+    """Two kills at each of the moments with most at stake, each met by chance within a millisecond; six at any time.
+
+    Those come early in the time of the whole run, as a machine may be twice as fast in this one.
+    """
     chance = random.Random(seed)
     killed = Run(tmp_path / "killed")
-    moment = MOMENTS[seed // 2] if seed < 2 * len(MOMENTS) else after(0.2 * whole.seconds, 0.8 * whole.seconds, chance)
+    moment = MOMENTS[seed // 2] if seed < 2 * len(MOMENTS) else after(0.1 * whole.seconds, 0.4 * whole.seconds, chance)
     assert killed.stopped_at(moment)[0] == -signal.SIGKILL
     killed.finish()
     assert not list(differences(killed.outcome(), whole.outcome()))
