@@ -25,10 +25,11 @@ logger = logging.getLogger(__name__)
 
 
 class ModelWithLoss(nn.Module):
-    """Network and losses as one module: a batch in, the scalar to minimise out. This is what DDP wraps.
+    """Network and losses as one module: a batch in, the scalar to minimise out. This is what is compiled, and what
+    DDP wraps.
 
     Args:
-        network: computes in the given precision; called, so that a compiled one runs compiled.
+        network: computes in the given precision.
         criterion: computes in float32.
         precision: number format of the network's activations.
     """
@@ -45,10 +46,15 @@ class ModelWithLoss(nn.Module):
         labels: Tensor,
         taught: TeacherOutput | None,
         extra: ExtraBatch | None,
-        step: int,
+        step: Tensor,
+        updated_parts: Tensor | None,
         spectral: bool,
     ) -> tuple[Tensor, Losses]:
-        """The sum of all losses, and each of them with the metrics, without gradient; arguments as of TrainBatch."""
+        """The sum of all losses, and each of them with the metrics, without gradient.
+
+        Arguments as of TrainBatch, of the criterion and of the network. Only tensors differ from step to step: for
+        anything else that changes another graph is compiled.
+        """
         of_extra = None
         with self.precision.autocast(pixels.device):
             output = self.network(pixels if extra is None else torch.cat([pixels, extra.images]), spectral)
@@ -56,7 +62,7 @@ class ModelWithLoss(nn.Module):
             number = len(pixels)
             of_extra = GeneratedOutput(select_images(output, slice(number, None)), extra.labels, extra.sources)
             output = select_images(output, slice(number))
-        losses, metrics = self.criterion(output, labels, step, taught, of_extra)
+        losses, metrics = self.criterion(output, labels, step, taught, of_extra, updated_parts)
         detached = {name: loss.detach() for name, loss in losses.items()}
         return torch.stack(list(losses.values())).sum(), Losses(detached, metrics)
 
@@ -85,7 +91,7 @@ class Stepper:
         network, criterion: on their device, where their tensors stay.
         optimizer: over the parameters of both.
         precision: number format of the network's activations; float16 scales the gradients.
-        compile_mode: whether the network is compiled, "graphs": into CUDA graphs.
+        compile_mode: whether network and losses are compiled, "graphs": into CUDA graphs.
     """
 
     def __init__(
@@ -109,8 +115,9 @@ class Stepper:
         # With a scaler: whether the gradients are finite, so that they can be applied.
         self.in_range: Tensor | None = None
         if compile_mode != "off":
-            # In place: names in the state dict stay, and an evaluation, which calls `embed`, is not compiled.
-            network.compile(mode="reduce-overhead" if compile_mode == "graphs" else "default")
+            # In place: names in the state dict stay. Each shape gets a graph of its own: a batch joined by generated
+            # images would otherwise become one of any size, which is slower.
+            module.compile(mode="reduce-overhead" if compile_mode == "graphs" else "default", dynamic=False)
         self.module: nn.Module = _on_all_devices(module, self.device)
 
     def backward(
@@ -127,14 +134,19 @@ class Stepper:
         start = time.monotonic()
         self.optimizer.zero_grad(set_to_none=True)
         self.buffers.take()
+        number_of_step = torch.full((), step, device=self.device)
+        updated_parts = self.criterion.draw_parts(step)
+        if updated_parts is not None:
+            updated_parts = updated_parts.to(self.device, non_blocking=True)
         found, sums = [], []
         for number, batch in enumerate(batches, start=1):
             if self.compile_mode == "graphs":
                 torch.compiler.cudagraph_mark_step_begin()
             with self._accumulating(number < len(batches)):
-                loss, losses = self.module(batch.pixels, batch.labels, batch.taught, batch.extra, step, spectral)
+                inputs = batch.pixels, batch.labels, batch.taught, batch.extra, number_of_step, updated_parts, spectral
+                loss, losses = self.module(*inputs)
                 self.scaler.scale(loss / len(batches)).backward()
-            found.append(losses)
+            found.append(_copied(losses) if self.compile_mode == "graphs" else losses)
             sums.append(loss.detach())
         self.scaler.unscale_(self.optimizer)
         finite = self._are_finite(torch.stack(sums))
@@ -204,6 +216,12 @@ class Stepper:
             torch.cuda.synchronize(self.device)
         logger.info("the first step, with the compilation of the network: %.1f s", time.monotonic() - start)
         self.first_step_logged = True
+
+
+def _copied(losses: Losses) -> Losses:
+    """In memory of their own: CUDA graphs reuse that of their outputs in the next step."""
+    copies = iter(torch.stack([*losses.losses.values(), *losses.metrics.values()]).unbind())
+    return Losses(*({name: next(copies) for name in values} for values in losses))
 
 
 def _on_all_devices(module: ModelWithLoss, device: torch.device) -> nn.Module:

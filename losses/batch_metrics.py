@@ -22,6 +22,5 @@ class BatchMetrics(Loss):
         metrics = {"accuracy": (logits.argmax(-1) == inputs.labels).float().mean()}
         for name, branch in branches.items():
             if branch.spectral is not None:
-                # A copy: a network compiled into CUDA graphs reuses its output's memory.
-                metrics[f"spectral_{name}_diagonal"] = branch.spectral.diagonal.detach().clone()
+                metrics[f"spectral_{name}_diagonal"] = branch.spectral.diagonal.detach()
         return Losses({}, metrics)

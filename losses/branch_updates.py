@@ -1,43 +1,36 @@
 """Branch updates: in a step only some stripes get a gradient; the others still count in the values of the losses."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from losses.loss import ClassificationLoss, LossInputs
-from models.options import ModelParams
 from models.outputs import PARTS, BranchOutput, ClassScores, SpectralOutput
 from utils.distributed import mean_over_processes
 from utils.randomness import BRANCHES, seed_for
 
-ChooseParts = Callable[[LossInputs], Tensor]
-"""Inputs of a step -> (P,) bool, the stripes that it updates; the same in all processes."""
 
+class RandomParts:
+    """Draws the stripes that each step updates, on the CPU, so that they are the same on every device.
 
-def build_part_choice(model: ModelParams, classification: ClassificationLoss | None, seed: int) -> ChooseParts | None:
-    """How `model_params` chooses the stripes that a step updates; None: every step updates all.
-
-    Raises:
-        ValueError: the stripes are chosen in two ways, or by a classification loss that is off.
+    Args:
+        num_parts, draws: as of `draw_updated_parts`.
+        seed: of the run; with the number of the step it decides, in all processes alike.
     """
-    if model.update_max_loss_branch:
-        if model.random_drop_branches or classification is None:
-            raise ValueError("update_max_loss_branch needs a classification loss and no random_drop_branches")
-        return lambda inputs: hardest_of_batch(inputs, classification)
-    if model.random_drop_branches:
-        return lambda inputs: draw_for_step(inputs, model.random_drop_branches, seed)
-    return None
 
+    def __init__(self, num_parts: int, draws: int, seed: int) -> None:
+        self.num_parts, self.draws, self.seed = num_parts, draws, seed
+        self.generator = torch.Generator()
 
-def draw_for_step(inputs: LossInputs, draws: int, seed: int) -> Tensor:
-    """`draw_updated_parts`, from the seed of the run and the number of the step: (P,) bool."""
-    generator = torch.Generator(inputs.labels.device).manual_seed(seed_for(BRANCHES, seed, inputs.step))
-    return draw_updated_parts(len(inputs.output[PARTS].features), draws, generator)
+    def draw(self, step: int) -> Tensor:
+        """The number of a step -> (P,) bool."""
+        self.generator.manual_seed(seed_for(BRANCHES, self.seed, step))
+        return draw_updated_parts(self.num_parts, self.draws, self.generator)
 
 
 @torch.no_grad()
-def hardest_of_batch(inputs: LossInputs, classification: ClassificationLoss) -> Tensor:
+def hardest_of_batch(classification: ClassificationLoss, inputs: LossInputs) -> Tensor:
     """The stripe with the highest classification loss of the whole batch, of all processes: (P,) bool."""
     losses = classification(inputs.output[PARTS].scores, inputs.labels, inputs.step)
     return hardest_part(mean_over_processes(losses))

@@ -1,14 +1,15 @@
 """The criterion: a list of named losses, each computed from the same output of the network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
 from losses.batch_metrics import BatchMetrics
-from losses.branch_updates import ChooseParts, build_part_choice, detach_other_parts
+from losses.branch_updates import RandomParts, detach_other_parts, hardest_of_batch
 from losses.distillation import build_distillation
 from losses.generated import GeneratedWeights, build_generated
-from losses.loss import GeneratedOutput, Loss, Losses, LossInputs, OnScores, TeacherOutput
+from losses.loss import ClassificationLoss, GeneratedOutput, Loss, Losses, LossInputs, Need, OnScores, TeacherOutput
 from losses.options import LossOptions
 from losses.softmax import build_softmax
 from losses.triplet import build_triplet
@@ -23,53 +24,70 @@ class Criterion(nn.ModuleDict):
 
     Args:
         losses: each with a name of its own.
-        choose_parts: the stripes that get a gradient from a step; None: all of them.
+        random_parts: draws the stripes that get a gradient from a step; None: all of them get one.
+        choose_parts: inputs of a step -> (P,) bool, chooses them by their losses instead.
     """
 
-    def __init__(self, losses: Sequence[Loss], choose_parts: ChooseParts | None = None) -> None:
+    def __init__(
+        self,
+        losses: Sequence[Loss],
+        random_parts: RandomParts | None = None,
+        choose_parts: Callable[[LossInputs], Tensor] | None = None,
+    ) -> None:
         super().__init__({loss.name: loss for loss in losses})
         if len(self) < len(losses):
             raise ValueError(f"losses must have different names, got {', '.join(loss.name for loss in losses)}")
+        self.random_parts = random_parts
         self.choose_parts = choose_parts
 
     @property
-    def needs(self) -> frozenset[str]:
+    def needs(self) -> frozenset[Need]:
         """What any of the losses needs."""
-        return frozenset().union(*(loss.needs for loss in self.values()))  # pyright: ignore[reportArgumentType]
+        return frozenset(need for loss in self.values() for need in loss.needs)  # pyright: ignore[reportGeneralTypeIssues]
 
     @property
     def covers_network(self) -> bool:
         """Whether every step gives each parameter of the network a gradient."""
         return any(loss.covers_network for loss in self.values())
 
+    def draw_parts(self, step: int) -> Tensor | None:
+        """The stripes that a step updates, by its number: (P,) bool on the CPU; None: they are not drawn."""
+        return None if self.random_parts is None else self.random_parts.draw(step)
+
     def forward(
         self,
         output: Mapping[str, BranchOutput],
         labels: Tensor,
-        step: int = 0,
+        step: Tensor | None = None,
         teacher: TeacherOutput | None = None,
         generated: GeneratedOutput | None = None,
+        updated_parts: Tensor | None = None,
     ) -> Losses:
         """All losses and metrics of a step.
 
         Args:
             output: of the network for the B real images.
             labels: (B,) int64.
-            step: number of the step.
+            step: () int64, its number; None: 0.
             teacher: of the same images.
             generated: of the generated images; None in a step without.
+            updated_parts: (P,) bool, what `draw_parts` returned for this step.
 
         Raises:
             ValueError: a loss needs a teacher and there is none; generated images, but no loss for them; two losses
-                that return the same name.
+                that return the same name; stripes to update are not drawn.
         """
         if teacher is None and "teacher" in self.needs:
             raise ValueError("distillation needs the output of a teacher")
         if generated is not None and "generated" not in self.needs:
             raise ValueError("there are generated images, but no loss for them")
-        inputs = LossInputs(output, labels, step, teacher, generated)
+        if (self.random_parts is None) != (updated_parts is None):
+            raise ValueError("updated_parts: pass what draw_parts returns")
+        inputs = LossInputs(output, labels, labels.new_zeros(()) if step is None else step, teacher, generated)
         if self.choose_parts is not None:
-            inputs = detach_other_parts(inputs, self.choose_parts(inputs))
+            updated_parts = self.choose_parts(inputs)
+        if updated_parts is not None:
+            inputs = detach_other_parts(inputs, updated_parts)
         total = Losses({}, {})
         for loss in self.values():
             for collected, values in zip(total, loss(inputs), strict=True):
@@ -106,5 +124,22 @@ def build_criterion(
         build_distillation(options.distillation, sizes, teacher_dim),
         build_generated(classification, generated),
     ]
-    choose_parts = None if model is None else build_part_choice(model, classification, seed)
-    return Criterion([loss for loss in losses if loss is not None], choose_parts)
+    return Criterion([loss for loss in losses if loss is not None], *_part_updates(model, classification, seed))
+
+
+def _part_updates(
+    model: ModelParams | None, classification: ClassificationLoss | None, seed: int
+) -> tuple[RandomParts | None, Callable[[LossInputs], Tensor] | None]:
+    """How `model_params` says which stripes a step updates: drawn, or chosen by their losses; neither: all.
+
+    Raises:
+        ValueError: both, or chosen by a classification loss that is off.
+    """
+    if model is None:
+        return None, None
+    drawn = RandomParts(model.pcb_n_parts, model.random_drop_branches, seed) if model.random_drop_branches else None
+    if not model.update_max_loss_branch:
+        return drawn, None
+    if drawn is not None or classification is None:
+        raise ValueError("update_max_loss_branch needs a classification loss and no random_drop_branches")
+    return None, partial(hardest_of_batch, classification)

@@ -3,6 +3,9 @@
 A new loss is a module in a file of its own and a line in `losses.criterion.build_criterion`. One that compares
 features (triplet, center, ...) is wrapped by `OnFeatures`, one of class scores (softmax, ...) by `OnScores`; any other
 subclasses `Loss`. Parameters of a loss are trained with those of the network's heads.
+
+Losses are compiled together with the network: shapes and settings may decide what they compute, values may not. What a
+step draws is drawn before.
 """
 
 from collections.abc import Iterable, Mapping
@@ -56,8 +59,8 @@ class LossInputs(NamedTuple):
     """Of B images."""
     labels: Tensor
     """(B,) int64."""
-    step: int
-    """Number of the training step, for schedules and random draws."""
+    step: Tensor
+    """() int64, the number of the training step, for schedules; a tensor, so that compiled code serves every step."""
     teacher: TeacherOutput | None
     """None without distillation."""
     generated: GeneratedOutput | None
@@ -97,8 +100,8 @@ class ClassificationLoss(nn.Module):
         super().__init__()
         self.weight = weight
 
-    def forward(self, scores: ClassScores, labels: Tensor, step: int) -> Tensor:
-        """Scores of (P, B, N) and labels (B,) at a step -> weighted mean over the batch, (P,)."""
+    def forward(self, scores: ClassScores, labels: Tensor, step: Tensor) -> Tensor:
+        """Scores of (P, B, N), labels (B,) and the step, () int64 -> weighted mean over the batch, (P,)."""
         raise NotImplementedError
 
 
@@ -143,7 +146,7 @@ class OnFeatures(Loss):
 
     Args:
         name: the losses are called `name_feature`, the metrics `name_feature_metric`.
-        losses: for each feature a module (features (P, B, D), labels (B,), step) -> weighted scalar, metrics by name.
+        losses: for each feature a module (features (P, B, D), labels (B,), step ()) -> weighted scalar, metrics.
             A loss without parameters can be the same module for all.
         gather: compare the images of all processes, of which each has as many; otherwise each process compares its own.
             With gathering the values are the same in all processes.

@@ -1,7 +1,9 @@
 """Softmax cross entropy over the parts of a branch, with an additive margin and the focal factor."""
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from losses.loss import ClassificationLoss
@@ -34,13 +36,13 @@ def softmax_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, f
     return losses.view(parts, batch)
 
 
-def subtract_margin(scores: ClassScores, labels: Tensor, margin: float) -> Tensor:
+def subtract_margin(scores: ClassScores, labels: Tensor, margin: float | Tensor) -> Tensor:
     """AM-softmax: subtract a margin from the cosine of the true class.
 
     Args:
         scores: logits = scale * cosine, (P, B, N), with the scale (P, B); without a margin the scale may be None.
         labels: (B,) int64.
-        margin: m, on the cosine; 0 changes nothing.
+        margin: m, on the cosine, a number or (); the number 0 changes nothing.
 
     Returns:
         Logits (P, B, N) float32, the true class's being scale * (cosine - m).
@@ -51,7 +53,7 @@ def subtract_margin(scores: ClassScores, labels: Tensor, margin: float) -> Tenso
     Source: Wang et al. 2018, arXiv 1801.05599, equations 5 and 6.
     """
     logits = at_least_fp32(scores.logits)
-    if not margin:
+    if not isinstance(margin, Tensor) and not margin:
         return logits
     if scores.scale is None:
         raise ValueError(f"a softmax margin, got {margin}, needs a cosine classifier; this one is linear")
@@ -59,19 +61,25 @@ def subtract_margin(scores: ClassScores, labels: Tensor, margin: float) -> Tenso
     return torch.where(is_true, logits - margin * at_least_fp32(scores.scale)[..., None], logits)
 
 
-def margin_at(margins: float | tuple[float, ...], every: int, step: int) -> float:
-    """The margin at a step: each of a tuple is used for `every` steps, the last until the end; a number always.
+class MarginSchedule(nn.Module):
+    """The margin at a step: each of several is used for `every` steps, the last until the end.
 
     Raises:
-        ValueError: the list is empty, or has several margins and `every` is not positive.
+        ValueError: there is no margin, or there are several and `every` is not positive.
     """
-    if not isinstance(margins, tuple):
-        return margins
-    if len(margins) == 1:
-        return margins[0]
-    if not margins or every < 1:
-        raise ValueError(f"each of the softmax margins {margins} must be used for at least one step, got {every}")
-    return margins[min(step // every, len(margins) - 1)]
+
+    margins: Tensor
+
+    def __init__(self, margins: Sequence[float], every: int) -> None:
+        super().__init__()
+        if not margins or (len(margins) > 1 and every < 1):
+            raise ValueError(f"each of the softmax margins {margins} must be used for at least one step, got {every}")
+        self.every = max(1, every)
+        self.register_buffer("margins", torch.tensor(margins), persistent=False)
+
+    def forward(self, step: Tensor) -> Tensor:
+        """() int64 -> (), without waiting for the device."""
+        return self.margins.take((step // self.every).clamp_max(len(self.margins) - 1))
 
 
 class SoftmaxLoss(ClassificationLoss):
@@ -79,27 +87,26 @@ class SoftmaxLoss(ClassificationLoss):
 
     Args:
         weight: lambda.
-        margin: m of `subtract_margin`; each of a tuple is used for `margin_step` steps.
+        margin: m of `subtract_margin`, or a schedule of it.
         focal_gamma, label_smoothing: of `softmax_loss`.
     """
 
     def __init__(
         self,
         weight: float = 1.0,
-        margin: float | tuple[float, ...] = 0.0,
-        margin_step: int = 0,
+        margin: float | MarginSchedule = 0.0,
         focal_gamma: float = 0.0,
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(weight)
         self.margin = margin
-        self.margin_step = margin_step
         self.focal_gamma = focal_gamma
         self.label_smoothing = label_smoothing
 
-    def forward(self, scores: ClassScores, labels: Tensor, step: int) -> Tensor:
-        """Scores of (P, B, N) and labels (B,) at a step -> weighted mean over the batch, (P,)."""
-        logits = subtract_margin(scores, labels, margin_at(self.margin, self.margin_step, step))
+    def forward(self, scores: ClassScores, labels: Tensor, step: Tensor) -> Tensor:
+        """Scores of (P, B, N), labels (B,) and the step, () int64 -> weighted mean over the batch, (P,)."""
+        margin = self.margin(step) if isinstance(self.margin, MarginSchedule) else self.margin
+        logits = subtract_margin(scores, labels, margin)
         return self.weight * softmax_loss(logits, labels, self.label_smoothing, self.focal_gamma).mean(1)
 
 
@@ -107,10 +114,7 @@ def build_softmax(options: LossOptions) -> ClassificationLoss | None:
     """The classification loss that the params describe; None: it is off."""
     if not options.tri_loss_lambda_cls:
         return None
-    return SoftmaxLoss(
-        options.tri_loss_lambda_cls,
-        options.softmax_margin,
-        options.softmax_margin_step,
-        options.focal_gamma,
-        options.label_smoothing,
-    )
+    margin = options.softmax_margin
+    if isinstance(margin, tuple):
+        margin = MarginSchedule(margin, options.softmax_margin_step)
+    return SoftmaxLoss(options.tri_loss_lambda_cls, margin, options.focal_gamma, options.label_smoothing)

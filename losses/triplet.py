@@ -114,7 +114,7 @@ class TripletLoss(nn.Module):
         self.margin: float | Literal["soft_margin"] = margin
         self.mine = batch_weighted if adaptive_weight else batch_hard
 
-    def forward(self, features: Tensor, labels: Tensor, _step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, features: Tensor, labels: Tensor, _step: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Features (P, B, D) and labels (B,) -> weighted mean over parts and anchors, and `triplet_metrics`."""
         triplets = self.mine(features, labels)
         return self.weight * triplet_loss(triplets, self.margin).mean(), triplet_metrics(triplets, self.margin)

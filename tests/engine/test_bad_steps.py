@@ -37,7 +37,7 @@ class FaultyLoss(Loss):
         self.fault, self.rank = fault, rank
 
     def forward(self, inputs: LossInputs) -> Losses:
-        if inputs.step >= BAD and this_process().rank == self.rank:
+        if inputs.step.item() >= BAD and this_process().rank == self.rank:
             return Losses({"fault": self.fault(inputs.output["global"].features)}, {})
         return Losses({}, {})
 

@@ -81,7 +81,7 @@ def test_generated_images_join_the_real_ones_for_the_forward_pass_alone(number: 
     module = ModelWithLoss(build_network(MODEL, IDENTITIES), criterion, FP32)
     batch = make_batch(1)
     pixels = torch.randn(number, 3, 64, 32, generator=torch.Generator().manual_seed(2))
-    loss, losses = module(batch.pixels, batch.labels, None, ExtraBatch(pixels), 0, False)
+    loss, losses = module(batch.pixels, batch.labels, None, ExtraBatch(pixels), torch.tensor(0), None, False)
     # In training mode the network normalises over all images it is shown.
     output = module.network(torch.cat([batch.pixels, pixels]))
     logits = torch.cat([branch.scores.logits for branch in output.values()])
@@ -103,7 +103,7 @@ def test_several_batches_are_one_step_on_the_mean_of_their_losses() -> None:
     averaged: list[Tensor] = []
     for batch in batches:
         plain.module.zero_grad()
-        loss, _ = plain.module(batch.pixels, batch.labels, None, None, 0, False)
+        loss, _ = plain.module(batch.pixels, batch.labels, None, None, torch.tensor(0), None, False)
         loss.backward()
         each = gradients(plain.module)
         averaged = [a + b for a, b in zip(averaged, each, strict=True)] if averaged else each

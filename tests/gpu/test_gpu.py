@@ -11,6 +11,7 @@ from data.augmentation.apply import augment
 from data.augmentation.normalisation import denormalise, normalise
 from data.augmentation.params import AugmentParams, sample
 from data.options import DataAugmentation, RandomErasing
+from losses.branch_updates import draw_updated_parts
 from losses.loss import TeacherOutput
 from models.network import build_network
 from models.options import ModelParams
@@ -79,7 +80,7 @@ def test_no_loss_and_no_head_waits_for_the_device() -> None:
     criterion = make_criterion(
         tri_loss_margin=0.3, tri_loss_on=("global", "parts", "concat"), tri_loss_adaptive_weight=True,
         softmax_margin=0.3, focal_gamma=2.0, lambda_logits=1.0, lambda_embedding=1.0, embedding_dim=24, teacher_dim=8,
-        random_drop_branches=2,
+        random_drop_branches=2, pcb_n_parts=2,
     ).cuda()  # fmt: skip
     images, labels = torch.randn(8, 3, 64, 32).cuda(), torch.arange(4).repeat_interleave(2).cuda()
     teacher = TeacherOutput(torch.randn(8, 8).cuda(), torch.randn(8, 4).cuda())
@@ -87,7 +88,8 @@ def test_no_loss_and_no_head_waits_for_the_device() -> None:
     try:
         for step in range(2):  # the first one sets up libraries, which may wait
             torch.cuda.set_sync_debug_mode("error" if step else "default")
-            losses.append(criterion(network(images, spectral=True), labels, step, teacher))
+            updated = draw_updated_parts(2, 2, torch.Generator("cuda").manual_seed(step))
+            losses.append(criterion(network(images, spectral=True), labels, None, teacher, None, updated))
             torch.stack([*losses[-1].losses.values()]).sum().backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -15,6 +15,7 @@ from tests.losses.conftest import draw_output, draw_teacher, leaves_of, make_cri
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
 NUM_PARTS = 4
 SIZES = NetworkSizes(5, {PARTS: (NUM_PARTS, 3), GLOBAL: (1, 3)})
+DRAWN: dict[str, Any] = {"pcb_n_parts": NUM_PARTS, "random_drop_branches": 2}
 
 
 def exact_shares(num_parts: int, draws: int) -> dict[frozenset[int], float]:
@@ -85,14 +86,15 @@ LOSSES: dict[str, tuple[dict[str, Any], set[str]]] = {
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_no_loss_reaches_a_stripe_left_out_and_each_keeps_its_value(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_loss_reaches_a_stripe_left_out_and_each_keeps_its_value(loss: str) -> None:
     settings, reaches = LOSSES[loss]
     keep = [False, True, False, True]
-    monkeypatch.setattr("losses.branch_updates.draw_updated_parts", lambda *_: torch.tensor(keep))
     all_updated, some_updated = Stripes(), Stripes()
     complete = make_criterion(**settings)(all_updated.output, LABELS, teacher=all_updated.teacher).losses[loss]
-    criterion = make_criterion(**settings, random_drop_branches=2)
-    partial = criterion(some_updated.output, LABELS, teacher=some_updated.teacher).losses[loss]
+    criterion = make_criterion(**settings, **DRAWN)
+    partial = criterion(
+        some_updated.output, LABELS, teacher=some_updated.teacher, updated_parts=torch.tensor(keep)
+    ).losses[loss]
     assert torch.equal(partial, complete)
     complete.backward()
     partial.backward()
@@ -112,11 +114,8 @@ def test_no_loss_reaches_a_stripe_left_out_and_each_keeps_its_value(loss: str, m
 @pytest.mark.parametrize(("loss", "reaches"), [
     ("outliers", {"logits"}), ("generated", {"logits", "scale"}), ("consistency", {"embeddings"}),
 ])  # fmt: skip
-def test_a_stripe_left_out_learns_nothing_from_generated_images_either(
-    loss: str, reaches: set[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stripe_left_out_learns_nothing_from_generated_images_either(loss: str, reaches: set[str]) -> None:
     keep = [False, True, False, True]
-    monkeypatch.setattr("losses.branch_updates.draw_updated_parts", lambda *_: torch.tensor(keep))
     real, made = Stripes(), Stripes()
     with torch.no_grad():
         leaves_of(made.output[PARTS])["embeddings"].neg_()
@@ -124,8 +123,10 @@ def test_a_stripe_left_out_learns_nothing_from_generated_images_either(
     labels, sources = (None, None) if loss == "outliers" else (LABELS, torch.arange(6).flip(0))
     generated = GeneratedOutput(made.output, labels, sources)
     complete, found = (
-        make_criterion(**settings, **draws)(real.output, LABELS, generated=generated).losses[loss]
-        for draws in ({}, {"random_drop_branches": 2})
+        make_criterion(**settings, **draws)(
+            real.output, LABELS, generated=generated, updated_parts=torch.tensor(keep) if draws else None
+        ).losses[loss]
+        for draws in ({}, DRAWN)
     )
     assert torch.equal(found, complete)
     found.backward()
@@ -139,7 +140,8 @@ def test_a_stripe_left_out_learns_nothing_from_generated_images_either(
 def updated_stripes(criterion: Criterion, step: int) -> tuple[bool, ...]:
     """Which stripes a step updates; the global branch is updated always."""
     stripes = Stripes()
-    torch.stack([*criterion(stripes.output, LABELS, step).losses.values()]).sum().backward()
+    losses = criterion(stripes.output, LABELS, updated_parts=criterion.draw_parts(step)).losses
+    torch.stack([*losses.values()]).sum().backward()
     kept = stripes.reached(PARTS)["logits"]
     assert stripes.reached(PARTS)["spectral logits"] == kept
     assert stripes.reached(GLOBAL) == {"logits": [True], "spectral logits": [True]}
@@ -148,7 +150,7 @@ def updated_stripes(criterion: Criterion, step: int) -> tuple[bool, ...]:
 
 @pytest.mark.parametrize("draws", [0, 1, 4, 50])
 def test_each_step_draws_anew_and_updates_the_global_branch_always(draws: int) -> None:
-    criterion = make_criterion(random_drop_branches=draws)
+    criterion = make_criterion(random_drop_branches=draws, pcb_n_parts=NUM_PARTS)
     seen = [updated_stripes(criterion, step) for step in range(20)]
     most = NUM_PARTS - 1 if draws else NUM_PARTS
     assert all(max(1, NUM_PARTS - draws) <= sum(kept) <= most for kept in seen)
@@ -157,14 +159,13 @@ def test_each_step_draws_anew_and_updates_the_global_branch_always(draws: int) -
 
 def test_the_stripes_follow_from_seed_and_step_alone() -> None:
     first, second, other = (
-        [updated_stripes(make_criterion(random_drop_branches=2, seed=seed), step) for step in range(20)]
-        for seed in (5, 5, 6)
+        [updated_stripes(make_criterion(**DRAWN, seed=seed), step) for step in range(20)] for seed in (5, 5, 6)
     )
     assert first == second
     assert first != other
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    updated_stripes(make_criterion(random_drop_branches=2), 0)
+    updated_stripes(make_criterion(**DRAWN), 0)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -199,3 +200,11 @@ def test_two_ways_to_choose_the_stripe_are_refused() -> None:
         make_criterion(random_drop_branches=1, update_max_loss_branch=True)
     with pytest.raises(ValueError, match="needs a classification loss"):
         make_criterion(tri_loss_lambda_cls=0.0, update_max_loss_branch=True)
+
+
+def test_drawn_stripes_must_be_passed_on() -> None:
+    output = draw_output(SIZES)
+    with pytest.raises(ValueError, match="draw_parts"):
+        make_criterion(**DRAWN)(output, LABELS)
+    with pytest.raises(ValueError, match="draw_parts"):
+        make_criterion()(output, LABELS, updated_parts=torch.ones(NUM_PARTS, dtype=torch.bool))

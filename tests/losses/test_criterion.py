@@ -50,7 +50,7 @@ def test_the_spectral_transform_is_supervised_like_the_embeddings() -> None:
     criterion = make_criterion(
         tri_loss_lambda_cls=0.5, label_smoothing=0.1, softmax_margin=(0.1, 0.3), softmax_margin_step=10, focal_gamma=2.0
     )
-    losses, metrics = criterion(output, LABELS, step=10)
+    losses, metrics = criterion(output, LABELS, torch.tensor(10))
     diagonals = {}
     assert set(losses) == {"softmax_parts", "softmax_parts_spectral", "softmax_global", "softmax_global_spectral"}
     for name, branch in output.items():
@@ -67,7 +67,7 @@ def test_the_spectral_transform_is_supervised_like_the_embeddings() -> None:
 
 def test_the_margin_follows_the_step(output: dict[str, BranchOutput]) -> None:
     criterion = make_criterion(softmax_margin=(0.0, 0.4), softmax_margin_step=3)
-    losses = [criterion(output, LABELS, step).losses["softmax_parts"].item() for step in (0, 2, 3, 99)]
+    losses = [criterion(output, LABELS, torch.tensor(step)).losses["softmax_parts"].item() for step in (0, 2, 3, 99)]
     lowered = softmax_loss(subtract_margin(output[PARTS].scores, LABELS, 0.4), LABELS).mean(1).sum().item()
     plain = softmax_loss(output[PARTS].scores.logits, LABELS).mean(1).sum().item()
     assert losses == pytest.approx([plain, plain, lowered, lowered], rel=1e-6)

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from losses.generated import GeneratedLoss, GeneratedWeights, consistency_loss, outlier_loss
 from losses.loss import GeneratedOutput, LossInputs
-from losses.softmax import SoftmaxLoss, softmax_loss
+from losses.softmax import MarginSchedule, SoftmaxLoss, softmax_loss
 from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores, NetworkSizes
 from tests.losses.conftest import draw_output
 
@@ -35,7 +35,7 @@ def losses_of(
         real = {PARTS: real[PARTS]._replace(embeddings=parts), GLOBAL: real[GLOBAL]._replace(embeddings=whole)}
     generated = GeneratedOutput(output, labels, None if sources is None else places)
     loss = GeneratedLoss(classification, GeneratedWeights(*weights))
-    losses, metrics = loss(LossInputs(real, LABELS, step, None, generated))
+    losses, metrics = loss(LossInputs(real, LABELS, torch.tensor(step), None, generated))
     assert metrics == {}
     return losses
 
@@ -147,7 +147,7 @@ def test_images_of_an_identity_are_classified_and_follow_their_sources(share: fl
 
 
 def test_the_margin_of_the_step_holds_for_generated_images_too() -> None:
-    margins = SoftmaxLoss(margin=(0.0, 0.4), margin_step=10)
+    margins = SoftmaxLoss(margin=MarginSchedule((0.0, 0.4), 10))
     without, later = (
         losses_of(margins, (1.0, 0.0), draw_output(SIZES, 4), LABELS, step=step)["generated"] for step in (0, 10)
     )

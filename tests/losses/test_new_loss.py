@@ -1,5 +1,6 @@
 """Losses defined in a single file train a network like those of the criterion."""
 
+from functools import partial
 from typing import Literal
 
 import pytest
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 
 from config.params import Params
 from engine.optim import build_optimizer
-from losses.branch_updates import build_part_choice
+from losses.branch_updates import hardest_of_batch
 from losses.criterion import Criterion, build_criterion
 from losses.generated import GeneratedWeights, build_generated
 from losses.loss import ClassificationLoss, GeneratedOutput, Loss, Losses, LossInputs, OnFeatures, OnScores
@@ -20,6 +21,7 @@ from models.outputs import GLOBAL, PARTS, ClassScores, NetworkSizes
 from tests.losses.conftest import draw_output, make_criterion
 
 LABELS = torch.tensor([0, 0, 1, 1])
+STEP = torch.tensor(3)
 SIZES = NetworkSizes(3, {PARTS: (2, 4), GLOBAL: (1, 4)})
 
 
@@ -33,7 +35,7 @@ class CenterLoss(nn.Module):
         super().__init__()
         self.centers = nn.Parameter(torch.zeros(num_parts, num_classes, dim))
 
-    def forward(self, features: Tensor, labels: Tensor, _step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, features: Tensor, labels: Tensor, _step: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Features (P, B, D) and labels (B,) -> mean over parts and images."""
         distances = (features - self.centers[:, labels]).square().sum(-1)
         return distances.mean(), {"distance": distances.detach().sqrt().mean()}
@@ -45,9 +47,9 @@ class ArcFace(ClassificationLoss):
     Source: Deng et al. 2019, arXiv 1801.07698, equation 3.
     """
 
-    def forward(self, scores: ClassScores, labels: Tensor, step: int) -> Tensor:
+    def forward(self, scores: ClassScores, labels: Tensor, step: Tensor) -> Tensor:
         assert scores.scale is not None
-        scale, margin = scores.scale[..., None], min(0.1 * step, 0.5)
+        scale, margin = scores.scale[..., None], (0.1 * step).clamp_max(0.5)
         cosines = (scores.logits / scale).clamp(-1 + 1e-6, 1 - 1e-6)
         is_true = F.one_hot(labels, scores.logits.shape[-1]).bool()
         logits = scale * torch.where(is_true, (cosines.acos() + margin).cos(), cosines)
@@ -100,15 +102,14 @@ def test_losses_must_differ_in_names_and_in_those_of_their_values() -> None:
 
 
 def test_another_classification_loss_takes_the_place_of_softmax_everywhere() -> None:
-    model = ModelParams(pcb_n_parts=2, feature_global_dim=4, update_max_loss_branch=True)
     arcface = ArcFace(0.5)
     entries = [OnScores("arcface", arcface, {GLOBAL: 2.0}), build_generated(arcface, GeneratedWeights(0.5))]
-    criterion = Criterion([entry for entry in entries if entry is not None], build_part_choice(model, arcface, 0))
+    criterion = Criterion([entry for entry in entries if entry is not None], None, partial(hardest_of_batch, arcface))
     output, made = (draw_output(SIZES, images=4, spectral=seed == 0, seed=seed) for seed in (0, 1))
-    losses = criterion(output, LABELS, 3, generated=GeneratedOutput(made, LABELS, None)).losses
+    losses = criterion(output, LABELS, STEP, generated=GeneratedOutput(made, LABELS, None)).losses
 
     def expected(scores: ClassScores) -> Tensor:
-        return arcface(scores, LABELS, 3).sum()
+        return arcface(scores, LABELS, STEP).sum()
 
     parts, whole = output[PARTS], output[GLOBAL]
     assert parts.spectral is not None
@@ -124,7 +125,7 @@ def test_another_classification_loss_takes_the_place_of_softmax_everywhere() -> 
     )
     losses["arcface_parts"].backward()
     assert parts.scores.logits.grad is not None
-    hardest = arcface(parts.scores, LABELS, 3).argmax()
+    hardest = arcface(parts.scores, LABELS, STEP).argmax()
     assert [part.any().item() for part in parts.scores.logits.grad] == [part == hardest for part in range(2)]
 
 
@@ -136,12 +137,12 @@ def test_weights_of_branches_that_do_not_exist_are_refused() -> None:
 @pytest.mark.parametrize("of", ["features", "embeddings"])
 def test_a_metric_loss_compares_what_it_is_told_to_and_knows_the_step(of: Literal["features", "embeddings"]) -> None:
     class Recorded(nn.Module):
-        def forward(self, features: Tensor, labels: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        def forward(self, features: Tensor, labels: Tensor, step: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             return step * features.sum(), {}
 
     output = draw_output(SIZES, images=4)
     losses = Criterion([OnFeatures("sum", dict.fromkeys(("global", "parts", "concat"), Recorded()), of=of)])(
-        output, LABELS, 3
+        output, LABELS, STEP
     ).losses
     sums = {name: 3 * getattr(branch, of).sum().item() for name, branch in output.items()}
     expected = {"sum_global": sums[GLOBAL], "sum_parts": sums[PARTS], "sum_concat": sums[PARTS]}

@@ -19,7 +19,7 @@ SIZES = NetworkSizes(CLASSES, {PARTS: (NUM_PARTS, DIM), GLOBAL: (1, DIM)})
 SETTINGS: dict[str, dict[str, Any]] = {
     "batch hard": {"tri_loss_margin": 0.3},
     "soft margin, weighted": {"tri_loss_margin": "soft_margin", "tri_loss_adaptive_weight": True},
-    "stripes drawn": {"tri_loss_margin": 0.3, "random_drop_branches": 2, "seed": 3},
+    "stripes drawn": {"tri_loss_margin": 0.3, "random_drop_branches": 2, "pcb_n_parts": NUM_PARTS, "seed": 3},
     "hardest stripe": {"tri_loss_margin": 0.3, "update_max_loss_branch": True},
 }
 OTHERS: dict[str, Any] = {
@@ -55,7 +55,8 @@ def look(criterion: Criterion, where: slice, step: int) -> Seen:
     output = draw_output(SIZES, len(LABELS), dtype=torch.float64, seed=step)
     teacher = draw_teacher(len(LABELS), (NUM_PARTS + 1) * DIM, CLASSES, seed=step)
     taught = TeacherOutput(*(values[where] for values in teacher))
-    losses, metrics = criterion(select_images(output, where), LABELS[where], step, taught)
+    own = select_images(output, where)
+    losses, metrics = criterion(own, LABELS[where], teacher=taught, updated_parts=criterion.draw_parts(step))
     torch.stack(list(losses.values())).sum().backward()
     return Seen(
         {name: loss.item() for name, loss in losses.items()},

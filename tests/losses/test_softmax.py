@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from losses.softmax import margin_at, softmax_loss, subtract_margin
+from losses.softmax import MarginSchedule, softmax_loss, subtract_margin
 from models.outputs import ClassScores
 
 LABELS = [0, 6, 3, 3, 1]
@@ -85,19 +85,20 @@ def test_a_linear_classifier_has_no_margin() -> None:
 
 
 def test_each_margin_of_a_list_holds_for_so_many_steps_and_the_last_to_the_end() -> None:
-    margins = [margin_at((0.0, 0.1, 0.3), 2, step) for step in range(9)]
-    assert margins == [0.0, 0.0, 0.1, 0.1, 0.3, 0.3, 0.3, 0.3, 0.3]
+    schedule = MarginSchedule((0.0, 0.1, 0.3), 2)
+    margins = [schedule(torch.tensor(step)).item() for step in range(9)]
+    assert margins == pytest.approx([0.0, 0.0, 0.1, 0.1, 0.3, 0.3, 0.3, 0.3, 0.3])
 
 
-def test_one_margin_holds_always() -> None:
-    assert [margin_at(0.2, 0, step) for step in (0, 1000)] == [0.2, 0.2]
-    assert [margin_at((0.2,), 0, step) for step in (0, 1000)] == [0.2, 0.2]
+def test_the_only_margin_of_a_list_holds_always() -> None:
+    schedule = MarginSchedule((0.2,), 0)
+    assert [schedule(torch.tensor(step)).item() for step in (0, 1000)] == pytest.approx([0.2, 0.2])
 
 
 @pytest.mark.parametrize(("margins", "every"), [((), 5), ((0.1, 0.2), 0)])
 def test_a_list_that_says_no_margin_is_refused(margins: tuple[float, ...], every: int) -> None:
     with pytest.raises(ValueError, match="at least one step"):
-        margin_at(margins, every, 0)
+        MarginSchedule(margins, every)
 
 
 @pytest.mark.parametrize("gamma", [0.1, 0.5, 2.0])

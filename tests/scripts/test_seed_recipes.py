@@ -87,7 +87,8 @@ def test_a_recipe_takes_a_training_step(path: Path) -> None:
     teacher = TeacherOutput(torch.randn(len(labels), TEACHER_DIM), torch.randn(len(labels), NUM_CLASSES))
 
     output = network.train()(images, spectral=model.spectral_trans > 0)
-    losses = criterion(output, labels, teacher=teacher if params.distillation.teacher else None)
+    taught = teacher if params.distillation.teacher else None
+    losses = criterion(output, labels, teacher=taught, updated_parts=criterion.draw_parts(0))
     torch.stack(list(losses.losses.values())).sum().backward()
     optimizer.step()
 
