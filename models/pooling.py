@@ -5,7 +5,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 Pooling = Literal["avg", "max", "gem"]
 
@@ -35,9 +34,9 @@ class StripePooling(nn.Module):
         if self.power is None:
             return pool_stripes(feature_map, self.num_parts, "max" if self.kind == "max" else "avg")
         # With logarithms: a high power of a small value is zero in float32, and its gradient NaN.
-        stripes = _stripes_of(feature_map.clamp_min(EPSILON), self.num_parts).flatten(3)
-        logarithms = (self.power * stripes.log()).logsumexp(-1) - math.log(stripes.shape[-1])
-        return (logarithms / self.power).exp().permute(2, 0, 1)
+        stripes = _stripes_of(feature_map.clamp_min(EPSILON), self.num_parts)
+        logarithms = (self.power * stripes.log()).logsumexp((2, 3)) - math.log(stripes.shape[2] * stripes.shape[3])
+        return (logarithms / self.power).exp().transpose(0, 1)
 
 
 def pool_stripes(feature_map: Tensor, num_parts: int, pooling: Literal["avg", "max"]) -> Tensor:
@@ -46,13 +45,13 @@ def pool_stripes(feature_map: Tensor, num_parts: int, pooling: Literal["avg", "m
     Raises:
         ValueError: P does not divide h.
     """
-    _stripes_of(feature_map, num_parts)
-    pool = F.adaptive_avg_pool2d if pooling == "avg" else F.adaptive_max_pool2d
-    return pool(feature_map, (num_parts, 1)).squeeze(3).permute(2, 0, 1)
+    # Not adaptive pooling: on a GPU its backward pass has no deterministic algorithm.
+    stripes = _stripes_of(feature_map, num_parts)
+    return (stripes.mean((2, 3)) if pooling == "avg" else stripes.amax((2, 3))).transpose(0, 1)
 
 
 def _stripes_of(feature_map: Tensor, num_parts: int) -> Tensor:
-    """(B, C, h, w) -> (B, C, P, h / P, w)."""
+    """(B, C, h, w) -> (B, P, h / P, w, C), the order in which a channels-last map lies in memory."""
     if feature_map.shape[2] % num_parts:
         raise ValueError(f"{num_parts} parts do not divide a feature map of height {feature_map.shape[2]}")
-    return feature_map.unflatten(2, (num_parts, -1))
+    return feature_map.permute(0, 2, 3, 1).unflatten(1, (num_parts, -1))

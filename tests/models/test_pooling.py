@@ -7,13 +7,21 @@ from models.pooling import EPSILON, StripePooling, pool_stripes
 @pytest.mark.parametrize("pooling", ["avg", "max"])
 @pytest.mark.parametrize("num_parts", [1, 2, 3, 6])
 def test_stripes_are_pooled_one_by_one(num_parts: int, pooling: str) -> None:
-    feature_map = torch.randn(2, 5, 6, 4, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    feature_map = torch.randn(2, 5, 6, 4, generator=generator).to(memory_format=torch.channels_last).requires_grad_()
+    slopes = torch.randn(num_parts, 2, 5, generator=generator)
     pooled = pool_stripes(feature_map, num_parts, pooling)  # pyright: ignore[reportArgumentType]
+    (gradient,) = torch.autograd.grad((slopes * pooled).sum(), feature_map)
     rows = 6 // num_parts
     for part in range(num_parts):
-        stripe = feature_map[:, :, part * rows : (part + 1) * rows].flatten(2)
-        expected = stripe.mean(2) if pooling == "avg" else stripe.amax(2)
-        torch.testing.assert_close(pooled[part], expected)
+        for image in range(2):
+            for channel in range(5):
+                place = image, channel, slice(part * rows, (part + 1) * rows)
+                stripe, slope = feature_map[place].detach(), slopes[part, image, channel]
+                expected = stripe.sum() / stripe.numel() if pooling == "avg" else stripe.max()
+                torch.testing.assert_close(pooled[part, image, channel], expected)
+                share = 1 / stripe.numel() if pooling == "avg" else stripe == expected
+                torch.testing.assert_close(gradient[place], slope * torch.ones_like(stripe) * share)
 
 
 def test_parts_that_do_not_divide_the_map_are_an_error() -> None:
