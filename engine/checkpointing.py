@@ -1,4 +1,4 @@
-"""What a run keeps on disk: the state to resume from, written while training continues, and the best model."""
+"""What a run keeps on disk: the state to resume from and the best model, both written while training continues."""
 
 import logging
 import time
@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Protocol, Self
 
-import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from config.params import CheckpointOptions
 from engine.consistency import check_fingerprint
@@ -33,67 +33,89 @@ class Stateful(Protocol):
         ...
 
 
-class Request(NamedTuple):
-    """What some process requests."""
+class BestCheckpoint:
+    """Keeps the model with the highest score of a run; with evaluation off, the last one. Only rank 0 writes.
 
-    stop: int = 0
-    """Number of the signal that asked to stop; 0: none did."""
-    save: bool = False
-    """Whether the state is to be saved."""
+    A model that cannot be written, as the disk is full, is kept in memory and tried again. One thread may keep models
+    while another writes them.
 
-
-class StopConsensus:
-    """All processes stop, and save, after the same step, although signals reach them at different ones.
-
-    After each step every process states its request, and all get the same answer: what any of them requested. With
-    several processes it is the answer to the requests of the step before, so that no process waits for it.
+    Args:
+        path: the file.
     """
 
-    def __init__(self) -> None:
-        self._sent: tuple[Tensor, distributed.Work] | None = None
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.score: float | None = None
+        """Of the model in the file; None while no evaluation has chosen one."""
+        self._waiting: tuple[float | None, Checkpoint] | None = None
+        self._lock = Lock()
 
-    def exchange(self, stop: int, save: bool) -> Request:
-        """The combined request; every process must call this after each step."""
-        if this_process().world_size == 1:
-            return Request(stop, save)
-        answer = self._answer()
-        # On the CPU, so that no GPU has to be waited for.
-        mine = torch.tensor([stop, int(save)])
-        work = distributed.all_reduce(mine, distributed.ReduceOp.MAX, async_op=True)
-        assert work is not None
-        self._sent = mine, work
-        return answer
+    def is_better(self, score: float | None) -> bool:
+        """Whether a model with this score is the best so far, on rank 0; None: nothing is measured, the last one is."""
+        with self._lock:
+            known = [self.score, self._waiting and self._waiting[0]]
+        is_best = score is None or all(score > other for other in known if other is not None)
+        return is_best and this_process().is_rank_zero
 
-    def close(self) -> int:
-        """The last answer's signal; every process must call this after its last step."""
-        return self._answer().stop
+    def keep(self, score: float | None, checkpoint: Checkpoint) -> None:
+        """Keep a copy of a model as the best, to be written next."""
+        with self._lock:
+            self._waiting = score, checkpoint
 
-    def _answer(self) -> Request:
-        if self._sent is None:
-            return Request()
-        (request, work), self._sent = self._sent, None
-        work.wait()
-        stop, save = request.tolist()
-        return Request(stop, bool(save))
+    def write_if_possible(self) -> None:
+        """Write the model that still waits to be written, if there is one."""
+        try:
+            self.write()
+        except DataError as error:
+            logger.warning("%s; training continues, and the model is kept in memory until there is room", error)
+
+    def write(self) -> None:
+        """Write the model that still waits to be written, if there is one.
+
+        Raises:
+            DataError: it cannot be written.
+        """
+        waiting = self._waiting
+        if waiting is None:
+            return
+        save_checkpoint(self.path, waiting[1])
+        with self._lock:
+            self.score = waiting[0]
+            # Meanwhile a better one may have been kept.
+            if self._waiting is waiting:
+                self._waiting = None
+
+    def restore(self, score: float | None) -> None:
+        """Continue with the file of a run that is resumed, and its score."""
+        self.score = score
+        if score is None or not this_process().is_rank_zero:
+            return
+        try:
+            load_checkpoint(self.path)
+        except DataError as error:
+            logger.warning("the best model is lost, so the next one measured is kept, whatever its score: %s", error)
+            self.score = None
 
 
 class AsyncCheckpointer:
-    """Copies a state and writes it to one file in a thread, while training continues. Only rank 0 writes.
+    """Writes states and the best model in a thread, in the order given, while training continues. Only rank 0 writes.
 
     Args:
-        path: the file; it is replaced when the new one is complete.
+        path: the file of the state; it is replaced when the new one is complete.
         options: when the state is saved, besides after the last step of every epoch.
         flush: called before the file is replaced: writes what a resumed run relies on, such as curves.
+        best: the best model.
     """
 
-    def __init__(self, path: Path, options: CheckpointOptions, flush: Callable[[], None]) -> None:
+    def __init__(self, path: Path, options: CheckpointOptions, flush: Callable[[], None], best: BestCheckpoint) -> None:
         self.path = path
         self.options = options
         self.flush = flush
+        self.best = best
         self.last_save = time.monotonic()
         """When a state was last saved; seconds of the monotonic clock."""
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=path.name)
-        self._writing: Future[None] | None = None
+        self._writing: list[Future[None]] = []
         self._has_failed = False
 
     def __enter__(self) -> Self:
@@ -134,19 +156,25 @@ class AsyncCheckpointer:
         self.last_save = time.monotonic()
         if this_process().is_rank_zero:
             self.finish()
-            self._writing = self._pool.submit(self._write, _copied(state), step)
+            self._writing.append(self._pool.submit(self._write, _copied(state), step))
         if wait:
             self.finish()
             # If a process ended earlier, torchrun would end the one that writes.
             wait_for_all()
 
+    def write_best(self) -> None:
+        """Write the best model if one waits to be written; on failure it is tried again before every later state."""
+        self._writing.append(self._pool.submit(self.best.write_if_possible))
+
     def finish(self) -> None:
-        """Wait until the last state is written, or could not be."""
-        if self._writing is not None:
-            writing, self._writing = self._writing, None
-            writing.result()
+        """Wait until everything is written, or could not be."""
+        while self._writing:
+            self._writing.pop(0).result()
 
     def _write(self, state: dict[str, Any], step: int) -> None:
+        self.best.write_if_possible()
+        # A run resumed from this state does not measure earlier models again: it has to know the one in the file now.
+        state["best_score"] = self.best.score
         try:
             self.flush()
             save_tensors(self.path, state)
@@ -186,58 +214,3 @@ def read_state(path: Path, fingerprint: dict[str, Any]) -> Iterator[dict[str, An
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"{path}: its state does not fit this run ({reason})") from error
-
-
-class BestCheckpoint:
-    """Keeps the model with the highest score of a run; with evaluation off, the last one. Only rank 0 writes.
-
-    A model that cannot be written, as the disk is full, is kept in memory and tried again with every later one.
-
-    Args:
-        path: the file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.score: float | None = None
-        """Of the model in the file; None while no evaluation has chosen one."""
-        self._waiting: tuple[float | None, Checkpoint] | None = None
-
-    def is_better(self, score: float | None) -> bool:
-        """Whether a model with this score is the best so far, on rank 0; None: nothing is measured, the last one is."""
-        known = [self.score, self._waiting and self._waiting[0]]
-        is_best = score is None or all(score > other for other in known if other is not None)
-        return is_best and this_process().is_rank_zero
-
-    def keep(self, score: float | None, checkpoint: Checkpoint) -> None:
-        """Keep a copy of a model as the best, to be written next."""
-        self._waiting = score, checkpoint
-
-    def write_if_possible(self) -> None:
-        """Write the model that still waits to be written, if there is one."""
-        try:
-            self.write()
-        except DataError as error:
-            logger.warning("%s; training continues, and the model is kept in memory until there is room", error)
-
-    def write(self) -> None:
-        """Write the model that still waits to be written, if there is one.
-
-        Raises:
-            DataError: it cannot be written.
-        """
-        if self._waiting is not None:
-            score, checkpoint = self._waiting
-            save_checkpoint(self.path, checkpoint)
-            self._waiting, self.score = None, score
-
-    def restore(self, score: float | None) -> None:
-        """Continue with the file of a run that is resumed, and its score."""
-        self.score = score
-        if score is None or not this_process().is_rank_zero:
-            return
-        try:
-            load_checkpoint(self.path)
-        except DataError as error:
-            logger.warning("the best model is lost, so the next one measured is kept, whatever its score: %s", error)
-            self.score = None

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from data.augmentation.normalisation import denormalise
 from data.cache import DecodedImageCache
 from engine.batches import TrainBatch, TrainBatches
-from engine.checkpointing import AsyncCheckpointer, BestCheckpoint, Stateful, StopConsensus, read_state
+from engine.checkpointing import AsyncCheckpointer, BestCheckpoint, Stateful, read_state
 from engine.meter import Means, Meter, StepValues
 from engine.monitor import DivergedError, TrainingMonitor
 from engine.optim import Schedule, learning_rates, set_learning_rates, set_train_mode
@@ -34,7 +34,7 @@ from models.sync_bn import average_buffers
 from utils.checkpoint import MODEL_BEST, Checkpoint
 from utils.distributed import fail_together, this_process, wait_for_all
 from utils.errors import ParamsError, ReportedByOtherRankError
-from utils.interrupts import Interrupted, interrupts_noted
+from utils.interrupts import Interrupted, StopConsensus, interrupts_noted
 from utils.memory import explain_oom
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Trainer(ABC):
         is_epoch_complete = self.step == (self.epoch + 1) * self.plan.steps_per_epoch
         first_recorded = self.step + (not is_epoch_complete) if self.is_resumed else 0
         recorder = Recorder(self.folder, first_recorded)
-        checkpointer = AsyncCheckpointer(self.folder.last, self.params.checkpoint, recorder.flush)
+        checkpointer = AsyncCheckpointer(self.folder.last, self.params.checkpoint, recorder.flush, self.best)
         with recorder, checkpointer:
             if self.is_resumed:
                 recorder.epochs(self.records)
@@ -87,7 +87,7 @@ class Trainer(ABC):
             while self.epoch < self.plan.num_epochs:
                 with explain_oom(self.plan.memory_use, self.plan.memory_advice):
                     self.train_one_epoch(recorder, checkpointer)
-                self.finish_epoch(recorder)
+                self.finish_epoch(recorder, checkpointer)
             checkpointer.finish()
             with fail_together():
                 self.best.write()
@@ -145,7 +145,7 @@ class Trainer(ABC):
                 self.save(checkpointer, wait=True)
                 raise Interrupted(stop)
 
-    def finish_epoch(self, recorder: Recorder) -> None:
+    def finish_epoch(self, recorder: Recorder, checkpointer: AsyncCheckpointer) -> None:
         """Evaluate the network, keep it if it is the best so far, and record the epoch."""
         start = time.monotonic()
         recent, means = self.meter.read(), self.meter.means()
@@ -158,7 +158,7 @@ class Trainer(ABC):
         score = evaluation and evaluation.score
         if (evaluation is not None or not every) and self.best.is_better(score):
             self.best.keep(score, self.best_model(evaluation))
-        self.best.write_if_possible()
+            checkpointer.write_best()
         rates = learning_rates(*self.optimizers)
         recorder.steps(recent, rates, self.step)
         recorder.pictures(self.pictures(), self.step)
@@ -329,7 +329,7 @@ class ReidTrainer(Trainer):
         return evaluation._replace(features=None, report=None)
 
     def best_model(self, evaluation: Evaluation | None) -> Checkpoint:
-        model = {name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()}
+        model = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.network.state_dict().items()}
         metrics = evaluation.metrics if evaluation else {}
         return Checkpoint(model, self.params.model_dump(mode="json"), self.batches.pids, metrics)
 

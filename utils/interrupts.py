@@ -4,8 +4,12 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NamedTuple
 
-from utils.distributed import is_one_of_several
+import torch
+from torch import Tensor, distributed
+
+from utils.distributed import is_one_of_several, this_process
 from utils.process import is_launched
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -90,3 +94,47 @@ def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
     finally:
         for number in handled:
             signal.signal(number, before[number])
+
+
+class Request(NamedTuple):
+    """What some process requests."""
+
+    stop: int = 0
+    """Number of the signal that asked to stop; 0: none did."""
+    save: bool = False
+    """Whether the state is to be saved."""
+
+
+class StopConsensus:
+    """All processes stop, and save, after the same step, although signals reach them at different ones.
+
+    After each step every process states its request, and all get the same answer: what any of them requested. With
+    several processes it is the answer to the requests of the step before, so that no process waits for it.
+    """
+
+    def __init__(self) -> None:
+        self._sent: tuple[Tensor, distributed.Work] | None = None
+
+    def exchange(self, stop: int, save: bool) -> Request:
+        """The combined request; every process must call this after each step."""
+        if this_process().world_size == 1:
+            return Request(stop, save)
+        answer = self._answer()
+        # On the CPU, so that no GPU has to be waited for.
+        mine = torch.tensor([stop, int(save)])
+        work = distributed.all_reduce(mine, distributed.ReduceOp.MAX, async_op=True)
+        assert work is not None
+        self._sent = mine, work
+        return answer
+
+    def close(self) -> int:
+        """The last answer's signal; every process must call this after its last step."""
+        return self._answer().stop
+
+    def _answer(self) -> Request:
+        if self._sent is None:
+            return Request()
+        (request, work), self._sent = self._sent, None
+        work.wait()
+        stop, save = request.tolist()
+        return Request(stop, bool(save))

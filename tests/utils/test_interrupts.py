@@ -6,8 +6,10 @@ from contextlib import AbstractContextManager
 
 import pytest
 
+from tests.processes import run_in_processes
 from utils import interrupts
-from utils.interrupts import Interrupted, interrupts_noted, interrupts_raised
+from utils.distributed import this_process
+from utils.interrupts import Interrupted, Request, StopConsensus, interrupts_noted, interrupts_raised
 
 
 def send(number: int) -> None:
@@ -87,3 +89,23 @@ def test_ignored_signals_stay_ignored() -> None:
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_single_process_gets_its_answer_at_once() -> None:
+    consensus = StopConsensus()
+    assert consensus.exchange(signal.SIGTERM, True) == Request(signal.SIGTERM, True)
+    assert consensus.exchange(0, False) == Request()
+    assert consensus.close() == 0
+
+
+def ask() -> list[Request | int]:
+    rank, consensus = this_process().rank, StopConsensus()
+    wishes = [Request(), Request(0, rank == 0), Request(signal.SIGINT if rank == 1 else 0), Request()]
+    answers = [consensus.exchange(*wish) for wish in wishes]
+    return [*answers, consensus.close(), consensus.close()]
+
+
+def test_all_processes_get_the_same_answer_one_step_later() -> None:
+    first, second = run_in_processes(ask, 2)
+    assert first == second
+    assert first == [Request(), Request(), Request(0, True), Request(signal.SIGINT), 0, 0]
