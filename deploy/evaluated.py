@@ -49,7 +49,7 @@ def load_exported(path: Path, options: EvalParams) -> Subject:
         DataError: the file cannot be run, or has no model card.
         ParamsError: the params in it, or their combination with `options`, are not valid.
     """
-    network = OnnxNetwork(path)
+    network = OnnxNetwork(path, parallels=options.parallels)
     trained, _ = params_from_dict(network.card.params, str(path), plugin_options)
     logger.info("model %s; onnxruntime on %s", path, ", ".join(network.session.get_providers()))
     return subject_of(path, trained, ExportedEmbedder(network, trained.data_augmentation.normalisation), options)

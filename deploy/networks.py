@@ -1,8 +1,9 @@
 """The network of an exported model or a checkpoint: raw pixels in, embeddings of unit length out."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -21,8 +22,12 @@ PIXELS, EMBEDDING, LENGTH = "images", "embedding", "length"
 """Names of the input and the outputs of an exported model."""
 MIN_LENGTH = 1e-12
 """Lower bound of the divisor: an embedding of zeros stays zeros."""
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+"""onnxruntime's names of devices."""
 _ERRORS_ONLY = 3
 """onnxruntime's log level."""
+
+logger = logging.getLogger(__name__)
 
 
 class Embeddings(NamedTuple):
@@ -40,13 +45,14 @@ class OnnxNetwork:
     Args:
         path: the .onnx file.
         threads: CPU threads; 0 = one for each CPU of this process.
+        parallels: GPUs of which this process takes its own, as `choose_device` does; empty: the first.
 
     Raises:
         DataError: the file cannot be read, or was written by another program.
     """
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
-        self.session = open_session(path, threads)
+    def __init__(self, path: Path, threads: int = 0, parallels: Sequence[int] = ()) -> None:
+        self.session = open_session(path, threads, parallels)
         card = card_of(self.session, path)
         if card is None:
             raise DataError(
@@ -152,27 +158,56 @@ class TorchNetwork:
         return Embeddings((rows / lengths.clamp_min(MIN_LENGTH)).cpu().numpy(), lengths.cpu().numpy())
 
 
-def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
-    """An ONNX file ready to run.
+def open_session(path: Path, threads: int = 0, parallels: Sequence[int] = ()) -> onnxruntime.InferenceSession:
+    """An ONNX file ready to run, on a GPU if this build of onnxruntime supports one.
 
     Args:
         threads: CPU threads; 0 = one for each CPU of this process, which may be fewer than the machine's.
+        parallels: GPUs of which this process takes its own; empty: the first.
 
     Raises:
         DataError: it is missing, damaged or not a model.
+        ParamsError: a GPU in `parallels` does not exist.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or num_own_cpus()
     options.log_severity_level = _ERRORS_ONLY
-    wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-    providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
+    session = _open(path, options, [CPU])
+    if CUDA not in onnxruntime.get_available_providers():
+        return session
+    on_gpu = {"device_id": choose_device(parallels).index or 0, **_cuda_options(session, path)}
+    session = _open(path, options, [(CUDA, on_gpu), CPU])
+    if CUDA not in session.get_providers():
+        logger.warning(
+            "onnxruntime cannot use a GPU and runs %s on the CPU; install the versions of CUDA and cuDNN that this "
+            "onnxruntime-gpu was built for, or onnxruntime without -gpu",
+            path,
+        )
+    return session
+
+
+def _open(path: Path, options: onnxruntime.SessionOptions, providers: Sequence[Any]) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(path, options, providers=providers)
     # onnxruntime raises errors of many undocumented types; the file is the cause of all of them.
     except Exception as error:
         raise DataError(f"{path}: not an ONNX model that can be run ({first_line(error)})") from error
+
+
+def _cuda_options(session: onnxruntime.InferenceSession, path: Path) -> dict[str, str | int]:
+    """Settings of onnxruntime's CUDA provider for a model.
+
+    By default it searches exhaustively for the fastest convolutions, for each batch size anew. It also computes float32
+    products in TF32, which has ten bits; without it float16 would lose the tensor cores, too.
+
+    Source: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html
+    """
+    card = card_of(session, path)
+    inputs = [each.type for each in session.get_inputs()]
+    is_fp16 = "tensor(float16)" in inputs if card is None else card.precision == "fp16"
+    return {"cudnn_conv_algo_search": "HEURISTIC", **({} if is_fp16 else {"use_tf32": 0})}
 
 
 def _run(
