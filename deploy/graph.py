@@ -91,7 +91,9 @@ def to_onnx(trained: Trained, options: ExportParams) -> onnx.ModelProto:
         dynamic |= {first: torch.export.Dim("height"), first + 1: torch.export.Dim("width")}
     for name in ("onnx_ir", "onnxscript"):  # they log every step of the export
         logging.getLogger(name).setLevel(logging.WARNING)
-    with torch.inference_mode():
+    with torch.inference_mode(), warnings.catch_warnings():
+        # torch 2.11 warns of what its own exporter does.
+        warnings.simplefilter("ignore", FutureWarning)
         program = torch.onnx.export(
             exportable,
             (torch.zeros(shape, dtype=torch.uint8),),
