@@ -50,8 +50,7 @@ def build_trainer(
     plan = plan_training(params, [sample.pid for sample in dataset.train], device)
     schedule = build_schedule(params, plan.steps_per_epoch, plan.num_epochs * plan.steps_per_epoch)
     logger.info("%s", describe_training(params, plan, schedule, len(sorted_pids(dataset.train))))
-    advice = 'set data_cache to "ram" if it is "device", or take a smaller model'
-    with explain_oom(f"putting the network and the images on {device}", advice):
+    with explain_oom(f"putting the network on {device}", "take a smaller model, or free memory of the device"):
         return _build(params, folder, device, dataset, plan, schedule, resume, build_extra_images)
 
 

@@ -31,7 +31,9 @@ def plan_training(params: Params, labels: Sequence[int], device: torch.device) -
     images = f"{params.batch_images + params.num_generated} images of {params.img_h} x {params.img_w}"
     lower = "batch_sampling_params.P or K" if params.batch_sampling_params.class_balanced else "batch_size"
     halved = ' or set precision "bf16", which halves the activations' if precision == "fp32" else ""
-    advice = f"lower {lower} (accumulate_steps makes up for it), img_h and img_w, take a smaller model{halved}"
+    on_device = device.type == "cuda" and params.data_cache in ("auto", "device")
+    cached = ', set data_cache to "ram" (the images take memory of the device, too)' if on_device else ""
+    advice = f"lower {lower} (accumulate_steps makes up for it), img_h and img_w{cached}, take a smaller model{halved}"
     return TrainingPlan(
         num_epochs=params.epoch,
         steps_per_epoch=len(batches_of_epoch(params, labels, 0)) // params.accumulate_steps,

@@ -134,8 +134,7 @@ def build_gan_trainer(params: Params, folder: RunFolder, device: torch.device, r
     dataset = read_gan_data(params)
     plan = plan_gan_training(params, len(dataset.train), device)
     logger.info("%s", describe_gan_training(params, plan))
-    advice = 'set data_cache to "ram" if it is "device", or lower gan_params.ngf and ndf'
-    with explain_oom(f"putting the generator and the images on {device}", advice):
+    with explain_oom(f"putting the generator on {device}", "lower gan_params.ngf and ndf"):
         gan, samples = params.gan_params, dataset.train
         network = ConditionNetwork(gan.condition) if gan.condition else None
         conditions = None if network is None else network.embed(samples, device)

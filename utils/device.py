@@ -1,21 +1,29 @@
 """Which device this process of a run computes on."""
 
 import os
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
-from utils.errors import ParamsError
+from utils.errors import ParamsError, first_line
+from utils.memory import explain_oom
 from utils.process import is_launched, launched_as, num_cpus, num_own_cpus
+
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+"""There while a driver is loaded."""
 
 
 def choose_device(parallels: Sequence[int]) -> torch.device:
     """The GPU in `parallels` at this process's local rank; if empty, the GPU of that number, or the CPU.
 
     Raises:
-        ParamsError: a GPU does not exist, or there are more processes than GPUs.
+        ParamsError: a GPU does not exist or cannot be used, or there are more processes than GPUs.
     """
-    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    available = torch.cuda.device_count() if _has_gpu() else 0
+    if parallels and not available and (problem := driver_problem()):
+        raise ParamsError(f"parallels: {problem}")
     local_rank, local_world_size = launched_as()
     if missing := [str(index) for index in parallels if index >= available]:
         raise ParamsError(
@@ -41,12 +49,17 @@ def make_ready(device: torch.device, *, deterministic: bool = False) -> None:
     Args:
         device: of this process.
         deterministic: use deterministic algorithms on a GPU; a CPU is deterministic anyway.
+
+    Raises:
+        UserError: the GPU has no memory left.
     """
     if launched_as()[1] > 1:
         # torchrun sets one thread per process; use this process's share of the processors.
         torch.set_num_threads(num_own_cpus())
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        advice = "another program may hold it all (nvidia-smi shows which); stop that, or name another GPU in parallels"
+        with explain_oom(f"starting on GPU {device.index}", advice):
+            torch.cuda.set_device(device)
         # All batches have one shape, so that the search for the fastest convolutions pays off. Its result may vary.
         torch.backends.cudnn.benchmark = not deterministic
         if deterministic:
@@ -56,8 +69,35 @@ def make_ready(device: torch.device, *, deterministic: bool = False) -> None:
 
 
 def describe_device(device: torch.device) -> str:
-    """One line for the log."""
+    """A line for the log; on the CPU, another one if there is a GPU that torch cannot use."""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return f"computing on GPU {device.index}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB"
-    return f"computing on the CPU: {num_cpus()} cores, {torch.get_num_threads()} threads (no GPU in use)"
+    line = f"computing on the CPU: {num_cpus()} cores, {torch.get_num_threads()} threads (no GPU in use)"
+    problem = driver_problem()
+    return f"{line}\nwarning: {problem}" if problem else line
+
+
+def driver_problem() -> str:
+    """Why torch cannot use this machine's NVIDIA driver, and what to do; "" if it can, or there is none."""
+    if torch.version.cuda is None:
+        if not NVIDIA_DRIVER.exists():
+            return ""
+        return "this machine has an NVIDIA driver, but this torch was built without CUDA; install a torch built for it"
+    try:
+        torch.cuda.init()
+    except RuntimeError as error:
+        reason = first_line(error).partition(". Please")[0]
+        # What torch says where there is no GPU, or where CUDA_VISIBLE_DEVICES hides them all.
+        if reason.startswith(("Found no NVIDIA driver", "No CUDA GPUs are available")):
+            return ""
+        advice = f"update the driver, or install a torch built for it (this one is built for CUDA {torch.version.cuda})"
+        return f"torch cannot use the GPUs of this machine: {reason}; {advice}"
+    return ""
+
+
+def _has_gpu() -> bool:
+    with warnings.catch_warnings():
+        # torch warns of a driver that is too old, once; `driver_problem` says it better.
+        warnings.simplefilter("ignore")
+        return torch.cuda.is_available()

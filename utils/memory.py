@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
-from utils.errors import UserError
+from utils.errors import UserError, first_line
 
 # Names and values of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+_OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""How the errors of torch, CUDA, cuBLAS and cuDNN say it."""
 
 
 def keep_freed_memory() -> bool:
@@ -41,8 +41,11 @@ def explain_oom(doing: str, advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise UserError(f"out of memory, {doing}: {str(error).splitlines()[0]}\n{advice}") from error
+    except RuntimeError as error:
+        # torch's own error is one of them; the libraries that it calls have others.
+        if not any(words in str(error) for words in _OUT_OF_MEMORY):
+            raise
+        raise UserError(f"out of memory, {doing}: {first_line(error)}\n{advice}") from error
 
 
 def free_memory(root: Path = Path("/")) -> int | None:

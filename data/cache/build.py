@@ -12,7 +12,7 @@ from data.cache.shared import NoRoomError
 from data.cache.stores import DeviceStore, FileStore, ImageStore, RamStore
 from utils.distributed import fail_together, gather_objects
 from utils.errors import ParamsError
-from utils.memory import free_memory
+from utils.memory import explain_oom, free_memory
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def build_store(
 
     Raises:
         ParamsError: the place that `data_cache` names does not exist or is too small.
-        UserError: an image that is to be kept cannot be read.
+        UserError: an image that is to be kept cannot be read, or the device has run out of memory.
     """
     size = len(paths) * height * width * 3
     free = least(gather_objects(free_now(device)))
@@ -54,7 +54,8 @@ def build_store(
     what, why = f"{len(paths)} training images of {height}x{width}", _describe(data_cache, size, free)
     if place == "device":
         logger.info("%s are kept decoded on the device: %s", what, why)
-        return DeviceStore(images_on_device(paths, height, width, device))
+        with explain_oom(f"keeping {what} on {device}: {why}", 'data_cache: set "ram" or "none"'):
+            return DeviceStore(images_on_device(paths, height, width, device))
     if place == "ram":
         try:
             images = images_in_ram(paths, height, width)

@@ -1,7 +1,10 @@
 """What is built from params, and what is said of it before it begins."""
 
+import pytest
+import torch
+
 from engine.optim import build_schedule
-from engine.summary import describe_training
+from engine.summary import describe_training, plan_training
 from engine.trainer import ReidTrainer
 from tests.engine.conftest import MakeTrainer
 
@@ -30,3 +33,14 @@ def test_the_same_seed_builds_the_same_weights(make_trainer: MakeTrainer) -> Non
     weights = [trainer.network.state_dict()["backbone.conv1.weight"] for trainer in (one, same, other)]
     assert weights[0].equal(weights[1])
     assert not weights[0].equal(weights[2])
+
+
+@pytest.mark.parametrize(
+    ("data_cache", "device", "is_named"), [("auto", "cuda", 1), ("ram", "cuda", 0), ("auto", "cpu", 0)]
+)
+def test_images_kept_on_a_gpu_are_named_among_what_takes_its_memory(
+    trainer: ReidTrainer, data_cache: str, device: str, is_named: int
+) -> None:
+    params = trainer.params.model_copy(update={"data_cache": data_cache, "precision": "fp32"})
+    plan = plan_training(params, trainer.batches.labels.tolist(), torch.device(device))
+    assert plan.memory_advice.count('data_cache to "ram"') == is_named

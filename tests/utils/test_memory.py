@@ -1,10 +1,12 @@
-"""Free memory from readings that a machine or a container could give."""
+"""Free memory from readings that a machine or a container could give, and messages where there is too little."""
 
 from pathlib import Path
 
 import pytest
+import torch
 
-from utils.memory import free_memory
+from utils.errors import UserError
+from utils.memory import explain_oom, free_memory
 
 UNLIMITED = 9223372036854771712
 MEMINFO = "MemTotal:       24000 kB\nMemFree:        1000 kB\nMemAvailable:   20000 kB\nHugePages_Total:       0\n"
@@ -70,3 +72,23 @@ def test_control_groups_of_the_first_version(root: Path) -> None:
     assert free_memory(root) == ALL
     write_old_group(root / "sys/fs/cgroup/memory/job", 8000, 3000, 1000)
     assert free_memory(root) == 6000
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nmore"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+)
+def test_too_little_memory_is_explained_whichever_library_says_it(error: RuntimeError) -> None:
+    with pytest.raises(UserError) as told, explain_oom("counting", "count less"):
+        raise error
+    assert str(told.value) == f"out of memory, counting: {str(error).splitlines()[0]}\ncount less"
+
+
+def test_another_error_stays_as_it_is() -> None:
+    with pytest.raises(RuntimeError, match="illegal"), explain_oom("counting", "count less"):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")

@@ -112,3 +112,20 @@ def test_auto_goes_on_without_memory_that_cannot_be_shared(
     assert "decoded at every use: they would fit into memory, but 9 MiB in /dev/shm" in caplog.text
     with pytest.raises(ParamsError, match=r'data_cache: "ram": 9 MiB in /dev/shm .*: No space left'):
         build_store(paths, 16, 8, "ram")
+
+
+@pytest.mark.parametrize("data_cache", ["auto", "device"])
+def test_a_device_that_turns_out_to_be_full_is_explained(
+    data_cache: DataCache, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
+
+    monkeypatch.setattr(build, "images_on_device", out_of_memory)
+    monkeypatch.setattr(build, "free_now", lambda _: Free(ram=10**9, device=10**9))
+    with pytest.raises(UserError) as told:
+        build_store(paths, 16, 8, data_cache)
+    what, advice = str(told.value).splitlines()
+    assert what.startswith("out of memory, keeping 7 training images of 16x8 on cpu: they take 0 MiB; ")
+    assert what.endswith("CUDA out of memory. Tried to allocate 9 GiB.")
+    assert 'data_cache: set "ram"' in advice
