@@ -22,7 +22,7 @@ from losses.criterion import build_criterion
 from losses.generated import GeneratedWeights
 from models.network import ReidNetwork, build_network
 from models.pretrained import load_snapshot
-from models.sync_bn import synchronised
+from models.sync_bn import synchronise_batch_norm
 from utils.distributed import fail_together, this_process
 from utils.files import expand_user
 from utils.memory import explain_oom
@@ -139,5 +139,5 @@ def prepare_network(network: ReidNetwork, params: Params, device: torch.device) 
     # Channels last is the layout in which convolutions are fastest, on the CPU as on a GPU.
     network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if params.sync_bn:
-        synchronised(network, device)  # changed in place
+        synchronise_batch_norm(network)
     return network

@@ -12,19 +12,16 @@ from utils.distributed import mean_over_processes, this_process
 from utils.precision import at_least_fp32
 
 
-def synchronised(network: nn.Module, device: torch.device) -> nn.Module:
-    """Synchronise every batch normalisation of a network over all processes; every process must call this.
+def synchronise_batch_norm(network: nn.Module) -> None:
+    """Turn every batch normalisation of a network into a `SyncBatchNorm`; every process must call this.
 
-    Parameters, buffers and their names stay. With one process the network is returned unchanged.
-
-    Args:
-        network: changed in place; a network that is itself a normalisation is replaced.
-        device: where it computes; `nn.SyncBatchNorm` does not support the CPU.
+    Parameters, buffers and their names stay. With one process nothing changes.
     """
     if this_process().world_size == 1:
-        return network
-    network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    return network if device.type == "cuda" else _for_cpu(network)
+        return
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.__class__ = SyncBatchNorm
 
 
 def average_buffers(network: nn.Module) -> None:
@@ -42,10 +39,10 @@ def average_buffers(network: nn.Module) -> None:
         buffer.copy_(mean.view_as(buffer))
 
 
-class CpuSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """`nn.SyncBatchNorm` for the CPU, with the same settings, parameters and buffers.
+class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation by the images of all processes; their numbers may differ by process.
 
-    Not a subclass of it, which DistributedDataParallel refuses on the CPU. The numbers of images may differ by process.
+    Unlike `nn.SyncBatchNorm` it runs on every device, does not synchronise with the GPU, and compiles into one graph.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -60,7 +57,7 @@ class CpuSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         mean, variance, count = _statistics(input.detach())
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-            factor = 1.0 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+            factor = 1.0 / self.num_batches_tracked.to(mean) if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean.to(self.running_mean), factor)
             # The unbiased variance.
             self.running_var.lerp_((variance * (count / (count - 1))).to(self.running_var), factor)
@@ -114,7 +111,7 @@ def _statistics(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     count = values.numel() // values.shape[1]
     mean = _sum(values) / max(count, 1)
     squares = _sum((values - mean.view(_per_channel(values))).square())
-    packed = torch.cat([mean.double(), squares.double(), mean.new_tensor([count], dtype=torch.float64)])
+    packed = torch.cat([mean.double(), squares.double(), mean.new_full((1,), count, dtype=torch.float64)])
     means, squares, counts = stacked(packed).split([len(mean), len(mean), 1], dim=1)
     total = counts.sum()
     common = (counts * means).sum(0) / total
@@ -130,17 +127,3 @@ def _sum(values: Tensor) -> Tensor:
 def _per_channel(values: Tensor) -> list[int]:
     """The shape in which (C,) meets (B, C, ...)."""
     return [-1 if dim == 1 else 1 for dim in range(values.dim())]
-
-
-def _for_cpu(module: nn.Module) -> nn.Module:
-    """The module with `CpuSyncBatchNorm` wherever it has `nn.SyncBatchNorm`."""
-    if isinstance(module, nn.SyncBatchNorm):
-        settings = module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
-        replaced = CpuSyncBatchNorm(*settings)
-        # The same tensors, as an optimizer may have them.
-        replaced._parameters.update(module._parameters)
-        replaced._buffers.update(module._buffers)
-        return replaced.train(module.training)
-    for name, child in module.named_children():
-        setattr(module, name, _for_cpu(child))
-    return module

@@ -14,7 +14,7 @@ from losses.loss import Losses
 from losses.options import LossOptions
 from models.network import build_network
 from models.options import ModelParams
-from models.sync_bn import synchronised
+from models.sync_bn import synchronise_batch_norm
 from tests.processes import run_in_processes
 from utils.distributed import this_process
 from utils.errors import ParamsError
@@ -31,7 +31,7 @@ def make_stepper(
 ) -> Stepper:
     torch.manual_seed(0)
     network = build_network(MODEL, IDENTITIES).to(dtype)
-    synchronised(network, CPU)
+    synchronise_batch_norm(network)
     criterion = build_criterion(LOSSES)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     return Stepper(network, criterion, optimizer, precision, compile_mode)

@@ -1,15 +1,16 @@
 """Batch normalisation over the images of all processes against PyTorch's own over the whole batch in one."""
 
+import warnings
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from models.sync_bn import average_buffers, synchronised
+from models.sync_bn import SyncBatchNorm, average_buffers, synchronise_batch_norm
 from tests.processes import run_in_processes
 from utils.distributed import this_process
 
-CPU = torch.device("cpu")
 OWN = (slice(0, 5), slice(5, 6), slice(6, 9))
 """Each process's images of nine; one has a single image."""
 
@@ -92,7 +93,9 @@ def normalise_own_part() -> dict[str, Seen]:
     for name, case in make_cases().items():
         network = nn.Sequential(nn.Sequential(case.bn))
         before = network.state_dict(keep_vars=True)
-        after = synchronised(network, CPU).state_dict(keep_vars=True)
+        synchronise_batch_norm(network)
+        after = network.state_dict(keep_vars=True)
+        assert type(case.bn) is SyncBatchNorm
         assert before.keys() == after.keys()
         assert all(after[key] is value for key, value in before.items())
         seen[name] = watch(network.get_submodule("0.0"), case.batches[:, own], case.slopes[:, own])
@@ -128,6 +131,70 @@ def test_it_is_the_normalisation_of_the_whole_batch() -> None:
                 assert torch.equal(each.buffers[buffer], seen[0].buffers[buffer])
 
 
+class Trained(NamedTuple):
+    outputs: list[Tensor]
+    gradients: list[Tensor]
+    """Of each parameter, of the sum of the losses of two steps."""
+    buffers: list[Tensor]
+    num_graphs: int
+
+
+class Network(nn.Module):
+    """Three normalisations; torch 2.11 does not compile a bare `nn.Sequential` as a whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5, momentum=None),
+            nn.Flatten(), nn.Linear(20, 6), nn.BatchNorm1d(6),
+        )  # fmt: skip
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+def train_network(own: slice, *, compiled: bool) -> Trained:
+    """Two steps of a network on some of the images of each batch."""
+    torch.manual_seed(0)
+    network = Network().double()
+    synchronise_batch_norm(network)
+    graphs: list[Any] = []
+
+    def keep_graph(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    module: nn.Module = network
+    if compiled:
+        network.compile(backend=keep_graph, fullgraph=True, dynamic=False)
+        module = DistributedDataParallel(network, gradient_as_bucket_view=True)
+    outputs = []
+    for _ in range(2):
+        images, slope = torch.randn(8, 3, 6, 6, dtype=torch.float64), torch.randn(8, 6, dtype=torch.float64)
+        outputs.append(module(images[own]))
+        (outputs[-1] * slope[own]).sum().backward()
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    return Trained([output.detach() for output in outputs], gradients, list(network.buffers()), len(graphs))
+
+
+def train_own_part() -> Trained:
+    # Those of torch 2.11 about what its own tracing does.
+    warnings.simplefilter("ignore")
+    return train_network(this_process().share(8), compiled=True)
+
+
+def test_a_compiled_network_on_several_devices_is_one_graph_and_that_of_the_whole_batch() -> None:
+    results = run_in_processes(train_own_part, 2)
+    expected = train_network(slice(None), compiled=False)
+    assert [result.num_graphs for result in results] == [1, 1]
+    for step, output in enumerate(expected.outputs):
+        torch.testing.assert_close(torch.cat([result.outputs[step] for result in results]), output)
+    for result in results:
+        # Averaged over the processes.
+        torch.testing.assert_close([2 * gradient for gradient in result.gradients], expected.gradients)
+        torch.testing.assert_close(result.buffers, expected.buffers)
+
+
 def average_own_buffers() -> tuple[dict[str, Tensor], dict[str, Tensor], bool]:
     """The buffers before and after averaging, and whether a second time changes a bit."""
     network = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm2d(2).double())
@@ -155,7 +222,7 @@ def test_one_process_keeps_its_normalisation_and_its_buffers() -> None:
     network = nn.Sequential(nn.BatchNorm1d(3))
     network(torch.randn(4, 3))
     before = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    assert synchronised(network, CPU) is network
+    synchronise_batch_norm(network)
     assert type(network[0]) is nn.BatchNorm1d
     average_buffers(network)
     assert all(torch.equal(buffer, before[name]) for name, buffer in network.named_buffers())
