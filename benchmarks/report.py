@@ -3,6 +3,7 @@
 import os
 import platform
 import statistics
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -46,13 +47,17 @@ class Report:
         return "\n\n".join([*parts, *self.notes]) + "\n"
 
     def save(self, out: Path | None) -> None:
-        """Print the report; write OUT.md and OUT.json if `out`, a path without suffix, is given."""
+        """Print the report; write it if `out` is given."""
         print(self.markdown())
         if out is not None:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            content = {"title": self.title, **environment(self.device), "tables": self.tables, "notes": self.notes}
-            write_json(out.with_name(f"{out.name}.json"), content)
-            write_text(out.with_name(f"{out.name}.md"), self.markdown())
+            self.write(out)
+
+    def write(self, out: Path) -> None:
+        """Write OUT.md and OUT.json; `out` is a path without suffix."""
+        out.parent.mkdir(parents=True, exist_ok=True)
+        content = {"title": self.title, **environment(self.device), "tables": self.tables, "notes": self.notes}
+        write_json(out.with_name(f"{out.name}.json"), content)
+        write_text(out.with_name(f"{out.name}.md"), self.markdown())
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -64,7 +69,19 @@ def environment(device: str) -> dict[str, Any]:
     hardware = f"{models[0] if models else platform.machine()}, {num_cpus()} cores, {threads} threads"
     hardware = f"{torch.cuda.get_device_name()}; {hardware}" if device == "cuda" else f"{hardware}, no GPU"
     versions = {"python": platform.python_version(), **{name: version(name) for name in ("torch", "torchvision")}}
+    if device == "cuda":
+        versions |= {"CUDA": str(torch.version.cuda), "driver": driver_version()}
     return {"date": date.today().isoformat(), "hardware": hardware, "versions": versions}
+
+
+def driver_version() -> str:
+    """That of the GPU's driver; "unknown" where nvidia-smi does not tell it."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return answer.partition("\n")[0].strip()
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -89,6 +106,8 @@ def in_words(value: Any) -> str:
 def number(value: float, like: float | None = None) -> str:
     """A number with three or four digits, or with as many decimals as `like` has."""
     size = abs(value if like is None else like)
+    if like is None and 0 < size < 5e-4:
+        return f"{value:.1e}"
     decimals = 0 if size >= 1000 else 1 if size >= 10 else 2 if size >= 1 else 4
     return f"{value:,.{decimals}f}"
 

@@ -1,20 +1,20 @@
 """How fast train.py trains, beside the same training as most tutorials write it (`textbook.py`).
 
     python -m benchmarks.speed [--setting 2] [--device cuda] [--out benchmarks/results/speed_here]
+    python -m benchmarks.speed --setting 2 --variants "bf16, compiled" --rounds 1
 
-Trains on synthetic pedestrians, augmented, in every number format and compiled where that pays; contestants take turns,
-each run is a process of its own. Images per second are those of every epoch but the first, which also decodes the
-images and compiles. Memory is the peak of the whole process, on a GPU what the device has less free meanwhile. Linux
-only. Settings:
+Trains on synthetic pedestrians, augmented, in every number format and compiled where that pays, or in the variants that
+are named; contestants take turns, each run is a process of its own. Compiling takes minutes in each compiled run: where
+a command has ten minutes, name one variant and ask for one round. Images per second are those of every epoch but the
+first, which also decodes the images and compiles. Memory is the peak of the whole process, on a GPU what the device has
+less free meanwhile. Linux only. Settings:
 
 """
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
@@ -24,11 +24,11 @@ import torch
 
 from benchmarks.measure import take_turns
 from benchmarks.report import Report
-from benchmarks.trainings import ROOT
+from benchmarks.trainings import Job, run_process
 from data.synthetic.dataset import make_synthetic
 from data.synthetic.options import SyntheticOptions
 from utils.cli import exit_code_of
-from utils.errors import ParamsError, UserError
+from utils.errors import ParamsError
 from utils.logs import log_to_screen
 
 TEXTBOOK = "textbook"
@@ -47,6 +47,10 @@ class Setting(NamedTuple):
     batch: int
     cpu_batch: int
 
+    def batch_on(self, device: str) -> int:
+        """The size of the batches on a kind of device."""
+        return self.batch if device == "cuda" else self.cpu_batch
+
 
 SETTINGS = (
     Setting("PCB-4, resnet_18, 128 x 64, stride 2", "resnet_18", 4, 256, 128, 64, 2, 64, 64),
@@ -54,12 +58,15 @@ SETTINGS = (
     Setting("PCB-6, resnet_50, 384 x 128, stride 2", "resnet_50", 6, 1536, 384, 128, 2, 64, 16),
     Setting("single feature, resnet_50, 256 x 128, stride 1", "resnet_50", 0, 256, 256, 128, 1, 128, 16),
 )
-CPU_VARIANTS = {"fp32": {"precision": "fp32", "compile": "off"}}
-CUDA_VARIANTS = {
-    "bf16, compiled": {"precision": "bf16", "compile": "on"},
+VARIANTS: dict[str, dict[str, Any]] = {
+    "fp32": {"precision": "fp32", "compile": "off"},
     "bf16": {"precision": "bf16", "compile": "off"},
-    **CPU_VARIANTS,
+    "bf16, compiled": {"precision": "bf16", "compile": "on"},
+    "bf16, graphs": {"precision": "bf16", "compile": "graphs"},
+    "fp16": {"precision": "fp16", "compile": "off"},
+    "fp16, compiled": {"precision": "fp16", "compile": "on"},
 }
+DEFAULT_VARIANTS = {"cpu": ["fp32"], "cuda": ["bf16, compiled", "bf16", "fp32"]}
 
 
 class Run(NamedTuple):
@@ -75,23 +82,18 @@ def main(argv: Sequence[str]) -> None:
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ParamsError("--device cuda: there is no CUDA device on this machine")
     setting = SETTINGS[args.setting - 1]
-    batch = setting.batch if args.device == "cuda" else setting.cpu_batch
-    variants = CUDA_VARIANTS if args.device == "cuda" else CPU_VARIANTS
+    batch = setting.batch_on(args.device)
     with tempfile.TemporaryDirectory(prefix="speed-") as name:
         folder = Path(name)
-        persons = -(-batch * args.steps // 2)
-        make_synthetic(
-            folder / "images",
-            SyntheticOptions(
-                train_identities=persons, cameras=2, images_per_camera=1, test_identities=2, distractors=0, junk=0
-            ),
-        )
+        images = make_images(folder / "images", batch * args.steps)
         numbers = count()
         contestants: dict[str, Callable[[], Run]] = {
-            name: lambda values=values: ours(folder, params_of(setting, batch, values), next(numbers), args)
-            for name, values in variants.items()
+            name: lambda name=name: ours(
+                folder / f"run{next(numbers)}", images, params_of(setting, batch, VARIANTS[name]), args
+            )
+            for name in args.variants
         }
-        contestants[TEXTBOOK] = lambda: textbook(folder, params_of(setting, batch, {}), args)
+        contestants[TEXTBOOK] = lambda: textbook(folder, images, params_of(setting, batch, {}), args)
         runs = take_turns(contestants, args.rounds)
     rates = {name: [rate for run in some for rate in run.rates] for name, some in runs.items()}
     title = (
@@ -118,11 +120,13 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     on_gpu = torch.cuda.is_available()
     parser.add_argument("--setting", type=int, choices=range(1, len(SETTINGS) + 1), default=1, help="default: 1")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if on_gpu else "cpu")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="number formats, compiled or not")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each contestant; default: 3")
     parser.add_argument("--epochs", type=int, default=3, help="epochs of a run, the first not counted; default: 3")
     parser.add_argument("--steps", type=int, help="steps of an epoch; default: 4 on the CPU, 24 on a GPU")
     parser.add_argument("--out", type=Path, help="write OUT.md and OUT.json")
     args = parser.parse_args(argv)
+    args.variants = DEFAULT_VARIANTS[args.device] if args.variants is None else args.variants
     args.steps = (24 if args.device == "cuda" else 4) if args.steps is None else args.steps
     if min(args.rounds, args.steps) < 1 or args.epochs < 2:
         parser.error("--rounds, --steps: at least 1; --epochs: at least 2")
@@ -146,52 +150,36 @@ def params_of(setting: Setting, batch: int, values: dict[str, Any]) -> dict[str,
     }
 
 
-def ours(folder: Path, params: dict[str, Any], number: int, args: argparse.Namespace) -> Run:
-    """Train with train.py."""
-    config = folder / "params.json"
+def make_images(folder: Path, number: int) -> Path:
+    """Training images of as many persons as there are pairs of images."""
+    options = SyntheticOptions(
+        train_identities=-(-number // 2), cameras=2, images_per_camera=1, test_identities=2, distractors=0, junk=0
+    )
+    return make_synthetic(folder, options)
+
+
+def ours(run: Path, images: Path, params: dict[str, Any], args: argparse.Namespace) -> Run:
+    """Train with train.py; `args` has the device and the number of epochs."""
+    config = run.with_suffix(".json")
     more = {
-        "batches_dir": str(folder / "images"),
-        "working_dir": str(folder),
+        "batches_dir": str(images),
         "epoch": args.epochs,
         "evaluation_params": {"every_epochs": args.epochs},
-        "parallels": [0] if args.device == "cuda" else [],
     }
     config.write_text(json.dumps(params | more))
-    run = f"run{number}"
-    command = ["train.py", "--operation", "start_train", "--config_path", str(config), "--sub_working_dir", run]
-    _, peak = run_process(command, args.device)
-    lines = (folder / run / "metrics.jsonl").read_text().splitlines()
-    return Run([json.loads(line)["examples_per_second"] for line in lines[1:]], peak)
+    job = Job(run.name, config, (f"working_dir={run.parent}",), run.parent)
+    finished = job.measure(args.device)
+    return Run([record["examples_per_second"] for record in job.records()[1:]], finished.peak_mib)
 
 
-def textbook(folder: Path, params: dict[str, Any], args: argparse.Namespace) -> Run:
+def textbook(folder: Path, images: Path, params: dict[str, Any], args: argparse.Namespace) -> Run:
     """Train as tutorials do."""
     config = folder / "textbook.json"
     config.write_text(json.dumps(params))
-    images = folder / "images" / "bounding_box_train"
-    command = ["-m", "benchmarks.textbook", str(config), str(images), str(args.epochs), "--device", args.device]
-    output, peak = run_process(command, args.device)
-    return Run(json.loads(output)[1:], peak)
-
-
-def run_process(arguments: Sequence[str], device: str) -> tuple[str, float]:
-    """Run Python until it exits; return its standard output and its peak memory in MiB."""
-    free = torch.cuda.mem_get_info()[0] if device == "cuda" else 0
-    peak = 0.0
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=output)
-        while process.poll() is None:
-            if device == "cuda":
-                used = free - torch.cuda.mem_get_info()[0]
-            else:
-                lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-                used = next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
-            peak = max(peak, used / 2**20)
-            time.sleep(0.1)
-        if process.returncode:
-            raise UserError(f"{' '.join(arguments)}: exit code {process.returncode}; its output stands above")
-        output.seek(0)
-        return output.read(), peak
+    pictures = str(images / "bounding_box_train")
+    command = ["-m", "benchmarks.textbook", str(config), pictures, str(args.epochs), "--device", args.device]
+    finished = run_process(command, args.device)
+    return Run(json.loads(finished.output)[1:], finished.peak_mib)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
-"""Runs of train.py, several at once, each in a process of its own."""
+"""Runs of train.py, each in a process of its own: several at once, or one that is measured."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
 
 from config.load import OPERATION, load_params
 from evaluate.core.plugins import plugin_options
@@ -19,6 +23,7 @@ from utils.process import num_cpus
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TRAIN = "start_train"
+_ERROR = re.compile(r"[\w.]*(Error|Exception|Failed|Interrupt)\b")
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,10 @@ class Job:
         if (self.run / "params.json").exists():
             arguments = ["--operation", "resume_train", "--set", f"working_dir={self.working_dir}"]
         return [sys.executable, str(ROOT / "train.py"), *arguments, "--sub_working_dir", self.name]
+
+    def measure(self, device: str, watch: Callable[[], None] = lambda: None) -> "Finished":
+        """Train and wait for the end; arguments and errors as of `run_process`."""
+        return run_process(self.command[1:], device, watch)
 
     def check(self) -> None:
         """Refuse a run of the same name with other params.
@@ -106,6 +115,62 @@ def start(job: Job, at_once: int) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, num_cpus() // at_once))}
     # A session of its own: Ctrl-C reaches this process only, which passes it on once.
     return subprocess.Popen(job.command, stdout=2, env=environment, start_new_session=True)
+
+
+class Finished(NamedTuple):
+    """A Python process that has ended."""
+
+    output: str
+    """What it printed."""
+    seconds: float
+    """From its start to its end."""
+    peak_mib: float
+    """Its peak of memory; on a GPU what the device had less free meanwhile."""
+
+
+def run_process(arguments: Sequence[str], device: str, watch: Callable[[], None] = lambda: None) -> Finished:
+    """Run Python until it exits; Linux only.
+
+    Args:
+        arguments: of Python.
+        device: "cpu" hides the GPUs.
+        watch: called several times a second meanwhile, and once at the end.
+
+    Raises:
+        UserError: it failed; the last line of the message is that of the process, whose messages are shown before.
+    """
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else None
+    free = torch.cuda.mem_get_info()[0] if device == "cuda" else 0
+    peak, start = 0.0, time.monotonic()
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as messages:
+        process = subprocess.Popen(
+            [sys.executable, *arguments], cwd=ROOT, stdout=output, stderr=messages, env=environment
+        )
+        while process.poll() is None:
+            if device == "cuda":
+                used = free - torch.cuda.mem_get_info()[0]
+            else:
+                lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+                used = next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
+            peak = max(peak, used / 2**20)
+            watch()
+            time.sleep(0.1)
+        seconds = time.monotonic() - start
+        watch()
+        output.seek(0)
+        messages.seek(0)
+        if process.returncode:
+            text = messages.read()
+            print(text, file=sys.stderr)
+            command = " ".join(["python", *arguments])
+            raise UserError(f"{command}:\nexit code {process.returncode}: {last_line(text)}")
+        return Finished(output.read(), seconds, peak)
+
+
+def last_line(text: str) -> str:
+    """The last line that names an error, else the last line that is not empty."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if _ERROR.match(line)), lines[-1] if lines else "")
 
 
 def resolved(params: Path, settings: Sequence[str]) -> dict[str, Any]:
