@@ -63,3 +63,16 @@ def test_ties_are_ordered_alike() -> None:
 def test_expanded_queries_are_those_of_the_cpu() -> None:
     first, second = (expanded_queries(query, gallery, "cosine", 3).cpu() for query, gallery, _ in map(problem, DEVICES))
     torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-5)
+
+
+# Blocks of fewer than 128 queries and of more are sorted by different kernels.
+@pytest.mark.parametrize("memory", [2**26, 2**28])
+def test_ranking_stays_within_its_memory(memory: int) -> None:
+    rng = torch.Generator().manual_seed(0)
+    query, gallery = (torch.randn(number, 64, generator=rng).cuda() for number in (600, 20_000))
+    labels = [torch.randint(1, 90, (number,), generator=rng).cuda() for number in (600, 600, 20_000, 20_000)]
+    distances, truth = FeatureDistances(query, gallery, "cosine"), GroundTruth(*labels)
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    rank(distances, truth, memory)
+    assert torch.cuda.max_memory_allocated() - before <= 1.1 * memory

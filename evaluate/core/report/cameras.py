@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from evaluate.core.report.blocks import Block, Cell, Note, Section, Table
-from evaluate.core.retrieval.distances import blocks
 from evaluate.core.retrieval.protocols import GroundTruth
-from evaluate.core.retrieval.ranking import BYTES_PER_PAIR, MEMORY, match_positions, per_query_metrics
+from evaluate.core.retrieval.ranking import MEMORY, match_positions, per_query_metrics, ranking_blocks
 from evaluate.core.retrieval.retrieve import Retrieval
 
 MAX_CAMERAS = 30
@@ -53,7 +52,7 @@ def camera_pairs(retrieval: Retrieval, memory: int = MEMORY) -> CameraPairs:
     row_of = {camera: row for row, camera in enumerate(query_cameras)}
     rows = torch.tensor([row_of.get(camid, len(query_cameras)) for camid in query.camids.tolist()])
     sums = torch.zeros(3, len(query_cameras) + 1, len(gallery_cameras), dtype=torch.float64)
-    for start, stop in blocks(distances, memory, BYTES_PER_PAIR):
+    for start, stop in ranking_blocks(distances, memory):
         distance = distances.rows(start, stop)
         for column, (own, truth) in enumerate(zip(columns, truths, strict=True)):
             found, results = _rank_block(distance[:, own], truth, start, stop)

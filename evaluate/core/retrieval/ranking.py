@@ -9,6 +9,7 @@ which is much faster than an argsort, and searched for those of its matches.
 Source: Zheng et al. 2015 (CMC, mAP); the evaluation code of Market-1501 (trapezoid mAP); Ye et al. 2021 (mINP).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,13 +18,20 @@ from torch import Tensor
 
 from evaluate.core.retrieval.distances import Distances, blocks
 from evaluate.core.retrieval.protocols import GroundTruth
-from evaluate.core.retrieval.topk import first_columns, sort_rows_
+from evaluate.core.retrieval.topk import first_columns, sorted_rows
 from utils.errors import DataError
 
 MEMORY = 2**30
 """Default limit, in bytes, of the memory used beside the embeddings."""
-BYTES_PER_PAIR = 32
-"""Two distances and, on a GPU, their sorting: values, indices and as much again to sort them in."""
+BYTES_PER_PAIR, GPU_BYTES_PER_PAIR = 32, 52
+"""Bytes of ranking a gallery image for a query, at most.
+
+On a CPU the distance and a sorted copy are 8, and finding the nearest images takes more. On a GPU torch sorts fewer
+than 128 rows at once in 48: distances 4, sorted distances 4 and columns 8, two buffers of row and column 16, keys 4,
+and what the radix sort moves keys and values to, 12. A report also copies the distances of each camera, 4.
+
+Source: segmented_sort_pairs_by_full_sort in aten/src/ATen/native/cuda/SortStable.cu of PyTorch.
+"""
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,12 @@ class RankedGallery(NamedTuple):
     match: Tensor
 
 
+def ranking_blocks(distances: Distances, memory: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of blocks of queries whose distances can be sorted within so many bytes; at least one query."""
+    is_cpu = distances.device.type == "cpu"
+    return blocks(distances, memory, BYTES_PER_PAIR if is_cpu else GPU_BYTES_PER_PAIR)
+
+
 def rank(distances: Distances, truth: GroundTruth, memory: int = MEMORY) -> RankResult:
     """Rank the gallery for every query, on the device of the distances.
 
@@ -101,7 +115,7 @@ def rank(distances: Distances, truth: GroundTruth, memory: int = MEMORY) -> Rank
             "check pids and camids"
         )
     metrics = []
-    for start, stop in blocks(distances, memory, BYTES_PER_PAIR):
+    for start, stop in ranking_blocks(distances, memory):
         rows = truth.num_matches[start:stop].nonzero().flatten()
         if len(rows):
             index, is_match = truth.matches(start, stop)
@@ -128,7 +142,7 @@ def nearest(
     """
     wanted = range(truth.shape[0]) if queries is None else queries.tolist()
     length = min(length, truth.shape[1])
-    spans = blocks(distances, memory, BYTES_PER_PAIR) if queries is None else ((row, row + 1) for row in wanted)
+    spans = ranking_blocks(distances, memory) if queries is None else ((row, row + 1) for row in wanted)
     parts = []
     for start, stop in spans:
         distance = distances.rows(start, stop)
@@ -155,7 +169,7 @@ def match_positions(distance: Tensor, index: Tensor, is_match: Tensor, ignored: 
     """
     distance[ignored] = torch.inf
     own = distance.gather(1, index)
-    in_order = sort_rows_(distance.clone())
+    in_order = sorted_rows(distance)
     positions = torch.searchsorted(in_order, own)
     # Where its distance occurs only once, a match stands where that begins; else the order of the row decides.
     is_tied = is_match & (torch.searchsorted(in_order, own, right=True) > positions + 1)

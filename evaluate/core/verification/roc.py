@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluate.core.retrieval.distances import Distances, blocks
+from evaluate.core.retrieval.distances import Distances
 from evaluate.core.retrieval.protocols import GroundTruth
-from evaluate.core.retrieval.ranking import BYTES_PER_PAIR, MEMORY
+from evaluate.core.retrieval.ranking import MEMORY, ranking_blocks
 from utils.errors import DataError
 from utils.process import num_own_cpus
 
@@ -179,7 +179,7 @@ def retrieval_roc(
     edges = torch.cat([genuine, just_below, bin_edges[1:-1]]).unique()
     at_most = torch.zeros_like(edges, dtype=torch.int64)
     num_impostor = 0
-    for start, stop in blocks(distances, memory, BYTES_PER_PAIR):
+    for start, stop in ranking_blocks(distances, memory):
         block = distances.rows(start, stop)
         is_person = truth.is_person[start:stop]
         block[~is_person] = torch.inf
@@ -227,7 +227,7 @@ def count_at_most(numbers: Tensor, edges: Tensor) -> Tensor:
 def _genuine(distances: Distances, truth: GroundTruth, memory: int) -> tuple[Tensor, float]:
     """The distances of all genuine pairs, ascending (T,), and the largest distance of any pair that counts."""
     found, largest = [], 0.0
-    for start, stop in blocks(distances, memory, BYTES_PER_PAIR):
+    for start, stop in ranking_blocks(distances, memory):
         block = distances.rows(start, stop)
         found.append(block[_matches(truth, start, stop)])
         block[truth.ignored(start, stop)] = 0.0

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from evaluate.core.retrieval.distances import FeatureDistances, Metric
 from evaluate.core.retrieval.protocols import GroundTruth
-from evaluate.core.retrieval.ranking import RankResult, nearest, rank
+from evaluate.core.retrieval.ranking import RankResult, nearest, rank, ranking_blocks
 from tests.evaluate.matrix import MatrixDistances
 from utils.errors import DataError
 
@@ -193,3 +193,23 @@ def test_the_size_of_chunks_changes_nothing(metric):
         assert parts.queries.equal(whole.queries)
         torch.testing.assert_close(parts.ap, whole.ap, rtol=0, atol=1e-12)
         torch.testing.assert_close(parts.inp, whole.inp, rtol=0, atol=1e-12)
+
+
+class NumQueries:
+    """Distances of which only the shape and the device are known."""
+
+    def __init__(self, num_query: int, num_gallery: int, device: str) -> None:
+        self.shape, self.device = (num_query, num_gallery), torch.device(device)
+
+    def rows(self, start: int, stop: int) -> torch.Tensor:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(("device", "bytes_per_pair"), [("cpu", 8), ("cuda", 52)])
+def test_the_distances_of_a_block_are_sorted_within_the_memory(device, bytes_per_pair):
+    memory, num_gallery = 2**24, 10_000
+    spans = list(ranking_blocks(NumQueries(200, num_gallery, device), memory))
+    most = max(stop - start for start, stop in spans)
+    assert most * num_gallery * bytes_per_pair <= memory
+    assert most >= 32  # enough to keep the device busy
+    assert [start for start, _ in spans] == [0, *(stop for _, stop in spans[:-1])]
