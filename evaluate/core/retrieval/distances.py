@@ -43,13 +43,14 @@ class FeatureDistances:
         query: (Q, D) float32 embeddings, need not be of unit length.
         gallery: (G, D) likewise, on the same device.
         metric: "cosine": 1 - cosine of the angle, 0..2; "euclidean": length of the difference.
+        is_checked: the caller has checked the embeddings, which waits for a GPU; nothing is raised.
 
     Raises:
         DataError: an embedding too long for single precision; for "cosine" one of length zero, without direction.
         ValueError: shapes do not fit, or an embedding is not finite.
     """
 
-    def __init__(self, query: Tensor, gallery: Tensor, metric: Metric) -> None:
+    def __init__(self, query: Tensor, gallery: Tensor, metric: Metric, *, is_checked: bool = False) -> None:
         if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1] or not query.shape[1]:
             raise ValueError(f"embeddings (Q, D) and (G, D) expected, got {tuple(query.shape)}, {tuple(gallery.shape)}")
         self.shape = (len(query), len(gallery))
@@ -59,15 +60,18 @@ class FeatureDistances:
         if not self._cosine:
             self._query, self._gallery = _without_offset(self._query, self._gallery)
         # The products are scaled by the lengths: unit-length copies of the embeddings would double the memory.
-        self._query_square = _squared_lengths(self._query, "query")
-        self._gallery_square = _squared_lengths(self._gallery, "gallery")
-        if self._cosine:
+        self._query_square, self._gallery_square = _squared_lengths(self._query), _squared_lengths(self._gallery)
+        if not is_checked:
+            _check_lengths(self._query, self._query_square, "query")
+            _check_lengths(self._gallery, self._gallery_square, "gallery")
+        if self._cosine and not is_checked:
             advice = 'use "metric": "euclidean" or leave the images out'
             check_directions(self._query_square, "query", advice)
             check_directions(self._gallery_square, "gallery", advice)
+        if self._cosine:
             self._query_scale, self._gallery_scale = self._query_square.rsqrt(), self._gallery_square.rsqrt()
         self._buffer = torch.empty(0)
-        self._by_numpy = _numpy_keeps_ties()
+        self._by_numpy = self.device.type == "cpu" and _numpy_keeps_ties()
 
     def rows(self, start: int, stop: int) -> Tensor:
         """(stop - start, G) float32, as `Distances` says."""
@@ -163,16 +167,21 @@ def _without_offset(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
     if not len(gallery):
         return query, gallery
     offset = gallery.mean(dim=0)
-    spread = sum(float((part - offset).square().sum()) for part in gallery.split(ROWS)) / len(gallery)
-    if not float(offset.square().sum()) > 10 * spread:
+    spread = sum((part - offset).square().sum().double() for part in gallery.split(ROWS)) / len(gallery)
+    # The only value that is read from a GPU.
+    if not offset.square().sum().double() > 10 * spread:
         return query, gallery
     return query - offset, gallery - offset
 
 
-def _squared_lengths(features: Tensor, name: str) -> Tensor:
+def _squared_lengths(features: Tensor) -> Tensor:
     """(N,) squared lengths of embeddings; exact where whole numbers are squared, as in a test of ties."""
     parts = [part.square().sum(dim=1) for part in features.split(ROWS)]
-    squares = torch.cat(parts) if parts else features.new_empty(0)
+    return torch.cat(parts) if parts else features.new_empty(0)
+
+
+def _check_lengths(features: Tensor, squares: Tensor, name: str) -> None:
+    """Check that embeddings (N, D) are finite, and their squared lengths (N,) small enough to work with."""
     # A quarter of the largest number: then not even the square of a sum of two lengths overflows.
     bad = (~(squares < torch.finfo(torch.float32).max / 4)).nonzero().flatten().tolist()
     if bad:
@@ -180,4 +189,3 @@ def _squared_lengths(features: Tensor, name: str) -> Tensor:
         if not features[bad[0]].isfinite().all():
             raise ValueError(f"{where} hold NaN or infinity, the first in row {bad[0]}")
         raise DataError(f"{where} are too long for single precision, the first in row {bad[0]}; scale them all down")
-    return squares

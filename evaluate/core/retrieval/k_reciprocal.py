@@ -25,6 +25,7 @@ TILE_BYTES_PER_PAIR = 32  # a distance, and where distances tie two int64 keys a
 ENTRY_BYTES = 32  # an entry of a sparse matrix, and the temporary results of summing it
 NUM_LISTED = 2**31 - 1  # neighbours of all images together: what int32, the index of sparse matrices, can count
 PAIR_BYTES = 2**22  # embeddings of pairs in memory at a time: fits the processor's cache
+GPU_PAIR_BYTES = 2**28  # the same on a GPU, where each part is a few launches of kernels
 
 
 class Neighbours(NamedTuple):
@@ -116,13 +117,16 @@ class KReciprocalDistances:
 
 
 def neighbours(features: Tensor, metric: Metric, count: int, memory: int) -> Neighbours:
-    """Compare all images with each other.
+    """Compare all images with each other. Waits for a GPU once per tile and side, for euclidean once more per tile.
 
     Args:
-        features: (N, D) float32 embeddings.
+        features: (N, D) float32 embeddings, checked by the caller.
         metric: distance between them; cosine, or euclidean squared.
         count: neighbours to keep, the image itself among them; all N if that is less.
         memory: bytes that a tile of distances may take.
+
+    Raises:
+        DataError: the embeddings of a tile, among themselves, are too long for single precision.
     """
     size = max(1, min(TILE, isqrt(memory // TILE_BYTES_PER_PAIR)))
     spans = [slice(start, min(start + size, len(features))) for start in range(0, len(features), size)]
@@ -130,13 +134,16 @@ def neighbours(features: Tensor, metric: Metric, count: int, memory: int) -> Nei
     nearest = [features.new_empty((span.stop - span.start, 0), dtype=torch.int64) for span in spans]
     farthest = features.new_zeros(len(features))
     for a, b in tqdm(pairs, desc="re-ranking", unit="tile", leave=False, disable=bars_hidden()):
-        tile = _squared(FeatureDistances(features[a], features[b], metric), 0, a.stop - a.start, metric)
+        distances = FeatureDistances(features[a], features[b], metric, is_checked=True)
+        tile = _squared(distances, 0, a.stop - a.start, metric)
         # The tile on the other side of the diagonal is this one transposed.
         for span, other, distance in ((a, b, tile), (b, a, tile.T))[: 1 if a is b else 2]:
             place = span.start // size
             found = torch.cat((nearest[place], smallest(distance, count, other.start)), dim=1)
             nearest[place] = found.topk(min(count, found.shape[1]), largest=False).values
             farthest[span] = torch.maximum(farthest[span], distance.amax(dim=1))
+    if not farthest.isfinite().all():
+        raise DataError("the embeddings are too long for single precision to compare; scale them all down")
     return Neighbours(torch.cat(nearest).bitwise_and_(2**32 - 1).cpu(), farthest.masked_fill_(farthest == 0, 1.0))
 
 
@@ -208,7 +215,8 @@ def pair_distances(features: Tensor, rows: Tensor, columns: Tensor, metric: Metr
 
     The features are (N, D) float32, for "cosine" of unit length; rows and columns (P,) int64.
     """
-    size = max(1, PAIR_BYTES // (8 * features.shape[1]))
+    pair_bytes = PAIR_BYTES if features.device.type == "cpu" else GPU_PAIR_BYTES
+    size = max(1, pair_bytes // (8 * features.shape[1]))
     rows, columns = rows.to(features.device), columns.to(features.device)
     lengths = features.new_empty(len(rows))
     for left, right, length in zip(rows.split(size), columns.split(size), lengths.split(size), strict=True):

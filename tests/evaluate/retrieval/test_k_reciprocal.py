@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from evaluate.core.retrieval import k_reciprocal
 from evaluate.core.retrieval.distances import FeatureDistances
@@ -236,3 +237,33 @@ def test_embeddings_that_have_no_distance_are_refused():
         KReciprocalDistances(ones, zeros, "cosine")
     with pytest.raises(ValueError, match="query: 2 of 2 embeddings hold NaN"):
         KReciprocalDistances(ones * torch.nan, ones, "euclidean")
+
+
+def test_an_embedding_too_long_to_compare_is_refused():
+    features = torch.tensor([[1e20, 0.0], [-1e20, 0.0], [0.0, 1.0]])
+    with pytest.raises(DataError, match="too long for single precision"):
+        neighbours(features, "euclidean", 2, memory=2**30)
+
+
+class Waits(TorchDispatchMode):
+    """Counts what makes the host wait for a GPU: values read, masks as indices, copies to another device."""
+
+    number = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name, kwargs = func.name(), kwargs or {}
+        if name.startswith("aten::index"):
+            self.number += any(index is not None and index.dtype == torch.bool for index in args[1])
+        else:
+            copies = name == "aten::_to_copy" and kwargs.get("device") is not None
+            self.number += copies or name in ("aten::_local_scalar_dense", "aten::nonzero")
+        return func(*args, **kwargs)
+
+
+@pytest.mark.parametrize(("metric", "per_tile"), [("cosine", 0), ("euclidean", 1)])
+def test_a_gpu_is_waited_for_once_per_tile_and_side(metric, per_tile):
+    features = torch.nn.functional.normalize(random_features(300, seed=4))
+    with Waits() as waits:
+        neighbours(features, metric, 21, memory=k_reciprocal.TILE_BYTES_PER_PAIR * 50 * 50)
+    # 21 tiles of 50 images on a side, 6 of them on the diagonal; at the end the result is checked.
+    assert waits.number <= 6 * 6 + per_tile * 21 + 1
