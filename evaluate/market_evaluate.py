@@ -21,9 +21,13 @@ from evaluate.core.retrieval.rank_lists import rank_lists
 from evaluate.core.retrieval.retrieve import Retrieval, RetrievalOptions, retrieve
 from evaluate.core.verification.roc import FALSE_ACCEPT_RATES, retrieval_roc
 from utils.device import choose_device
+from utils.distributed import broadcast_from_rank0, fail_together, this_process
 from utils.errors import DataError, ParamsError
+from utils.memory import explain_oom
 
 logger = logging.getLogger(__name__)
+
+ADVICE = "lower evaluation_params.memory_mb"
 
 
 class Options(RetrievalOptions):
@@ -41,6 +45,8 @@ class Options(RetrievalOptions):
 
 def run_eval(config: EvalContext) -> dict[str, Any]:
     """Rank the gallery for every query, of the data set in `config.batches_dir` or of the features that config carries.
+
+    With several processes rank 0 ranks; the others get its metrics and counts, without picture and report.
 
     Returns:
         rank1, ... (for each of `ranks`), mAP, mAP_trapezoid, mINP as fractions, counts (num_...), the picture
@@ -63,18 +69,32 @@ def measure(config: EvalContext, dataset: Dataset | None) -> dict[str, Any]:
         _check(options, features, config.batches_dir)
     else:
         raise ValueError("measure: expected a data set, or a config with features")
+    figures: dict[str, float] = {}
+    pictures: dict[str, Any] = {}
+    # On rank 0 alone: all have the same embeddings, and re-ranking needs the processors, which they share.
+    with fail_together():
+        if this_process().is_rank_zero:
+            with explain_oom(_doing("ranking", features), ADVICE):
+                figures, pictures = _figures_and_pictures(features, options, config)
+    return {**broadcast_from_rank0(figures), "score": "mAP", "features": features, **pictures}
+
+
+def _figures_and_pictures(
+    features: TestFeatures, options: Options, config: EvalContext
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Metrics and counts, and what only the process that ranks has: the picture of rank lists and the report."""
     means, retrieval = _ranked(features, options, choose_device(config.parallels))
     counts = {
         "num_query": retrieval.result.num_query,
         "num_query_without_match": retrieval.result.num_query_without_match,
         "num_gallery": retrieval.truth.shape[1],
     }
-    outcome = {**means, "score": "mAP", **counts, "features": features}
+    pictures: dict[str, Any] = {}
     if options.rank_list_queries and retrieval.query.samples and retrieval.gallery.samples:
         width = round(CROP_HEIGHT * config.img_w / config.img_h)
         try:
             lists = rank_lists(retrieval, options.rank_list_queries, options.rank_list_length, width)
-            outcome["rank_list"] = rank_list_picture(lists)
+            pictures["rank_list"] = rank_list_picture(lists)
         except DataError as error:
             # Features can be evaluated without their image files.
             logger.warning("no picture of rank lists: %s", error)
@@ -83,9 +103,15 @@ def measure(config: EvalContext, dataset: Dataset | None) -> dict[str, Any]:
         # Imports matplotlib, which only a report needs.
         from evaluate.core.report.retrieval import retrieval_report
 
-        return retrieval_report(retrieval, means, counts, config, options.memory)
+        with explain_oom(_doing("reporting", features), ADVICE):
+            return retrieval_report(retrieval, means, counts, config, options.memory)
 
-    return outcome | {"report": report}
+    return {**means, **counts}, pictures | {"report": report}
+
+
+def _doing(work: str, features: TestFeatures) -> str:
+    query, gallery = (len(part.pids) for part in features)
+    return f"{work} {gallery} gallery images for {query} queries"
 
 
 def _ranked(features: TestFeatures, options: Options, device: torch.device) -> tuple[dict[str, float], Retrieval]:

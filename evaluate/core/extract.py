@@ -17,6 +17,7 @@ from evaluate.core.context import EvalContext
 from utils.distributed import fail_together, gather_objects, gather_rows, is_one_of_several, this_process
 from utils.errors import DataError
 from utils.logs import bars_hidden
+from utils.memory import explain_oom
 from utils.precision import evaluation_precision
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ def read_images(
 
     Raises:
         DataError, ValueError: as for `extract`.
+        UserError: a batch takes more memory than the device has.
     """
     net = config.online_net
     if net.training:
@@ -72,7 +74,9 @@ def read_images(
     _check_same(samples, description)
     start = time.monotonic()
     part = this_process().share(len(samples))
-    with fail_together():
+    batch = f"{config.evaluation_params.batch_size} images of {config.img_h} x {config.img_w} a batch"
+    advice = "lower evaluation_params.batch_size"
+    with fail_together(), explain_oom(f"{description}: evaluating {batch}", advice):
         places, batches = _read_batches(config, net, samples[part], description, reading, flip=flip)
     shares = gather_objects([part.start + place for place in places])
     positions = [position for share in shares for position in share]

@@ -105,8 +105,9 @@ def evaluate(context: EvalContext) -> Evaluation:
             f"evaluation_params: {type(options).__name__} given, but {plugin.name} reads "
             f"{plugin.options.__module__}.{plugin.options.__name__}"
         )
-    images = f"{options.batch_size} images of {params.img_h} x {params.img_w} a batch"
-    with explain_oom(f"evaluating {images}", "lower evaluation_params.batch_size"):
+    # What a plug-in does by itself; extraction and ranking say more.
+    advice = "lower evaluation_params.batch_size, or what the plug-in keeps on the device at once"
+    with explain_oom(f"evaluating with evaluate/{plugin.name}.py", advice):
         return normalise_result(plugin.name, plugin.run_eval(context))
 
 

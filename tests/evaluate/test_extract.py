@@ -15,7 +15,7 @@ from data.samples import Sample
 from evaluate.core.context import EvalContext
 from evaluate.core.extract import extract, read_images
 from evaluate.market_evaluate import Options
-from utils.errors import DataError
+from utils.errors import DataError, UserError
 
 COLOURS = [(250, 0, 0), (0, 200, 0), (0, 0, 150), (100, 100, 100), (30, 60, 90)]
 
@@ -155,6 +155,19 @@ def test_another_function_of_the_network_can_be_read(two_coloured, image_files):
     kept, rows = read_images(params(net, bad_images="skip"), samples, "val", net.brightness, flip=True)
     assert kept == [samples[0], *samples[2:]]
     torch.testing.assert_close(rows, torch.tensor([[-1.2], [-2.0], [0.0]]), rtol=0, atol=0.02)
+
+
+class FullDevice(MeanColour):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nmore")
+
+
+def test_a_batch_too_large_for_the_device_is_told_with_what_to_lower(image_files):
+    with pytest.raises(UserError) as told:
+        extract(params(FullDevice().eval()), samples_of(image_files(COLOURS)), "gallery")
+    first, advice = str(told.value).splitlines()
+    assert first.startswith("out of memory, gallery: evaluating 2 images of 32 x 16 a batch: CUDA out of memory.")
+    assert advice == "lower evaluation_params.batch_size"
 
 
 def test_the_speed_is_logged(image_files, caplog):

@@ -7,15 +7,19 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.planted import SIZES, planted_features
 from config.params import Params
 from data.features import Features, TestFeatures
 from data.samples import Sample
+from evaluate import market_evaluate
 from evaluate.core.context import EvalContext
 from evaluate.core.pictures import RIGHT, WRONG
 from evaluate.core.plugins import evaluate
+from evaluate.core.retrieval import k_reciprocal
 from evaluate.market_evaluate import Options, measure
 from tests.evaluate.conftest import BLUE, DARK_GREEN, DARK_RED, GREEN, RED
-from utils.errors import DataError, ParamsError
+from tests.processes import run_in_processes
+from utils.errors import DataError, ParamsError, UserError
 
 
 def run(folder, **options):
@@ -225,3 +229,35 @@ def test_measuring_needs_a_data_set_or_features():
     params = Params(evaluation_params=Options(type="market_evaluate"))
     with pytest.raises(ValueError, match="expected a data set, or a config with features"):
         measure(EvalContext(params, nn.Identity()), None)
+
+
+def run_planted(**options):
+    return run_on(planted_features(SIZES["small"]._replace(dim=16), seed=0), verification=True, **options)
+
+
+def re_ranked():
+    """Metrics and counts of a re-ranking, and how often this process has taken its sparse part."""
+    taken, encode = [], k_reciprocal.encode
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(k_reciprocal, "encode", lambda *arguments: taken.append(1) or encode(*arguments))
+        evaluation = run_planted(re_ranking="k_reciprocal")
+    return evaluation.metrics, evaluation.counts, len(taken)
+
+
+def test_one_of_several_processes_ranks_and_all_have_its_figures():
+    [(metrics, counts, taken)] = run_in_processes(re_ranked, 1)
+    assert taken == 1
+    assert run_in_processes(re_ranked, 2) == [(metrics, counts, 1), (metrics, counts, 0)]
+
+
+@pytest.mark.parametrize("where", ["retrieve", "retrieval_roc"])
+def test_a_ranking_too_large_for_the_device_is_told_with_what_to_lower(where, monkeypatch):
+    def rank(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nmore")
+
+    monkeypatch.setattr(market_evaluate, where, rank)
+    with pytest.raises(UserError) as told:
+        run_planted()
+    first, advice = str(told.value).splitlines()
+    assert first.startswith("out of memory, ranking 800 gallery images for 200 queries: CUDA out of memory.")
+    assert advice == "lower evaluation_params.memory_mb"
