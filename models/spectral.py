@@ -17,13 +17,14 @@ def spectral_transform(embeddings: Tensor, sigma: float) -> tuple[Tensor, Tensor
         sigma: temperature; towards 0 nothing changes, towards infinity all become their mean.
 
     Returns:
-        X' (P, B, D), and the mean of the diagonal of T, a scalar.
+        X' (P, B, D), at least float32 in every precision, and the mean of the diagonal of T, a scalar.
 
     Source: Luo et al. 2018, arXiv 1811.11405, section 3.
     """
     # exp(cosine / sigma) with a small sigma needs float32.
     with torch.autocast(embeddings.device.type, enabled=False):
-        directions = F.normalize(at_least_fp32(embeddings), dim=-1)
+        embeddings = at_least_fp32(embeddings)
+        directions = F.normalize(embeddings, dim=-1)
         transition = (directions @ directions.transpose(-1, -2) / sigma).softmax(-1)
-    share = transition.detach().diagonal(dim1=-2, dim2=-1).mean()
-    return transition.to(embeddings.dtype) @ embeddings, share
+        transformed = transition @ embeddings
+    return transformed, transition.detach().diagonal(dim1=-2, dim2=-1).mean()

@@ -46,7 +46,7 @@ LOSSES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"softmax_margin": (0.1, 0.2), "softmax_margin_step": 1, "focal_gamma": 2.0, "label_smoothing": 0.1},
     ),
     "distillation": ({}, {"lambda_logits": 1.0, "lambda_embedding": 1.0, "teacher_dim": TEACHER_DIM}),
-    "stripes drawn": ({}, {"random_drop_branches": 2}),
+    "stripes drawn": ({}, {"pcb_n_parts": 2, "random_drop_branches": 2}),
     "hardest stripe": ({}, {"update_max_loss_branch": True}),
 }
 
