@@ -10,7 +10,7 @@ from data.options import DataOptions
 from losses.options import LossOptions
 from models.options import ModelOptions
 from utils.options import Options
-from utils.precision import PrecisionName
+from utils.precision import CompileName, PrecisionName
 
 Step = Annotated[int, Field(ge=1)]
 
@@ -85,8 +85,8 @@ class Params(LossOptions, ModelOptions, DataOptions):
     """Batches whose gradients are averaged for one optimizer step."""
     precision: PrecisionName = "auto"
     """Precision of the network; "auto": bf16 on a GPU that supports it, otherwise fp32. Losses are fp32."""
-    compile: Literal["auto", "on", "graphs", "off"] = "auto"
-    """torch.compile: "auto" compiles on a GPU, where it pays; "graphs" also captures the network in CUDA graphs."""
+    compile: CompileName = "auto"
+    """torch.compile: "auto": on a GPU, if it works there, for at least 4000 steps; "graphs": with CUDA graphs."""
     sync_bn: bool = False
     """Synchronise batch normalisation across processes."""
     keep_freed_memory: bool = True

@@ -68,11 +68,14 @@ def _build(
     label_of = {pid: label for label, pid in enumerate(pids)}
     labels = [label_of[sample.pid] for sample in dataset.train]
     with fail_together():
-        precision, compilation = choose_precision(params.precision, device), choose_compilation(params.compile, device)
+        precision = choose_precision(params.precision, device)
+        compilation = choose_compilation(params.compile, device, plan.num_epochs * plan.steps_per_epoch)
         teacher = load_teacher(params, pids, device)
         extra_images = build_extra_images(params, dataset.train, device, resume)
         torch.manual_seed(seed_for(INITIAL_WEIGHTS, params.seed))
         network = start_network(params, len(pids), resume)
+    if compilation.reason:
+        logger.info("network and losses are not compiled: %s", compilation.reason)
     network = prepare_network(network, params, device)
     generated = GeneratedWeights(params.num_generated / params.batch_images, params.gan_params.lambda_consistency)
     criterion = build_criterion(
@@ -96,7 +99,7 @@ def _build(
     return ReidTrainer(
         Run(params, folder, device, plan, run_fingerprint(params, dataset, others)),
         TrainBatches(params, paths, torch.tensor(labels), pids, store, precision, device, teacher, extra_images),
-        Stepper(network, criterion, optimizer, precision, compilation),
+        Stepper(network, criterion, optimizer, precision, compilation.mode),
         schedule,
         build_image_cache(params.data_cache),
     )

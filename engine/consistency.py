@@ -53,7 +53,7 @@ def check_environment(params: Params, device: torch.device) -> None:
         mine = {
             "kind of device": device.type,
             "precision": choose_precision(params.precision, device).name,
-            "compile": choose_compilation(params.compile, device),
+            "compile": choose_compilation(params.compile, device).mode,
             "version of torch": torch.__version__,
         }
     _check_same(mine, "environment")

@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+import engine.build
 from engine.optim import build_schedule
 from engine.summary import describe_training, plan_training
 from engine.trainer import ReidTrainer
 from tests.engine.conftest import MakeTrainer
+from utils.precision import Compilation
 
 
 def describe(trainer: ReidTrainer, **changes: object) -> str:
@@ -44,3 +46,19 @@ def test_images_kept_on_a_gpu_are_named_among_what_takes_its_memory(
     params = trainer.params.model_copy(update={"data_cache": data_cache, "precision": "fp32"})
     plan = plan_training(params, trainer.batches.labels.tolist(), torch.device(device))
     assert plan.memory_advice.count('data_cache to "ram"') == is_named
+
+
+def test_why_nothing_is_compiled_is_logged(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    steps = []
+
+    def choose(_: object, __: object, num_steps: int) -> Compilation:
+        steps.append(num_steps)
+        return Compilation("off", "no compiler")
+
+    monkeypatch.setattr(engine.build, "choose_compilation", choose)
+    assert make_trainer().stepper.compile_mode == "off"
+    assert steps == [8]
+    assert caplog.text.count("not compiled: no compiler") == 1

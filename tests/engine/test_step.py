@@ -17,8 +17,7 @@ from models.options import ModelParams
 from models.sync_bn import synchronise_batch_norm
 from tests.processes import run_in_processes
 from utils.distributed import this_process
-from utils.errors import ParamsError
-from utils.precision import BF16, FP16, FP32, Precision, choose_compilation, choose_precision
+from utils.precision import BF16, FP32, Precision
 
 CPU = torch.device("cpu")
 MODEL = ModelParams(model="resnet_18", last_conv_stride=2, feature_dim=16, pcb_n_parts=2, feature_global_dim=8)
@@ -124,23 +123,6 @@ def test_in_bf16_the_network_computes_in_it_while_weights_and_losses_stay_float3
     assert {parameter.dtype for parameter in stepper.module.parameters()} == {torch.float32}
     for name, term in losses.losses.items():
         assert term.item() == pytest.approx(expected.losses[name].item(), rel=0.1), name
-
-
-def test_the_precision_is_what_the_device_can() -> None:
-    assert choose_precision("auto", CPU) == choose_precision("fp32", CPU) == FP32
-    assert choose_precision("bf16", CPU) == BF16
-    assert not BF16.scales_gradients
-    assert FP16.scales_gradients
-    with pytest.raises(ParamsError, match=r'precision: "fp16" needs a GPU'):
-        choose_precision("fp16", CPU)
-
-
-def test_only_a_gpu_compiles_unasked() -> None:
-    assert choose_compilation("auto", CPU) == "off"
-    assert choose_compilation("auto", torch.device("cuda", 0)) == "on"
-    assert choose_compilation("graphs", torch.device("cuda", 0)) == "graphs"
-    with pytest.raises(ParamsError, match='"graphs" needs a GPU'):
-        choose_compilation("graphs", CPU)
 
 
 class Trained(NamedTuple):
