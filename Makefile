@@ -7,16 +7,20 @@ BIN := $(VENV)/bin
 # tests have in common is mostly made once, and takes over tests of the others when it is done.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal --durations 20
 
-.PHONY: train test test-all bench lint clean
+.PHONY: train test test-all gpu bench lint clean
 
 train: $(VENV)/.installed
 	$(BIN)/python train.py --operation start_train
 
 test: $(VENV)/.installed-dev lint
-	$(PYTEST) --hypothesis-profile quick -m "not slow"
+	$(PYTEST) --hypothesis-profile quick -m "not slow and not gpu"
 
 test-all: $(VENV)/.installed-dev lint
-	$(PYTEST) --hypothesis-profile thorough
+	$(PYTEST) --hypothesis-profile thorough -m "not gpu"
+
+# One process: tests that share a GPU would wait for each other, and for its memory.
+gpu: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m gpu --durations 20 tests/gpu
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.speed

@@ -46,9 +46,10 @@ REID: dict[str, Any] = {
 
 
 class Bench(NamedTuple):
-    """A folder with a data set, in which trainers are built."""
+    """A folder with a data set, in which trainers are built on a device."""
 
     folder: Path
+    device: torch.device = CPU
 
     def params(self, gan: dict[str, Any], **settings: Any) -> Params:
         """Checked as a user's file."""
@@ -70,7 +71,7 @@ class Bench(NamedTuple):
     ) -> GanTrainer:
         """The trainer of a generator; resumed if a state is given."""
         folder = self.run(name, state)
-        trainer = build_gan_trainer(self.params(gan or {}, **settings), folder, CPU, state is not None)
+        trainer = build_gan_trainer(self.params(gan or {}, **settings), folder, self.device, state is not None)
         if state is not None:
             trainer.resume()
         return trainer
@@ -78,7 +79,7 @@ class Bench(NamedTuple):
     def reid(self, name: str = "run", state: Path | None = None, *, gan: Any = None, **settings: Any) -> ReidTrainer:
         """The trainer of a re-ID network; resumed if a state is given."""
         params = self.params({"mix_ratio": 0.5, **(gan or {})}, **{**REID, **settings})
-        trainer = build_trainer(params, self.run(name, state), CPU, state is not None, build_extra_images)
+        trainer = build_trainer(params, self.run(name, state), self.device, state is not None, build_extra_images)
         if state is not None:
             trainer.resume()
         return trainer

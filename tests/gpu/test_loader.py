@@ -12,9 +12,8 @@ from data.cache.build import free_now
 from data.cache.fill import images_in_ram, images_on_device
 from data.eval_loader import eval_batches
 from data.loader import load_batches
+from tests.gpu.conftest import GPU, never_waits
 from utils.errors import ParamsError
-
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
 HEIGHT, WIDTH = 48, 24
 
@@ -28,23 +27,26 @@ def paths(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def make_store(data_cache: str, paths: list[Path]) -> ImageStore:
+def make_store(data_cache: str, paths: list[Path], device: torch.device) -> ImageStore:
     if data_cache == "none":
         return FileStore(paths, HEIGHT, WIDTH)
     if data_cache == "ram":
         return RamStore(images_in_ram(paths, HEIGHT, WIDTH))
-    return DeviceStore(images_on_device(paths, HEIGHT, WIDTH, torch.device("cuda")))
+    return DeviceStore(images_on_device(paths, HEIGHT, WIDTH, device))
 
 
 @pytest.mark.parametrize("data_cache", ["none", "ram", "device"])
-def test_batches_are_those_of_the_cpu_and_nobody_waits_for_the_device(data_cache: str, paths: list[Path]) -> None:
-    rng, device = np.random.default_rng(1), torch.device("cuda", torch.cuda.current_device())
+def test_batches_are_those_of_the_cpu_and_nobody_waits_for_the_device(
+    data_cache: str, paths: list[Path], device: torch.device
+) -> None:
+    rng = np.random.default_rng(1)
     batches = rng.integers(0, len(paths), (50, 8)).tolist()
     labels = torch.from_numpy(rng.integers(0, 1000, len(paths)))
-    store = make_store(data_cache, paths)
-    found, busy = [], torch.randn(2048, 2048, device=device)
-    try:
-        torch.cuda.set_sync_debug_mode("error")
+    store = make_store(data_cache, paths, device)
+    size = 2048 if device.type == "cuda" else 16
+    found, busy = [], torch.randn(size, size, device=device)
+    busy = (busy @ busy).tanh_()
+    with never_waits(device):
         for batch in load_batches(store, labels, batches, device):
             # The device falls behind, so that a buffer that was used again too early would show.
             for _ in range(5):
@@ -52,25 +54,24 @@ def test_batches_are_those_of_the_cpu_and_nobody_waits_for_the_device(data_cache
             found.append((batch.images.clone(), batch.labels.clone()))
             assert batch.images.device == batch.labels.device == device
             assert batch.images.is_contiguous(memory_format=torch.channels_last)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     files = FileStore(paths, HEIGHT, WIDTH)
     for indices, (images, chosen) in zip(batches, found, strict=True):
         assert torch.equal(images.cpu(), files.read(indices))
         assert torch.equal(chosen.cpu(), labels[indices])
 
 
+@pytest.mark.parametrize("device", [GPU], indirect=True)
 @pytest.mark.parametrize(("data_cache", "kind"), [("auto", DeviceStore), ("device", DeviceStore), ("ram", RamStore)])
 def test_images_are_kept_on_the_gpu_unless_told_otherwise(
-    data_cache: DataCache, kind: type[ImageStore], paths: list[Path]
+    data_cache: DataCache, kind: type[ImageStore], paths: list[Path], device: torch.device
 ) -> None:
-    store = build_store(paths, HEIGHT, WIDTH, data_cache, torch.device("cuda"))
+    store = build_store(paths, HEIGHT, WIDTH, data_cache, device)
     assert isinstance(store, kind)
     assert torch.equal(store.read([7, 39]).cpu(), FileStore(paths, HEIGHT, WIDTH).read([7, 39]))
 
 
-def test_images_that_the_gpu_has_no_room_for_are_refused(paths: list[Path]) -> None:
-    device = torch.device("cuda")
+@pytest.mark.parametrize("device", [GPU], indirect=True)
+def test_images_that_the_gpu_has_no_room_for_are_refused(paths: list[Path], device: torch.device) -> None:
     free = free_now(device).device
     assert free is not None
     side = 16 * int((free / len(paths)) ** 0.5 / 16 + 1)
@@ -78,11 +79,11 @@ def test_images_that_the_gpu_has_no_room_for_are_refused(paths: list[Path]) -> N
         build_store(paths, side, side, "device", device)
 
 
-def test_images_to_evaluate_may_lie_in_page_locked_memory(paths: list[Path]) -> None:
-    plain = list(eval_batches(paths, HEIGHT, WIDTH, 16))
+def test_images_to_evaluate_may_lie_in_page_locked_memory(paths: list[Path], device: torch.device) -> None:
+    plain, pinned = list(eval_batches(paths, HEIGHT, WIDTH, 16)), device.type == "cuda"
     for (positions, images), (_, expected) in zip(
-        eval_batches(paths, HEIGHT, WIDTH, 16, pinned=True), plain, strict=True
+        eval_batches(paths, HEIGHT, WIDTH, 16, pinned=pinned), plain, strict=True
     ):
         assert len(positions) == len(images)
-        assert images.is_pinned()
+        assert images.is_pinned() == pinned
         assert torch.equal(images, expected)
