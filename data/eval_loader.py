@@ -1,6 +1,6 @@
 """Batches of images for an evaluation: each image of a list once, in order."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +22,7 @@ def eval_batches(
     *,
     cache: DecodedImageCache | None = None,
     pinned: bool = False,
-) -> Iterator[tuple[list[int], Tensor]]:
+) -> Generator[tuple[list[int], Tensor], None, None]:
     """All images in order, in batches, decoded ahead in threads.
 
     Args:

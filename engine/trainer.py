@@ -276,6 +276,9 @@ class ReidTrainer(Trainer):
     ) -> None:
         self.batches, self.stepper, self.schedule, self.cache = batches, stepper, schedule, cache
         self.network, self.criterion, self.optimizer = stepper.network, stepper.criterion, stepper.optimizer
+        self.embedder = Embedder(self.network, batches.pids)
+        if stepper.compile_mode != "off" and stepper.device.type == "cuda":
+            self.embedder.compile(dynamic=False)  # once for all evaluations
         self.extra_images = batches.extra_images
         self.monitor = TrainingMonitor(run.params.max_bad_steps)
         self.spectral = SpectralStart(run.params.model_params)
@@ -323,8 +326,7 @@ class ReidTrainer(Trainer):
         self.monitor.inspect(steps, self.batches.paths, f"{rates}, precision {self.stepper.precision.name}")
 
     def evaluate(self) -> Evaluation:
-        embedder = Embedder(self.network, self.batches.pids).eval()
-        evaluation = evaluate(EvalContext(self.params, embedder, self.cache))
+        evaluation = evaluate(EvalContext(self.params, self.embedder.eval(), self.cache))
         # Only an offline evaluation needs these; they would keep all embeddings in memory.
         return evaluation._replace(features=None, report=None)
 

@@ -3,10 +3,12 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from data.augmentation.normalisation import normalise
@@ -109,32 +111,45 @@ def _read_batches(
     precision = evaluation_precision(config.precision, device)
     positions: list[int] = []
     batches: list[Tensor] = []
-    with tqdm(desc=description, total=len(samples), unit="img", leave=False, disable=bars_hidden()) as progress:
-        stream = eval_batches(
-            paths,
-            config.img_h,
-            config.img_w,
-            batch_size,
-            config.bad_images,
-            cache=config.images,
-            pinned=device.type == "cuda",
-        )
+    pinned = device.type == "cuda"
+    stream = eval_batches(
+        paths, config.img_h, config.img_w, batch_size, config.bad_images, cache=config.images, pinned=pinned
+    )
+    bar = tqdm(desc=description, total=len(samples), unit="img", leave=False, disable=bars_hidden())
+    # Closed on failure too, or its threads would read on until the garbage collector finds it.
+    with closing(stream), bar as progress:
         for kept, pixels in stream:
-            images = normalise(pixels.to(device, non_blocking=True), config.data_augmentation.normalisation)
+            pixels = _filled_up(pixels.to(device, non_blocking=True), batch_size)
+            images = normalise(pixels, config.data_augmentation.normalisation)
             with precision.autocast(device):
                 rows = reading(images).float()
-                if rows.shape[:-1] != (len(kept),):
-                    raise ValueError(f"online_net: returned {tuple(rows.shape)} for {len(kept)} images, not (B, D)")
+                if rows.shape[:-1] != (len(images),):
+                    raise ValueError(f"online_net: returned {tuple(rows.shape)} for {len(images)} images, not (B, D)")
                 if flip:
                     rows = rows + reading(images.flip(3)).float()
             # Copied off the device at once: training needs the memory that a large gallery would take. The copies are
-            # asynchronous; `synchronize` below waits for them.
-            batches.append(rows.to("cpu", non_blocking=True))
+            # asynchronous, as are those of the images, so that the device never waits for this loop while images are
+            # read fast enough; `synchronize` below waits for them.
+            batches.append(rows[: len(kept)].to("cpu", non_blocking=True))
             positions += kept
             progress.update(len(kept))
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return positions, batches
+
+
+def _filled_up(pixels: Tensor, batch_size: int) -> Tensor:
+    """Images (B, 3, H, W), filled up with black ones to a full batch on a GPU, in the same memory format.
+
+    There another batch size would compile the network once more, and let cuDNN search for its algorithms once more.
+    """
+    missing = batch_size - len(pixels)
+    return F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, missing)) if missing and _has_one_shape(pixels.device) else pixels
+
+
+def _has_one_shape(device: torch.device) -> bool:
+    """Whether all batches have to have the same shape."""
+    return device.type == "cuda"
 
 
 def _check_same(samples: Sequence[Sample], description: str) -> None:

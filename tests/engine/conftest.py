@@ -1,4 +1,3 @@
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,10 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from config.params import Params
+from config.load import params_from_dict
 from engine.build import build_trainer
 from engine.run import RunFolder
 from engine.trainer import ReidTrainer
+from evaluate.core.plugins import plugin_options
 from tests.conftest import TINY_PARAMS
 
 MakeTrainer = Callable[..., ReidTrainer]
@@ -24,7 +24,8 @@ def make_trainer(tmp_path: Path, make_market: Callable[[Path], Path]) -> MakeTra
         raw = {**TINY_PARAMS, "batches_dir": str(market), "evaluation_params": {"type": None}, **changes}
         folder = RunFolder(str(tmp_path), name)
         folder.path.mkdir(exist_ok=True)
-        return build_trainer(Params.model_validate_json(json.dumps(raw)), folder, torch.device("cpu"))
+        params, _ = params_from_dict(raw, "params.json", plugin_options)
+        return build_trainer(params, folder, torch.device("cpu"))
 
     return make
 
