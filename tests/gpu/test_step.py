@@ -1,10 +1,12 @@
 """Whole steps on a GPU: compiled or not, in every number format, without waiting for the device."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import pytest
 import torch
+from torch.nn.utils import get_total_norm
 
 from engine.batches import TrainBatch
 from engine.step import Stepper
@@ -16,28 +18,28 @@ from tests.gpu.conftest import CPU, CUDA, GPU_ONLY, never_waits
 from utils.precision import BF16, FP16, FP32, Precision
 
 Mode = Literal["on", "graphs", "off"]
-ALL = (FP32, BF16, FP16)
+ALL = [(FP32,), (BF16,), (FP16,)]
 
 
-def cases(on_cpu: Sequence[Precision], on_gpu: Sequence[Precision], gpu_modes: Sequence[Mode] = ()) -> list[Any]:
-    """Device and precision; with modes of the compiler device, precision and mode, of which the CPU has "on" alone."""
-    modes: list[tuple[Mode, ...]] = [(mode,) for mode in gpu_modes] or [()]
-    wanted = [(CPU, precision, modes[0]) for precision in on_cpu]
-    wanted += [(CUDA, precision, mode) for precision in on_gpu for mode in modes]
+def cases(on_cpu: Sequence[tuple[Any, ...]], on_gpu: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """The arguments of a test on each device, behind which they stand: a precision, and a mode of the compiler."""
+    places = [(CPU, case, ()) for case in on_cpu] + [(CUDA, case, GPU_ONLY) for case in on_gpu]
     return [
-        pytest.param(
-            device, precision, *mode, id="-".join([device.type, precision.name, *mode]),
-            marks=GPU_ONLY if device.type == "cuda" else (),
-        )
-        for device, precision, mode in wanted
-    ]  # fmt: skip
+        pytest.param(device, *case, marks=marks, id="-".join([device.type, case[0].name, *case[1:]]))
+        for device, case, marks in places
+    ]
+
+
+# Each is compiled for half a minute.
+COMPILED = cases([(FP32, "on")], [(FP32, "on"), (BF16, "on"), (BF16, "graphs"), (FP16, "on")])
 
 
 def make_stepper(device: torch.device, precision: Precision, mode: Mode = "off") -> Stepper:
     torch.manual_seed(0)
     network = build_network(MODEL, IDENTITIES).to(device)
     network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, fused=True)
+    # Larger steps would soon make a great difference of a small one.
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-6, momentum=0.9, fused=True)
     return Stepper(network, build_criterion(LOSSES).to(device), optimizer, precision, mode)
 
 
@@ -48,30 +50,35 @@ def on_device(seed: int, precision: Precision, device: torch.device) -> TrainBat
 
 
 def train(device: torch.device, precision: Precision, mode: Mode = "off", steps: int = 4) -> list[float]:
-    """The sum of the losses at each step; read at the end only, as a training does."""
+    """The sum of the losses at each step, and the norm of the last gradient, read at the end only, as in a training.
+
+    Of float16 without the gradient, which overflows at first.
+    """
     stepper = make_stepper(device, precision, mode)
     found = []
     for step in range(steps):
         losses, finite, _ = stepper.backward([on_device(step, precision, device)], step)
         stepper.update(finite)
         found += losses
-    return [sum(term.item() for term in losses.losses.values()) for losses in found]
+    gradients = [parameter.grad for parameter in stepper.network.parameters() if parameter.grad is not None]
+    sums = [math.fsum(term.item() for term in losses.losses.values()) for losses in found]
+    return sums if precision is FP16 else [*sums, get_total_norm(gradients).item()]
 
 
 @pytest.mark.usefixtures("compiler")
-@pytest.mark.parametrize(("device", "precision", "mode"), cases([FP32], ALL, ["on", "graphs"]), indirect=["device"])
+@pytest.mark.parametrize(("device", "precision", "mode"), COMPILED, indirect=["device"])
 def test_compiled_steps_are_the_plain_ones(device: torch.device, precision: Precision, mode: Mode) -> None:
     plain, compiled = train(device, precision), train(device, precision, mode)
-    assert compiled[0] == pytest.approx(plain[0], rel=1e-2 if precision is FP32 else 3e-2)
-    assert compiled == pytest.approx(plain, rel=0.2)
+    assert compiled == pytest.approx(plain, rel=2e-2 if precision is FP32 else 5e-2)
 
 
-@pytest.mark.parametrize(("device", "precision"), cases([BF16], [BF16, FP16]), indirect=["device"])
+@pytest.mark.parametrize(("device", "precision"), cases([(BF16,)], ALL[1:]), indirect=["device"])
 def test_half_precision_begins_like_float32(device: torch.device, precision: Precision) -> None:
-    assert train(device, precision, steps=1) == pytest.approx(train(device, FP32, steps=1), rel=3e-2)
+    begun = train(device, precision, steps=1)
+    assert begun == pytest.approx(train(device, FP32, steps=1)[: len(begun)], rel=3e-2)
 
 
-@pytest.mark.parametrize(("device", "precision"), cases([FP32, BF16], ALL), indirect=["device"])
+@pytest.mark.parametrize(("device", "precision"), cases(ALL[:2], ALL), indirect=["device"])
 def test_no_step_waits_for_the_device(device: torch.device, precision: Precision) -> None:
     stepper, batches = make_stepper(device, precision), [on_device(step, precision, device) for step in range(2)]
     losses: list[Losses] = []
