@@ -46,7 +46,7 @@ STEPS = (
     Step("the tests for GPUs", 7, checks.run_tests, ""),
     Step(
         "deterministic trainings, generated images",
-        5,
+        6,
         checks.train_twice,
         "Seconds: of the last process, with its start.",
     ),
