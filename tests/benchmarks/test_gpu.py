@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch._C._autograd import DeviceType
 
-from benchmarks.gpu.__main__ import STEPS, gpu_tests, main
+from benchmarks.gpu.__main__ import STEPS, main
 from benchmarks.gpu.checks import spread_of_ties
 from benchmarks.gpu.profiling import kernels_of
 from benchmarks.gpu.speeds import long_minutes
@@ -64,11 +64,6 @@ def test_the_tests_step_names_each_test_and_the_end_of_each_failure(tmp_path: Pa
         "test_few.py::test_bad": "RuntimeError: nothing here",
         "test_broken.py": "ModuleNotFoundError: No module named 'a_package_that_is_not_there'",
     }
-
-
-def test_the_tests_of_gpus_are_found() -> None:
-    assert {"test_gpu.py", "test_step.py"} <= {path.name for path in gpu_tests()}
-    assert all(path.parent.name == "gpu" or path == Path(__file__) for path in gpu_tests())
 
 
 def test_a_cuda_device_is_needed_unless_the_cpu_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
