@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,14 @@ class Report:
     tables: dict[str, list[Row]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """Date, hardware and versions."""
+        return environment(self.device)
+
     def markdown(self) -> str:
         """The report as text."""
-        about = environment(self.device)
+        about = self.environment
         versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
         parts = [self.title, f"{about['date']}; {about['hardware']}; {versions}"]
         for caption, rows in self.tables.items():
@@ -55,7 +61,7 @@ class Report:
     def write(self, out: Path) -> None:
         """Write OUT.md and OUT.json; `out` is a path without suffix."""
         out.parent.mkdir(parents=True, exist_ok=True)
-        content = {"title": self.title, **environment(self.device), "tables": self.tables, "notes": self.notes}
+        content = {"title": self.title, **self.environment, "tables": self.tables, "notes": self.notes}
         write_json(out.with_name(f"{out.name}.json"), content)
         write_text(out.with_name(f"{out.name}.md"), self.markdown())
 
