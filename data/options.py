@@ -24,6 +24,11 @@ class RandomErasing(Options):
     fill: Literal["mean", "random"] = "mean"
     """Pixels of the rectangle: the mean colour of the normalisation, or random ones."""
 
+    @property
+    def is_filled(self) -> bool:
+        """Whether random pixels are drawn."""
+        return self.probability > 0 and self.fill == "random"
+
 
 class DataAugmentation(Options):
     """Augmentation of the training images, and the normalisation that evaluation shares."""
@@ -52,6 +57,11 @@ class DataAugmentation(Options):
     """Standard deviation of Gaussian noise, for pixels scaled to 0..1."""
     normalisation: Literal["imagenet", "half"] = "imagenet"
     """Mean and standard deviation per channel: ImageNet's, or 0.5 and 0.5."""
+
+    @property
+    def draws_pixels(self) -> bool:
+        """Whether a number is drawn for each pixel."""
+        return self.noise > 0 or self.random_erasing.is_filled
 
 
 class BatchSampling(Options):

@@ -9,16 +9,24 @@ from torch import Tensor
 
 from config.params import Params
 from data.augmentation.apply import augment
-from data.augmentation.params import sample
+from data.augmentation.params import AugmentParams, sample
 from data.cache import ImageStore
-from data.loader import load_batches
+from data.loader import Batch, load_batches
 from data.samplers import epoch_batches
 from engine.run import RunFolder
 from engine.teacher import Teacher
 from losses.loss import Losses, TeacherOutput
 from utils.distributed import this_process
 from utils.precision import Precision
-from utils.randomness import AUGMENTATION, GENERATED_AUGMENTATION, GENERATED_PIXELS, MODEL, PIXELS, seed_for
+from utils.randomness import (
+    AUGMENTATION,
+    GENERATED_AUGMENTATION,
+    GENERATED_PIXELS,
+    MODEL,
+    PIXELS,
+    default_generator,
+    seed_for,
+)
 
 
 class ExtraBatch(NamedTuple):
@@ -135,7 +143,6 @@ class TrainBatches:
         self.device = device
         self.teacher = teacher
         self.extra_images = extra_images
-        self.generator = torch.Generator(device)
         self.pixel_generator = torch.Generator(device)
 
     def steps(self, epoch: int, first_step: int) -> Iterator[list[TrainBatch]]:
@@ -150,45 +157,55 @@ class TrainBatches:
         first = first_step * accumulate
         batches = batches[first - epoch * len(batches) :]
         own = [batch[dist.share(len(batch))] for batch in batches]
-        loaded = load_batches(self.store, self.labels, own, self.device)
+        size = self.params.resize_to
+        loaded = load_batches(
+            self.store,
+            self.labels,
+            own,
+            self.device,
+            lambda position: self._draw(AUGMENTATION, first + position, len(own[position]), size),
+        )
         step: list[TrainBatch] = []
         for number, (indices, batch) in enumerate(zip(batches, loaded, strict=True), start=first):
-            step.append(self._train_batch(epoch, batch.images, batch.labels, indices, number))
+            assert batch.params is not None
+            pixels = self._augmented(batch.images, batch.params, PIXELS, number)
+            step.append(self._train_batch(epoch, pixels, batch, indices, number))
             if len(step) == accumulate:
                 # For what the network draws itself, dropout above all; no two processes draw alike.
-                torch.manual_seed(seed_for(MODEL, self.params.seed, number, dist.rank))
+                default_generator(self.device).manual_seed(seed_for(MODEL, self.params.seed, number, dist.rank))
                 yield step
                 step = []
 
-    def _train_batch(
-        self, epoch: int, images: Tensor, labels: Tensor, indices: Sequence[int], number: int
-    ) -> TrainBatch:
-        pixels = self._augmented(images, number, AUGMENTATION, PIXELS)
+    def _train_batch(self, epoch: int, pixels: Tensor, batch: Batch, indices: Sequence[int], number: int) -> TrainBatch:
         # Before the network's forward pass: the memory that the teacher takes is free again by then.
         with self.precision.autocast(pixels.device):
             taught = None if self.teacher is None else self.teacher(pixels, self.params.data_augmentation.normalisation)
         extra = None
         if self.extra_images is not None:
             own = indices[this_process().share(len(indices))]
-            extra = self.extra_images.make(epoch, own, labels, number)
+            extra = self.extra_images.make(epoch, own, batch.labels, number)
         if extra is not None:
             # Augmented as if they had been read, or the lack of it would tell them apart.
-            extra_pixels = self._augmented(extra.images, number, GENERATED_AUGMENTATION, GENERATED_PIXELS)
-            extra = extra._replace(images=extra_pixels)
-        return TrainBatch(pixels, labels, taught, extra, images, indices, number)
+            size = tuple(extra.images.shape[2:])
+            draws = self._draw(GENERATED_AUGMENTATION, number, len(extra.images), size)
+            extra = extra._replace(images=self._augmented(extra.images, draws, GENERATED_PIXELS, number))
+        return TrainBatch(pixels, batch.labels, taught, extra, batch.images, indices, number)
 
-    def _augmented(self, images: Tensor, number: int, draws_for: int, pixels_for: int) -> Tensor:
-        """Images (B, 3, H, W) uint8 of this process as the network sees them."""
+    def _draw(self, purpose: int, number: int, num_images: int, size: tuple[int, int]) -> AugmentParams:
+        """What is drawn for this process's images of a batch, of this height and width before they are cropped."""
         params, dist = self.params, this_process()
-        seed, options = params.seed, params.data_augmentation
-        self.generator.manual_seed(seed_for(draws_for, seed, number))
-        self.pixel_generator.manual_seed(seed_for(pixels_for, seed, number, dist.rank))
-        all_images = len(images) * dist.world_size
-        full_height, full_width = images.shape[2:]
-        draws = sample(options, all_images, full_height, full_width, params.img_h, params.img_w, self.generator)
-        draws = draws.part(dist.share(all_images))
+        all_images = num_images * dist.world_size
+        generator = torch.Generator().manual_seed(seed_for(purpose, params.seed, number))
+        draws = sample(params.data_augmentation, all_images, *size, params.img_h, params.img_w, generator)
+        return draws.part(dist.share(all_images))
+
+    def _augmented(self, images: Tensor, draws: AugmentParams, purpose: int, number: int) -> Tensor:
+        """Images (B, 3, H, W) uint8 of this process as the network sees them."""
+        params = self.params
+        if params.data_augmentation.draws_pixels:
+            self.pixel_generator.manual_seed(seed_for(purpose, params.seed, number, this_process().rank))
         size = params.img_h, params.img_w
-        return augment(images, draws, options, *size, self.pixel_generator, self.precision.dtype)
+        return augment(images, draws, params.data_augmentation, *size, self.pixel_generator, self.precision.dtype)
 
 
 def num_processes(params: Params) -> int:

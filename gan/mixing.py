@@ -22,6 +22,7 @@ from gan.steps import GanStepper, RealBatch, build_stepper, real_pictures
 from losses.loss import Losses
 from models.generator import Generator, pictures_as_bytes
 from utils.checkpoint import save_checkpoint
+from utils.device import to_device
 from utils.distributed import this_process
 from utils.errors import ParamsError
 from utils.randomness import GENERATED, seed_for
@@ -124,10 +125,7 @@ class GeneratedImages:
     def _conditions_of(self, indices: Sequence[int]) -> Tensor:
         """The embeddings (B, D) of training images."""
         assert self.conditions is not None
-        rows = torch.tensor(indices)
-        if self.conditions.device.type == "cuda":
-            rows = rows.pin_memory()  # so that the copy does not synchronise
-        return self.conditions[rows.to(self.conditions.device, non_blocking=True)]
+        return self.conditions[to_device(torch.tensor(indices), self.conditions.device)]
 
     def _as_read(self, pictures: Tensor) -> Tensor:
         """Pictures as uint8 images of the size that files are read at."""

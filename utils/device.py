@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from utils.errors import ParamsError, first_line
 from utils.memory import explain_oom
@@ -66,6 +67,13 @@ def make_ready(device: torch.device, *, deterministic: bool = False) -> None:
             # Read by cuBLAS at its first use; torch requires it for deterministic matrix products.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Values of the CPU, or already there, on the device, without waiting for it: by way of page-locked memory."""
+    if device.type == "cuda" and values.device.type == "cpu":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
 
 
 def describe_device(device: torch.device) -> str:

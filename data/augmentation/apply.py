@@ -11,6 +11,7 @@ from data.augmentation.geometry import crop_and_mirror, erase_, rotate
 from data.augmentation.normalisation import normalise, normalise_unit
 from data.augmentation.params import AugmentParams
 from data.options import DataAugmentation
+from utils.device import to_device
 
 CPU_PIXELS = 2**18
 """Pixels processed together on a CPU: few enough to stay in its caches from one step to the next."""
@@ -41,9 +42,7 @@ def augment(
     pixels = torch.empty(shape, dtype=dtype, device=images.device, memory_format=torch.channels_last)
     for where in _chunks(len(images), CPU_PIXELS // (height * width) if images.device.type == "cpu" else len(images)):
         noise = _normal(pixels[where], pixel_generator) if options.noise else None
-        erasing = options.random_erasing
-        filled = erasing.probability and erasing.fill == "random"
-        fill = _normal(pixels[where], pixel_generator) if filled else None
+        fill = _normal(pixels[where], pixel_generator) if options.random_erasing.is_filled else None
         apply(images[where], params.part(where), options, noise, fill, out=pixels[where])
     return pixels
 
@@ -72,7 +71,7 @@ def apply(
     else:
         pixels = _jitter_colours(images.float().div_(255), params)
         if params.angles is not None:
-            pixels = rotate(pixels, params.angles)
+            pixels = rotate(pixels, to_device(params.angles, pixels.device))
         if noise is not None:
             pixels = (pixels + options.noise * noise).clamp_(0, 1)
         normalise_unit(pixels, options.normalisation, out)
@@ -84,13 +83,13 @@ def apply(
 def _jitter_colours(pixels: Tensor, params: AugmentParams) -> Tensor:
     """Change brightness, contrast, saturation and hue, in this order, each where its option is on."""
     if params.brightness is not None:
-        pixels = scale_brightness(pixels, params.brightness)
+        pixels = scale_brightness(pixels, to_device(params.brightness, pixels.device))
     if params.contrast is not None:
-        pixels = scale_contrast(pixels, params.contrast)
+        pixels = scale_contrast(pixels, to_device(params.contrast, pixels.device))
     if params.saturation is not None:
-        pixels = scale_saturation(pixels, params.saturation)
+        pixels = scale_saturation(pixels, to_device(params.saturation, pixels.device))
     if params.hue is not None:
-        pixels = turn_hue(pixels, params.hue)
+        pixels = turn_hue(pixels, to_device(params.hue, pixels.device))
     return pixels
 
 

@@ -13,7 +13,7 @@ ERASING_ATTEMPTS = 100
 
 
 class AugmentParams(NamedTuple):
-    """Parameters of B images, on the device of the images; None where the option is off."""
+    """Parameters of B images, on the CPU, whatever the device of the images; None where the option is off."""
 
     tops: Tensor
     """(B,) int64, first row of the crop; negative in the padding."""

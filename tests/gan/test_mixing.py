@@ -65,7 +65,8 @@ def make_images(trainer: ReidTrainer) -> Tensor:
 def losses_of(trainer: ReidTrainer, batch: TrainBatch, step: int = 0) -> tuple[Tensor, Losses]:
     trainer.network.train()
     torch.manual_seed(0)
-    return trainer.stepper.module(batch.pixels, batch.labels, batch.taught, batch.extra, step, False)
+    inputs = batch.pixels, batch.labels, batch.taught, batch.extra, torch.tensor(step), None, False
+    return trainer.stepper.module(*inputs)
 
 
 @pytest.mark.parametrize(("ratio", "number"), [(0.1, 1), (0.5, 4), (1.0, 8), (2.3, 18)])
