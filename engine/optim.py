@@ -119,7 +119,7 @@ def learning_rates(*optimizers: Optimizer) -> dict[str, float]:
 
 
 def fill_momentum(optimizer: Optimizer) -> None:
-    """Give SGD a momentum of zero where a parameter has a gradient and no momentum yet; this changes no step.
+    """Give SGD a momentum of zero before its first step; this changes no step.
 
     The fused version takes uninitialised memory, and leaves it uninitialised if its first step is skipped.
     """
@@ -127,8 +127,7 @@ def fill_momentum(optimizer: Optimizer) -> None:
         return
     for group in optimizer.param_groups:
         for parameter in group["params"] if group["momentum"] else ():
-            if parameter.grad is not None and "momentum_buffer" not in optimizer.state[parameter]:
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter.grad)
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def freeze_all_but_classifiers(network: ReidNetwork) -> None:

@@ -18,6 +18,7 @@ from losses.criterion import Criterion
 from losses.loss import GeneratedOutput, Losses, TeacherOutput
 from models.network import ReidNetwork
 from models.outputs import select_images
+from utils.device import to_device
 from utils.distributed import gather_objects, this_process
 from utils.precision import Precision
 
@@ -105,6 +106,8 @@ class Stepper:
         self.network = network
         self.criterion = criterion
         self.optimizer = optimizer
+        self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        fill_momentum(optimizer)
         self.precision = precision
         self.device = next(network.parameters()).device
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision.scales_gradients)  # pyright: ignore[reportPrivateImportUsage]
@@ -132,12 +135,13 @@ class Stepper:
             watch: whether to look for branches that no gradient reaches.
         """
         start = time.monotonic()
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
         self.buffers.take()
         number_of_step = torch.full((), step, device=self.device)
         updated_parts = self.criterion.draw_parts(step)
         if updated_parts is not None:
-            updated_parts = updated_parts.to(self.device, non_blocking=True)
+            updated_parts = to_device(updated_parts, self.device)
         found, sums = [], []
         for number, batch in enumerate(batches, start=1):
             if self.compile_mode == "graphs":
@@ -145,7 +149,7 @@ class Stepper:
             with self._accumulating(number < len(batches)):
                 inputs = batch.pixels, batch.labels, batch.taught, batch.extra, number_of_step, updated_parts, spectral
                 loss, losses = self.module(*inputs)
-                self.scaler.scale(loss / len(batches)).backward()
+                self.scaler.scale(loss if len(batches) == 1 else loss / len(batches)).backward()
             found.append(_copied(losses) if self.compile_mode == "graphs" else losses)
             sums.append(loss.detach())
         self.scaler.unscale_(self.optimizer)
@@ -163,7 +167,6 @@ class Stepper:
             finite: () bool on the device, of `Gradients`.
         """
         applied = finite if self.in_range is None else finite & self.in_range
-        fill_momentum(self.optimizer)
         if self.optimizer.defaults.get("fused"):
             # As GradScaler does: fused optimizers look at this on the device, and change nothing where it is 1.
             self.optimizer.found_inf = (~applied).float()  # pyright: ignore[reportAttributeAccessIssue]
@@ -180,10 +183,11 @@ class Stepper:
 
     def _are_finite(self, losses: Tensor) -> Tensor:
         """Whether losses (batches,) and gradients are finite in all processes; remembers it of the gradients."""
-        gradients = [parameter.grad for group in self.optimizer.param_groups for parameter in group["params"]]
-        # A norm is not finite as soon as one number is not, or beyond 1e19, and quick; asking each number is slow.
-        norm = get_total_norm([gradient for gradient in gradients if gradient is not None])
-        flags = torch.stack([losses.isfinite().all(), norm.isfinite()])
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        # As GradScaler does, with a scale of 1: in one pass over all gradients.
+        bad = torch.zeros(1, device=self.device)
+        torch._amp_foreach_non_finite_check_and_unscale_(gradients, bad, torch.ones_like(bad))
+        flags = torch.stack([losses.sum().isfinite(), bad[0] == 0])
         if this_process().world_size > 1:
             # Averaged gradients are alike, but the loss may have gone bad in one process only.
             shared = flags.float()
@@ -250,21 +254,20 @@ class BufferSnapshot:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        flat = [buffer.detach().view(-1) for buffer in module.buffers()]
-        types = dict.fromkeys(values.dtype for values in flat)
-        self.groups = [[values for values in flat if values.dtype == dtype] for dtype in types]
-        self.before: list[Tensor] = []
+        # As int32, whatever their types: all in one launch on a GPU, as they are many and small.
+        self.buffers = [buffer.detach().view(-1).view(torch.int32) for buffer in module.buffers()]
+        self.before = torch.cat(self.buffers)
+        self.chosen = torch.empty_like(self.before)
+        self.parts_of_chosen = self.chosen.split([len(values) for values in self.buffers])
 
     def take(self) -> None:
         """Copy them as they are now."""
-        self.before = [torch.cat(group) for group in self.groups]
+        torch.cat(self.buffers, out=self.before)
 
     def restore_unless(self, finite: Tensor) -> None:
         """Restore what `take` copied, unless `finite`, a () bool on the device; does not wait for the device."""
-        for group, before in zip(self.groups, self.before, strict=True):
-            chosen = torch.where(finite, torch.cat(group), before)
-            # They are many and small: all in one launch on a GPU.
-            torch._foreach_copy_(group, chosen.split([len(values) for values in group]))  # pyright: ignore[reportPrivateImportUsage]
+        torch.where(finite, torch.cat(self.buffers), self.before, out=self.chosen)
+        torch._foreach_copy_(self.buffers, self.parts_of_chosen)  # pyright: ignore[reportPrivateImportUsage]
 
 
 class BuffersOfRanks:

@@ -77,9 +77,10 @@ class Criterion(nn.ModuleDict):
             ValueError: a loss needs a teacher and there is none; generated images, but no loss for them; two losses
                 that return the same name; stripes to update are not drawn.
         """
-        if teacher is None and "teacher" in self.needs:
+        needs = self.needs
+        if teacher is None and "teacher" in needs:
             raise ValueError("distillation needs the output of a teacher")
-        if generated is not None and "generated" not in self.needs:
+        if generated is not None and "generated" not in needs:
             raise ValueError("there are generated images, but no loss for them")
         if (self.random_parts is None) != (updated_parts is None):
             raise ValueError("updated_parts: pass what draw_parts returns")

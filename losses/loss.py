@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 
 from losses.options import MetricFeature
-from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores, concat_parts
+from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores, concat_parts, concat_scores
 from utils.collectives import gathered
 
 Need = Literal["teacher", "generated"]
@@ -129,14 +129,19 @@ class OnScores(Loss):
         """
         if unknown := self.weights.keys() - inputs.output.keys():
             raise ValueError(f"{self.name}: weights of {', '.join(sorted(unknown))}, but no such branch")
-        losses: dict[str, Tensor] = {}
+        scores: dict[str, ClassScores] = {}
+        weights: list[float] = []
         for branch, output in inputs.output.items():
-            weight = self.weights.get(branch, 1.0)
-            losses[f"{self.name}_{branch}"] = weight * self.loss(output.scores, inputs.labels, inputs.step).sum()
-            if output.spectral is not None:
-                spectral = self.loss(output.spectral.scores, inputs.labels, inputs.step).sum()
-                losses[f"{self.name}_{branch}_spectral"] = weight * spectral
-        return Losses(losses, {})
+            of_branch = {"": output.scores, "_spectral": output.spectral and output.spectral.scores}
+            for suffix, found in of_branch.items():
+                if found is not None:
+                    scores[f"{self.name}_{branch}{suffix}"] = found
+                    weights.append(self.weights.get(branch, 1.0))
+        # The parts of all branches at once: as many kernels as for one branch.
+        values = self.loss(concat_scores(list(scores.values())), inputs.labels, inputs.step)
+        parts = values.split([len(found.logits) for found in scores.values()])
+        sums = [part.sum() if weight == 1 else weight * part.sum() for part, weight in zip(parts, weights, strict=True)]
+        return Losses(dict(zip(scores, sums, strict=True)), {})
 
 
 class OnFeatures(Loss):

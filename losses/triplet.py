@@ -30,11 +30,10 @@ def batch_hard(features: Tensor, labels: Tensor) -> Triplets:
 
     Source: Hermans et al. 2017, arXiv 1703.07737, equation 5.
     """
-    features = at_least_fp32(features)
-    distances = euclidean(features, features)
+    distances = distances_between(at_least_fp32(features))
     same = labels[:, None] == labels
     # An exact zero for the anchor itself; the computed one has a rounding error.
-    positive = distances.masked_fill(~_same_but_not_itself(same), 0.0).amax(-1)
+    positive = torch.where(_same_but_not_itself(same), distances, 0.0).amax(-1)
     negative = distances.masked_fill(same, torch.inf).amin(-1)
     return Triplets(positive, negative)
 
@@ -50,8 +49,7 @@ def batch_weighted(features: Tensor, labels: Tensor) -> Triplets:
 
     Source: Ristani and Tomasi 2018, arXiv 1803.10859, the adaptive weights of the triplet loss.
     """
-    features = at_least_fp32(features)
-    distances = euclidean(features, features)
+    distances = distances_between(at_least_fp32(features))
     same = labels[:, None] == labels
     positive = _weighted_mean(distances, distances, _same_but_not_itself(same))
     negative = _weighted_mean(distances, -distances, ~same)
@@ -73,11 +71,11 @@ def triplet_metrics(triplets: Triplets, margin: float | Literal["soft_margin"]) 
         the anchors that have negatives, 0 if none has.
     """
     positive, negative = triplets.positive.detach(), triplets.negative.detach()
-    finite = negative.isfinite()
+    finite = negative < torch.inf
     metrics = {
         "correct": (negative > positive).float().mean(),
         "positive": positive.mean(),
-        "negative": negative.masked_fill(~finite, 0.0).sum() / finite.sum().clamp_min(1),
+        "negative": torch.where(finite, negative, 0.0).sum() / finite.sum().clamp_min(1),
     }
     if margin != "soft_margin":
         metrics["active"] = (positive - negative + margin > 0).float().mean()
@@ -86,7 +84,7 @@ def triplet_metrics(triplets: Triplets, margin: float | Literal["soft_margin"]) 
 
 def _same_but_not_itself(same: Tensor) -> Tensor:
     """(B, B) bool, without its diagonal."""
-    return same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
+    return same.clone().fill_diagonal_(False)
 
 
 def _weighted_mean(distances: Tensor, hardness: Tensor, counted: Tensor) -> Tensor:
@@ -95,8 +93,8 @@ def _weighted_mean(distances: Tensor, hardness: Tensor, counted: Tensor) -> Tens
     The gradient flows through the weights, too.
     """
     # Not -inf: where nothing is counted, the softmax would be NaN.
-    weights = hardness.masked_fill(~counted, torch.finfo(hardness.dtype).min).softmax(-1)
-    return (weights * distances).masked_fill(~counted, 0.0).sum(-1)
+    weights = torch.where(counted, hardness, torch.finfo(hardness.dtype).min).softmax(-1)
+    return torch.where(counted, weights * distances, 0.0).sum(-1)
 
 
 class TripletLoss(nn.Module):
@@ -128,15 +126,11 @@ def build_triplet(options: LossOptions) -> OnFeatures | None:
     return OnFeatures("triplet", dict.fromkeys(options.tri_loss_on, loss), options.gather_embeddings)
 
 
-def squared_euclidean(left: Tensor, right: Tensor) -> Tensor:
-    """Squared Euclidean distances, (..., M, D) and (..., N, D) -> (..., M, N), never negative.
+def distances_between(features: Tensor, epsilon: float = 1e-12) -> Tensor:
+    """Euclidean distances of the images of each part, (P, B, D) -> (P, B, B); the gradient at distance zero is finite.
 
-    By the binomial formula: one matrix product instead of an (M, N, D) difference. Leading dimensions are batched.
+    By the binomial formula: one matrix product instead of a (P, B, B, D) difference.
     """
-    norms = left.square().sum(-1)[..., :, None] + right.square().sum(-1)[..., None, :]
-    return (norms - 2 * left @ right.transpose(-1, -2)).clamp_min(0)
-
-
-def euclidean(left: Tensor, right: Tensor, epsilon: float = 1e-12) -> Tensor:
-    """Euclidean distances, shapes as `squared_euclidean`; the gradient at distance zero is finite."""
-    return squared_euclidean(left, right).clamp_min(epsilon).sqrt()
+    squares = features.square().sum(-1)
+    squares = squares[..., :, None] + squares[..., None, :]
+    return torch.baddbmm(squares, features, features.transpose(1, 2), alpha=-2).clamp_min(epsilon).sqrt()

@@ -74,6 +74,14 @@ def select_images(output: Mapping[str, BranchOutput], images: slice) -> dict[str
     return {name: select(branch) for name, branch in output.items()}
 
 
+def concat_scores(scores: Sequence[ClassScores]) -> ClassScores:
+    """The class scores of several branches, (P, B, N) each, as those of all their parts: (sum of P, B, N)."""
+    if len(scores) == 1:
+        return scores[0]
+    scales = [each.scale for each in scores if each.scale is not None]
+    return ClassScores(torch.cat([each.logits for each in scores]), torch.cat(scales) if scales else None)
+
+
 def concat_embeddings(output: Mapping[str, BranchOutput]) -> Tensor:
     """Embeddings of all parts of all branches concatenated: (B, D), as retrieval compares them."""
     return concat_parts([branch.embeddings for branch in output.values()])

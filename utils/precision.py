@@ -65,7 +65,7 @@ def evaluation_precision(name: PrecisionName, device: torch.device) -> Precision
 
 def at_least_fp32(values: torch.Tensor) -> torch.Tensor:
     """The values in at least float32, in which losses are computed: half precision is widened, float64 stays."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
+    return values.float() if values.dtype.itemsize < 4 else values
 
 
 def choose_precision(name: PrecisionName, device: torch.device) -> Precision:

@@ -95,11 +95,11 @@ def step_twice(name: str, *, filled: bool) -> list[torch.Tensor]:
         "rmsprop": lambda: torch.optim.RMSprop(parameters, lr=0.1, momentum=0.9),
         "adam": lambda: torch.optim.Adam(parameters, lr=0.1),
     }[name]()
+    if filled:
+        fill_momentum(optimizer)
     for present in (1, 2):
         for parameter in parameters[:present]:
             parameter.grad = torch.randn(5, 3, generator=generator)
-        if filled:
-            fill_momentum(optimizer)
         optimizer.step()
     return [*parameters, *(value for entry in optimizer.state.values() for value in entry.values())]
 

@@ -66,9 +66,11 @@ class Stripes:
         return BranchOutput(leaves["features"], leaves["embeddings"], scores)
 
     def reached(self, name: str) -> dict[str, list[bool]]:
-        """Which parts of which tensor have a gradient."""
+        """Which parts of which tensor have a gradient that is not zero; only the tensors of which any part has."""
         grads = {what: leaf.grad for what, leaf in leaves_of(self.output[name]).items()}
-        return {what: grad.flatten(1).any(1).tolist() for what, grad in grads.items() if grad is not None}
+        return {
+            what: grad.flatten(1).any(1).tolist() for what, grad in grads.items() if grad is not None and grad.any()
+        }
 
 
 # For every loss of the criterion: settings that have it, and the tensors its gradient reaches.
