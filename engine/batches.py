@@ -186,8 +186,8 @@ class TrainBatches:
             extra = self.extra_images.make(epoch, own, batch.labels, number)
         if extra is not None:
             # Augmented as if they had been read, or the lack of it would tell them apart.
-            size = tuple(extra.images.shape[2:])
-            draws = self._draw(GENERATED_AUGMENTATION, number, len(extra.images), size)
+            height, width = extra.images.shape[2:]
+            draws = self._draw(GENERATED_AUGMENTATION, number, len(extra.images), (height, width))
             extra = extra._replace(images=self._augmented(extra.images, draws, GENERATED_PIXELS, number))
         return TrainBatch(pixels, batch.labels, taught, extra, batch.images, indices, number)
 

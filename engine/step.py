@@ -186,7 +186,7 @@ class Stepper:
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         # As GradScaler does, with a scale of 1: in one pass over all gradients.
         bad = torch.zeros(1, device=self.device)
-        torch._amp_foreach_non_finite_check_and_unscale_(gradients, bad, torch.ones_like(bad))
+        torch._amp_foreach_non_finite_check_and_unscale_(gradients, bad, torch.ones_like(bad))  # pyright: ignore[reportPrivateImportUsage]
         flags = torch.stack([losses.sum().isfinite(), bad[0] == 0])
         if this_process().world_size > 1:
             # Averaged gradients are alike, but the loss may have gone bad in one process only.
