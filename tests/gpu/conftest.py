@@ -54,6 +54,7 @@ def compiler(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> Iterator[
             real(module, backend="eager", dynamic=options.get("dynamic"))
 
         monkeypatch.setattr(nn.Module, "compile", trace)
+        monkeypatch.setattr("utils.precision._missing_for_compilation", lambda _: ())
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
