@@ -1,4 +1,6 @@
-"""Tests that run on a GPU where there is one; most of them run on the CPU, too, so that they are known to be right."""
+"""Tests that need a GPU. Most also run without one, on the CPU or on the fake GPU of tests/gpu_rehearsal, so that they
+are right before there is one.
+"""
 
 import os
 from collections.abc import Callable, Iterator
@@ -24,9 +26,11 @@ GPU_ONLY = [
     pytest.mark.filterwarnings("default"),
 ]
 GPU = pytest.param(CUDA, id="gpu", marks=GPU_ONLY)
+BOTH = pytest.mark.parametrize("device", [pytest.param(CPU, id="cpu"), GPU], indirect=True)
+"""Runs a test on the CPU, too."""
 
 
-@pytest.fixture(params=[pytest.param(CPU, id="cpu"), GPU])
+@pytest.fixture(params=[GPU])
 def device(request: pytest.FixtureRequest) -> torch.device:
     return request.param
 

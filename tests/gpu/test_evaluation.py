@@ -66,7 +66,7 @@ def test_expanded_queries_are_those_of_the_cpu(device: torch.device) -> None:
 
 
 # Blocks of fewer than 128 queries and of more are sorted by different kernels.
-@pytest.mark.parametrize("device", [GPU], indirect=True)
+@pytest.mark.parametrize("device", [GPU], indirect=True)  # no fake has its memory
 @pytest.mark.parametrize("memory", [2**26, 2**28])
 def test_ranking_stays_within_its_memory(memory: int, device: torch.device) -> None:
     rng = torch.Generator().manual_seed(0)

@@ -12,7 +12,7 @@ from models.generator import build_discriminator, build_generator
 from tests.conftest import Script
 from tests.gan.conftest import GAN, REID
 from tests.gan.test_steps import make_batch, options_of, same, tensors_of
-from tests.gpu.conftest import GPU, never_waits
+from tests.gpu.conftest import BOTH, never_waits
 from tests.runs import records_of
 
 EVERYTHING: dict[str, Any] = {
@@ -62,6 +62,7 @@ def _deterministic() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
+@BOTH
 @pytest.mark.usefixtures("_deterministic")
 @pytest.mark.parametrize("penalty", ["r1", "wgan_gp"])
 def test_from_a_state_the_next_steps_are_the_same_bit_for_bit(penalty: str, device: torch.device) -> None:
@@ -85,7 +86,6 @@ def _on_cpu(value: Any) -> Any:
     return [_on_cpu(entry) for entry in value] if isinstance(value, list) else value
 
 
-@pytest.mark.parametrize("device", [GPU], indirect=True)
 def test_the_scripts_train_sample_and_mix_in_on_the_gpu(script: Script, make_market: Callable[[Path], Path]) -> None:
     make_market(script.folder / "market")
     script.write_params(gan_params=GAN)

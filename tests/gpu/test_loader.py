@@ -12,7 +12,7 @@ from data.cache.build import free_now
 from data.cache.fill import images_in_ram, images_on_device
 from data.eval_loader import eval_batches
 from data.loader import load_batches
-from tests.gpu.conftest import GPU, never_waits
+from tests.gpu.conftest import never_waits
 from utils.errors import ParamsError
 
 HEIGHT, WIDTH = 48, 24
@@ -60,7 +60,6 @@ def test_batches_are_those_of_the_cpu_and_nobody_waits_for_the_device(
         assert torch.equal(chosen.cpu(), labels[indices])
 
 
-@pytest.mark.parametrize("device", [GPU], indirect=True)
 @pytest.mark.parametrize(("data_cache", "kind"), [("auto", DeviceStore), ("device", DeviceStore), ("ram", RamStore)])
 def test_images_are_kept_on_the_gpu_unless_told_otherwise(
     data_cache: DataCache, kind: type[ImageStore], paths: list[Path], device: torch.device
@@ -70,7 +69,6 @@ def test_images_are_kept_on_the_gpu_unless_told_otherwise(
     assert torch.equal(store.read([7, 39]).cpu(), FileStore(paths, HEIGHT, WIDTH).read([7, 39]))
 
 
-@pytest.mark.parametrize("device", [GPU], indirect=True)
 def test_images_that_the_gpu_has_no_room_for_are_refused(paths: list[Path], device: torch.device) -> None:
     free = free_now(device).device
     assert free is not None

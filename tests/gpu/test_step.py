@@ -14,7 +14,7 @@ from losses.criterion import build_criterion
 from losses.loss import Losses
 from models.network import build_network
 from tests.engine.test_step import IDENTITIES, LOSSES, MODEL, make_batch
-from tests.gpu.conftest import CPU, CUDA, GPU_ONLY, never_waits
+from tests.gpu.conftest import BOTH, CPU, CUDA, GPU_ONLY, never_waits
 from utils.precision import BF16, FP16, FP32, Precision
 
 Mode = Literal["on", "graphs", "off"]
@@ -107,6 +107,7 @@ def test_nothing_stays_of_a_step_with_a_bad_image(device: torch.device, precisio
     assert all(entry["momentum_buffer"].eq(0).all() for entry in stepper.optimizer.state.values())
 
 
+@BOTH
 def test_the_scaler_of_gradients_goes_on_where_it_stood(device: torch.device) -> None:
     stepper, resumed = make_stepper(device, FP16), make_stepper(device, FP16)
     _, finite, _ = stepper.backward([on_device(0, FP16, device)], 0)

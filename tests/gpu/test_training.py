@@ -10,7 +10,7 @@ import torch
 
 from tests.conftest import TINY_PARAMS, Script, torchrun
 from tests.gan.conftest import Bench
-from tests.gpu.conftest import CPU, GPU
+from tests.gpu.conftest import BOTH, CPU, GPU
 from tests.runs import records_of, same_weights, weights_of
 
 START = ("train.py", "--operation", "start_train", "--sub_working_dir")
@@ -18,6 +18,7 @@ MARKET = {"type": "market_evaluate", "at_start": False}
 STRIPES: dict[str, Any] = {"model": "resnet_18", "feature_dim": 8, "pcb_n_parts": 2, "feature_global_dim": 4}
 
 
+@BOTH
 @pytest.mark.usefixtures("compiler")
 def test_generated_images_join_a_compiled_training_with_erasing(bench: Bench) -> None:
     trainer = bench.reid(
@@ -33,6 +34,7 @@ def test_generated_images_join_a_compiled_training_with_erasing(bench: Bench) ->
     assert all(0 < record["metrics"]["mAP"] <= 1 for record in trainer.records)
 
 
+@BOTH
 def test_half_precision_trains_and_evaluates(bench: Bench, device: torch.device) -> None:
     precision = "fp16" if device.type == "cuda" else "bf16"
     trainer = bench.reid(gan={"mix_ratio": 0.0}, precision=precision, compile="off", evaluation_params=MARKET)
@@ -60,7 +62,6 @@ def test_a_deterministic_training_gives_the_same_bits_again(
     assert len(records_of(one)) == TINY_PARAMS["epoch"]
 
 
-@pytest.mark.parametrize("device", [GPU], indirect=True)
 def test_the_scripts_train_and_evaluate_on_the_gpu(
     script: Script, make_market: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,7 +77,6 @@ def test_the_scripts_train_and_evaluate_on_the_gpu(
     assert json.loads((script.folder / "result.json").read_text())["metrics"] == pytest.approx(best, abs=1e-4)
 
 
-@pytest.mark.parametrize("device", [GPU], indirect=True)
 def test_a_process_of_torchrun_synchronises_with_itself(script: Script, make_market: Callable[[Path], Path]) -> None:
     make_market(script.folder / "market")
     script.write_params(sync_bn=True, gather_embeddings=True)
