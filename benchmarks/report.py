@@ -54,7 +54,7 @@ class Report:
 
     def save(self, out: Path | None) -> None:
         """Print the report; write it if `out` is given."""
-        print(self.markdown())
+        print(self.markdown(), flush=True)
         if out is not None:
             self.write(out)
 

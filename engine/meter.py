@@ -1,6 +1,7 @@
-"""Losses and metrics of the steps of an epoch, kept on the device until they are read."""
+"""Losses and metrics of the steps of an epoch, kept on the device until they are read, and the time that steps take."""
 
 import math
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -170,3 +171,59 @@ class Meter:
 
 def _flags(flags: Sequence[Tensor]) -> list[bool]:
     return torch.stack(list(flags)).tolist() if flags else []
+
+
+class StepClock:
+    """The time that the steps of an epoch take.
+
+    The first step of a process is not typical: it compiles the network and searches for the fastest convolutions. It
+    counts in `seconds`, but in the speed only where the epoch has no other.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._steps = 0
+        self._typical_seconds = 0.0
+        self._typical_steps = 0
+        self._is_first = True
+        self._last = 0.0
+
+    @property
+    def steps_per_second(self) -> float:
+        """Of this epoch's steps so far, of which there must be one."""
+        if self._typical_steps:
+            return self._typical_steps / self._typical_seconds
+        return self._steps / self.seconds
+
+    def begin_epoch(self) -> None:
+        """Forget the epoch before."""
+        self.seconds, self._steps, self._typical_seconds, self._typical_steps = 0.0, 0, 0.0, 0
+
+    def start(self) -> None:
+        """The first remaining step begins."""
+        self._last = time.monotonic()
+
+    def end_step(self) -> None:
+        """A step ends, and the next one begins."""
+        now = time.monotonic()
+        elapsed, self._last = now - self._last, now
+        self.seconds += elapsed
+        self._steps += 1
+        if not self._is_first:
+            self._typical_seconds += elapsed
+            self._typical_steps += 1
+        self._is_first = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was measured, as plain values."""
+        return {
+            "seconds": self.seconds,
+            "steps": self._steps,
+            "typical_seconds": self._typical_seconds,
+            "typical_steps": self._typical_steps,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        self.seconds, self._steps = state_dict["seconds"], state_dict["steps"]
+        self._typical_seconds, self._typical_steps = state_dict["typical_seconds"], state_dict["typical_steps"]

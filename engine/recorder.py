@@ -35,7 +35,7 @@ class EpochRecord(NamedTuple):
     seconds: float
     """With its evaluation."""
     examples_per_second: float
-    """In its steps."""
+    """In its steps, without the first of a process."""
     lr: Mapping[str, float]
     means: Means
     metrics: Mapping[str, float] | None

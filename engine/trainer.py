@@ -19,7 +19,7 @@ from data.augmentation.normalisation import denormalise
 from data.cache import DecodedImageCache
 from engine.batches import TrainBatch, TrainBatches
 from engine.checkpointing import AsyncCheckpointer, BestCheckpoint, Stateful, read_state
-from engine.meter import Means, Meter, StepValues
+from engine.meter import Means, Meter, StepClock, StepValues
 from engine.monitor import DivergedError, TrainingMonitor
 from engine.optim import Schedule, learning_rates, set_learning_rates, set_train_mode
 from engine.recorder import EpochRecord, Progress, Recorder
@@ -57,11 +57,10 @@ class Trainer(ABC):
     def __init__(self, run: Run, optimizers: Sequence[Optimizer], stateful: Mapping[str, Stateful]) -> None:
         self.params, self.folder, self.device, self.plan, self.fingerprint = run
         self.optimizers = optimizers
-        self.meter = Meter()
-        self.stateful = {**stateful, "meter": self.meter}
+        self.meter, self.clock = Meter(), StepClock()
+        self.stateful = {**stateful, "meter": self.meter, "clock": self.clock}
         self.best = BestCheckpoint(self.folder.path / self.best_file)
         self.epoch, self.step = 0, 0  # done
-        self.step_seconds = 0.0  # of this epoch's steps
         self.records: list[dict[str, Any]] = []  # the lines of metrics.jsonl
         self.is_resumed = False
 
@@ -112,13 +111,13 @@ class Trainer(ABC):
         last_step = first_step + plan.steps_per_epoch
         if self.step == first_step:
             self.meter.begin_epoch()
-            self.step_seconds = 0.0
+            self.clock.begin_epoch()
         self.begin_epoch()
         consensus = StopConsensus()
         title, num_images = f"epoch {self.epoch + 1}/{plan.num_epochs}", plan.steps_per_epoch * plan.images_per_step
         images_done = (self.step - first_step) * plan.images_per_step
         with interrupts_noted() as request, Progress(title, num_images, images_done) as progress:
-            start = time.monotonic() - self.step_seconds
+            self.clock.start()
             for batches in self.load_steps():
                 if self.step == 0:
                     recorder.pictures(self.batch_pictures(batches), 1)
@@ -132,7 +131,7 @@ class Trainer(ABC):
                     recent = self.meter.read()
                     recorder.steps(recent, learning_rates(*self.optimizers), self.step)
                     progress.update((self.step - first_step) * plan.images_per_step, self.progress_values(recent))
-                self.step_seconds = time.monotonic() - start
+                self.clock.end_step()
 
                 # A signal reaches the processes at different steps; they agree on the step at which all of them stop.
                 stop, save = consensus.exchange(request.number, checkpointer.is_time())
@@ -162,8 +161,8 @@ class Trainer(ABC):
         rates = learning_rates(*self.optimizers)
         recorder.steps(recent, rates, self.step)
         recorder.pictures(self.pictures(), self.step)
-        images_per_second = self.plan.steps_per_epoch * self.plan.images_per_step / self.step_seconds
-        seconds = self.step_seconds + time.monotonic() - start
+        images_per_second = self.plan.images_per_step * self.clock.steps_per_second
+        seconds = self.clock.seconds + time.monotonic() - start
         metrics = evaluation and evaluation.metrics
         record = EpochRecord(self.epoch, self.step, seconds, images_per_second, rates, means, metrics)
         self.records.append(record.as_json())
@@ -193,7 +192,7 @@ class Trainer(ABC):
 
     def state(self) -> dict[str, Any]:
         """Everything that decides how the training continues; every process must call this."""
-        counters = {"epoch": self.epoch, "step": self.step, "step_seconds": self.step_seconds, "records": self.records}
+        counters = {"epoch": self.epoch, "step": self.step, "records": self.records}
         parts = {name: part.state_dict() for name, part in self.stateful.items()}
         return {"fingerprint": self.fingerprint, "best_score": self.best.score, **counters, **parts}
 
@@ -207,8 +206,7 @@ class Trainer(ABC):
         with fail_together(), read_state(self.folder.last, self.fingerprint) as state:
             for name, part in self.stateful.items():
                 part.load_state_dict(state[name])
-            self.epoch, self.step, self.step_seconds = state["epoch"], state["step"], state["step_seconds"]
-            self.records = state["records"]
+            self.epoch, self.step, self.records = state["epoch"], state["step"], state["records"]
             self.best.restore(state["best_score"])
         if (done := self.epoch) >= self.plan.num_epochs:
             key = f"{self.folder.params}: {self.epochs_key}"

@@ -46,7 +46,7 @@ STEPS = (
     Step("the tests for GPUs", 7, checks.run_tests, ""),
     Step(
         "deterministic trainings, generated images",
-        5,
+        6,
         checks.train_twice,
         "Seconds: of the last process, with its start.",
     ),
@@ -120,18 +120,13 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=9.0, help="for all steps together; default: 9")
     parser.add_argument("--settings", nargs="+", type=setting, default=[2, 1], help="of steps 3 and 4; default: 2 1")
     parser.add_argument("--compile", nargs="+", choices=("off", "on", "graphs"), default=["off", "on", "graphs"])
-    parser.add_argument("--tests", nargs="+", type=Path, default=gpu_tests(), help="of step 1; default: those of GPUs")
+    parser.add_argument("--tests", nargs="+", type=Path, default=[ROOT / "tests" / "gpu"], help="of step 1")
     parser.add_argument("--data", type=Path, help="data set of step 9, a folder or .lmdb; default: synthetic")
     parser.add_argument("--recipe", type=Path, default=ROOT / "recipes/seed/pcb6_global_gtri016_rb6.json")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the recipe of step 9")
     parser.add_argument("--toy", action="store_true", help="small networks and few images")
     parser.add_argument("--out", type=Path, help="write OUT_stepN.md and OUT_stepN.json")
     return parser.parse_args(argv)
-
-
-def gpu_tests() -> list[Path]:
-    """The test files with a test for GPUs; the others may need packages that a GPU machine lacks."""
-    return [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "pytest.mark.gpu" in path.read_text()]
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from evaluate.core.retrieval.distances import FeatureDistances, Metric
 from utils.checkpoint import MODEL_BEST, load_checkpoint
 from utils.errors import UserError
 
-FIVE_EPOCHS = SyntheticOptions(train_identities=260)
-"""About 50 steps of 64 images an epoch."""
+CURVE_IMAGES = SyntheticOptions(train_identities=260)
+"""For 49 steps an epoch, of 64 images each."""
 
 
 def run_tests(rows: Rows, args: argparse.Namespace) -> None:
@@ -122,7 +122,7 @@ def spread_of_ties(
 def compare_losses(rows: Rows, args: argparse.Namespace) -> None:
     """Loss curves of number formats over the same batches, beside those of other seeds."""
     ((setting, batch),) = settings_of(args, [PCB6])
-    images = make_synthetic(args.folder / "images", FEW if args.toy else FIVE_EPOCHS)
+    images = make_synthetic(args.folder / "images", FEW if args.toy else CURVE_IMAGES)
     number = len(list((images / "bounding_box_train").glob("*.jpg")))
     epochs = 2 if args.toy else max(2, round(300 / (number // batch)))
     runs = [("fp32", 0), ("bf16", 0), ("fp32", 1), ("bf16, compiled", 0), ("fp16", 0), ("fp32", 2)]

@@ -23,7 +23,7 @@ MARKET_IMAGES, MARKET_TEST_IMAGES, LONG_EPOCHS = 12_936, 19_281, 120
 def profile_steps(rows: Rows, args: argparse.Namespace) -> None:
     """Host and device time of a step, eager, compiled and captured."""
     for setting, batch in settings_of(args, args.settings):
-        images = make_images(args.folder / f"images {setting.name}", 4 * batch)
+        images = make_images(args.folder / f"images {setting.name}", batch * (4 if args.toy else 48))
         for mode in args.compile:
             name = f"{setting.name}, compile={mode}"
             with rows.measuring(name) as row:

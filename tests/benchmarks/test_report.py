@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.report import Report, environment, in_words, table
+from benchmarks.report import Report, driver_version, environment, in_words, table
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,7 @@ from benchmarks.report import Report, environment, in_words, table
         (12345.6, "12,346"),
         (88.449, "88.4"),
         (0.12345, "0.1235"),
+        (1.19e-7, "1.2e-07"),
         ([88.0], "88.0"),
         ([1200.0, 1300.0], "1,250 ± 71"),
     ],
@@ -44,3 +45,14 @@ def test_a_report_is_printed_and_written_as_text_and_json(tmp_path: Path, capsys
     content = json.loads((tmp_path / "new" / "nothing.json").read_text())
     assert content["tables"] == tables
     assert content["versions"].keys() == {"python", "torch", "torchvision"}
+
+
+def test_the_driver_is_the_one_that_nvidia_smi_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert driver_version() == "unknown"
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 580.65.06\necho 580.65.06\n")
+    tool.chmod(0o755)
+    assert driver_version() == "580.65.06"
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    assert driver_version() == "unknown"

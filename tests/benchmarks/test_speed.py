@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.speed import SETTINGS, Setting, main, params_of
+from benchmarks.speed import SETTINGS, VARIANTS, Setting, main, params_of, parse_arguments
 from benchmarks.textbook import ImageFolder, PartNet, network_of
 from config.params import Params
 from data.synthetic.dataset import make_synthetic
@@ -62,13 +62,28 @@ def test_the_textbook_reads_the_images_of_the_settings(tmp_path: Path) -> None:
     assert (pixels.shape, pixels.dtype, label) == ((3, 64, 32), torch.float32, 2)
 
 
+def test_the_variants_of_a_setting_are_those_asked_for_else_what_suits_the_device() -> None:
+    assert parse_arguments(["--device", "cpu"]).variants == ["fp32"]
+    assert parse_arguments(["--device", "cuda"]).variants == ["bf16, compiled", "bf16", "fp32"]
+    assert parse_arguments(["--setting", "2", "--variants", "bf16, graphs"]).variants == ["bf16, graphs"]
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_setting_is_valid_in_every_variant(setting: Setting, variant: str) -> None:
+    for device in ("cpu", "cuda"):
+        batch = setting.batch_on(device)
+        assert Params.model_validate(params_of(setting, batch, VARIANTS[variant])).batch_images == batch
+
+
 @pytest.mark.slow
 def test_the_command_trains_in_turn_and_writes_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = Setting("tiny", "resnet_18", 2, 32, 64, 32, 2, 8, 8)
     monkeypatch.setattr("benchmarks.speed.SETTINGS", (tiny, *SETTINGS[1:]))
-    main(["--device", "cpu", "--rounds", "2", "--epochs", "2", "--steps", "2", "--out", str(tmp_path / "speed")])
+    length = ["--rounds", "2", "--epochs", "2", "--steps", "2"]
+    main(["--device", "cpu", "--variants", "bf16", *length, "--out", str(tmp_path / "speed")])
     rows = json.loads((tmp_path / "speed.json").read_text())["tables"][""]
-    assert [row[""] for row in rows] == ["fp32", "textbook"]
+    assert [row[""] for row in rows] == ["bf16", "textbook"]
     assert rows[1]["times textbook"] == [1.0, 1.0]
     assert all(len(row["images/s"]) == 2 and min(row["peak MiB"]) > 100 for row in rows)
 

@@ -5,12 +5,35 @@ from typing import Any
 import pytest
 import torch
 
+import engine.meter
 from config.load import params_from_dict
 from engine.build import build_trainer
 from engine.run import RunFolder
 from engine.trainer import ReidTrainer
 from evaluate.core.plugins import plugin_options
 from tests.conftest import TINY_PARAMS
+
+
+class Clock:
+    """Stands in for the module `time`; its time passes only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock that steps are timed with."""
+    clock = Clock()
+    monkeypatch.setattr(engine.meter, "time", clock)
+    return clock
+
 
 MakeTrainer = Callable[..., ReidTrainer]
 

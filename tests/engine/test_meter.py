@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
-from engine.meter import Means, Meter
+from engine.meter import Means, Meter, StepClock
 from losses.loss import Losses
+from tests.engine.conftest import Clock
 from tests.processes import run_in_processes
 from utils.distributed import this_process
 
@@ -104,3 +105,35 @@ def test_several_processes_have_the_same_means_and_know_whose_images_were_bad() 
     assert first[0][0] == (1.5, [])
     assert first[0][1][1] == [6, 7]
     assert first[1].losses["softmax"] == 1.5
+
+
+def take_steps(steps: StepClock, clock: Clock, *seconds: float) -> None:
+    steps.start()
+    for each in seconds:
+        clock.advance(each)
+        steps.end_step()
+    clock.advance(7)  # an evaluation, or a break between two processes
+
+
+def test_the_first_step_of_a_process_counts_in_the_time_of_an_epoch_but_not_in_its_speed(clock: Clock) -> None:
+    steps = StepClock()
+    take_steps(steps, clock, 60.0, 0.5, 0.25, 0.25)
+    assert (steps.seconds, steps.steps_per_second) == (61.0, 3.0)
+    steps.begin_epoch()
+    take_steps(steps, clock, 2.0, 2.0)
+    assert (steps.seconds, steps.steps_per_second) == (4.0, 0.5)
+
+
+def test_an_epoch_of_the_first_step_alone_has_the_speed_of_that(clock: Clock) -> None:
+    steps = StepClock()
+    take_steps(steps, clock, 4.0)
+    assert (steps.seconds, steps.steps_per_second) == (4.0, 0.25)
+
+
+def test_a_resumed_process_has_a_first_step_of_its_own(clock: Clock) -> None:
+    stopped, resumed = StepClock(), StepClock()
+    take_steps(stopped, clock, 60.0, 1.0)
+    resumed.load_state_dict(stopped.state_dict())
+    assert resumed.state_dict() == stopped.state_dict()
+    take_steps(resumed, clock, 30.0, 0.5, 0.5)
+    assert (resumed.seconds, resumed.steps_per_second) == (92.0, 1.5)

@@ -1,5 +1,6 @@
 """The loop: what a state holds and which runs may resume from it, what ends a training, and what is recorded."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from engine.optim import Schedule
 from engine.run import Run
 from engine.trainer import ReidTrainer
-from tests.engine.conftest import MakeTrainer
+from tests.engine.conftest import Clock, MakeTrainer
 from utils.checkpoint import load_checkpoint, load_tensors, read_weights, save_tensors
 from utils.errors import DataError, ParamsError, UserError
 
@@ -48,13 +49,33 @@ def test_a_state_brings_back_every_number(trainer: ReidTrainer, make_trainer: Ma
         trainer.train_step(batches)
         trainer.step = step + 1
     trainer.raise_if_diverged(trainer.meter.collect())
-    trainer.epoch, trainer.step_seconds, trainer.records = 1, 1.5, [{"epoch": 1, "measures": {"accuracy": 0.5}}]
+    trainer.epoch, trainer.records = 1, [{"epoch": 1, "measures": {"accuracy": 0.5}}]
+    trainer.clock.start()
+    trainer.clock.end_step()
     save_tensors(trainer.folder.last, trainer.state())
     again = make_trainer()
     again.resume()
-    assert (again.epoch, again.step, again.step_seconds, again.records) == (1, 6, 1.5, trainer.records)
+    assert (again.epoch, again.step, again.clock.seconds) == (1, 6, trainer.clock.seconds)
+    assert again.records == trainer.records
     assert again.is_resumed
     assert_equal(again.state(), trainer.state())
+
+
+def test_the_first_step_is_left_out_of_the_images_per_second(
+    trainer: ReidTrainer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_step = trainer.train_step
+
+    def take_time(batches: Any) -> torch.Tensor:
+        clock.advance(0.25 if trainer.step else 90.0)
+        return train_step(batches)
+
+    monkeypatch.setattr(trainer, "train_step", take_time)
+    trainer.fit()
+    records = [json.loads(line) for line in trainer.folder.metrics.read_text().splitlines()]
+    # Two epochs of four steps of eight images.
+    assert [record["examples_per_second"] for record in records] == [32.0, 32.0]
+    assert [record["seconds"] > 90 for record in records] == [True, False]
 
 
 def assert_equal(found: Any, expected: Any) -> None:

@@ -16,6 +16,8 @@ from tests.gpu.conftest import never_waits
 from utils.errors import ParamsError
 
 HEIGHT, WIDTH = 48, 24
+BUSY = 2048
+"""Size of the matrices whose products keep a GPU busy."""
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def test_batches_are_those_of_the_cpu_and_nobody_waits_for_the_device(
     batches = rng.integers(0, len(paths), (50, 8)).tolist()
     labels = torch.from_numpy(rng.integers(0, 1000, len(paths)))
     store = make_store(data_cache, paths, device)
-    size = 2048 if device.type == "cuda" else 16
+    size = BUSY if device.type == "cuda" else 16
     found, busy = [], torch.randn(size, size, device=device)
     busy = (busy @ busy).tanh_()
     with never_waits(device):

@@ -7,20 +7,23 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional as F
 
+from models.network import Embedder
 from tests.conftest import TINY_PARAMS, Script, torchrun
 from tests.gan.conftest import Bench
 from tests.gpu.conftest import BOTH, CPU, GPU
 from tests.runs import records_of, same_weights, weights_of
+from utils.precision import evaluation_precision
 
 START = ("train.py", "--operation", "start_train", "--sub_working_dir")
-MARKET = {"type": "market_evaluate", "at_start": False}
+MARKET = {"type": "market_evaluate", "at_start": False, "batch_size": 8}
 STRIPES: dict[str, Any] = {"model": "resnet_18", "feature_dim": 8, "pcb_n_parts": 2, "feature_global_dim": 4}
 
 
 @BOTH
 @pytest.mark.usefixtures("compiler")
-def test_generated_images_join_a_compiled_training_with_erasing(bench: Bench) -> None:
+def test_generated_images_join_a_compiled_training_with_erasing(bench: Bench, device: torch.device) -> None:
     trainer = bench.reid(
         gan={"adv_train": True, "mix_start_epoch": 1, "mix_ratio": 0.5},
         compile="on",
@@ -32,6 +35,12 @@ def test_generated_images_join_a_compiled_training_with_erasing(bench: Bench) ->
     assert "outliers" not in before
     assert after["outliers"] > 0
     assert all(0 < record["metrics"]["mAP"] <= 1 for record in trainer.records)
+    # The evaluation's embedding is compiled, too; for batches of this size it is by now.
+    images = torch.randn(8, 3, 64, 32).to(device, memory_format=torch.channels_last)
+    plain = Embedder(trainer.network, trainer.batches.pids).eval()
+    with torch.inference_mode(), evaluation_precision("auto", device).autocast(device):
+        embeddings = [F.normalize(embedder(images).float()) for embedder in (trainer.embedder, plain)]
+    torch.testing.assert_close(*embeddings, rtol=0, atol=0.1)
 
 
 @BOTH

@@ -1,0 +1,42 @@
+"""Network and losses compile into one graph without breaks, in every setting, which serves all steps of a training."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch.fx import GraphModule
+
+from models.network import Embedder
+from tests.gpu_rehearsal.fake_gpu import CPU
+from tests.gpu_rehearsal.trainings import SECOND_GRAPH, SETTINGS, make_trainer, train
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[GraphModule]]:
+    """The graphs that were compiled so far; they run as they are. A break is an error."""
+    compiled: list[GraphModule] = []
+
+    def backend(graph: GraphModule, _: Any) -> Callable[..., Any]:
+        compiled.append(graph)
+        return graph.forward
+
+    def compile_whole(model: Callable[..., Any], mode: str, dynamic: bool) -> Callable[..., Any]:
+        return original(model, backend=backend, fullgraph=True, dynamic=dynamic)
+
+    original = torch.compile
+    monkeypatch.setattr(torch, "compile", compile_whole)
+    torch._dynamo.reset()
+    yield compiled
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_one_graph_serves_twelve_steps_with_evaluations_between(setting: str, graphs: list[GraphModule]) -> None:
+    trainer, found = make_trainer(setting, CPU, "on"), []
+    for _ in train(trainer, 6):
+        found.append(len(graphs))
+        with torch.inference_mode():
+            Embedder(trainer.network).eval()(torch.randn(5, 3, 64, 32))
+    assert trainer.step == 12
+    assert found == [1] + [2 if setting in SECOND_GRAPH else 1] * 5

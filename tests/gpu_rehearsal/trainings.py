@@ -1,0 +1,180 @@
+"""Small trainings that have, together, every option of network, losses and augmentation; on any device."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from config.params import Params
+from data.cache import DeviceStore
+from engine.batches import TrainBatches
+from engine.build import prepare_network
+from engine.meter import StepValues
+from engine.optim import build_optimizer, build_schedule
+from engine.run import Run, RunFolder
+from engine.step import Stepper
+from engine.summary import plan_training
+from engine.teacher import Teacher
+from engine.trainer import ReidTrainer
+from evaluate.core.load_model import Trained
+from gan.mixing import GeneratedImages
+from gan.steps import build_stepper
+from losses.criterion import build_criterion
+from losses.generated import GeneratedWeights
+from models.backbones.backbone import Backbone
+from models.backbones.registry import BackboneEntry
+from models.generator import build_generator
+from models.network import build_network
+from utils.precision import FP32
+
+IDENTITIES, STEPS_PER_EPOCH = 4, 2
+EMBEDDING = 12
+"""Size of the embeddings that a generator is conditioned on."""
+
+TINY: dict[str, Any] = {
+    "img_h": 64, "img_w": 32, "epoch": 6, "precision": "fp32", "log_every": 2,
+    "batch_sampling_params": {"class_balanced": True, "P": 4, "K": 2}, "evaluation_params": {"type": None},
+    "lr": {"base_lr": 0.01, "fc_lr": 0.02, "warmup_epoch": 1, "decay_step": (6,), "decay_unit": "iteration"},
+}  # fmt: skip
+ONE: dict[str, Any] = {"model": "resnet_18", "feature_dim": 8}
+PARTS: dict[str, Any] = {**ONE, "pcb_n_parts": 2}
+BOTH: dict[str, Any] = {**PARTS, "feature_global_dim": 4}
+GENERATOR: dict[str, Any] = {"mix_ratio": 0.5, "mix_start_epoch": 1, "input_dim": 4, "ngf": 2, "ndf": 2}
+COLOURS: dict[str, Any] = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.1, "rotation": 10}
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "one feature": {"model_params": {**ONE, "part_pooling": "max"}, "optimizer": "adam"},
+    "a ResNet": {"model_params": {**ONE, "model": "resnet_34", "last_conv_stride": 2}},
+    "one feature, erased and masked": {
+        "model_params": {**ONE, "feature_mask": "all", "global_feature_erasing": 0.5, "pcb_dropout": 0.1},
+        "data_augmentation": {"random_erasing": {"probability": 0.5}, "normalisation": "half"},
+        "tri_loss_margin": 0.3,
+    },
+    "pooled features, branches unnormalised": {
+        "model_params": {
+            **PARTS, "feature_dim": 0, "part_bn": False, "classifier_bias": True, "part_feature_erasing": 0.5,
+        },
+        "label_smoothing": 0.1, "optimizer": "nesterov",
+    },
+    "every triplet": {
+        "model_params": {
+            **BOTH, "global_own_stage4": True, "part_pooling": "gem", "global_pooling": "gem", "bn_bias": False,
+            "embedding_relu": True, "feature_dropout": 0.1, "feature_mask": "global",
+        },
+        "data_augmentation": {
+            **COLOURS, "pad": 4, "noise": 0.1, "random_erasing": {"probability": 0.5, "fill": "random"},
+        },
+        "tri_loss_margin": "soft_margin", "tri_loss_on": ("global", "parts", "concat"), "gather_embeddings": True,
+        "optimizer": "amsgrad",
+    },
+    "weighted triplets, focal loss": {
+        "model_params": {**BOTH, "global_bn": False},
+        "data_augmentation": {"resize_h": 72, "resize_w": 36, "mirror": False},
+        "tri_loss_margin": 0.3, "tri_loss_on": ("parts", "concat"), "tri_loss_adaptive_weight": True,
+        "focal_gamma": 2.0, "optimizer": "rmsprop",
+    },
+    "scheduled margins": {
+        "model_params": {**BOTH, "classifier": "cosine", "cosine_scale": 15.0},
+        "softmax_margin": (0.0, 0.1, 0.3), "softmax_margin_step": 3, "optimizer": "adamw",
+    },
+    "own lengths, a constant margin": {"model_params": {**PARTS, "classifier": "cosine"}, "softmax_margin": 0.1},
+    "random updates": {"model_params": {**BOTH, "random_drop_branches": 1}, "tri_loss_margin": 0.3},
+    "updates of the worst": {"model_params": {**BOTH, "update_max_loss_branch": True}},
+    "a late spectral transform": {
+        "model_params": {**BOTH, "spectral_trans": 0.3, "spectral_start_epoch": 1, "random_drop_branches": 1},
+    },
+    "distillation": {
+        "model_params": BOTH, "distillation": {"lambda_logits": 1.0, "lambda_embedding": 1.0},
+        "data_augmentation": {"normalisation": "half"},
+    },
+    "accumulated": {"model_params": BOTH, "accumulate_steps": 2},
+    "fine-tuning": {"model_params": BOTH, "fine_tune": True},
+    "generated outliers": {"model_params": BOTH, "gan_params": GENERATOR},
+    "generated persons": {
+        "model_params": {**BOTH, "global_feature_erasing": 0.5, "random_drop_branches": 1}, "tri_loss_margin": 0.3,
+        "gan_params": {**GENERATOR, "condition": "a network", "lambda_consistency": 1.0},
+    },
+    "a generator trained along": {
+        "model_params": BOTH,
+        "gan_params": {**GENERATOR, "adv_train": True, "penalty_every": 1, "augmentation": ("colour", "cutout")},
+    },
+}  # fmt: skip
+SECOND_GRAPH = ("a late spectral transform", "generated outliers", "generated persons", "a generator trained along")
+"""Settings in which something begins in the second epoch: the spectral transform, or batches of another size."""
+
+
+class TinyBackbone(Backbone):
+    """A convolution, and a last stage of another, in place of resnet_18's twenty."""
+
+    def __init__(self) -> None:
+        super().__init__(6, 16, (("first", "bn"), ("last_stage",)))
+        self.first = nn.Conv2d(3, 4, 5, stride=4, padding=2, bias=False)
+        self.bn = nn.BatchNorm2d(4)
+        self.last_stage = nn.Sequential(nn.Conv2d(4, 6, 5, stride=4, padding=2), nn.BatchNorm2d(6), nn.ReLU())
+
+    def trunk(self, images: Tensor) -> Tensor:
+        return self.bn(self.first(images)).relu()
+
+
+TINY_ENTRY = BackboneEntry(lambda *_: TinyBackbone(), lambda _: 16)
+
+
+def make_trainer(setting: str, device: torch.device, compile_mode: Literal["on", "off"] = "off") -> ReidTrainer:
+    """The trainer of a setting; all images lie on the device."""
+    params = Params.model_validate({**TINY, **SETTINGS[setting]})
+    labels = torch.arange(IDENTITIES).repeat(2 * STEPS_PER_EPOCH * params.accumulate_steps)
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (len(labels), *params.resize_to, 3), dtype=torch.uint8)
+    teacher = _teacher(device) if params.distillation.lambda_logits else None
+    extra_images = _generated_images(params, len(labels), device) if params.num_generated else None
+    network = prepare_network(build_network(params.model_params, IDENTITIES, (64, 32)), params, device)
+    generated = GeneratedWeights(params.num_generated / params.batch_images, params.gan_params.lambda_consistency)
+    criterion = build_criterion(
+        params,
+        params.model_params,
+        sizes=network.sizes,
+        teacher_dim=0 if teacher is None else teacher.embedding_dim,
+        generated=generated if params.num_generated else None,
+    ).to(device)
+    plan, store, paths = plan_training(params, labels.tolist(), device), DeviceStore(images.to(device)), [Path()]
+    return ReidTrainer(
+        Run(params, RunFolder("", ""), device, plan, {}),
+        TrainBatches(params, paths, labels, [*range(IDENTITIES)], store, FP32, device, teacher, extra_images),
+        Stepper(network, criterion, build_optimizer(params, network, criterion), FP32, compile_mode),
+        build_schedule(params, plan.steps_per_epoch, plan.num_epochs * plan.steps_per_epoch),
+        None,
+    )
+
+
+def train(
+    trainer: ReidTrainer, num_epochs: int, in_steps: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> Iterator[list[StepValues]]:
+    """Train so many epochs, their steps within a context; yields after each the values of its steps."""
+    for _ in range(num_epochs):
+        trainer.meter.begin_epoch()
+        trainer.begin_epoch()
+        with in_steps():
+            for batches in trainer.load_steps():
+                trainer.train_step(batches)
+                trainer.step += 1
+        yield trainer.meter.collect()
+        trainer.epoch += 1
+        trainer.end_epoch(trainer.meter.means())
+
+
+def _teacher(device: torch.device) -> Teacher:
+    """Of another size, for other images."""
+    params = Params.model_validate({**TINY, "img_h": 32, "img_w": 16, "model_params": ONE})
+    return Teacher(Trained(params, range(IDENTITIES), build_network(params.model_params, IDENTITIES), {}), device)
+
+
+def _generated_images(params: Params, num_images: int, device: torch.device) -> GeneratedImages:
+    if params.gan_params.adv_train:
+        learner = build_stepper(params, None, device)
+        return GeneratedImages(params, learner.average, None, learner, None)
+    conditions = torch.randn(num_images, EMBEDDING).to(device) if params.gan_params.condition else None
+    generator = build_generator(params.gan_params, 0 if conditions is None else EMBEDDING).eval().to(device)
+    return GeneratedImages(params, generator, conditions, None, None)
