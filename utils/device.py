@@ -14,6 +14,8 @@ from utils.process import is_launched, launched_as, num_cpus, num_own_cpus
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 """There while a driver is loaded."""
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+"""The environment variable that hides GPUs; empty or -1: all of them."""
 
 
 def choose_device(parallels: Sequence[int]) -> torch.device:
@@ -87,7 +89,7 @@ def describe_device(device: torch.device) -> str:
 
 
 def driver_problem() -> str:
-    """Why torch cannot use this machine's NVIDIA driver, and what to do; "" if it can, or there is none."""
+    """Why torch cannot use this machine's GPUs, and what to do; "" if it can, there are none, or all are hidden."""
     if torch.version.cuda is None:
         if not NVIDIA_DRIVER.exists():
             return ""
@@ -96,7 +98,9 @@ def driver_problem() -> str:
         torch.cuda.init()
     except RuntimeError as error:
         reason = first_line(error).partition(". Please")[0]
-        # What torch says where there is no GPU, or where CUDA_VISIBLE_DEVICES hides them all.
+        visible = os.environ.get(VISIBLE, "-1")
+        if reason.startswith("No CUDA GPUs are available") and visible not in ("", "-1"):
+            return f"{VISIBLE}={visible} names no GPU of this machine; unset it, or name one that nvidia-smi lists"
         if reason.startswith(("Found no NVIDIA driver", "No CUDA GPUs are available")):
             return ""
         advice = f"update the driver, or install a torch built for it (this one is built for CUDA {torch.version.cuda})"

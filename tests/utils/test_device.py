@@ -77,8 +77,17 @@ def test_a_driver_that_is_too_old_is_told_in_a_line(monkeypatch: pytest.MonkeyPa
 )
 def test_a_machine_without_a_visible_gpu_needs_no_advice(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     have_driver(monkeypatch, reason)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert len(describe_device(CPU).splitlines()) == 1
     with pytest.raises(ParamsError, match="there is no GPU 0; this machine has 0"):
+        choose_device([0])
+
+
+def test_a_visible_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    have_driver(monkeypatch, "No CUDA GPUs are available")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    assert "warning: CUDA_VISIBLE_DEVICES=7 names no GPU" in describe_device(CPU)
+    with pytest.raises(ParamsError, match="parallels: CUDA_VISIBLE_DEVICES=7 names no GPU"):
         choose_device([0])
 
 
