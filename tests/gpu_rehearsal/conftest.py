@@ -25,6 +25,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
     """Device "cuda" is a fake GPU, and the only one of this machine."""
     with FakeGpu() as fake:
         monkeypatch.setattr(torch, "Generator", FakeGenerator)
+        monkeypatch.setattr(torch.cuda, "default_generators", (torch.default_generator,))
         answers = {
             "is_available": True,
             "device_count": 1,

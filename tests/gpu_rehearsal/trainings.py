@@ -28,7 +28,7 @@ from models.backbones.backbone import Backbone
 from models.backbones.registry import BackboneEntry
 from models.generator import build_generator
 from models.network import build_network
-from utils.precision import FP32
+from utils.precision import FP32, Precision
 
 IDENTITIES, STEPS_PER_EPOCH = 4, 2
 EMBEDDING = 12
@@ -122,7 +122,9 @@ class TinyBackbone(Backbone):
 TINY_ENTRY = BackboneEntry(lambda *_: TinyBackbone(), lambda _: 16)
 
 
-def make_trainer(setting: str, device: torch.device, compile_mode: Literal["on", "off"] = "off") -> ReidTrainer:
+def make_trainer(
+    setting: str, device: torch.device, precision: Precision = FP32, compile_mode: Literal["on", "off"] = "off"
+) -> ReidTrainer:
     """The trainer of a setting; all images lie on the device."""
     params = Params.model_validate({**TINY, **SETTINGS[setting]})
     labels = torch.arange(IDENTITIES).repeat(2 * STEPS_PER_EPOCH * params.accumulate_steps)
@@ -143,7 +145,7 @@ def make_trainer(setting: str, device: torch.device, compile_mode: Literal["on",
     return ReidTrainer(
         Run(params, RunFolder("", ""), device, plan, {}),
         TrainBatches(params, paths, labels, [*range(IDENTITIES)], store, FP32, device, teacher, extra_images),
-        Stepper(network, criterion, build_optimizer(params, network, criterion), FP32, compile_mode),
+        Stepper(network, criterion, build_optimizer(params, network, criterion), precision, compile_mode),
         build_schedule(params, plan.steps_per_epoch, plan.num_epochs * plan.steps_per_epoch),
         None,
     )
