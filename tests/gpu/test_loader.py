@@ -45,8 +45,7 @@ def test_batches_are_those_of_the_cpu_and_nobody_waits_for_the_device(
     batches = rng.integers(0, len(paths), (50, 8)).tolist()
     labels = torch.from_numpy(rng.integers(0, 1000, len(paths)))
     store = make_store(data_cache, paths, device)
-    size = BUSY if device.type == "cuda" else 16
-    found, busy = [], torch.randn(size, size, device=device)
+    found, busy = [], torch.randn(BUSY, BUSY, device=device)
     busy = (busy @ busy).tanh_()
     with never_waits(device):
         for batch in load_batches(store, labels, batches, device):
@@ -79,11 +78,12 @@ def test_images_that_the_gpu_has_no_room_for_are_refused(paths: list[Path], devi
         build_store(paths, side, side, "device", device)
 
 
-def test_images_to_evaluate_may_lie_in_page_locked_memory(paths: list[Path], device: torch.device) -> None:
-    plain, pinned = list(eval_batches(paths, HEIGHT, WIDTH, 16)), device.type == "cuda"
+@pytest.mark.usefixtures("device")
+def test_images_to_evaluate_may_lie_in_page_locked_memory(paths: list[Path]) -> None:
+    plain = eval_batches(paths, HEIGHT, WIDTH, 16)
     for (positions, images), (_, expected) in zip(
-        eval_batches(paths, HEIGHT, WIDTH, 16, pinned=pinned), plain, strict=True
+        eval_batches(paths, HEIGHT, WIDTH, 16, pinned=True), plain, strict=True
     ):
         assert len(positions) == len(images)
-        assert images.is_pinned() == pinned
+        assert images.is_pinned()
         assert torch.equal(images, expected)
