@@ -124,6 +124,11 @@ class FakeGpu(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if (
+            torch.is_inference_mode_enabled()
+            and (result := self._taken_apart(func, args, kwargs)) is not NotImplemented
+        ):
+            return result
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         _check_devices(func, tensors, kwargs)
         if why := self._reason_to_wait(func, tensors, args, kwargs):
@@ -135,6 +140,14 @@ class FakeGpu(TorchDispatchMode):
             self.pinned[result.untyped_storage().data_ptr()] = result
             return result
         return _compute(func, args, kwargs)
+
+    def _taken_apart(self, func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
+        """The result of the operations that make up `func`; otherwise autograd, which inference mode skips, finds them."""
+        super().__enter__()
+        try:
+            return func.decompose(*args, **kwargs)
+        finally:
+            super().__exit__(None, None, None)
 
     def _is_pinned(self, tensor: Tensor) -> bool:
         return not isinstance(tensor, FakeGpuTensor) and tensor.untyped_storage().data_ptr() in self.pinned
