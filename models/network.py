@@ -80,6 +80,11 @@ class Embedder(nn.Module):
         """Size of each part of each branch, in the order of the embedding; they add up to D."""
         return tuple(head.dim for head in self.network.heads() for _ in range(head.num_parts))
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether `compile` was called."""
+        return self._compiled_call_impl is not None
+
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) -> embeddings (B, D), not yet of unit length."""
         return self.network.embed(images)

@@ -16,16 +16,21 @@ from data.eval_loader import eval_batches
 from data.features import Features
 from data.samples import Sample, fingerprint
 from evaluate.core.context import EvalContext
+from models.network import Embedder
 from utils.distributed import fail_together, gather_objects, gather_rows, is_one_of_several, this_process
 from utils.errors import DataError
 from utils.logs import bars_hidden
 from utils.memory import explain_oom
-from utils.precision import evaluation_precision
+from utils.precision import CompileName, choose_compilation, evaluation_precision
 
 logger = logging.getLogger(__name__)
 
 Reading = Callable[[Tensor], Tensor]
 """Normalised images (B, 3, H, W) -> one row per image (B, D): `online_net` or one of its methods."""
+
+IMAGES_PER_STEP = 192
+"""Images that are embedded in the time of a training step of 64 images, of which the forward pass is about a third: an
+estimate until it is measured."""
 
 
 def extract(config: EvalContext, samples: Sequence[Sample], description: str, *, flip: bool = False) -> Features:
@@ -78,6 +83,8 @@ def read_images(
     part = this_process().share(len(samples))
     batch = f"{config.evaluation_params.batch_size} images of {config.img_h} x {config.img_w} a batch"
     advice = "lower evaluation_params.batch_size"
+    if reading is net:
+        _compile_if_it_pays(net, config.compile, (part.stop - part.start) * (2 if flip else 1))
     with fail_together(), explain_oom(f"{description}: evaluating {batch}", advice):
         places, batches = _read_batches(config, net, samples[part], description, reading, flip=flip)
     shares = gather_objects([part.start + place for place in places])
@@ -150,6 +157,14 @@ def _filled_up(pixels: Tensor, batch_size: int) -> Tensor:
 def _has_one_shape(device: torch.device) -> bool:
     """Whether all batches have to have the same shape."""
     return device.type == "cuda"
+
+
+def _compile_if_it_pays(net: nn.Module, name: CompileName, num_images: int) -> None:
+    """Compile an embedding of so many images that it makes up for the time; a training has compiled its own before."""
+    if name == "off" or not isinstance(net, Embedder) or net.is_compiled:
+        return
+    if choose_compilation("auto", _device(net), num_images // IMAGES_PER_STEP).mode == "on":
+        net.compile(dynamic=False)
 
 
 def _check_same(samples: Sequence[Sample], description: str) -> None:
