@@ -71,6 +71,7 @@ def test_the_embedding_does_not_depend_on_how_a_batch_is_filled_up(
     ("device", "mode", "is_compiled"),
     [("cuda", "on", True), ("cuda", "graphs", True), ("cuda", "off", False), ("cpu", "on", False)],
 )
+@pytest.mark.usefixtures("graphs")
 def test_the_embedding_is_compiled_on_a_gpu_where_the_steps_are(
     make_trainer: MakeTrainer, device: str, mode: Literal["on", "graphs", "off"], is_compiled: bool
 ) -> None:

@@ -142,7 +142,7 @@ class FakeGpu(TorchDispatchMode):
         return _compute(func, args, kwargs)
 
     def _taken_apart(self, func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
-        """The result of the operations that make up `func`; otherwise autograd, which inference mode skips, finds them."""
+        """The result of the operations that make up `func`, which autograd finds where inference mode is off."""
         super().__enter__()
         try:
             return func.decompose(*args, **kwargs)
