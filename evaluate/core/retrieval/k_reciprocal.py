@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from evaluate.core.retrieval.distances import FeatureDistances, Metric
+from evaluate.core.retrieval.topk import smallest
 from utils.errors import DataError
 from utils.logs import bars_hidden
 
@@ -147,25 +148,6 @@ def neighbours(features: Tensor, metric: Metric, count: int, memory: int) -> Nei
     return Neighbours(torch.cat(nearest).bitwise_and_(2**32 - 1).cpu(), farthest.masked_fill_(farthest == 0, 1.0))
 
 
-def smallest(distance: Tensor, count: int, first: int) -> Tensor:
-    """The `count` nearest images of each row as keys that order like (distance, index).
-
-    Of distances (R, C) float32, nowhere negative, to the images from index `first` on: (R, min(count, C)) int64 keys,
-    the bits of the distance above 32 bits of index.
-    """
-    width = distance.shape[1]
-    index = torch.arange(first, first + width, device=distance.device)
-    if count >= width:
-        return _keys(distance, index)
-    value, column = distance.topk(count + 1, largest=False)
-    keys = _keys(value[:, :count], index[column[:, :count]])
-    # Where the first one left out is as near as the last one taken, topk has chosen between them at random.
-    tied = value[:, count - 1] == value[:, count]
-    if tied.any():
-        keys[tied] = _keys(distance[tied], index).topk(count, largest=False).values
-    return keys
-
-
 def encode(features: Tensor, metric: Metric, near: Neighbours, k1: int, memory: int) -> csr_array:
     """(N, N) float32: weights, of sum 1, of each image on those it is reciprocally near to, in the expanded sense.
 
@@ -241,11 +223,6 @@ def _listed(order: Tensor, value: np.generic, width: int) -> csr_array:
 def _squared(distances: FeatureDistances, start: int, stop: int, metric: Metric) -> Tensor:
     rows = distances.rows(start, stop)
     return rows if metric == "cosine" else rows.square_()
-
-
-def _keys(distance: Tensor, index: Tensor) -> Tensor:
-    """Floats that are not negative order like their bits; + 0.0 turns -0.0, whose bits differ, into 0.0."""
-    return ((distance + 0.0).view(torch.int32).long() << 32) | index
 
 
 def _check_listable(number: int, k1: int) -> None:

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from utils.process import num_own_cpus
@@ -47,3 +48,27 @@ def first_columns(distance: Tensor, length: int) -> Tensor:
     by_column = columns.argsort(dim=1)
     values, columns = values.gather(1, by_column), columns.gather(1, by_column)
     return columns.gather(1, values.argsort(dim=1, stable=True))
+
+
+def smallest(distance: Tensor, count: int, first: int) -> Tensor:
+    """The `count` nearest images of each row as keys that order like (distance, index).
+
+    Of distances (R, C) float32, nowhere negative, to the images from index `first` on: (R, min(count, C)) int64 keys,
+    the bits of the distance above 32 bits of index.
+    """
+    width = distance.shape[1]
+    index = torch.arange(first, first + width, device=distance.device)
+    if count >= width:
+        return _keys(distance, index)
+    value, column = distance.topk(count + 1, largest=False)
+    keys = _keys(value[:, :count], index[column[:, :count]])
+    # Where the first one left out is as near as the last one taken, topk has chosen between them at random.
+    tied = value[:, count - 1] == value[:, count]
+    if tied.any():
+        keys[tied] = _keys(distance[tied], index).topk(count, largest=False).values
+    return keys
+
+
+def _keys(distance: Tensor, index: Tensor) -> Tensor:
+    """Floats that are not negative order like their bits; + 0.0 turns -0.0, whose bits differ, into 0.0."""
+    return ((distance + 0.0).view(torch.int32).long() << 32) | index

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from evaluate.core.retrieval import k_reciprocal
 from evaluate.core.retrieval.distances import FeatureDistances
-from evaluate.core.retrieval.k_reciprocal import KReciprocalDistances, neighbours, smallest
+from evaluate.core.retrieval.k_reciprocal import KReciprocalDistances, neighbours
 from evaluate.core.retrieval.protocols import GroundTruth
 from evaluate.core.retrieval.ranking import rank
 from tests.evaluate.matrix import MatrixDistances
@@ -188,17 +188,6 @@ def test_images_that_are_all_the_same_have_nothing_but_their_order():
     found = all_rows(KReciprocalDistances(*problem)).numpy()
     np.testing.assert_allclose(found, reference(*problem), rtol=0, atol=1e-6)
     assert set(found.flatten().round(5)) == {0.0}
-
-
-@pytest.mark.parametrize("width", [3, 4, 5, 40])
-def test_smallest_cuts_ties_by_index(width):
-    distance = torch.randint(0, 4, (50, width), generator=torch.Generator().manual_seed(width)).float()
-    distance[0], distance[1, ::2] = 1.0, -0.0
-    for block in (distance, distance.T.contiguous().T):
-        keys = smallest(block, 4, first=100).sort(dim=1).values
-        expected = distance.sort(dim=1, stable=True)
-        assert (keys & 0xFFFFFFFF).equal(expected.indices[:, :4] + 100)
-        assert (keys >> 32).equal((expected.values[:, :4] + 0.0).view(torch.int32).long())
 
 
 def test_neighbours_are_the_first_of_a_stable_sort_whatever_the_tiles():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluate.core.retrieval import topk
-from evaluate.core.retrieval.topk import first_columns, sorted_rows
+from evaluate.core.retrieval.topk import first_columns, smallest, sorted_rows
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 7), (3, 1000), (0, 4)])
@@ -42,3 +42,14 @@ def test_few_tied_rows_are_sorted_at_once(pairs: int, sizes: list[int], monkeypa
     distance = torch.arange(700.0).view(7, 100) // 20
     assert first_columns(distance, 30).equal(torch.arange(30).expand(7, 30))
     assert sorted_at_once == sizes
+
+
+@pytest.mark.parametrize("width", [3, 4, 5, 40])
+def test_smallest_cuts_ties_by_index(width: int) -> None:
+    distance = torch.randint(0, 4, (50, width), generator=torch.Generator().manual_seed(width)).float()
+    distance[0], distance[1, ::2] = 1.0, -0.0
+    for block in (distance, distance.T.contiguous().T):
+        keys = smallest(block, 4, first=100).sort(dim=1).values
+        expected = distance.sort(dim=1, stable=True)
+        assert (keys & 0xFFFFFFFF).equal(expected.indices[:, :4] + 100)
+        assert (keys >> 32).equal((expected.values[:, :4] + 0.0).view(torch.int32).long())
