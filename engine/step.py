@@ -137,6 +137,9 @@ class Stepper:
         start = time.monotonic()
         for parameter in self.parameters:
             parameter.grad = None
+        if self.compile_mode == "graphs":
+            # Once a step: what its batches leave, gradients above all, must last until the step is done.
+            torch.compiler.cudagraph_mark_step_begin()
         self.buffers.take()
         number_of_step = torch.full((), step, device=self.device)
         updated_parts = self.criterion.draw_parts(step)
@@ -144,8 +147,6 @@ class Stepper:
             updated_parts = to_device(updated_parts, self.device)
         found, sums = [], []
         for number, batch in enumerate(batches, start=1):
-            if self.compile_mode == "graphs":
-                torch.compiler.cudagraph_mark_step_begin()
             with self._accumulating(number < len(batches)):
                 inputs = batch.pixels, batch.labels, batch.taught, batch.extra, number_of_step, updated_parts, spectral
                 loss, losses = self.module(*inputs)

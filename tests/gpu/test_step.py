@@ -50,14 +50,15 @@ def on_device(seed: int, precision: Precision, device: torch.device) -> TrainBat
 
 
 def train(device: torch.device, precision: Precision, mode: Mode = "off", steps: int = 4) -> list[float]:
-    """The sum of the losses at each step, and the norm of the last gradient, read at the end only, as in a training.
+    """The sum of the losses of each batch, and the norm of the last gradient, read at the end only, as in a training.
 
-    Of float16 without the gradient, which overflows at first.
+    Each step adds up the gradients of two batches. Of float16 without the gradient, which overflows at first.
     """
     stepper = make_stepper(device, precision, mode)
     found = []
     for step in range(steps):
-        losses, finite, _ = stepper.backward([on_device(step, precision, device)], step)
+        batches = [on_device(number, precision, device) for number in (2 * step, 2 * step + 1)]
+        losses, finite, _ = stepper.backward(batches, step)
         stepper.update(finite)
         found += losses
     gradients = [parameter.grad for parameter in stepper.network.parameters() if parameter.grad is not None]
