@@ -16,7 +16,6 @@ from engine.monitor import DivergedError
 from gan.steps import GanStepper, RealBatch
 from losses.loss import Losses
 from models.generator import Discriminator, Generator, build_discriminator, build_generator
-from tests.determinism import OpsSeen
 from utils.checkpoint import load_tensors, save_tensors
 from utils.randomness import ADVERSARIES, seed_for
 
@@ -316,16 +315,3 @@ def test_weights_that_are_not_finite_are_noticed_before_any_loss_is() -> None:
         stepper.generator.last.weight[0, 0, 0, 0] = torch.nan
     with pytest.raises(DivergedError, match="step 2 or shortly before"):
         stepper.check(2)
-
-
-@pytest.mark.parametrize("penalty", ["r1", "wgan_gp"])
-@pytest.mark.parametrize("condition_dim", [0, 5])
-def test_a_step_is_deterministic_on_a_gpu(penalty: str, condition_dim: int) -> None:
-    augmentation = ("colour", "translation", "cutout")
-    stepper = make_stepper(
-        condition_dim, penalty=penalty, penalty_every=1, augmentation=augmentation, spectral_norm=True
-    )
-    with OpsSeen() as seen:
-        train(stepper, range(1), condition_dim)
-    assert "upsample_nearest2d_backward" in seen.names
-    assert seen.not_deterministic == set()

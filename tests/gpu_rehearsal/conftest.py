@@ -40,12 +40,16 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
             monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
         monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: fake.wait("synchronize"))
         monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: setattr(fake, "forbidden", mode == "error"))
+        # Set by a deterministic training.
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
         # Modules that move to it get new parameters; the old ones' `data` cannot be set.
         monkeypatch.setattr(torch.__future__, "_overwrite_module_params_on_conversion", True)
         # Its context belongs to this thread.
         for module in (data.loader, data.eval_loader, data.cache.fill):
             monkeypatch.setattr(module, "read_ahead", map)
         yield fake
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture

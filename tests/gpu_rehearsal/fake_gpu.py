@@ -1,8 +1,9 @@
 """A GPU that is none: its tensors say that they lie on "cuda:0", and compute on the CPU.
 
-It refuses what a real one refuses: tensors of several devices in one operation, a generator of another device, and a
-view of its memory by NumPy. It knows where a program would wait for it. Forward, backward and optimizer run on it, with
-the results of the CPU; only autocast has no effect, as torch takes its tensors for those of device "meta".
+It refuses what a real one refuses: tensors of several devices in one operation, a generator of another device, a view
+of its memory by NumPy, and operations that are not deterministic where only those are allowed. It knows where a program
+would wait for it. Forward, backward and optimizer run on it, with the results of the CPU; only autocast has no effect,
+as torch takes its tensors for those of device "meta".
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,18 +15,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from tests.gpu_rehearsal.operations import ANY_SCALAR, COPIES, INDEXING, NOT_DETERMINISTIC, READING, aten
+
 CUDA = torch.device("cuda", 0)
 CPU = torch.device("cpu")
 META = torch.device("meta")
-
-aten = torch.ops.aten
-COPIES = (aten.copy_.default, aten._to_copy.default, aten._foreach_copy_.default, aten._pin_memory.default)
-INDEXING = (aten.index.Tensor, aten.index_put_.default, aten.index_put.default, aten._index_put_impl_.default)
-"""They take indices of the CPU, too."""
-ANY_SCALAR = (aten.fill_.Tensor, aten.masked_fill.Tensor, aten.masked_fill_.Tensor)
-"""They take a scalar tensor of the CPU, as pointwise operations do."""
-READING = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
-"""Operations that read values, or whose result has a size that depends on values."""
 
 
 class HostWaitError(AssertionError):
@@ -95,6 +89,8 @@ class FakeGpu(TorchDispatchMode):
         super().__init__()
         self.device = CUDA
         self.forbidden = False
+        self.waits: list[str] = []
+        self.operations: set[str] = set()  # the names of all that were used
         # Page-locked memory, by its address; kept, so that nothing else gets the address.
         self.pinned: dict[int, Tensor] = {}
         torch._C._ensureCUDADeviceGuardSet()  # pyright: ignore[reportAttributeAccessIssue]
@@ -119,6 +115,7 @@ class FakeGpu(TorchDispatchMode):
 
     def wait(self, why: str) -> None:
         """What the program does where it waits."""
+        self.waits.append(why)
         if self.forbidden:
             raise HostWaitError(f"waits for the GPU: {why}")
 
@@ -130,7 +127,9 @@ class FakeGpu(TorchDispatchMode):
         ):
             return result
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        self.operations.add(func.overloadpacket.__name__)
         _check_devices(func, tensors, kwargs)
+        _check_determinism(func, tensors)
         if why := self._reason_to_wait(func, tensors, args, kwargs):
             self.wait(f"{func}: {why}")
         if func is aten.is_pinned.default:
@@ -203,6 +202,14 @@ def _check_devices(func: Any, tensors: list[Tensor], kwargs: Mapping[str, Any]) 
         device = FakeGenerator.devices.get(generator._cdata, CPU)
         if _is_gpu(device) != to_gpu:
             raise RuntimeError(f"{func}: expected a generator of the tensors' device, found one of {device}")
+
+
+def _check_determinism(func: Any, tensors: list[Tensor]) -> None:
+    """Raise a RuntimeError as a real GPU does."""
+    on_gpu = any(isinstance(tensor, FakeGpuTensor) for tensor in tensors)
+    raises = func.overloadpacket.__name__ in NOT_DETERMINISTIC and torch.are_deterministic_algorithms_enabled()
+    if on_gpu and raises:
+        raise RuntimeError(f"{func}: has no deterministic implementation")
 
 
 def _compute(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:

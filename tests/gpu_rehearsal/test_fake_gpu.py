@@ -37,6 +37,15 @@ def test_several_devices_are_refused(mixed: Callable[[], object]) -> None:
         mixed()
 
 
+def test_operations_without_a_deterministic_algorithm_are_refused() -> None:
+    images = on_gpu(1, 2, 4, 4).requires_grad_()
+    pooled = F.adaptive_avg_pool2d(images, (2, 1)).sum()
+    pooled.backward(retain_graph=True)
+    torch.use_deterministic_algorithms(True)
+    with pytest.raises(RuntimeError, match="no deterministic implementation"):
+        pooled.backward()
+
+
 def test_numpy_does_not_see_its_memory() -> None:
     with pytest.raises(RuntimeError):
         on_gpu(3).numpy()

@@ -5,7 +5,11 @@ import pytest
 
 from tests.gpu import test_loader
 from tests.gpu.test_evaluation import *
-from tests.gpu.test_gan import test_no_step_waits_for_the_device
+from tests.gpu.test_gan import (
+    _deterministic,
+    test_from_a_state_the_next_steps_are_the_same_bit_for_bit,
+    test_no_step_waits_for_the_device,
+)
 from tests.gpu.test_gpu import *
 from tests.gpu.test_loader import *
 

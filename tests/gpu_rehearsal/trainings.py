@@ -71,7 +71,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "optimizer": "amsgrad",
     },
     "weighted triplets, focal loss": {
-        "model_params": {**BOTH, "global_bn": False},
+        "model_params": {**BOTH, "global_bn": False, "part_pooling": "max", "global_pooling": "avg"},
         "data_augmentation": {"resize_h": 72, "resize_w": 36, "mirror": False},
         "tri_loss_margin": 0.3, "tri_loss_on": ("parts", "concat"), "tri_loss_adaptive_weight": True,
         "focal_gamma": 2.0, "optimizer": "rmsprop",
@@ -98,8 +98,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "gan_params": {**GENERATOR, "condition": "a network", "lambda_consistency": 1.0},
     },
     "a generator trained along": {
-        "model_params": BOTH,
-        "gan_params": {**GENERATOR, "adv_train": True, "penalty_every": 1, "augmentation": ("colour", "cutout")},
+        "model_params": BOTH, "gan_params": {
+            **GENERATOR, "adv_train": True, "penalty_every": 1, "augmentation": ("colour", "translation", "cutout"),
+        },
     },
 }  # fmt: skip
 SECOND_GRAPH = ("a late spectral transform", "generated outliers", "generated persons", "a generator trained along")

@@ -1,10 +1,16 @@
-"""Finds operations that a GPU cannot compute deterministically, without a GPU."""
+"""Operations that a GPU treats in a way of its own."""
 
-from typing import Any
+import torch
 
-from torch.utils._python_dispatch import TorchDispatchMode
-
-RAISING = frozenset(
+aten = torch.ops.aten
+COPIES = (aten.copy_.default, aten._to_copy.default, aten._foreach_copy_.default, aten._pin_memory.default)
+INDEXING = (aten.index.Tensor, aten.index_put_.default, aten.index_put.default, aten._index_put_impl_.default)
+"""They take indices of the CPU, too."""
+ANY_SCALAR = (aten.fill_.Tensor, aten.masked_fill.Tensor, aten.masked_fill_.Tensor)
+"""They take a scalar tensor of the CPU, as pointwise operations do."""
+READING = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
+"""Operations that read values, or whose result has a size that depends on values."""
+NOT_DETERMINISTIC = frozenset(
     {
         "_adaptive_avg_pool2d_backward", "_adaptive_avg_pool3d_backward", "adaptive_max_pool2d_backward",
         "adaptive_max_pool3d_backward", "avg_pool3d_backward", "fractional_max_pool2d_backward",
@@ -17,26 +23,10 @@ RAISING = frozenset(
     }
 )  # fmt: skip
 """Raise an error on a GPU under `torch.use_deterministic_algorithms`; the documentation of that function lists them."""
-SLOW = frozenset(
+SLOW_IF_DETERMINISTIC = frozenset(
     {
         "scatter", "scatter_", "scatter_add", "scatter_add_", "index_add", "index_add_", "index_copy", "index_copy_",
         "cumsum", "cumsum_", "embedding_dense_backward", "replication_pad2d_backward",
     }
 )  # fmt: skip
 """Become much slower there."""
-
-
-class OpsSeen(TorchDispatchMode):
-    """Collects the names of all operations within the context, those of backward passes too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: set[str] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.add(func.overloadpacket.__name__)
-        return func(*args, **(kwargs or {}))
-
-    @property
-    def not_deterministic(self) -> set[str]:
-        return self.names & (RAISING | SLOW)
