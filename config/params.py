@@ -22,14 +22,24 @@ class LearningRate(Options):
     """Learning rate of the backbone."""
     fc_lr: float = Field(default=0.1, ge=0.0)
     """Learning rate of everything else: heads, classifiers, losses."""
+    schedule: Literal["step", "cosine", "flat_cosine", "poly"] = "step"
+    """Course of both rates after the warm-up, up to the end of the training; "flat_cosine": constant at first."""
     decay_step: Annotated[int, Field(ge=0)] | tuple[Step, ...] = 40
-    """Epochs (or iterations) between decays of both rates; a list names each decay; 0 = never."""
+    """For "step": epochs (or iterations) between decays of both rates; a list names each decay; 0 = never."""
     decay_gamma: float = Field(default=0.1, gt=0.0, le=1.0)
-    """Factor of both rates at each decay."""
+    """For "step": factor of both rates at each decay."""
     decay_unit: Literal["auto", "epoch", "iteration"] = "auto"
-    """Unit of decay_step; "auto": iterations with class_balanced sampling, otherwise epochs."""
+    """For "step": unit of decay_step; "auto": iterations with class_balanced sampling, otherwise epochs."""
+    end_factor: float = Field(default=0.0, ge=0.0, le=1.0)
+    """For "cosine", "flat_cosine" and "poly": share of the full rates that is reached at the end of the training."""
+    flat_epoch: float = Field(default=0.0, ge=0.0)
+    """For "flat_cosine": epochs at the full rates before the cosine, the warm-up included."""
+    poly_power: float = Field(default=1.0, gt=0.0)
+    """For "poly": power of the remaining share of the steps; 1 = linear."""
     warmup_epoch: float = Field(default=0.0, ge=0.0)
     """Epochs of linear warm-up, step by step; 0 = no warm-up."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Iterations of linear warm-up, instead of warmup_epoch."""
     warmup_factor: float = Field(default=0.1, gt=0.0, le=1.0)
     """Share of the full rates at the first step of the warm-up."""
 

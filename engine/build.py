@@ -11,8 +11,9 @@ from data.dataset import check_training_set, read_dataset, summary_table, withou
 from data.samples import Dataset, Sample, sorted_pids
 from engine.batches import ExtraImages, TrainBatches, num_processes
 from engine.consistency import check_ranks_agree, run_fingerprint
-from engine.optim import Schedule, build_optimizer, build_schedule, freeze_all_but_classifiers
+from engine.optim import build_optimizer, freeze_all_but_classifiers
 from engine.run import Run, RunFolder, TrainingPlan
+from engine.schedules import Schedule, build_schedule
 from engine.step import Stepper
 from engine.summary import describe_training, plan_training
 from engine.teacher import load_teacher

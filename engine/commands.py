@@ -15,8 +15,8 @@ from data.samples import sorted_pids
 from engine.build import read_training_data, start_network
 from engine.consistency import check_environment
 from engine.launch import launch, needs_launch, process_group
-from engine.optim import build_schedule
 from engine.run import RunFolder, cleanup_on_failure, is_run, lock_run, open_run_folder, run_folder, write_params
+from engine.schedules import build_schedule
 from engine.summary import describe_training, log_environment, plan_training
 from engine.teacher import load_teacher
 from engine.trainer import Trainer

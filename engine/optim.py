@@ -1,4 +1,4 @@
-"""The optimizer, its groups of parameters, and their learning rates, a function of the step without any state."""
+"""The optimizer, its groups of parameters and their learning rates, and which layers are trained."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -7,17 +7,8 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
-from config.params import LearningRate, Params
+from config.params import Params
 from models.network import ReidNetwork
-
-
-class Schedule(NamedTuple):
-    """The learning rates over a training."""
-
-    factor: Callable[[int], float]
-    """A step, counted from 0 over the whole training -> what every group's base rate is multiplied by."""
-    total_steps: int | None = None
-    """The steps of the whole training, if the factor depends on them: a run is then only resumed with as many."""
 
 
 class GroupRule(NamedTuple):
@@ -71,40 +62,6 @@ def build_optimizer(params: Params, network: ReidNetwork, criterion: nn.Module) 
             return AdamW(groups, weight_decay=decay, fused=True)
         case "rmsprop":
             return RMSprop(groups, momentum=momentum, weight_decay=decay)
-
-
-def build_schedule(params: Params, steps_per_epoch: int, total_steps: int) -> Schedule:
-    """The schedule that the section `lr` describes.
-
-    Args:
-        params: of the run.
-        steps_per_epoch: the same in every epoch.
-        total_steps: of the whole training; a schedule that ends with it says so.
-    """
-    options, balanced = params.lr, params.batch_sampling_params.class_balanced
-    return Schedule(lambda step: step_decay(options, step, steps_per_epoch, class_balanced=balanced))
-
-
-def step_decay(options: LearningRate, step: int, steps_per_epoch: int, *, class_balanced: bool) -> float:
-    """Warm-up, then a factor of `decay_gamma` at each decay step."""
-    count_epochs = options.decay_unit == "epoch" or (options.decay_unit == "auto" and not class_balanced)
-    done = step // steps_per_epoch if count_epochs else step
-    decays = num_decays(options.decay_step, done)
-    return warmup(step, round(options.warmup_epoch * steps_per_epoch), options.warmup_factor) * (
-        options.decay_gamma**decays
-    )
-
-
-def warmup(step: int, num_steps: int, start: float) -> float:
-    """Rises linearly from `start` at step 0 to 1 at step `num_steps`, and stays there."""
-    return 1.0 if step >= num_steps else start + (1.0 - start) * step / num_steps
-
-
-def num_decays(decay_step: int | Sequence[int], done: int) -> int:
-    """The number of decays after `done` epochs or iterations: one every `decay_step`, or one at each of a list."""
-    if isinstance(decay_step, int):
-        return done // decay_step if decay_step else 0
-    return sum(done >= at for at in decay_step)
 
 
 def set_learning_rates(optimizer: Optimizer, factor: float) -> None:

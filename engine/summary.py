@@ -9,8 +9,8 @@ import torch
 
 from config.params import Params
 from engine.batches import batches_of_epoch, num_processes
-from engine.optim import Schedule
 from engine.run import RunFolder, TrainingPlan
+from engine.schedules import Schedule
 from models.network import build_network
 from utils.device import describe_device
 from utils.distributed import this_process
@@ -61,7 +61,7 @@ def describe_training(params: Params, plan: TrainingPlan, schedule: Schedule, nu
 
 
 def _describe_schedule(params: Params, schedule: Schedule, total_steps: int) -> str:
-    """The course of the learning rates, with a warning where a slip in decay_step would leave them near zero."""
+    """The course of the learning rates, with a warning where a slip would leave them near zero."""
     factors = [schedule.factor(step) for step in range(total_steps)]
     text = (
         f"learning rate of the backbone {params.lr.base_lr:g}, of the rest {params.lr.fc_lr:g}, "
@@ -70,7 +70,7 @@ def _describe_schedule(params: Params, schedule: Schedule, total_steps: int) -> 
     if (idle := sum(factor < 1e-3 for factor in factors) / len(factors)) > 0.1:
         text += (
             f"\nwarning: for {idle:.0%} of the steps it is below a thousandth of its full value; "
-            "check lr.decay_step and lr.decay_unit"
+            f"check {'lr.decay_step and lr.decay_unit' if params.lr.schedule == 'step' else 'lr.poly_power'}"
         )
     return text
 

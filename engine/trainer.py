@@ -21,9 +21,10 @@ from engine.batches import TrainBatch, TrainBatches
 from engine.checkpointing import AsyncCheckpointer, BestCheckpoint, Stateful, read_state
 from engine.meter import Means, Meter, StepClock, StepValues
 from engine.monitor import DivergedError, TrainingMonitor
-from engine.optim import Schedule, learning_rates, set_learning_rates, set_train_mode
+from engine.optim import learning_rates, set_learning_rates, set_train_mode
 from engine.recorder import EpochRecord, Progress, Recorder
 from engine.run import Run
+from engine.schedules import Schedule
 from engine.spectral import SpectralStart
 from engine.step import BuffersOfRanks, Stepper
 from evaluate.core.context import EvalContext

@@ -39,6 +39,7 @@ CHECKS: tuple[Check[Params], ...] = (
     network.spectral_transform_has_effect,
     training.devices_fit,
     training.schedule_is_ordered,
+    training.schedule_options_are_used,
     training.fine_tuning_has_effect,
 )
 EVALUATION_CHECKS: tuple[Check[EvalParams], ...] = (data_sets_are_named_once,)

@@ -3,10 +3,20 @@
 from collections.abc import Iterator
 
 from config.checks.conflict import Conflict, repeated_devices
+from config.errors import shown
 from config.params import Params
 
 # No device holds the activations of more images; a larger number is a typing error.
 MAX_BATCH_IMAGES = 16384
+SCHEDULES_OF = {
+    "decay_step": ("step",),
+    "decay_gamma": ("step",),
+    "decay_unit": ("step",),
+    "end_factor": ("cosine", "flat_cosine", "poly"),
+    "flat_epoch": ("flat_cosine",),
+    "poly_power": ("poly",),
+}
+"""Options of the section `lr` and the schedules that they are for."""
 
 
 def batch_size_fits_sampling(params: Params) -> Iterator[Conflict]:
@@ -50,15 +60,32 @@ def devices_fit(params: Params) -> Iterator[Conflict]:
 
 
 def schedule_is_ordered(params: Params) -> Iterator[Conflict]:
-    """The warm-up ends within the training, decays follow one another, and Nesterov's method has momentum."""
+    """Warm-up and flat part end within the training, decays follow one another, and Nesterov's method has momentum."""
     lr = params.lr
     if lr.warmup_epoch > params.epoch:
         text = f"{lr.warmup_epoch:g} is longer than the training, epoch {params.epoch}"
         yield Conflict(("lr.warmup_epoch", "epoch"), text)
+    if lr.warmup_epoch > 0 and lr.warmup_steps:
+        text = f"{lr.warmup_steps} is another length of the warm-up than lr.warmup_epoch; set one of them to 0"
+        yield Conflict(("lr.warmup_steps", "lr.warmup_epoch"), text)
+    if lr.schedule == "flat_cosine" and not 0 < lr.flat_epoch < params.epoch:
+        text = f"{lr.flat_epoch:g} leaves no part of epoch {params.epoch} flat, or none to the cosine of lr.schedule"
+        yield Conflict(("lr.flat_epoch", "epoch", "lr.schedule"), text)
     if isinstance(lr.decay_step, tuple) and list(lr.decay_step) != sorted(set(lr.decay_step)):
         yield Conflict(("lr.decay_step",), "the steps of the list must increase")
     if params.optimizer == "nesterov" and params.momentum == 0:
         yield Conflict(("optimizer", "momentum"), '"nesterov" needs momentum above 0')
+
+
+def schedule_options_are_used(params: Params) -> Iterator[Conflict]:
+    """Options of one schedule have no effect on another."""
+    lr = params.lr
+    for name, schedules in SCHEDULES_OF.items():
+        default = type(lr).model_fields[name].default
+        if lr.schedule not in schedules and getattr(lr, name) != default:
+            of = " or ".join(map(shown, schedules))
+            text = f"is for lr.schedule {of}, but that is {shown(lr.schedule)}; leave it out, or set {shown(default)}"
+            yield Conflict((f"lr.{name}", "lr.schedule"), text)
 
 
 def fine_tuning_has_effect(params: Params) -> Iterator[Conflict]:

@@ -10,6 +10,7 @@ BOTH = {"pcb_n_parts": 4, "feature_global_dim": 64}
 SPECTRAL = {"batch_sampling_params": "8*4", "model_params": {"spectral_trans": 0.3}}
 MIXED = {"mix_ratio": 0.5, "pretrain_snapshot_g": "gan"}
 ALONG = {"mix_ratio": 0.5, "adv_train": True}
+FLAT = {"schedule": "flat_cosine"}
 TUNED = {"fine_tune": True, "pretrain_snapshot": "a.pth"}
 NO_CLS = {"tri_loss_lambda_cls": 0}
 MAX_LOSS = {"update_max_loss_branch": True}
@@ -113,6 +114,17 @@ def gan(**options):
         ({"parallels": [1, 1]}, ["parallels: names a GPU twice"]),
         ({"epoch": 3, "lr": {"warmup_epoch": 3.5}}, ["lr.warmup_epoch: 3.5 is longer than the training, epoch 3"]),
         ({"lr": {"decay_step": [3, 3]}}, ["lr.decay_step: must increase"]),
+        ({"lr": {"warmup_epoch": 1, "warmup_steps": 9}}, ["lr.warmup_steps: lr.warmup_epoch"]),
+        ({"epoch": 3, "lr": FLAT | {"flat_epoch": 3}}, ["lr.flat_epoch: 3 leaves no part of epoch 3"]),
+        ({"lr": FLAT}, ["lr.flat_epoch: 0 leaves no part of epoch 60"]),
+        (
+            {"lr": {"schedule": "cosine", "decay_step": 3, "decay_gamma": 0.5, "decay_unit": "epoch"}},
+            [f'lr.decay_{name}: is for lr.schedule "step", but that is "cosine"' for name in ("step", "gamma", "unit")],
+        ),
+        (
+            {"lr": {"end_factor": 0.1, "flat_epoch": 3, "poly_power": 2}},
+            ['lr.end_factor: "flat_cosine" or "poly"', 'lr.flat_epoch: "flat_cosine"', 'lr.poly_power: "poly"'],
+        ),
         ({"optimizer": "nesterov", "momentum": 0}, ["optimizer: needs momentum above 0"]),
         ({"fine_tune": True}, ["fine_tune: needs pretrain_snapshot"]),
         (TUNED | {"sync_bn": True}, ["sync_bn: has no effect where fine_tune"]),
@@ -183,6 +195,8 @@ def test_what_does_not_go_together(desk, content, expected):
         {"parallels": [0, 1], "compile": "graphs"},
         {"compile": "on", "accumulate_steps": 2},
         {"epoch": 3, "lr": {"warmup_epoch": 3, "decay_step": [1, 2]}},
+        {"epoch": 3, "lr": FLAT | {"flat_epoch": 2.9, "end_factor": 0.1, "warmup_steps": 2000}},
+        {"lr": {"schedule": "poly", "poly_power": 0.9, "decay_step": 40}},
         {"lr": {"decay_step": 0}, "optimizer": "nesterov", "momentum": 0.1},
         TUNED | model(feature_dropout=0.3),
         TUNED | NO_CLS | {"distillation": {"teacher": "t.pth", "lambda_logits": 1}},

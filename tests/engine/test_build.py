@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import engine.build
-from engine.optim import build_schedule
+from engine.schedules import build_schedule
 from engine.summary import describe_training, plan_training
 from engine.trainer import ReidTrainer
 from tests.engine.conftest import MakeTrainer

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from engine.optim import Schedule
 from engine.run import Run
+from engine.schedules import Schedule
 from engine.trainer import ReidTrainer
 from tests.engine.conftest import Clock, MakeTrainer
 from utils.checkpoint import load_checkpoint, load_tensors, read_weights, save_tensors
@@ -170,3 +170,8 @@ def test_a_schedule_of_ones_own_trains_and_is_part_of_the_fingerprint(
         rates.append(own.optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([0.01 * (1 - step / 8) for step in range(4)])
     assert trainer.fingerprint["steps of the learning-rate schedule"] is None
+    ends = make_trainer("ends", lr={"schedule": "cosine"})
+    assert ends.fingerprint["steps of the learning-rate schedule"] == 8
+    save_tensors(ends.folder.last, ends.state())
+    with pytest.raises(DataError, match="steps of the learning-rate schedule: the run began with 8, now it is 12"):
+        make_trainer("ends", lr={"schedule": "cosine"}, epoch=3).resume()

@@ -13,8 +13,9 @@ from data.cache import DeviceStore
 from engine.batches import TrainBatches
 from engine.build import prepare_network
 from engine.meter import StepValues
-from engine.optim import build_optimizer, build_schedule
+from engine.optim import build_optimizer
 from engine.run import Run, RunFolder
+from engine.schedules import build_schedule
 from engine.step import Stepper
 from engine.summary import plan_training
 from engine.teacher import Teacher
@@ -46,7 +47,10 @@ GENERATOR: dict[str, Any] = {"mix_ratio": 0.5, "mix_start_epoch": 1, "input_dim"
 COLOURS: dict[str, Any] = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.1, "rotation": 10}
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "one feature": {"model_params": {**ONE, "part_pooling": "max"}, "optimizer": "adam"},
+    "one feature": {
+        "model_params": {**ONE, "part_pooling": "max"}, "optimizer": "adam",
+        "lr": {"base_lr": 0.01, "fc_lr": 0.02, "schedule": "flat_cosine", "flat_epoch": 2, "warmup_steps": 3},
+    },
     "a ResNet": {"model_params": {**ONE, "model": "resnet_34", "last_conv_stride": 2}},
     "one feature, erased and masked": {
         "model_params": {**ONE, "feature_mask": "all", "global_feature_erasing": 0.5, "pcb_dropout": 0.1},

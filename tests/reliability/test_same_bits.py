@@ -26,6 +26,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "tri_loss_margin": 0,
         "model_params": {**MODEL, "spectral_trans": 0},
         "optimizer": "rmsprop",
+        "lr": {"base_lr": 0.01, "fc_lr": 0.01, "schedule": "cosine", "warmup_steps": 3, "end_factor": 0.01},
         "evaluation_params": {"type": None},
     },
     "bf16, margins by schedule, evaluated every other epoch": {
