@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ import evaluator
 import train
 from config.params import Params
 from data.dataset import read_dataset
+from deploy.networks import TorchNetwork
 from engine.batches import TrainBatch
 from engine.trainer import ReidTrainer
 from evaluate.core.context import EvalContext
@@ -81,9 +83,11 @@ RE_RANKINGS: list[dict[str, Any]] = [
 
 def test_evaluations(command: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     command("start_train", "run", evaluation_params={"type": None}, epoch=1)
-    found = []
+    found, embeddings = [], []
     for has_gpu in (True, False):
         monkeypatch.setattr(torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
+        pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 32, 3), dtype=np.uint8)
+        embeddings.append(TorchNetwork(Path("runs/run/model_best.pth")).embed(pixels).embeddings)
         for number, options in enumerate(RE_RANKINGS):
             files = {} if number else {"report_path": "report.html", "pictures_dir": "pictures"}
             evaluation = {"type": "market_evaluate", **options}
@@ -93,6 +97,7 @@ def test_evaluations(command: Callable[..., None], monkeypatch: pytest.MonkeyPat
             found.append(json.loads(Path("result.json").read_text())["metrics"])
     for mine, same in zip(found[: len(RE_RANKINGS)], found[len(RE_RANKINGS) :], strict=True):
         assert mine == pytest.approx(same, abs=1e-6)
+    np.testing.assert_allclose(*embeddings, atol=1e-6)
 
 
 def test_an_extraction_waits_for_no_batch(gpu: FakeGpu, tmp_path: Path, make_market: Callable[[Path], Path]) -> None:
