@@ -22,6 +22,10 @@ class LearningRate(Options):
     """Learning rate of the backbone."""
     fc_lr: float = Field(default=0.1, ge=0.0)
     """Learning rate of everything else: heads, classifiers, losses."""
+    bias_factor: float = Field(default=1.0, gt=0.0)
+    """Factor of the rates of all biases; some recipes have 2."""
+    layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Factor of the backbone's rate from each of its stages to the one before; the last stage has base_lr."""
     schedule: Literal["step", "cosine", "flat_cosine", "poly"] = "step"
     """Course of both rates after the warm-up, up to the end of the training; "flat_cosine": constant at first."""
     decay_step: Annotated[int, Field(ge=0)] | tuple[Step, ...] = 40
@@ -83,6 +87,8 @@ class Params(LossOptions, ModelOptions, DataOptions):
     """Momentum of sgd, nesterov and rmsprop."""
     weight_decay: float = Field(default=5e-4, ge=0.0)
     """L2 regularization (decoupled for adamw)."""
+    decay_norms_and_biases: bool = True
+    """Whether weight_decay acts on biases and on parameters of one dimension, such as those of normalisations, too."""
     lr: LearningRate = LearningRate()
     """Learning rates, decay and warm-up."""
     gan_params: GanParams = GanParams()

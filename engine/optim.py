@@ -1,48 +1,91 @@
 """The optimizer, its groups of parameters and their learning rates, and which layers are trained."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from config.params import Params
+from models.backbones.backbone import Backbone
 from models.network import ReidNetwork
 
+BACKBONE = "network.backbone."
+"""Start of the names of the backbone's parameters."""
 
-class GroupRule(NamedTuple):
-    """Which parameters form a group, and its learning rate."""
 
-    name: str
+class Group(NamedTuple):
+    """What the parameters of a group have in common."""
+
+    name: Literal["base_lr", "fc_lr"]
     """Of the learning rate, in logs."""
-    lr: float
-    """The base rate."""
-    matches: Callable[[str], bool]
-    """Takes the name of a parameter; the first rule that matches has it."""
+    lr_factor: float
+    """Of the group's parameters, to the rate of that name."""
+    decays: bool
+    """Whether the weight decay acts on them."""
 
 
-def group_rules(params: Params) -> list[GroupRule]:
-    """The backbone's parameters have `lr.base_lr`; those of heads and losses `lr.fc_lr`."""
-    return [
-        GroupRule("base_lr", params.lr.base_lr, lambda name: name.startswith("network.backbone.")),
-        GroupRule("fc_lr", params.lr.fc_lr, lambda name: True),
-    ]
+GroupOf = Callable[[str, nn.Parameter], Group]
+"""Name and parameter -> its group."""
+
+
+def group_rule(params: Params, backbone: Backbone) -> GroupOf:
+    """Which parameter is in which group.
+
+    The backbone's have `lr.base_lr`, less by `lr.layer_decay` with each stage below the last; those of heads and losses
+    `lr.fc_lr`; biases `lr.bias_factor` times as much. What has one dimension, such as the weight of a normalisation,
+    counts as a bias for the weight decay.
+
+    Source: layer decay: Bao et al. 2022, arXiv 2106.08254; factor of biases: fast-reid's BIAS_LR_FACTOR; weight decay:
+    timm's param_groups_weight_decay.
+    """
+
+    def group_of(name: str, parameter: nn.Parameter) -> Group:
+        is_bias = name.endswith("bias")
+        factor = params.lr.bias_factor if is_bias else 1.0
+        decays = params.decay_norms_and_biases or not (is_bias or parameter.dim() <= 1)
+        if not name.startswith(BACKBONE):
+            return Group("fc_lr", factor, decays)
+        depth = backbone.stages_above(name.removeprefix(BACKBONE))
+        return Group("base_lr", factor * params.lr.layer_decay**depth, decays)
+
+    return group_of
 
 
 def parameter_groups(
-    named_parameters: Iterable[tuple[str, nn.Parameter]], rules: Sequence[GroupRule]
+    named_parameters: Iterable[tuple[str, nn.Parameter]], group_of: GroupOf, params: Params
 ) -> list[dict[str, Any]]:
-    """The groups of an optimizer; a parameter without gradient, and a group without parameters, is left out.
+    """The groups of an optimizer, in the order of their first parameters; those without gradient are left out.
 
-    Each group carries its `name` and its `base_lr`, which a schedule multiplies.
+    Each group carries its `name`, its `lr_factor` and its `base_lr`, which a schedule multiplies.
     """
-    groups = [{"params": [], "lr": rule.lr, "base_lr": rule.lr, "name": rule.name} for rule in rules]
+    members: dict[Group, list[nn.Parameter]] = {}
     for name, parameter in named_parameters:
         if parameter.requires_grad:
-            place = next(place for place, rule in enumerate(rules) if rule.matches(name))
-            groups[place]["params"].append(parameter)
-    return [group for group in groups if group["params"]]
+            members.setdefault(group_of(name, parameter), []).append(parameter)
+    groups = []
+    for group, parameters in members.items():
+        lr = getattr(params.lr, group.name) * group.lr_factor
+        decay = params.weight_decay if group.decays else 0.0
+        rates = {"lr": lr, "base_lr": lr, "lr_factor": group.lr_factor, "weight_decay": decay}
+        groups.append({"params": parameters, "name": group.name, **rates})
+    return groups
+
+
+def describe_groups(groups: Sequence[Mapping[str, Any]]) -> str:
+    """The groups of an optimizer in one line."""
+    return ", ".join(
+        f"{group['name']} x {group['lr_factor']:.3g}{'' if group['weight_decay'] else ' without weight decay'}: "
+        f"{sum(parameter.numel() for parameter in group['params'])}"
+        for group in groups
+    )
+
+
+def named_parameters(network: nn.Module, criterion: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Every parameter of network and losses, by a name that says of which it is."""
+    yield from network.named_parameters(prefix="network")
+    yield from criterion.named_parameters(prefix="criterion")
 
 
 def build_optimizer(params: Params, network: ReidNetwork, criterion: nn.Module) -> Optimizer:
@@ -50,7 +93,7 @@ def build_optimizer(params: Params, network: ReidNetwork, criterion: nn.Module) 
 
     All parameters are updated in one pass over memory, except by rmsprop, of which torch has no fused version.
     """
-    groups = parameter_groups(_named_parameters(network, criterion), group_rules(params))
+    groups = parameter_groups(named_parameters(network, criterion), group_rule(params, network.backbone), params)
     decay, momentum = params.weight_decay, params.momentum
     match params.optimizer:
         case "sgd" | "nesterov":
@@ -71,8 +114,9 @@ def set_learning_rates(optimizer: Optimizer, factor: float) -> None:
 
 
 def learning_rates(*optimizers: Optimizer) -> dict[str, float]:
-    """The current rate of each group, by name."""
-    return {group["name"]: group["lr"] for optimizer in optimizers for group in optimizer.param_groups}
+    """The current rates by name, without the constant factors of groups; a generator's groups have none."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    return {group["name"]: group["lr"] / group.get("lr_factor", 1.0) for group in groups}
 
 
 def fill_momentum(optimizer: Optimizer) -> None:
@@ -101,8 +145,3 @@ def set_train_mode(network: ReidNetwork, *, fine_tune: bool) -> None:
         # The dropout before a classifier is part of how that is trained.
         head.feature_dropout.train()
         head.classifier.train()
-
-
-def _named_parameters(network: nn.Module, criterion: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    yield from network.named_parameters(prefix="network")
-    yield from criterion.named_parameters(prefix="criterion")

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 import torch
+from torch import nn
 
 from config.params import Params
 from engine.batches import batches_of_epoch, num_processes
+from engine.optim import describe_groups, group_rule, named_parameters, parameter_groups
 from engine.run import RunFolder, TrainingPlan
 from engine.schedules import Schedule
-from models.network import build_network
+from models.network import ReidNetwork, build_network
 from utils.device import describe_device
 from utils.distributed import this_process
 from utils.precision import choose_precision
@@ -56,17 +58,20 @@ def describe_training(params: Params, plan: TrainingPlan, schedule: Schedule, nu
         f"{plan.num_epochs} epochs of {plan.steps_per_epoch} steps of {images} images{spread}; "
         f"{num_classes} identities; {params.model_params.model} with {count:.2f} million parameters, "
         f"embedding of {network.embedding_dim}\n"
-        f"{_describe_schedule(params, schedule, plan.num_epochs * plan.steps_per_epoch)}"
+        f"{_describe_rates(params, network, schedule, plan.num_epochs * plan.steps_per_epoch)}"
     )
 
 
-def _describe_schedule(params: Params, schedule: Schedule, total_steps: int) -> str:
-    """The course of the learning rates, with a warning where a slip would leave them near zero."""
+def _describe_rates(params: Params, network: ReidNetwork, schedule: Schedule, total_steps: int) -> str:
+    """The course of the learning rates and who has which, with a warning where a slip would leave them near zero."""
+    groups = parameter_groups(named_parameters(network, nn.Identity()), group_rule(params, network.backbone), params)
     factors = [schedule.factor(step) for step in range(total_steps)]
     text = (
         f"learning rate of the backbone {params.lr.base_lr:g}, of the rest {params.lr.fc_lr:g}, "
         f"times {factors[0]:g} at the first step, {max(factors):g} at most, {factors[-1]:g} at the last"
     )
+    if len(groups) > 2:
+        text += f"\nparameters by learning rate: {describe_groups(groups)}"
     if (idle := sum(factor < 1e-3 for factor in factors) / len(factors)) > 0.1:
         text += (
             f"\nwarning: for {idle:.0%} of the steps it is below a thousandth of its full value; "

@@ -73,6 +73,9 @@ def schedule_is_ordered(params: Params) -> Iterator[Conflict]:
         yield Conflict(("lr.flat_epoch", "epoch", "lr.schedule"), text)
     if isinstance(lr.decay_step, tuple) and list(lr.decay_step) != sorted(set(lr.decay_step)):
         yield Conflict(("lr.decay_step",), "the steps of the list must increase")
+    if not params.decay_norms_and_biases and params.weight_decay == 0:
+        text = "leaves some parameters out of weight_decay, which is 0 for all; leave it out"
+        yield Conflict(("decay_norms_and_biases", "weight_decay"), text)
     if params.optimizer == "nesterov" and params.momentum == 0:
         yield Conflict(("optimizer", "momentum"), '"nesterov" needs momentum above 0')
 
@@ -109,5 +112,8 @@ def fine_tuning_has_effect(params: Params) -> Iterator[Conflict]:
         if getattr(params.model_params, name) > 0:
             text = f"runs frozen layers as in evaluation, so model_params.{name} has no effect; set that to 0"
             yield Conflict(("fine_tune", f"model_params.{name}"), text)
+    if params.lr.layer_decay != 1:
+        text = "freezes the backbone, so lr.layer_decay has no effect; set that to 1"
+        yield Conflict(("fine_tune", "lr.layer_decay"), text)
     if params.lr.fc_lr == 0:
         yield Conflict(("fine_tune", "lr.fc_lr"), "trains with lr.fc_lr only, and that is 0")

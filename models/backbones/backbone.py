@@ -63,6 +63,13 @@ class Backbone(nn.Module):
             return feature_map, feature_map
         return feature_map, getattr(self, self.global_last)(features)
 
+    def stages_above(self, name: str) -> int:
+        """How many stages follow that of a parameter, given by its name in this backbone."""
+        for depth, stage in enumerate(reversed(self.stages)):
+            if any(name == prefix or name.startswith(f"{prefix}.") for prefix in stage):
+                return depth
+        raise ValueError(f"{name}: in no stage of {type(self).__name__}")
+
     def add_global_last_stage(self) -> None:
         """Give the global branch its own last stage: a copy, which starts with the same weights."""
         self.global_last = f"{self.last}_global"

@@ -129,6 +129,8 @@ def gan(**options):
         ({"fine_tune": True}, ["fine_tune: needs pretrain_snapshot"]),
         (TUNED | {"sync_bn": True}, ["sync_bn: has no effect where fine_tune"]),
         (TUNED | {"lr": {"fc_lr": 0}}, ["fine_tune: lr.fc_lr only"]),
+        (TUNED | {"lr": {"layer_decay": 0.9}}, ["fine_tune: lr.layer_decay has no effect"]),
+        ({"weight_decay": 0, "decay_norms_and_biases": False}, ["decay_norms_and_biases: weight_decay, which is 0"]),
         (TUNED | TRIPLET | NO_CLS, ["fine_tune: tri_loss_lambda_cls is 0", "fine_tune: triplet loss"]),
         (TUNED | model(global_feature_erasing=0.3), ["fine_tune: model_params.global_feature_erasing has no effect"]),
         (TUNED | model(pcb_dropout=0.3), ["fine_tune: model_params.pcb_dropout has no effect"]),

@@ -30,6 +30,13 @@ def test_a_schedule_that_leaves_nothing_to_learn_with_is_warned_of(trainer: Reid
     assert "below a thousandth" in describe(trainer, lr=lr)
 
 
+def test_groups_are_described_where_there_are_more_than_the_usual_two(trainer: ReidTrainer) -> None:
+    assert "parameters by learning rate" not in describe(trainer)
+    lr = trainer.params.lr.model_copy(update={"bias_factor": 2.0})
+    biases = sum(p.numel() for name, p in trainer.network.backbone.named_parameters() if name.endswith("bias"))
+    assert f"base_lr x 2 without weight decay: {biases}" in describe(trainer, lr=lr, decay_norms_and_biases=False)
+
+
 def test_the_same_seed_builds_the_same_weights(make_trainer: MakeTrainer) -> None:
     one, same, other = make_trainer("a"), make_trainer("b"), make_trainer("c", seed=1)
     weights = [trainer.network.state_dict()["backbone.conv1.weight"] for trainer in (one, same, other)]

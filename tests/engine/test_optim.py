@@ -4,11 +4,10 @@ from torch import nn
 
 from config.params import LearningRate, Params
 from engine.optim import (
-    GroupRule,
+    Group,
     build_optimizer,
     fill_momentum,
     freeze_all_but_classifiers,
-    group_rules,
     learning_rates,
     parameter_groups,
     set_learning_rates,
@@ -54,22 +53,66 @@ def test_both_rates_are_set_from_their_full_value(network: ReidNetwork) -> None:
     assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.2]
 
 
-def test_a_rule_of_ones_own_forms_a_group(network: ReidNetwork) -> None:
-    """Rules are tried in order; the first that matches a parameter has it, and empty groups are left out."""
-    bias = GroupRule("bias_lr", 0.4, lambda name: name.endswith(".bias"))
-    rules = [bias, *group_rules(Params()), GroupRule("unused", 1.0, lambda name: True)]
-    groups = parameter_groups(network.named_parameters(prefix="network"), rules)
-    assert [group["name"] for group in groups] == ["bias_lr", "base_lr", "fc_lr"]
-    biases = [parameter for name, parameter in network.named_parameters() if name.endswith(".bias")]
-    assert [id(parameter) for parameter in groups[0]["params"]] == [id(parameter) for parameter in biases]
-    assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
-    optimizer = torch.optim.SGD(groups)
+CLASSIFIERS = {f"branches.{branch}.classifier.weight" for branch in ("parts", "global")}
+
+
+def rates_by_name(optimizer: torch.optim.Optimizer, network: ReidNetwork) -> dict[str, tuple[float, float]]:
+    """Learning rate and weight decay of every parameter."""
+    groups = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
+    return {name: groups[id(parameter)] for name, parameter in network.named_parameters()}
+
+
+def test_biases_have_a_multiple_of_the_rate_and_norms_no_weight_decay(network: ReidNetwork) -> None:
+    lr = LearningRate(base_lr=0.01, fc_lr=0.2, bias_factor=2)
+    params = Params(lr=lr, weight_decay=0.1, decay_norms_and_biases=False)
+    optimizer = build_optimizer(params, network, Centres())
+    found = rates_by_name(optimizer, network)
+    for path, module in network.named_modules():
+        rate = 0.01 if path.startswith("backbone.") else 0.2
+        is_norm = isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
+        for name, _ in module.named_parameters(path, recurse=False):
+            is_bias = name.endswith("bias")
+            expected = rate * (2 if is_bias else 1), 0.0 if is_norm or is_bias else 0.1
+            assert found.pop(name) == pytest.approx(expected), name
+    assert found == {}
+    for factor in (0.1, 1.0):
+        set_learning_rates(optimizer, factor)
+        assert learning_rates(optimizer) == pytest.approx({"base_lr": 0.01 * factor, "fc_lr": 0.2 * factor})
+
+
+def test_the_rate_falls_from_each_stage_of_the_backbone_to_the_one_before(network: ReidNetwork) -> None:
+    params = Params(lr=LearningRate(base_lr=0.01, fc_lr=0.2, layer_decay=0.5))
+    found = rates_by_name(build_optimizer(params, network, nn.Identity()), network)
+    stages = {"conv1": 4, "bn1": 4, "layer1": 3, "layer2": 2, "layer3": 1, "layer4": 0}
+    for name, (rate, _) in found.items():
+        expected = 0.01 * 0.5 ** stages[name.split(".")[1]] if name.startswith("backbone.") else 0.2
+        assert rate == pytest.approx(expected), name
+
+
+def test_a_step_of_every_group_is_one_of_its_own_rate(network: ReidNetwork) -> None:
+    params = Params(lr=LearningRate(base_lr=0.01, fc_lr=0.2, layer_decay=0.5, bias_factor=2), momentum=0)
+    optimizer = build_optimizer(params.model_copy(update={"weight_decay": 0.0}), network, nn.Identity())
+    before = {name: parameter.clone() for name, parameter in network.named_parameters()}
     for parameter in network.parameters():
         parameter.grad = torch.ones_like(parameter)
-    before = biases[0].clone()
     set_learning_rates(optimizer, 0.5)
     optimizer.step()
-    torch.testing.assert_close(biases[0], before - 0.2)
+    rates = {"backbone.conv1.weight": 0.01 / 16, "backbone.bn1.bias": 0.02 / 16, "backbone.layer4.0.bn1.bias": 0.02}
+    for name, rate in (rates | dict.fromkeys(CLASSIFIERS, 0.2)).items():
+        torch.testing.assert_close(network.get_parameter(name), before[name] - 0.5 * rate)
+
+
+def test_a_rule_of_ones_own_forms_groups(network: ReidNetwork) -> None:
+    def group_of(name: str, _: nn.Parameter) -> Group:
+        return Group("fc_lr", 4.0, decays=False) if name in CLASSIFIERS else Group("base_lr", 1.0, decays=True)
+
+    params = Params(lr=LearningRate(base_lr=0.01, fc_lr=0.2), weight_decay=0.1)
+    groups = parameter_groups(network.named_parameters(), group_of, params)
+    assert [(group["name"], group["lr"], group["weight_decay"]) for group in groups] == [
+        ("base_lr", 0.01, 0.1),
+        ("fc_lr", 0.8, 0.0),
+    ]
+    assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
 
 
 def test_fine_tuning_changes_the_classifiers_and_nothing_else(network: ReidNetwork) -> None:
@@ -82,7 +125,7 @@ def test_fine_tuning_changes_the_classifiers_and_nothing_else(network: ReidNetwo
     optimizer.step()
     changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
     # Running averages are part of the state: frozen layers must not move them either.
-    assert changed == {"branches.parts.classifier.weight", "branches.global.classifier.weight"}
+    assert changed == CLASSIFIERS
 
 
 def step_twice(name: str, *, filled: bool) -> list[torch.Tensor]:

@@ -61,7 +61,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "model_params": {
             **PARTS, "feature_dim": 0, "part_bn": False, "classifier_bias": True, "part_feature_erasing": 0.5,
         },
-        "label_smoothing": 0.1, "optimizer": "nesterov",
+        "label_smoothing": 0.1, "optimizer": "nesterov", "decay_norms_and_biases": False,
+        "lr": {"base_lr": 0.01, "fc_lr": 0.02, "bias_factor": 2.0, "layer_decay": 0.5},
     },
     "every triplet": {
         "model_params": {

@@ -19,7 +19,13 @@ MODEL = TINY_PARAMS["model_params"]
 STEPS_PER_EPOCH = 4
 SETTINGS: dict[str, dict[str, Any]] = {
     "stripes, global branch, dropout, erasing": {},
-    "two batches a step, adamw": {"accumulate_steps": 2, "optimizer": "adamw", "data_cache": "none"},
+    "two batches a step, adamw": {
+        "accumulate_steps": 2,
+        "optimizer": "adamw",
+        "data_cache": "none",
+        "decay_norms_and_biases": False,
+        "lr": {"base_lr": 0.001, "fc_lr": 0.001, "bias_factor": 2, "layer_decay": 0.7},
+    },
     "the spectral transform sets in": {"model_params": {**MODEL, "spectral_start_epoch": 1}},
     "no evaluation, random order, rmsprop": {
         "batch_sampling_params": "8*1",
