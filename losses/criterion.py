@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from losses.batch_metrics import BatchMetrics
 from losses.branch_updates import RandomParts, detach_other_parts, hardest_of_batch
+from losses.classification import build_classification
 from losses.distillation import build_distillation
 from losses.generated import GeneratedWeights, build_generated
 from losses.loss import ClassificationLoss, GeneratedOutput, Loss, Losses, LossInputs, Need, OnScores, TeacherOutput
 from losses.options import LossOptions
-from losses.softmax import build_softmax
 from losses.triplet import build_triplet
 from models.options import ModelParams
 from models.outputs import BranchOutput, NetworkSizes
@@ -117,13 +117,13 @@ def build_criterion(
         generated: weights of generated images; None: there are none.
         seed: of the run; random draws follow from it and the number of the step.
     """
-    classification = build_softmax(options)
+    classification, weights = build_classification(options), options.classification_weights
     losses: list[Loss | None] = [
         BatchMetrics(),
-        None if classification is None else OnScores("softmax", classification),
+        None if classification is None else OnScores(options.classification_loss, classification, weights),
         build_triplet(options),
         build_distillation(options.distillation, sizes, teacher_dim),
-        build_generated(classification, generated),
+        build_generated(classification, generated, weights),
     ]
     return Criterion([loss for loss in losses if loss is not None], *_part_updates(model, classification, seed))
 

@@ -1,5 +1,6 @@
 """Losses of generated images in the training of a re-ID network."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -71,12 +72,16 @@ class GeneratedLoss(Loss):
         classification: the loss of real images, applied to generated images with labels; its weight is that of images
             without labels, too.
         weights: of generated images.
+        branch_weights: of `OnScores`, for the loss of real images.
     """
 
-    def __init__(self, classification: ClassificationLoss, weights: GeneratedWeights) -> None:
+    def __init__(
+        self, classification: ClassificationLoss, weights: GeneratedWeights, branch_weights: Mapping[str, float] = {}
+    ) -> None:
         super().__init__("generated", ["generated"])
         self.classification = classification
         self.weights = weights
+        self.branch_weights = dict(branch_weights)
 
     def forward(self, inputs: LossInputs) -> Losses:
         """No loss in a step without generated images.
@@ -91,10 +96,15 @@ class GeneratedLoss(Loss):
         if labels is None:
             if sources is not None:
                 raise ValueError("generated images without labels cannot have sources")
-            logits = torch.cat([branch.scores.logits for branch in output.values()])
             weight = self.classification.weight * share
-            return Losses({"outliers": weight * outlier_loss(logits).mean(1).sum()}, {})
-        classified = [self.classification(branch.scores, labels, inputs.step) for branch in output.values()]
+            outliers = [
+                self._weigh(name, outlier_loss(branch.scores.logits).mean(1)) for name, branch in output.items()
+            ]
+            return Losses({"outliers": weight * torch.cat(outliers).sum()}, {})
+        classified = [
+            self._weigh(name, self.classification(branch.scores, labels, inputs.step))
+            for name, branch in output.items()
+        ]
         losses = {"generated": share * torch.cat(classified).sum()}
         if lambda_consistency and sources is not None:
             real = concat_embeddings(inputs.output)[sources]
@@ -102,9 +112,17 @@ class GeneratedLoss(Loss):
             losses["consistency"] = share * lambda_consistency * distance.mean()
         return Losses(losses, {})
 
+    def _weigh(self, branch: str, values: Tensor) -> Tensor:
+        weight = self.branch_weights.get(branch, 1.0)
+        return values if weight == 1 else weight * values
+
 
 def build_generated(
-    classification: ClassificationLoss | None, weights: GeneratedWeights | None
+    classification: ClassificationLoss | None,
+    weights: GeneratedWeights | None,
+    branch_weights: Mapping[str, float] = {},
 ) -> GeneratedLoss | None:
     """The loss of generated images; None: there are none, or classification is off."""
-    return None if classification is None or weights is None else GeneratedLoss(classification, weights)
+    if classification is None or weights is None:
+        return None
+    return GeneratedLoss(classification, weights, branch_weights)

@@ -1,5 +1,6 @@
 """The settings of the losses."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -7,6 +8,7 @@ from pydantic import Field
 from utils.options import Options
 
 SoftmaxMargin = Annotated[float, Field(ge=0.0, lt=1.0)]
+ClassificationName = Literal["softmax", "circle", "arcface"]
 MetricFeature = Literal["global", "parts", "concat"]
 
 
@@ -32,6 +34,10 @@ class LossOptions(Options):
     """Weight of the triplet loss."""
     tri_loss_lambda_cls: float = Field(default=1.0, ge=0.0)
     """Weight of the classification loss; 0 = off."""
+    classification_loss: ClassificationName = "softmax"
+    """"softmax": with a margin it is AM-softmax, also called CosFace; "circle": CircleSoftmax; or "arcface"."""
+    classification_weights: Mapping[str, Annotated[float, Field(gt=0.0)]] = {}
+    """Factors of the classification loss by branch, such as {"parts": 0.5}; 1 for branches that are not named."""
     tri_loss_on: tuple[MetricFeature, ...] = Field(default=("global",), min_length=1)
     """Features with a triplet loss: the global (or single) one, each part, the concatenated parts."""
     tri_loss_adaptive_weight: bool = False
@@ -39,13 +45,15 @@ class LossOptions(Options):
     gather_embeddings: bool = False
     """Form triplets across the images of all devices; otherwise each device forms its own."""
     softmax_margin: SoftmaxMargin | tuple[SoftmaxMargin, ...] = 0.0
-    """Additive margin m of AM-softmax (Wang et al. 2018); a list follows softmax_margin_step."""
+    """Margin m of the classification loss: on cosines, for "arcface" in radians; a list follows softmax_margin_step."""
     softmax_margin_step: int = Field(default=0, ge=0)
     """Iterations for which each margin of a list is used; the last one stays."""
     focal_gamma: float = Field(default=0.0, ge=0.0)
     """Exponent gamma of the focal loss (Lin et al. 2017); 0 = off."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Share of the target probability that is spread evenly over all identities."""
+    """Share of the target probability that is spread evenly over identities."""
+    label_smoothing_over: Literal["all", "others"] = "all"
+    """Identities that it is spread over: "all", as torch does, or the "others" than the true one."""
     distillation: Distillation = Distillation()
     """Knowledge distillation from a teacher."""
 

@@ -1,15 +1,18 @@
-"""Softmax cross entropy over the parts of a branch, with an additive margin and the focal factor."""
+"""Softmax cross entropy over the parts of a branch, with a margin and the focal factor."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from losses.loss import ClassificationLoss
-from losses.options import LossOptions
 from models.outputs import ClassScores
 from utils.precision import at_least_fp32
+
+ApplyMargin = Callable[[ClassScores, Tensor, "float | Tensor"], Tensor]
+"""Scores (P, B, N), labels (B,) and a margin -> logits (P, B, N), at least float32."""
 
 
 def softmax_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, focal_gamma: float = 0.0) -> Tensor:
@@ -36,8 +39,13 @@ def softmax_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, f
     return losses.view(parts, batch)
 
 
+def share_over_all(label_smoothing: float, num_classes: int) -> float:
+    """The share which, spread over all N classes, gives each class but the true one label_smoothing / (N - 1)."""
+    return label_smoothing * num_classes / max(num_classes - 1, 1)
+
+
 def subtract_margin(scores: ClassScores, labels: Tensor, margin: float | Tensor) -> Tensor:
-    """AM-softmax: subtract a margin from the cosine of the true class.
+    """AM-softmax, also called CosFace: subtract a margin from the cosine of the true class.
 
     Args:
         scores: logits = scale * cosine, (P, B, N), with the scale (P, B); without a margin the scale may be None.
@@ -55,10 +63,23 @@ def subtract_margin(scores: ClassScores, labels: Tensor, margin: float | Tensor)
     logits = at_least_fp32(scores.logits)
     if not isinstance(margin, Tensor) and not margin:
         return logits
+    return torch.where(is_true_class(scores, labels), logits - margin * scale_of(scores), logits)
+
+
+def is_true_class(scores: ClassScores, labels: Tensor) -> Tensor:
+    """Scores (P, B, N) and labels (B,) -> (B, N) bool."""
+    return labels[:, None] == torch.arange(scores.logits.shape[-1], device=labels.device)
+
+
+def scale_of(scores: ClassScores) -> Tensor:
+    """The factor between cosines and logits, (P, B, 1), at least float32.
+
+    Raises:
+        ValueError: the classifier is linear.
+    """
     if scores.scale is None:
-        raise ValueError(f"a softmax margin, got {margin}, needs a cosine classifier; this one is linear")
-    is_true = labels[:, None] == torch.arange(logits.shape[-1], device=labels.device)
-    return torch.where(is_true, logits - margin * at_least_fp32(scores.scale)[..., None], logits)
+        raise ValueError("a softmax margin needs a cosine classifier; this one is linear")
+    return at_least_fp32(scores.scale)[..., None]
 
 
 class MarginSchedule(nn.Module):
@@ -87,8 +108,10 @@ class SoftmaxLoss(ClassificationLoss):
 
     Args:
         weight: lambda.
-        margin: m of `subtract_margin`, or a schedule of it.
+        margin: m of `apply_margin`, or a schedule of it.
         focal_gamma, label_smoothing: of `softmax_loss`.
+        smooth_over: the classes over which the share is spread: all, or all but the true one.
+        apply_margin: what the margin does to the class scores.
     """
 
     def __init__(
@@ -97,24 +120,20 @@ class SoftmaxLoss(ClassificationLoss):
         margin: float | MarginSchedule = 0.0,
         focal_gamma: float = 0.0,
         label_smoothing: float = 0.0,
+        smooth_over: Literal["all", "others"] = "all",
+        apply_margin: ApplyMargin = subtract_margin,
     ) -> None:
         super().__init__(weight)
         self.margin = margin
         self.focal_gamma = focal_gamma
         self.label_smoothing = label_smoothing
+        self.smooth_over: Literal["all", "others"] = smooth_over
+        self.apply_margin = apply_margin
 
     def forward(self, scores: ClassScores, labels: Tensor, step: Tensor) -> Tensor:
         """Scores of (P, B, N), labels (B,) and the step, () int64 -> weighted mean over the batch, (P,)."""
         margin = self.margin(step) if isinstance(self.margin, MarginSchedule) else self.margin
-        logits = subtract_margin(scores, labels, margin)
-        return self.weight * softmax_loss(logits, labels, self.label_smoothing, self.focal_gamma).mean(1)
-
-
-def build_softmax(options: LossOptions) -> ClassificationLoss | None:
-    """The classification loss that the params describe; None: it is off."""
-    if not options.tri_loss_lambda_cls:
-        return None
-    margin = options.softmax_margin
-    if isinstance(margin, tuple):
-        margin = MarginSchedule(margin, options.softmax_margin_step)
-    return SoftmaxLoss(options.tri_loss_lambda_cls, margin, options.focal_gamma, options.label_smoothing)
+        logits, smoothing = self.apply_margin(scores, labels, margin), self.label_smoothing
+        if self.smooth_over == "others":
+            smoothing = share_over_all(smoothing, logits.shape[-1])
+        return self.weight * softmax_loss(logits, labels, smoothing, self.focal_gamma).mean(1)

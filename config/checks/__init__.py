@@ -31,6 +31,7 @@ CHECKS: tuple[Check[Params], ...] = (
     losses.triplet_features_exist,
     losses.margins_follow_steps,
     losses.classifier_fits,
+    losses.weighted_branches_exist,
     network.stripes_are_equal,
     network.global_branch_exists,
     network.changed_branches_exist,

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 from config.checks.conflict import Conflict
 from config.params import Params
+from models.outputs import GLOBAL, PARTS
 
 CLASSIFIER = "model_params.classifier"
 TRIPLET = ("tri_loss_margin", "tri_loss_lambda_tri")
+USUAL_MARGINS = {"circle": 0.35, "arcface": 0.5}
 
 
 def some_loss_is_on(params: Params) -> Iterator[Conflict]:
@@ -77,9 +79,16 @@ def margins_follow_steps(params: Params) -> Iterator[Conflict]:
 
 def classifier_fits(params: Params) -> Iterator[Conflict]:
     """Margin and scale need a cosine classifier, which has no bias; both need the classification loss."""
-    model = params.model_params
+    model, name = params.model_params, params.classification_loss
     margin = any(params.softmax_margin) if isinstance(params.softmax_margin, tuple) else params.softmax_margin
-    if model.classifier == "linear" and margin:
+    if name != "softmax":
+        if model.classifier == "linear" or model.cosine_scale == 0:
+            text = f'"{name}" needs {CLASSIFIER} "cosine" and model_params.cosine_scale, such as 64'
+            yield Conflict(("classification_loss", CLASSIFIER, "model_params.cosine_scale"), text)
+        if not margin:
+            text = f'"{name}" needs a margin; set softmax_margin, such as to {USUAL_MARGINS[name]}'
+            yield Conflict(("classification_loss", "softmax_margin"), text)
+    elif model.classifier == "linear" and margin:
         text = f'is subtracted from a cosine, but {CLASSIFIER} is not "cosine"; set that, or 0 here'
         yield Conflict(("softmax_margin", CLASSIFIER), text)
     if model.classifier == "linear" and model.cosine_scale > 0:
@@ -88,8 +97,32 @@ def classifier_fits(params: Params) -> Iterator[Conflict]:
     if model.classifier == "cosine" and model.classifier_bias:
         text = "a cosine classifier has no bias; set model_params.classifier_bias to false"
         yield Conflict((CLASSIFIER, "model_params.classifier_bias"), text)
-    options = {"softmax_margin": margin, "focal_gamma": params.focal_gamma, "label_smoothing": params.label_smoothing}
+    if params.label_smoothing_over == "others" and params.label_smoothing == 0:
+        text = "says how labels are smoothed, but label_smoothing is 0"
+        yield Conflict(("label_smoothing_over", "label_smoothing"), text)
+    if params.label_smoothing_over == "others" and params.label_smoothing > 0.5:
+        text = f'{params.label_smoothing:g} would leave less for the true identity than for "others"; use 0.5 or less'
+        yield Conflict(("label_smoothing", "label_smoothing_over"), text)
+    options = {
+        "softmax_margin": margin,
+        "focal_gamma": params.focal_gamma,
+        "label_smoothing": params.label_smoothing,
+        "classification_loss": name != "softmax",
+        "classification_weights": params.classification_weights,
+    }
     for key, on in options.items():
         if on and params.tri_loss_lambda_cls == 0:
             text = "changes the classification loss, but tri_loss_lambda_cls is 0; set one of them"
             yield Conflict((key, "tri_loss_lambda_cls"), text)
+
+
+def weighted_branches_exist(params: Params) -> Iterator[Conflict]:
+    """Weights of the classification loss are those of branches that the network has."""
+    stripes, global_dim = "model_params.pcb_n_parts", "model_params.feature_global_dim"
+    branches = {PARTS: params.model_params.pcb_n_parts > 0}
+    branches[GLOBAL] = not branches[PARTS] or params.model_params.feature_global_dim > 0
+    names = " and ".join(f'"{name}"' for name, exists in branches.items() if exists)
+    for name in params.classification_weights:
+        if not branches.get(name):
+            text = f'no branch "{name}"; with these {stripes} and {global_dim} there is {names}'
+            yield Conflict(("classification_weights", stripes, global_dim), text)

@@ -5,6 +5,11 @@ import pytest
 PK = {"class_balanced": True, "P": 4, "K": 2}
 TRIPLET = {"tri_loss_margin": 0.3, "batch_sampling_params": PK}
 COSINE = {"classifier": "cosine"}
+SCALED = COSINE | {"cosine_scale": 64}
+CLASSIFICATION = {
+    "softmax_margin": 0.1, "focal_gamma": 2, "label_smoothing": 0.1, "classification_loss": "circle",
+    "classification_weights": {"global": 2},
+}  # fmt: skip
 PARTS = {"pcb_n_parts": 4}
 BOTH = {"pcb_n_parts": 4, "feature_global_dim": 64}
 SPECTRAL = {"batch_sampling_params": "8*4", "model_params": {"spectral_trans": 0.3}}
@@ -61,11 +66,27 @@ def gan(**options):
         ({"softmax_margin_step": 9}, ["softmax_margin_step: the single number 0"]),
         ({"softmax_margin": 0.3}, ['softmax_margin: is not "cosine"']),
         ({"softmax_margin": [0, 0.3], "softmax_margin_step": 9}, ['softmax_margin: is not "cosine"']),
+        ({"classification_loss": "arcface"} | model(**SCALED), ["classification_loss: such as to 0.5"]),
+        (
+            {"classification_loss": "circle", "softmax_margin": 0.3},
+            ['classification_loss: model_params.classifier "cosine"'],
+        ),
+        (
+            {"classification_loss": "circle", "softmax_margin": 0.3} | model(**COSINE),
+            ["classification_loss: model_params.cosine_scale"],
+        ),
+        ({"label_smoothing_over": "others"}, ["label_smoothing_over: label_smoothing is 0"]),
+        ({"label_smoothing_over": "others", "label_smoothing": 0.6}, ["label_smoothing: use 0.5 or less"]),
+        ({"classification_weights": {"parts": 2, "global": 2}}, ['classification_weights: no branch "parts"']),
+        (
+            {"classification_weights": {"glob": 2, "global": 2}} | model(**PARTS),
+            [f'classification_weights: no branch "{name}"' for name in ("glob", "global")],
+        ),
         (model(cosine_scale=15), ['model_params.cosine_scale: is not "cosine"']),
         (model(**COSINE, classifier_bias=True), ["model_params.classifier: has no bias"]),
         (
-            TRIPLET | NO_CLS | {"softmax_margin": 0.1, "focal_gamma": 2, "label_smoothing": 0.1} | model(**COSINE),
-            [f"{key}: changes the classification loss" for key in ("softmax_margin", "focal_gamma", "label_smoothing")],
+            TRIPLET | NO_CLS | CLASSIFICATION | model(**SCALED),
+            [f"{key}: changes the classification loss" for key in CLASSIFICATION],
         ),
         (
             {"distillation": {"lambda_logits": 1, "lambda_embedding": 1}},
@@ -175,6 +196,9 @@ def test_what_does_not_go_together(desk, content, expected):
         TRIPLET | {"tri_loss_adaptive_weight": True, "gather_embeddings": True},
         {"softmax_margin": [0, 0.3], "softmax_margin_step": 9} | model(**COSINE, cosine_scale=15),
         {"softmax_margin": [0.3]} | model(**COSINE),
+        {"classification_loss": "arcface", "softmax_margin": [0, 0.5], "softmax_margin_step": 9} | model(**SCALED),
+        {"label_smoothing_over": "others", "label_smoothing": 0.1},
+        {"classification_weights": {"parts": 0.5, "global": 2}} | model(**BOTH),
         {"softmax_margin": [0, 0], "softmax_margin_step": 9},
         model(classifier_bias=True),
         {"focal_gamma": 2},

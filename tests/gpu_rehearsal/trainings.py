@@ -86,6 +86,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "softmax_margin": (0.0, 0.1, 0.3), "softmax_margin_step": 3, "optimizer": "adamw",
     },
     "own lengths, a constant margin": {"model_params": {**PARTS, "classifier": "cosine"}, "softmax_margin": 0.1},
+    "CircleSoftmax, branches weighted": {
+        "model_params": {**BOTH, "classifier": "cosine", "cosine_scale": 64.0},
+        "classification_loss": "circle", "softmax_margin": 0.35, "classification_weights": {"global": 0.5},
+        "label_smoothing": 0.1, "label_smoothing_over": "others",
+    },
+    "ArcFace with scheduled margins": {
+        "model_params": {**BOTH, "classifier": "cosine", "cosine_scale": 16.0},
+        "classification_loss": "arcface", "softmax_margin": (0.1, 0.5), "softmax_margin_step": 3,
+    },
     "random updates": {"model_params": {**BOTH, "random_drop_branches": 1}, "tri_loss_margin": 0.3},
     "updates of the worst": {"model_params": {**BOTH, "update_max_loss_branch": True}},
     "a late spectral transform": {

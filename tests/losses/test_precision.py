@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from losses.arcface import arcface_logits
+from losses.circle_softmax import circle_logits
 from losses.distillation import embedding_distillation, logits_distillation
 from losses.generated import consistency_loss, outlier_loss
 from losses.softmax import softmax_loss, subtract_margin
@@ -20,6 +22,8 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "softmax": lambda logits, _, __: softmax_loss(logits, LABELS, 0.1, 2.0),
     "no margin": lambda logits, scale, _: subtract_margin(ClassScores(logits, scale[..., 0]), LABELS, 0.0),
     "margin": lambda logits, scale, _: subtract_margin(ClassScores(logits, scale[..., 0]), LABELS, 0.35),
+    "CircleSoftmax": lambda logits, scale, _: circle_logits(ClassScores(logits, scale[..., 0].abs()), LABELS, 0.35),
+    "ArcFace": lambda logits, scale, _: arcface_logits(ClassScores(logits, scale[..., 0].abs()), LABELS, 0.5),
     "distilled logits": lambda student, teacher, _: logits_distillation(student, teacher[0], 4.0),
     "distilled embedding": lambda student, teacher, _: embedding_distillation(student[0], teacher[0]),
     "outliers": lambda logits, _, __: outlier_loss(logits),

@@ -19,6 +19,8 @@ SIZES = NetworkSizes(CLASSES, {PARTS: (NUM_PARTS, DIM), GLOBAL: (1, DIM)})
 SETTINGS: dict[str, dict[str, Any]] = {
     "batch hard": {"tri_loss_margin": 0.3},
     "soft margin, weighted": {"tri_loss_margin": "soft_margin", "tri_loss_adaptive_weight": True},
+    "CircleSoftmax": {"tri_loss_margin": 0.3, "classification_loss": "circle"},
+    "ArcFace": {"tri_loss_margin": 0.3, "classification_loss": "arcface"},
     "stripes drawn": {"tri_loss_margin": 0.3, "random_drop_branches": 2, "pcb_n_parts": NUM_PARTS, "seed": 3},
     "hardest stripe": {"tri_loss_margin": 0.3, "update_max_loss_branch": True},
 }
