@@ -89,7 +89,6 @@ class FakeGpu(TorchDispatchMode):
         super().__init__()
         self.device = CUDA
         self.forbidden = False
-        self.waits: list[str] = []
         self.operations: set[str] = set()  # the names of all that were used
         # Page-locked memory, by its address; kept, so that nothing else gets the address.
         self.pinned: dict[int, Tensor] = {}
@@ -115,7 +114,6 @@ class FakeGpu(TorchDispatchMode):
 
     def wait(self, why: str) -> None:
         """What the program does where it waits."""
-        self.waits.append(why)
         if self.forbidden:
             raise HostWaitError(f"waits for the GPU: {why}")
 

@@ -12,14 +12,9 @@ from torch import Tensor
 
 import evaluator
 import train
-from config.params import Params
-from data.dataset import read_dataset
 from deploy.networks import TorchNetwork
 from engine.batches import TrainBatch
 from engine.trainer import ReidTrainer
-from evaluate.core.context import EvalContext
-from evaluate.core.extract import extract
-from models.network import Embedder, build_network
 from tests.conftest import TINY_PARAMS
 from tests.gan.conftest import GAN, REID
 from tests.gpu_rehearsal.fake_gpu import FakeGpu
@@ -98,18 +93,6 @@ def test_evaluations(command: Callable[..., None], monkeypatch: pytest.MonkeyPat
     for mine, same in zip(found[: len(RE_RANKINGS)], found[len(RE_RANKINGS) :], strict=True):
         assert mine == pytest.approx(same, abs=1e-6)
     np.testing.assert_allclose(*embeddings, atol=1e-6)
-
-
-def test_an_extraction_waits_for_no_batch(gpu: FakeGpu, tmp_path: Path, make_market: Callable[[Path], Path]) -> None:
-    raw = {**PARAMS, "batches_dir": str(make_market(tmp_path)), "evaluation_params": {"batch_size": 2}}
-    params = Params.model_validate_json(json.dumps(raw))
-    network = build_network(params.model_params, 5).to(gpu.device)
-    context, waits = EvalContext(params, Embedder(network).eval()), []
-    for number in (2, 14):
-        gpu.waits.clear()
-        extract(context, read_dataset(params).gallery[:number], "gallery")
-        waits.append(len(gpu.waits))
-    assert waits[0] == waits[1]
 
 
 def test_a_generator(command: Callable[..., None]) -> None:
