@@ -1,6 +1,7 @@
 """Training batches on the device, read ahead in threads while the device computes."""
 
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 import torch
@@ -50,7 +51,9 @@ def load_batches(
         params = None if draw is None else draw(position)
         return store.fetch(batch, pinned=pinned), chosen.pin_memory() if pinned else chosen, params
 
-    for fetched, chosen, params in read_ahead(fetch, enumerate(batches)):
-        # The page-locked memory may be released here: torch does not reuse it before the copies are done.
-        images = store.serve(fetched.to(device, non_blocking=True))
-        yield Batch(images, chosen.to(device, non_blocking=True), params)
+    # Closed with this generator, or its threads would read on until the garbage collector finds it.
+    with closing(read_ahead(fetch, enumerate(batches))) as loaded:
+        for fetched, chosen, params in loaded:
+            # The page-locked memory may be released here: torch does not reuse it before the copies are done.
+            images = store.serve(fetched.to(device, non_blocking=True))
+            yield Batch(images, chosen.to(device, non_blocking=True), params)
