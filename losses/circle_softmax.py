@@ -26,7 +26,7 @@ def circle_logits(scores: ClassScores, labels: Tensor, margin: float | Tensor) -
     Raises:
         ValueError: the classifier is linear.
 
-    Source: Sun et al. 2020, arXiv 2002.10857, equations 4 to 6.
+    Source: Sun et al. 2020, arXiv 2002.10857, equations 5 and 6, with class weights instead of images.
     """
     scale = scale_of(scores)
     cosines = at_least_fp32(scores.logits) / scale

@@ -7,11 +7,15 @@ from torch import Tensor, nn
 
 from losses.batch_metrics import BatchMetrics
 from losses.branch_updates import RandomParts, detach_other_parts, hardest_of_batch
+from losses.center import build_center
+from losses.circle_pairs import build_circle_pairs
 from losses.classification import build_classification
 from losses.distillation import build_distillation
 from losses.generated import GeneratedWeights, build_generated
 from losses.loss import ClassificationLoss, GeneratedOutput, Loss, Losses, LossInputs, Need, OnScores, TeacherOutput
+from losses.multi_similarity import build_multi_similarity
 from losses.options import LossOptions
+from losses.supervised_contrastive import build_supervised_contrastive
 from losses.triplet import build_triplet
 from models.options import ModelParams
 from models.outputs import BranchOutput, NetworkSizes
@@ -122,6 +126,10 @@ def build_criterion(
         BatchMetrics(),
         None if classification is None else OnScores(options.classification_loss, classification, weights),
         build_triplet(options),
+        build_circle_pairs(options),
+        build_multi_similarity(options),
+        build_supervised_contrastive(options),
+        build_center(options.center_loss, sizes),
         build_distillation(options.distillation, sizes, teacher_dim),
         build_generated(classification, generated, weights),
     ]

@@ -13,14 +13,12 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from losses.options import MetricFeature
+from losses.options import FeatureKind, MetricFeature
 from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores, concat_parts, concat_scores
 from utils.collectives import gathered
 
 Need = Literal["teacher", "generated"]
 """Inputs that only some trainings have."""
-FeatureKind = Literal["features", "embeddings"]
-"""Fields of a branch's output: before or after the normalisation."""
 
 
 class Losses(NamedTuple):

@@ -10,6 +10,8 @@ from utils.options import Options
 SoftmaxMargin = Annotated[float, Field(ge=0.0, lt=1.0)]
 ClassificationName = Literal["softmax", "circle", "arcface"]
 MetricFeature = Literal["global", "parts", "concat"]
+FeatureKind = Literal["features", "embeddings"]
+"""Fields of a branch's output: before or after the normalisation."""
 
 
 class Distillation(Options):
@@ -23,6 +25,53 @@ class Distillation(Options):
     """Temperature that divides both logits before the softmax."""
     lambda_embedding: float = Field(default=0.0, ge=0.0)
     """Weight of the squared distance to the teacher's embedding, both of unit length; sizes may differ."""
+
+
+class MetricLossOptions(Options):
+    """A loss of features."""
+
+    weight: float = Field(default=0.0, ge=0.0)
+    """Weight of the loss; 0 = off."""
+    on: tuple[MetricFeature, ...] = Field(default=("global",), min_length=1)
+    """Features with this loss: the global (or single) one, each part, the concatenated parts."""
+    of: FeatureKind = "features"
+    """Features before their batch normalisation, or "embeddings" after it."""
+
+
+class CirclePairs(MetricLossOptions):
+    """Circle loss of the pairs of a batch (Sun et al. 2020)."""
+
+    margin: float = Field(default=0.25, ge=0.0, lt=1.0)
+    """Relaxation m: cosines of pairs should be above 1 - m for one identity, and below m for two."""
+    scale: float = Field(default=128.0, gt=0.0)
+    """Scale gamma."""
+
+
+class MultiSimilarity(MetricLossOptions):
+    """Multi-similarity loss with its mining of pairs (Wang et al. 2019)."""
+
+    alpha: float = Field(default=2.0, gt=0.0)
+    """Scale of the cosines of positive pairs."""
+    beta: float = Field(default=50.0, gt=0.0)
+    """Scale of the cosines of negative pairs."""
+    threshold: float = 0.5
+    """Cosine lambda that positive pairs should be above, and negative ones below."""
+    margin: float = Field(default=0.1, ge=0.0)
+    """Margin epsilon of the mining: how much easier than the hardest pair of the other kind a pair may be."""
+
+
+class SupervisedContrastive(MetricLossOptions):
+    """Supervised contrastive loss (Khosla et al. 2020)."""
+
+    temperature: float = Field(default=0.1, gt=0.0)
+    """Temperature that divides the cosines."""
+
+
+class CenterLossOptions(MetricLossOptions):
+    """Center loss (Wen et al. 2016), which needs another loss beside it; the usual weight is 0.0005."""
+
+    rate: float = Field(default=0.5, gt=0.0, le=1.0)
+    """Share by which a center follows its images in a step, whatever weight, optimizer and learning rate are."""
 
 
 class LossOptions(Options):
@@ -42,8 +91,18 @@ class LossOptions(Options):
     """Features with a triplet loss: the global (or single) one, each part, the concatenated parts."""
     tri_loss_adaptive_weight: bool = False
     """Weight all positives and negatives by difficulty (Ristani and Tomasi 2018) instead of using the hardest."""
+    tri_loss_of: FeatureKind = "features"
+    """Features before their batch normalisation, or "embeddings" after it, for the triplet loss."""
+    circle_pairs: CirclePairs = CirclePairs()
+    """Circle loss of pairs."""
+    multi_similarity: MultiSimilarity = MultiSimilarity()
+    """Multi-similarity loss."""
+    supervised_contrastive: SupervisedContrastive = SupervisedContrastive()
+    """Supervised contrastive loss."""
+    center_loss: CenterLossOptions = CenterLossOptions()
+    """Center loss."""
     gather_embeddings: bool = False
-    """Form triplets across the images of all devices; otherwise each device forms its own."""
+    """Form triplets and pairs across the images of all devices; otherwise each device forms its own."""
     softmax_margin: SoftmaxMargin | tuple[SoftmaxMargin, ...] = 0.0
     """Margin m of the classification loss: on cosines, for "arcface" in radians; a list follows softmax_margin_step."""
     softmax_margin_step: int = Field(default=0, ge=0)
@@ -63,6 +122,21 @@ class LossOptions(Options):
         return self.tri_loss_margin != 0 and self.tri_loss_lambda_tri > 0
 
     @property
+    def feature_losses(self) -> dict[str, str]:
+        """The losses of features that are on: name by the key to switch it off."""
+        losses = {"tri_loss_margin": "the triplet loss"} if self.triplet_is_on else {}
+        for section in METRIC_SECTIONS:
+            if getattr(self, section).weight > 0:
+                losses[f"{section}.weight"] = f"the loss {section}"
+        return losses
+
+    @property
     def pair_losses(self) -> dict[str, str]:
-        """The losses that compare images of a batch and so need P x K sampling: name by the key to switch it off."""
-        return {"tri_loss_margin": "the triplet loss"} if self.triplet_is_on else {}
+        """Those that compare images of a batch and so need P x K sampling."""
+        return {key: name for key, name in self.feature_losses.items() if key != "center_loss.weight"}
+
+
+METRIC_SECTIONS = tuple(
+    name for name, field in LossOptions.model_fields.items() if isinstance(field.default, MetricLossOptions)
+)
+"""The sections of the losses of features."""

@@ -18,6 +18,11 @@ class Triplets(NamedTuple):
     negative: Tensor
 
 
+def same_but_not_itself(same: Tensor) -> Tensor:
+    """(B, B) bool, without its diagonal."""
+    return same.clone().fill_diagonal_(False)
+
+
 def batch_hard(features: Tensor, labels: Tensor) -> Triplets:
     """For each anchor the farthest image of its identity and the nearest of another, within the batch.
 
@@ -33,7 +38,7 @@ def batch_hard(features: Tensor, labels: Tensor) -> Triplets:
     distances = distances_between(at_least_fp32(features))
     same = labels[:, None] == labels
     # An exact zero for the anchor itself; the computed one has a rounding error.
-    positive = torch.where(_same_but_not_itself(same), distances, 0.0).amax(-1)
+    positive = torch.where(same_but_not_itself(same), distances, 0.0).amax(-1)
     negative = distances.masked_fill(same, torch.inf).amin(-1)
     return Triplets(positive, negative)
 
@@ -51,7 +56,7 @@ def batch_weighted(features: Tensor, labels: Tensor) -> Triplets:
     """
     distances = distances_between(at_least_fp32(features))
     same = labels[:, None] == labels
-    positive = _weighted_mean(distances, distances, _same_but_not_itself(same))
+    positive = _weighted_mean(distances, distances, same_but_not_itself(same))
     negative = _weighted_mean(distances, -distances, ~same)
     return Triplets(positive, negative.masked_fill(same.all(-1), torch.inf))
 
@@ -80,11 +85,6 @@ def triplet_metrics(triplets: Triplets, margin: float | Literal["soft_margin"]) 
     if margin != "soft_margin":
         metrics["active"] = (positive - negative + margin > 0).float().mean()
     return metrics
-
-
-def _same_but_not_itself(same: Tensor) -> Tensor:
-    """(B, B) bool, without its diagonal."""
-    return same.clone().fill_diagonal_(False)
 
 
 def _weighted_mean(distances: Tensor, hardness: Tensor, counted: Tensor) -> Tensor:
@@ -123,7 +123,9 @@ def build_triplet(options: LossOptions) -> OnFeatures | None:
     if not options.triplet_is_on:
         return None
     loss = TripletLoss(options.tri_loss_lambda_tri, options.tri_loss_margin, options.tri_loss_adaptive_weight)
-    return OnFeatures("triplet", dict.fromkeys(options.tri_loss_on, loss), options.gather_embeddings)
+    return OnFeatures(
+        "triplet", dict.fromkeys(options.tri_loss_on, loss), options.gather_embeddings, options.tri_loss_of
+    )
 
 
 def distances_between(features: Tensor, epsilon: float = 1e-12) -> Tensor:

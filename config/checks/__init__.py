@@ -28,7 +28,7 @@ CHECKS: tuple[Check[Params], ...] = (
     generator.generator_can_be_trained,
     losses.some_loss_is_on,
     losses.pairs_can_form,
-    losses.triplet_features_exist,
+    losses.compared_features_exist,
     losses.margins_follow_steps,
     losses.classifier_fits,
     losses.weighted_branches_exist,

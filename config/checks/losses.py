@@ -1,9 +1,11 @@
 """Losses: each has what it needs, and its options have an effect."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import reduce
 
 from config.checks.conflict import Conflict
 from config.params import Params
+from losses.options import METRIC_SECTIONS, MetricFeature
 from models.outputs import GLOBAL, PARTS
 
 CLASSIFIER = "model_params.classifier"
@@ -16,7 +18,7 @@ def some_loss_is_on(params: Params) -> Iterator[Conflict]:
     section = params.distillation
     weights = [f"distillation.{name}" for name in ("lambda_logits", "lambda_embedding")]
     given = [key for key in weights if getattr(section, key.partition(".")[2]) > 0]
-    if params.tri_loss_lambda_cls == 0 and not params.triplet_is_on and not given:
+    if params.tri_loss_lambda_cls == 0 and not params.pair_losses and not given:
         text = "is 0, and tri_loss_margin or tri_loss_lambda_tri is 0 too: no loss is left to train with"
         yield Conflict(("tri_loss_lambda_cls", *TRIPLET, "distillation"), text)
     for key in given:
@@ -30,36 +32,56 @@ def pairs_can_form(params: Params) -> Iterator[Conflict]:
     """A loss that compares images needs two of one identity and one of another; its options need the loss."""
     sampling = params.batch_sampling_params
     if not params.triplet_is_on:
-        for name in ("gather_embeddings", "tri_loss_adaptive_weight"):
-            if getattr(params, name):
+        options = {
+            "gather_embeddings": params.gather_embeddings and not params.pair_losses,
+            "tri_loss_adaptive_weight": params.tri_loss_adaptive_weight,
+            "tri_loss_of": params.tri_loss_of != "features",
+        }
+        for name, on in options.items():
+            if on:
                 text = "is for the triplet loss, but tri_loss_margin or tri_loss_lambda_tri is 0"
                 yield Conflict((name, *TRIPLET), text)
+    for section in METRIC_SECTIONS:
+        options = getattr(params, section)
+        for name in type(options).model_fields if options.weight == 0 else ():
+            if getattr(options, name) != type(options).model_fields[name].default:
+                keys = (f"{section}.{name}", f"{section}.weight")
+                yield Conflict(keys, f"has no effect: {section}.weight is 0")
     for key, loss in params.pair_losses.items():
         if not sampling.class_balanced:
             text = f'{loss} needs batch_sampling_params.class_balanced true, as with "8*4"; set it, or set 0 here'
             yield Conflict((key, "batch_sampling_params.class_balanced"), text)
         elif min(sampling.P, sampling.K) < 2:
             name, what = ("K", "images of an identity") if sampling.K < 2 else ("P", "identities")
-            text = f"{loss} ({key} {getattr(params, key)}) needs at least 2 {what}, got {name} 1"
+            text = f"{loss} ({key} {reduce(getattr, key.split('.'), params)}) needs at least 2 {what}, got {name} 1"
             yield Conflict((f"batch_sampling_params.{name}", key), text)
 
 
-def triplet_features_exist(params: Params) -> Iterator[Conflict]:
-    """The triplet loss uses features that the network has, each once."""
+def compared_features_exist(params: Params) -> Iterator[Conflict]:
+    """The losses of features use those that the network has, each once."""
+    yield from _features_exist(params, "tri_loss_on", params.tri_loss_on, "tri_loss_margin", params.triplet_is_on)
+    for section in METRIC_SECTIONS:
+        options = getattr(params, section)
+        if options.weight > 0:
+            yield from _features_exist(params, f"{section}.on", options.on, f"{section}.weight", True)
+
+
+def _features_exist(
+    params: Params, key: str, features: Sequence[MetricFeature], switch: str, is_on: bool
+) -> Iterator[Conflict]:
     model = params.model_params
-    for name in sorted(set(params.tri_loss_on)):
-        if params.tri_loss_on.count(name) > 1:
-            yield Conflict(("tri_loss_on",), f'names "{name}" more than once')
+    for name in sorted(set(features)):
+        if features.count(name) > 1:
+            yield Conflict((key,), f'names "{name}" more than once')
         if name != "global" and model.pcb_n_parts == 0:
             text = f'"{name}" needs stripes, but model_params.pcb_n_parts is 0; use "global"'
-            yield Conflict(("tri_loss_on", "model_params.pcb_n_parts"), text)
-        if name == "global" and params.triplet_is_on and model.pcb_n_parts > 0 and model.feature_global_dim == 0:
+            yield Conflict((key, "model_params.pcb_n_parts"), text)
+        if name == "global" and is_on and model.pcb_n_parts > 0 and model.feature_global_dim == 0:
             text = (
                 f'"global" needs a global branch beside the {model.pcb_n_parts} stripes of model_params.pcb_n_parts; '
                 'give model_params.feature_global_dim, or use "parts" or "concat"'
             )
-            keys = ("tri_loss_on", "model_params.pcb_n_parts", "model_params.feature_global_dim", "tri_loss_margin")
-            yield Conflict(keys, text)
+            yield Conflict((key, "model_params.pcb_n_parts", "model_params.feature_global_dim", switch), text)
 
 
 def margins_follow_steps(params: Params) -> Iterator[Conflict]:

@@ -105,9 +105,8 @@ def fine_tuning_has_effect(params: Params) -> Iterator[Conflict]:
     if distillation.lambda_embedding > 0:
         text = "trains classifiers only, so distillation.lambda_embedding has no effect; set that to 0"
         yield Conflict(("fine_tune", "distillation.lambda_embedding"), text)
-    if params.triplet_is_on:
-        text = "trains classifiers only, so the triplet loss has no effect; set tri_loss_margin to 0"
-        yield Conflict(("fine_tune", "tri_loss_margin"), text)
+    for key, loss in params.feature_losses.items():
+        yield Conflict(("fine_tune", key), f"trains classifiers only, so {loss} has no effect; set {key} to 0")
     for name in ("part_feature_erasing", "global_feature_erasing", "pcb_dropout"):
         if getattr(params.model_params, name) > 0:
             text = f"runs frozen layers as in evaluation, so model_params.{name} has no effect; set that to 0"

@@ -17,6 +17,7 @@ MIXED = {"mix_ratio": 0.5, "pretrain_snapshot_g": "gan"}
 ALONG = {"mix_ratio": 0.5, "adv_train": True}
 FLAT = {"schedule": "flat_cosine"}
 TUNED = {"fine_tune": True, "pretrain_snapshot": "a.pth"}
+PAIRS = ("circle_pairs", "multi_similarity", "supervised_contrastive")
 NO_CLS = {"tri_loss_lambda_cls": 0}
 MAX_LOSS = {"update_max_loss_branch": True}
 TAUGHT = {"distillation": {"teacher": "t.pth"}}
@@ -60,6 +61,19 @@ def gan(**options):
         ({"tri_loss_adaptive_weight": True}, ["tri_loss_adaptive_weight: is for the triplet loss"]),
         ({"gather_embeddings": True}, ["gather_embeddings: is for the triplet loss"]),
         (TRIPLET | {"tri_loss_adaptive_weight": True, "tri_loss_lambda_tri": 0}, ["tri_loss_adaptive_weight: is 0"]),
+        ({"tri_loss_of": "embeddings"}, ["tri_loss_of: is for the triplet loss"]),
+        *(({name: {"weight": 1}}, [f"{name}.weight: class_balanced true"]) for name in PAIRS),
+        *(
+            (
+                {name: {"weight": 1}, "batch_sampling_params": PK | {"K": 1}},
+                [f"batch_sampling_params.K: {name}.weight"],
+            )
+            for name in PAIRS
+        ),
+        ({"circle_pairs": {"scale": 64, "on": ["parts"]}}, [f"circle_pairs.{k}: weight is 0" for k in ("scale", "on")]),
+        (NO_CLS | {"center_loss": {"weight": 1}}, ["tri_loss_lambda_cls: no loss is left"]),
+        ({"center_loss": {"weight": 1, "on": ["parts"]}}, ['center_loss.on: "parts" needs stripes']),
+        ({"center_loss": {"weight": 1}} | model(**PARTS), ["center_loss.on: needs a global branch"]),
         ({"softmax_margin": []} | model(**COSINE), ["softmax_margin: no margins"]),
         ({"softmax_margin": [0, 0.1, 0.3]} | model(**COSINE), ["softmax_margin: each of its 3 margins"]),
         ({"softmax_margin": 0.3, "softmax_margin_step": 9} | model(**COSINE), ["softmax_margin_step: single number"]),
@@ -154,6 +168,7 @@ def gan(**options):
         ({"weight_decay": 0, "decay_norms_and_biases": False}, ["decay_norms_and_biases: weight_decay, which is 0"]),
         (TUNED | TRIPLET | NO_CLS, ["fine_tune: tri_loss_lambda_cls is 0", "fine_tune: triplet loss"]),
         (TUNED | model(global_feature_erasing=0.3), ["fine_tune: model_params.global_feature_erasing has no effect"]),
+        (TUNED | {"center_loss": {"weight": 1}}, ["fine_tune: set center_loss.weight to 0"]),
         (TUNED | model(pcb_dropout=0.3), ["fine_tune: model_params.pcb_dropout has no effect"]),
         (TUNED | {"distillation": {"teacher": "t.pth", "lambda_embedding": 1}}, ["fine_tune: lambda_embedding"]),
         # The person generator
@@ -196,6 +211,8 @@ def test_what_does_not_go_together(desk, content, expected):
         TRIPLET | {"tri_loss_adaptive_weight": True, "gather_embeddings": True},
         {"softmax_margin": [0, 0.3], "softmax_margin_step": 9} | model(**COSINE, cosine_scale=15),
         {"softmax_margin": [0.3]} | model(**COSINE),
+        NO_CLS | {"gather_embeddings": True, "circle_pairs": {"weight": 1}, "batch_sampling_params": PK},
+        {"center_loss": {"weight": 0.0005, "on": ["global", "concat"], "of": "embeddings"}} | model(**BOTH),
         {"classification_loss": "arcface", "softmax_margin": [0, 0.5], "softmax_margin_step": 9} | model(**SCALED),
         {"label_smoothing_over": "others", "label_smoothing": 0.1},
         {"classification_weights": {"parts": 0.5, "global": 2}} | model(**BOTH),

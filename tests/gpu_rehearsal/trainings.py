@@ -95,6 +95,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "model_params": {**BOTH, "classifier": "cosine", "cosine_scale": 16.0},
         "classification_loss": "arcface", "softmax_margin": (0.1, 0.5), "softmax_margin_step": 3,
     },
+    "losses of pairs": {
+        "model_params": BOTH, "circle_pairs": {"weight": 0.5, "on": ("global", "parts")},
+        "multi_similarity": {"weight": 1.0, "on": ("concat",), "of": "embeddings"},
+        "supervised_contrastive": {"weight": 1.0}, "gather_embeddings": True,
+    },
+    "centers, triplets of embeddings": {
+        "model_params": BOTH, "center_loss": {"weight": 0.01, "on": ("global", "parts", "concat")},
+        "tri_loss_margin": "soft_margin", "tri_loss_of": "embeddings",
+    },
     "random updates": {"model_params": {**BOTH, "random_drop_branches": 1}, "tri_loss_margin": 0.3},
     "updates of the worst": {"model_params": {**BOTH, "update_max_loss_branch": True}},
     "a late spectral transform": {

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from losses.criterion import Criterion
 from losses.loss import TeacherOutput
+from losses.options import CenterLossOptions, CirclePairs, MultiSimilarity, SupervisedContrastive
 from models.outputs import GLOBAL, PARTS, NetworkSizes, select_images
 from tests.losses.conftest import draw_output, draw_teacher, leaves_of, make_criterion
 from tests.processes import run_in_processes
@@ -16,16 +17,26 @@ from utils.distributed import this_process
 NUM_PARTS, DIM, CLASSES = 3, 4, 5
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 0, 3, 3, 4, 4, 1])
 SIZES = NetworkSizes(CLASSES, {PARTS: (NUM_PARTS, DIM), GLOBAL: (1, DIM)})
+FEATURES = ("global", "parts", "concat")
+CENTERS = CenterLossOptions(weight=0.1, on=FEATURES)
+OF_ALL_IMAGES = ("triplet", "circle_pairs", "multi_similarity", "supervised_contrastive", "center")
 SETTINGS: dict[str, dict[str, Any]] = {
     "batch hard": {"tri_loss_margin": 0.3},
     "soft margin, weighted": {"tri_loss_margin": "soft_margin", "tri_loss_adaptive_weight": True},
     "CircleSoftmax": {"tri_loss_margin": 0.3, "classification_loss": "circle"},
     "ArcFace": {"tri_loss_margin": 0.3, "classification_loss": "arcface"},
+    "pairs": {
+        "tri_loss_margin": 0.3,
+        "circle_pairs": CirclePairs(weight=1.0, on=FEATURES),
+        "multi_similarity": MultiSimilarity(weight=1.0, on=FEATURES, of="embeddings"),
+        "supervised_contrastive": SupervisedContrastive(weight=1.0, on=FEATURES),
+    },
+    "centers": {"tri_loss_margin": 0.3, "tri_loss_of": "embeddings", "center_loss": CENTERS},
     "stripes drawn": {"tri_loss_margin": 0.3, "random_drop_branches": 2, "pcb_n_parts": NUM_PARTS, "seed": 3},
     "hardest stripe": {"tri_loss_margin": 0.3, "update_max_loss_branch": True},
 }
 OTHERS: dict[str, Any] = {
-    "tri_loss_on": ("global", "parts", "concat"),
+    "tri_loss_on": FEATURES,
     "softmax_margin": 0.2,
     "focal_gamma": 2.0,
     "lambda_logits": 0.5,
@@ -49,7 +60,7 @@ Results = list[tuple[dict[str, list[Seen]], Seen]]
 
 
 def make(name: str, *, gather: bool) -> Criterion:
-    return make_criterion(**OTHERS, **SETTINGS[name], gather_embeddings=gather)
+    return make_criterion(**OTHERS, **SETTINGS[name], gather_embeddings=gather).double()
 
 
 def look(criterion: Criterion, where: slice, step: int) -> Seen:
@@ -78,7 +89,8 @@ STEPS, WORLD = 4, 3
 def look_at_own_part() -> tuple[dict[str, list[Seen]], Seen]:
     """All settings with triplets of all images, and the first without."""
     own = this_process().share(len(LABELS))
-    every = {name: [look(make(name, gather=True), own, step) for step in range(STEPS)] for name in SETTINGS}
+    criteria = {name: make(name, gather=True) for name in SETTINGS}
+    every = {name: [look(criterion, own, step) for step in range(STEPS)] for name, criterion in criteria.items()}
     return every, look(make("batch hard", gather=False), own, 0)
 
 
@@ -89,14 +101,14 @@ def results() -> Results:
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_losses_and_gradients_are_those_of_one_process_with_the_whole_batch(results: Results, name: str) -> None:
-    updated = set()
+    updated, criterion = set(), make(name, gather=False)
     for step in range(STEPS):
-        whole = look(make(name, gather=False), slice(None), step)
+        whole = look(criterion, slice(None), step)
         seen = [every[name][step] for every, _ in results]
         for loss, value in whole.losses.items():
             own = [each.losses[loss] for each in seen]
             assert sum(own) / WORLD == pytest.approx(value, rel=1e-9), loss
-            if loss.startswith("triplet"):
+            if loss.startswith(OF_ALL_IMAGES):
                 assert own == [pytest.approx(value, rel=1e-9)] * WORLD, loss
         accuracy = sum(each.metrics.pop("accuracy") for each in seen) / WORLD
         assert accuracy == pytest.approx(whole.metrics.pop("accuracy"))
