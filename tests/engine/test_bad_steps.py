@@ -14,7 +14,7 @@ from engine.optim import build_optimizer
 from engine.step import Stepper
 from losses.criterion import build_criterion
 from losses.loss import Loss, Losses, LossInputs
-from losses.options import LossOptions
+from losses.options import CenterLossOptions, LossOptions
 from models.network import build_network
 from models.options import ModelParams
 from tests.processes import run_in_processes
@@ -56,7 +56,8 @@ def make_stepper(
     """`precision` decides on the scaler alone: the network computes in float32, as float16 is slow on a CPU."""
     torch.manual_seed(0)
     network = build_network(MODEL, 4)
-    criterion = build_criterion(LossOptions(tri_loss_margin="soft_margin"))
+    options = LossOptions(tri_loss_margin="soft_margin", center_loss=CenterLossOptions(weight=0.001))
+    criterion = build_criterion(options, sizes=network.sizes)
     criterion["fault"] = FaultyLoss(FAULTS[fault], rank)
     params = Params.model_validate({"optimizer": optimizer, "lr": {"base_lr": 0.001, "fc_lr": 0.01}})
     stepper = Stepper(network, criterion, build_optimizer(params, network, criterion), FP32)
@@ -80,7 +81,8 @@ def take(stepper: Stepper, *batches: TrainBatch, step: int = 0) -> bool:
 
 def state_of(stepper: Stepper) -> dict[str, Any]:
     """Copies of all that a step changes, by name."""
-    state = {name: value.clone() for name, value in stepper.network.state_dict().items()}
+    modules = (stepper.network, stepper.criterion)
+    state = {name: value.clone() for module in modules for name, value in module.state_dict().items()}
     for number, entry in stepper.optimizer.state_dict()["state"].items():
         state |= {f"{number} {name}": value.clone() for name, value in entry.items()}
     return state
@@ -158,6 +160,7 @@ def test_gradients_that_overflow_when_scaled_leave_out_a_step_and_are_not_bad(op
     for name, value in stepper.network.named_parameters():
         assert torch.equal(value, before[name]), name
     stepper.network.load_state_dict(plain.network.state_dict())
+    stepper.criterion.load_state_dict(plain.criterion.state_dict())
     stepper.scaler.update(2.0**10)
     for seed in (2, 3):
         assert take(stepper, make_batch(seed))
