@@ -35,11 +35,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "lr": {"base_lr": 0.01, "fc_lr": 0.01, "schedule": "cosine", "warmup_steps": 3, "end_factor": 0.01},
         "evaluation_params": {"type": None},
     },
-    "bf16, margins by schedule, evaluated every other epoch": {
+    "bf16, margins by schedule, centers, evaluated every other epoch": {
         "precision": "bf16",
         "model_params": {**MODEL, "classifier": "cosine", "cosine_scale": 16},
         "softmax_margin": [0.0, 0.2],
         "softmax_margin_step": 3,
+        "classification_loss": "arcface",
+        "center_loss": {"weight": 0.1, "on": ["global", "parts"]},
         "evaluation_params": {"type": "market_evaluate", "every_epochs": 2, "at_start": False},
     },
 }
