@@ -47,7 +47,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
         monkeypatch.setattr(torch.__future__, "_overwrite_module_params_on_conversion", True)
         # Its context belongs to this thread.
         for module in (data.loader, data.eval_loader, data.cache.fill):
-            monkeypatch.setattr(module, "read_ahead", map)
+            monkeypatch.setattr(module, "read_ahead", lambda read, items: (read(item) for item in items))
         yield fake
         torch.use_deterministic_algorithms(False)
 
