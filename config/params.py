@@ -26,6 +26,8 @@ class LearningRate(Options):
     """Factor of the rates of all biases; some recipes have 2."""
     layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
     """Factor of the backbone's rate from each of its stages to the one before; the last stage has base_lr."""
+    freeze_backbone_steps: int = Field(default=0, ge=0)
+    """Iterations at the start in which the backbone is not trained; its normalisation then runs as in evaluation."""
     schedule: Literal["step", "cosine", "flat_cosine", "poly"] = "step"
     """Course of both rates after the warm-up, up to the end of the training; "flat_cosine": constant at first."""
     decay_step: Annotated[int, Field(ge=0)] | tuple[Step, ...] = 40
@@ -89,6 +91,8 @@ class Params(LossOptions, ModelOptions, DataOptions):
     """L2 regularization (decoupled for adamw)."""
     decay_norms_and_biases: bool = True
     """Whether weight_decay acts on biases and on parameters of one dimension, such as those of normalisations, too."""
+    clip_grad_norm: float = Field(default=0.0, ge=0.0)
+    """Maximum norm of all gradients as one vector; larger ones are scaled down; 0 = any."""
     lr: LearningRate = LearningRate()
     """Learning rates, decay and warm-up."""
     gan_params: GanParams = GanParams()

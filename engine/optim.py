@@ -139,8 +139,15 @@ def freeze_all_but_classifiers(network: ReidNetwork) -> None:
 
 
 def set_train_mode(network: ReidNetwork, *, fine_tune: bool) -> None:
-    """Training mode; when fine-tuning, frozen layers stay in evaluation mode so that their averages do not drift."""
+    """Training mode; frozen layers stay in evaluation mode so that their averages do not drift.
+
+    Args:
+        network: whose backbone may be frozen.
+        fine_tune: whether all but the classifiers is frozen.
+    """
     network.train(not fine_tune)
+    if not any(parameter.requires_grad for parameter in network.backbone.parameters()):
+        network.backbone.eval()
     for head in network.heads():
         # The dropout before a classifier is part of how that is trained.
         head.feature_dropout.train()

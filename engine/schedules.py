@@ -33,6 +33,10 @@ def build_schedule(params: Params, steps_per_epoch: int, total_steps: int) -> Sc
     warmup_key = "lr.warmup_steps" if options.warmup_steps else "lr.warmup_epoch"
     if num_warmup > total_steps:
         raise _too_long(warmup_key, num_warmup, params, total_steps)
+    if options.freeze_backbone_steps >= total_steps:
+        raise _too_long(
+            "lr.freeze_backbone_steps", options.freeze_backbone_steps, params, total_steps, "; none trains the backbone"
+        )
     if options.schedule == "step":
         return Schedule(
             lambda step: (

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import get_total_norm
+from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from engine.batches import ExtraBatch, TrainBatch
 from engine.optim import fill_momentum
@@ -93,6 +93,7 @@ class Stepper:
         optimizer: over the parameters of both.
         precision: number format of the network's activations; float16 scales the gradients.
         compile_mode: whether network and losses are compiled, "graphs": into CUDA graphs.
+        max_norm: of all gradients as one vector; 0 = any.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Stepper:
         optimizer: torch.optim.Optimizer,
         precision: Precision,
         compile_mode: Literal["on", "graphs", "off"] = "off",
+        max_norm: float = 0.0,
     ) -> None:
         self.network = network
         self.criterion = criterion
@@ -113,6 +115,8 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision.scales_gradients)  # pyright: ignore[reportPrivateImportUsage]
         self.compile_mode: Literal["on", "graphs", "off"] = compile_mode
         self.first_step_logged = compile_mode == "off"
+        self.max_norm = max_norm
+        self.is_backbone_frozen = False
         module = ModelWithLoss(network, criterion, precision)
         self.buffers = BufferSnapshot(module)
         # With a scaler: whether the gradients are finite, so that they can be applied.
@@ -122,6 +126,20 @@ class Stepper:
             # images would otherwise become one of any size, which is slower.
             module.compile(mode="reduce-overhead" if compile_mode == "graphs" else "default", dynamic=False)
         self.module: nn.Module = _on_all_devices(module, self.device)
+
+    def freeze_backbone(self, frozen: bool) -> None:
+        """Leave the backbone as it is from now on, or train it again; every process must call this at the same step.
+
+        A frozen one gets no gradients, and runs as in evaluation: its running averages do not drift either.
+        """
+        if frozen == self.is_backbone_frozen:
+            return
+        self.is_backbone_frozen = frozen
+        self.network.backbone.requires_grad_(not frozen).train(not frozen)
+        if isinstance(self.module, DistributedDataParallel):
+            # One waits for the gradients of all parameters that were trained when it was made.
+            self.module._remove_autograd_hooks()
+            self.module = _on_all_devices(self.module.module, self.device, init_sync=False)
 
     def backward(
         self, batches: Sequence[TrainBatch], step: int, *, spectral: bool = False, watch: bool = False
@@ -168,6 +186,9 @@ class Stepper:
             finite: () bool on the device, of `Gradients`.
         """
         applied = finite if self.in_range is None else finite & self.in_range
+        if self.max_norm:
+            # Of float16 they have been unscaled, and of several processes averaged.
+            clip_grad_norm_(self.parameters, self.max_norm)
         if self.optimizer.defaults.get("fused"):
             # As GradScaler does: fused optimizers look at this on the device, and change nothing where it is 1.
             self.optimizer.found_inf = (~applied).float()  # pyright: ignore[reportAttributeAccessIssue]
@@ -229,8 +250,11 @@ def _copied(losses: Losses) -> Losses:
     return Losses(*({name: next(copies) for name in values} for values in losses))
 
 
-def _on_all_devices(module: ModelWithLoss, device: torch.device) -> nn.Module:
-    """The module itself in a single process; among several one that averages their gradients."""
+def _on_all_devices(module: ModelWithLoss, device: torch.device, init_sync: bool = True) -> nn.Module:
+    """The module itself in a single process; among several one that averages their gradients.
+
+    With `init_sync` all processes get the weights and buffers of the first.
+    """
     if this_process().world_size == 1:
         return module
     # Newer versions of torch have another name for the same argument, and warn of the old one.
@@ -239,6 +263,7 @@ def _on_all_devices(module: ModelWithLoss, device: torch.device) -> nn.Module:
     return DistributedDataParallel(
         module,
         device_ids=[device] if device.type == "cuda" else None,
+        init_sync=init_sync,
         # Each process normalises by its own batch; the averages that evaluation uses are put together by the epoch.
         **{syncing_buffers: False},  # pyright: ignore[reportArgumentType]
         gradient_as_bucket_view=True,

@@ -307,6 +307,7 @@ class ReidTrainer(Trainer):
         return self.batches.steps(self.epoch, self.step)
 
     def train_step(self, batches: list[TrainBatch]) -> Tensor:
+        self.stepper.freeze_backbone(self.step < self.params.lr.freeze_backbone_steps)
         set_learning_rates(self.optimizer, self.schedule.factor(self.step))
         is_logged = (self.step + 1) % self.params.log_every == 0
         gradients = self.stepper.backward(batches, self.step, spectral=self.spectral.acts, watch=is_logged)

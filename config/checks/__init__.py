@@ -41,6 +41,7 @@ CHECKS: tuple[Check[Params], ...] = (
     training.devices_fit,
     training.schedule_is_ordered,
     training.schedule_options_are_used,
+    training.frozen_backbone_has_weights,
     training.fine_tuning_has_effect,
 )
 EVALUATION_CHECKS: tuple[Check[EvalParams], ...] = (data_sets_are_named_once,)

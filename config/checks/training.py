@@ -91,6 +91,13 @@ def schedule_options_are_used(params: Params) -> Iterator[Conflict]:
             yield Conflict((f"lr.{name}", "lr.schedule"), text)
 
 
+def frozen_backbone_has_weights(params: Params) -> Iterator[Conflict]:
+    """A backbone is frozen at first because it was trained before."""
+    if params.lr.freeze_backbone_steps and not (params.imagenet_pretrain or params.pretrain_snapshot):
+        keys = ("lr.freeze_backbone_steps", "imagenet_pretrain", "pretrain_snapshot")
+        yield Conflict(keys, "needs imagenet_pretrain or pretrain_snapshot: the backbone would keep random weights")
+
+
 def fine_tuning_has_effect(params: Params) -> Iterator[Conflict]:
     """Fine tuning trains the classifiers of a network that exists."""
     if not params.fine_tune:
@@ -111,6 +118,9 @@ def fine_tuning_has_effect(params: Params) -> Iterator[Conflict]:
         if getattr(params.model_params, name) > 0:
             text = f"runs frozen layers as in evaluation, so model_params.{name} has no effect; set that to 0"
             yield Conflict(("fine_tune", f"model_params.{name}"), text)
+    if params.lr.freeze_backbone_steps:
+        text = "freezes the backbone for all steps, so lr.freeze_backbone_steps has no effect; set that to 0"
+        yield Conflict(("fine_tune", "lr.freeze_backbone_steps"), text)
     if params.lr.layer_decay != 1:
         text = "freezes the backbone, so lr.layer_decay has no effect; set that to 1"
         yield Conflict(("fine_tune", "lr.layer_decay"), text)

@@ -120,6 +120,7 @@ def test_only_a_schedule_that_ends_with_the_training_depends_on_its_length() -> 
         ({"warmup_steps": 51}, ["lr.warmup_steps: 51", "epoch 5"]),
         ({"schedule": "cosine", "warmup_steps": 50}, ["lr.warmup_steps: 50", "epoch 5", 'lr.schedule "cosine"']),
         ({"schedule": "poly", "warmup_epoch": 5}, ["lr.warmup_epoch: 50", "epoch 5", 'lr.schedule "poly"']),
+        ({"freeze_backbone_steps": 50}, ["lr.freeze_backbone_steps: 50", "epoch 5"]),
         ({"schedule": "flat_cosine", "flat_epoch": 4.99}, ["lr.flat_epoch: 50", "epoch 5"]),
     ],
 )

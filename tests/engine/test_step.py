@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from engine.batches import ExtraBatch, TrainBatch
+from engine.optim import set_train_mode
 from engine.step import ModelWithLoss, Stepper
 from losses.criterion import build_criterion
 from losses.generated import GeneratedWeights
@@ -26,14 +27,17 @@ IDENTITIES, STEPS = 8, 20
 
 
 def make_stepper(
-    precision: Precision = FP32, dtype: torch.dtype = torch.float32, compile_mode: Literal["on", "off"] = "off"
+    precision: Precision = FP32,
+    dtype: torch.dtype = torch.float32,
+    compile_mode: Literal["on", "off"] = "off",
+    max_norm: float = 0.0,
 ) -> Stepper:
     torch.manual_seed(0)
     network = build_network(MODEL, IDENTITIES).to(dtype)
     synchronise_batch_norm(network)
     criterion = build_criterion(LOSSES)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-    return Stepper(network, criterion, optimizer, precision, compile_mode)
+    return Stepper(network, criterion, optimizer, precision, compile_mode, max_norm)
 
 
 def make_batch(seed: int, identities: int = 4) -> TrainBatch:
@@ -111,6 +115,42 @@ def test_several_batches_are_one_step_on_the_mean_of_their_losses() -> None:
         assert (mine - mean / 3).norm() <= 1e-3 * (mean / 3).norm()
 
 
+@pytest.mark.parametrize("has_scale", [False, True])
+@pytest.mark.parametrize("share", [0.5, 2.0])
+def test_larger_gradients_are_scaled_down_to_the_norm(has_scale: bool, share: float) -> None:
+    """Those of several batches together, without the scale that float16 has."""
+    plain = make_stepper()
+    batches = [make_batch(seed) for seed in (1, 2)]
+    plain.backward(batches, 0)
+    before = gradients(plain.network)
+    norm = torch.sqrt(sum((gradient.double().square().sum() for gradient in before), torch.zeros(())))
+    clipped = make_stepper(max_norm=share * norm.item())
+    clipped.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=has_scale)  # pyright: ignore[reportPrivateImportUsage]
+    weights = [parameter.detach().clone() for parameter in clipped.network.parameters()]
+    take(clipped, batches)
+    factor = min(1.0, share)
+    for gradient, expected in zip(gradients(clipped.network), before, strict=True):
+        torch.testing.assert_close(gradient, factor * expected, rtol=1e-4, atol=1e-7)
+    for parameter, weight, gradient in zip(clipped.network.parameters(), weights, before, strict=True):
+        expected = weight - 0.01 * (factor * gradient + 5e-4 * weight)
+        torch.testing.assert_close(parameter.detach(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_frozen_backbone_stays_as_it_is_until_it_is_trained_again() -> None:
+    stepper = make_stepper()
+    stepper.freeze_backbone(True)
+    before = {name: value.clone() for name, value in stepper.network.state_dict().items()}
+    for step in range(2):
+        set_train_mode(stepper.network, fine_tune=False)  # as at the begin of an epoch
+        take(stepper, [make_batch(step)], step)
+    changed = {name for name, value in stepper.network.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {name for name in before if name.startswith("branches.")}
+    assert all(parameter.grad is None for parameter in stepper.network.backbone.parameters())
+    stepper.freeze_backbone(False)
+    take(stepper, [make_batch(2)], 2)
+    assert not any(torch.equal(value, before[name]) for name, value in stepper.network.state_dict().items())
+
+
 def test_in_bf16_the_network_computes_in_it_while_weights_and_losses_stay_float32() -> None:
     stepper, exact = make_stepper(BF16), make_stepper()
     seen: list[torch.dtype] = []
@@ -133,17 +173,18 @@ class Trained(NamedTuple):
 
 
 def train(batch_of_all: int) -> Trained:
-    """Twenty steps on this process's part of each batch.
+    """Twenty steps on this process's part of each batch, clipped, in the third and the fourth without the backbone.
 
     In float64: in float32 a triplet chosen otherwise, for a difference in the last digit, makes for other weights.
     """
-    dist, stepper = this_process(), make_stepper(dtype=torch.float64)
+    dist, stepper = this_process(), make_stepper(dtype=torch.float64, max_norm=5.0)
     losses: list[dict[str, float]] = []
     first_gradients: list[Tensor] = []
     for step in range(STEPS):
         whole = make_batch(step, batch_of_all)
         part = dist.share(len(whole.labels))
         batch = whole._replace(pixels=whole.pixels[part].double(), labels=whole.labels[part])
+        stepper.freeze_backbone(step in (2, 3))
         (found,) = take(stepper, [batch], step)
         losses.append({name: term.item() for name, term in found.losses.items()})
         first_gradients = first_gradients or gradients(stepper.network)

@@ -61,6 +61,35 @@ def test_a_state_brings_back_every_number(trainer: ReidTrainer, make_trainer: Ma
     assert_equal(again.state(), trainer.state())
 
 
+def train_to(trainer: ReidTrainer, last_step: int) -> None:
+    """Train in epochs of four steps until so many are done."""
+    while trainer.step < last_step:
+        trainer.begin_epoch()
+        for batches in list(trainer.load_steps())[: last_step - trainer.step]:
+            trainer.train_step(batches)
+            trainer.step += 1
+        trainer.epoch = trainer.step // 4
+    trainer.raise_if_diverged(trainer.meter.collect())
+
+
+@pytest.mark.parametrize("stop", [2, 3, 6])
+def test_a_backbone_frozen_at_first_goes_on_where_it_stood(
+    make_trainer: MakeTrainer, tmp_path: Path, stop: int
+) -> None:
+    torch.save(make_trainer("start").network.state_dict(), tmp_path / "start.pth")
+    lr = {"base_lr": 0.01, "fc_lr": 0.01, "freeze_backbone_steps": 3}
+    changes = {"pretrain_snapshot": str(tmp_path / "start.pth"), "lr": lr, "clip_grad_norm": 1.0}
+    whole = make_trainer(**changes)
+    train_to(whole, stop)
+    save_tensors(whole.folder.last, whole.state())
+    train_to(whole, 7)
+    resumed = make_trainer(**changes)
+    resumed.resume()
+    train_to(resumed, 7)
+    for name in ("model", "optimizer", "meter"):
+        assert_equal(resumed.state()[name], whole.state()[name])
+
+
 def test_the_first_step_is_left_out_of_the_images_per_second(
     trainer: ReidTrainer, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,7 +73,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
             **COLOURS, "pad": 4, "noise": 0.1, "random_erasing": {"probability": 0.5, "fill": "random"},
         },
         "tri_loss_margin": "soft_margin", "tri_loss_on": ("global", "parts", "concat"), "gather_embeddings": True,
-        "optimizer": "amsgrad",
+        "optimizer": "amsgrad", "clip_grad_norm": 1.0,
     },
     "weighted triplets, focal loss": {
         "model_params": {**BOTH, "global_bn": False, "part_pooling": "max", "global_pooling": "avg"},
@@ -85,7 +85,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "model_params": {**BOTH, "classifier": "cosine", "cosine_scale": 15.0},
         "softmax_margin": (0.0, 0.1, 0.3), "softmax_margin_step": 3, "optimizer": "adamw",
     },
-    "own lengths, a constant margin": {"model_params": {**PARTS, "classifier": "cosine"}, "softmax_margin": 0.1},
+    "own lengths, a constant margin": {
+        "model_params": {**PARTS, "classifier": "cosine"}, "softmax_margin": 0.1, "clip_grad_norm": 0.5,
+    },
+    "a backbone frozen at first": {
+        "model_params": BOTH, "lr": {"base_lr": 0.01, "fc_lr": 0.02, "freeze_backbone_steps": 3},
+    },
     "CircleSoftmax, branches weighted": {
         "model_params": {**BOTH, "classifier": "cosine", "cosine_scale": 64.0},
         "classification_loss": "circle", "softmax_margin": 0.35, "classification_weights": {"global": 0.5},
@@ -126,8 +131,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
         },
     },
 }  # fmt: skip
-SECOND_GRAPH = ("a late spectral transform", "generated outliers", "generated persons", "a generator trained along")
-"""Settings in which something begins in the second epoch: the spectral transform, or batches of another size."""
+SECOND_GRAPH = (
+    "a backbone frozen at first", "a late spectral transform",
+    "generated outliers", "generated persons", "a generator trained along",
+)  # fmt: skip
+"""Settings in which something begins in the second epoch: the backbone, the spectral transform, or larger batches."""
 
 
 class TinyBackbone(Backbone):
@@ -169,7 +177,14 @@ def make_trainer(
     return ReidTrainer(
         Run(params, RunFolder("", ""), device, plan, {}),
         TrainBatches(params, paths, labels, [*range(IDENTITIES)], store, FP32, device, teacher, extra_images),
-        Stepper(network, criterion, build_optimizer(params, network, criterion), precision, compile_mode),
+        Stepper(
+            network,
+            criterion,
+            build_optimizer(params, network, criterion),
+            precision,
+            compile_mode,
+            params.clip_grad_norm,
+        ),
         build_schedule(params, plan.steps_per_epoch, plan.num_epochs * plan.steps_per_epoch),
         None,
     )
