@@ -15,7 +15,7 @@ def mine(pairs: Pairs, margin: float) -> tuple[Tensor, Tensor]:
     Negatives above the lowest cosine of the anchor's positives less the margin, and positives below the highest of its
     negatives and the margin; an anchor without one kind keeps none of the other.
 
-    Source: Wang et al. 2019, arXiv 1904.06627, equations 11 and 12.
+    Source: Wang et al. 2019, arXiv 1904.06627, its pair mining.
     """
     cosines = pairs.cosines
     lowest = torch.where(pairs.positive, cosines, torch.inf).amin(-1, keepdim=True)
@@ -34,7 +34,7 @@ def multi_similarity_loss(
         alpha, beta: a and b.
         threshold: l.
 
-    Source: Wang et al. 2019, arXiv 1904.06627, equation 15.
+    Source: Wang et al. 2019, arXiv 1904.06627, L_MS.
     """
     above = pairs.cosines - threshold
     pull = F.softplus(log_sum_exp(-alpha * above, positive)) / alpha

@@ -48,6 +48,9 @@ def batch_weighted(features: Tensor, labels: Tensor) -> Triplets:
 
     Anchors without positives or negatives get the distances that `batch_hard` gives them: zero and infinity.
 
+    With the soft margin this is the weighted regularised triplet loss (Ye et al. 2021, arXiv 2001.04193),
+    whose authors' code also counts the anchor itself among its positives.
+
     Args:
         features: (P, B, D); each part weighs on its own.
         labels: (B,) int64.
