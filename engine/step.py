@@ -15,7 +15,7 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 from engine.batches import ExtraBatch, TrainBatch
 from engine.optim import fill_momentum
 from losses.criterion import Criterion
-from losses.loss import GeneratedOutput, Losses, TeacherOutput
+from losses.loss import GeneratedOutput, Losses, Remembering, TeacherOutput
 from models.network import ReidNetwork
 from models.outputs import select_images
 from utils.device import to_device
@@ -119,6 +119,7 @@ class Stepper:
         self.is_backbone_frozen = False
         module = ModelWithLoss(network, criterion, precision)
         self.buffers = BufferSnapshot(module)
+        self.remembering = [part for part in criterion.modules() if isinstance(part, Remembering)]
         # With a scaler: whether the gradients are finite, so that they can be applied.
         self.in_range: Tensor | None = None
         if compile_mode != "off":
@@ -169,6 +170,8 @@ class Stepper:
                 inputs = batch.pixels, batch.labels, batch.taught, batch.extra, number_of_step, updated_parts, spectral
                 loss, losses = self.module(*inputs)
                 self.scaler.scale(loss if len(batches) == 1 else loss / len(batches)).backward()
+            for part in self.remembering:
+                part.remember()
             found.append(_copied(losses) if self.compile_mode == "graphs" else losses)
             sums.append(loss.detach())
         self.scaler.unscale_(self.optimizer)

@@ -1,9 +1,9 @@
 """Center loss: pulls each feature to the center of its identity, which follows the features."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from losses.loss import OnFeatures
+from losses.loss import OnFeatures, Remembering
 from losses.options import CenterLossOptions, MetricFeature
 from models.outputs import GLOBAL, PARTS, NetworkSizes
 from utils.precision import at_least_fp32
@@ -25,7 +25,7 @@ def move_centers(centers: Tensor, features: Tensor, labels: Tensor, rate: float)
     return centers - rate * (counts * centers - is_of @ features) / (1 + counts)
 
 
-class CenterLoss(nn.Module):
+class CenterLoss(Remembering):
     """Mean squared distance of the features to the centers of their identities.
 
     The centers are no parameters: each step moves them by `move_centers`, so that their rate depends neither on the
@@ -42,6 +42,7 @@ class CenterLoss(nn.Module):
     """
 
     centers: Tensor
+    moved: Tensor
 
     def __init__(self, weight: float, rate: float, num_classes: int, num_parts: int, dim: int) -> None:
         super().__init__()
@@ -52,8 +53,11 @@ class CenterLoss(nn.Module):
         """Features (P, B, D) and labels (B,) -> weighted mean over parts and images, and the mean distance."""
         features = at_least_fp32(features)
         squares = (features - self.centers.index_select(1, labels)).square().sum(-1)
-        self.centers.copy_(move_centers(self.centers, features.detach(), labels, self.rate))
+        self.moved = move_centers(self.centers, features.detach(), labels, self.rate)
         return self.weight * squares.mean(), {"distance": squares.detach().sqrt().mean()}
+
+    def remember(self) -> None:
+        self.centers.copy_(self.moved)
 
 
 def build_center(section: CenterLossOptions, sizes: NetworkSizes | None) -> OnFeatures | None:

@@ -103,6 +103,17 @@ class ClassificationLoss(nn.Module):
         raise NotImplementedError
 
 
+class Remembering(nn.Module):
+    """Base class of modules of a loss that keep something in their buffers from one step to the next.
+
+    `forward` leaves the buffers as they are: a compiled backward pass may read them again.
+    """
+
+    def remember(self) -> None:
+        """Change the buffers; called once after the backward pass of each batch. A bad step restores them."""
+        raise NotImplementedError
+
+
 class OnScores(Loss):
     """Applies a classification loss to the class scores of every branch and of its spectral transform.
 

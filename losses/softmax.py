@@ -100,7 +100,9 @@ class MarginSchedule(nn.Module):
 
     def forward(self, step: Tensor) -> Tensor:
         """() int64 -> (), without waiting for the device."""
-        return self.margins.take((step // self.every).clamp_max(len(self.margins) - 1))
+        place = (step // self.every).clamp_max(len(self.margins) - 1)
+        # Not by `take`, for which inductor of torch 2.11 reads the number.
+        return self.margins.index_select(0, place[None])[0]
 
 
 class SoftmaxLoss(ClassificationLoss):

@@ -27,6 +27,7 @@ def test_equals_the_formulas_step_after_step_whatever_the_weight(weight: float) 
         features = draw(step)
         value, metrics = loss(features, torch.tensor(LABELS), STEP)
         value.backward()
+        loss.remember()
         assert features.grad is not None
         distances = []
         for part, rows in enumerate(features.tolist()):
@@ -80,4 +81,20 @@ def test_is_computed_in_float32(dtype: Any) -> None:
     value, _ = found(features, torch.tensor(LABELS), STEP)
     assert value.dtype == torch.float32
     assert torch.equal(value, same(features.float(), torch.tensor(LABELS), STEP)[0])
+    for loss in (found, same):
+        loss.remember()
     assert torch.equal(found.centers, same.centers)
+
+
+def test_a_compiled_gradient_is_that_of_the_centers_before_they_move() -> None:
+    loss, plain = (CenterLoss(1.0, 0.5, 4, 2, 3).double() for _ in range(2))
+    compiled = torch.compile(loss, backend="aot_eager_decomp_partition", fullgraph=True, dynamic=False)
+    for step in range(3):
+        gradients = []
+        for module, call in ((loss, compiled), (plain, plain)):
+            features = draw(step)
+            call(features, torch.tensor(LABELS), STEP)[0].backward()
+            module.remember()
+            gradients.append(features.grad)
+        torch.testing.assert_close(*gradients)
+        torch.testing.assert_close(loss.centers, plain.centers)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from losses.criterion import Criterion
-from losses.loss import TeacherOutput
+from losses.loss import Remembering, TeacherOutput
 from losses.options import CenterLossOptions, CirclePairs, MultiSimilarity, SupervisedContrastive
 from models.outputs import GLOBAL, PARTS, NetworkSizes, select_images
 from tests.losses.conftest import draw_output, draw_teacher, leaves_of, make_criterion
@@ -71,6 +71,9 @@ def look(criterion: Criterion, where: slice, step: int) -> Seen:
     own = select_images(output, where)
     losses, metrics = criterion(own, LABELS[where], teacher=taught, updated_parts=criterion.draw_parts(step))
     torch.stack(list(losses.values())).sum().backward()
+    for part in criterion.modules():
+        if isinstance(part, Remembering):
+            part.remember()
     return Seen(
         {name: loss.item() for name, loss in losses.items()},
         {name: measure.item() for name, measure in metrics.items()},
