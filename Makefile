@@ -20,7 +20,7 @@ test-all: $(VENV)/.installed-dev lint
 
 # One process: tests that share a GPU would wait for each other, and for its memory.
 gpu: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m gpu --durations 20 tests/gpu
+	$(BIN)/python -m pytest -m gpu -W default --durations 20 tests/gpu
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.speed

@@ -86,7 +86,8 @@ class Gradients(NamedTuple):
 class Stepper:
     """Takes the steps of a training: `backward`, then `update`.
 
-    Does not synchronise with the GPU, except in `update` with a non-fused optimizer.
+    Does not synchronise with the GPU, except after a first step that compiles, and in `update` with a non-fused
+    optimizer.
 
     Args:
         network, criterion: on their device, where their tensors stay.

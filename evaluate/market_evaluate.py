@@ -71,7 +71,7 @@ def measure(config: EvalContext, dataset: Dataset | None) -> dict[str, Any]:
         raise ValueError("measure: expected a data set, or a config with features")
     figures: dict[str, float] = {}
     pictures: dict[str, Any] = {}
-    # On rank 0 alone: all have the same embeddings, and re-ranking needs the processors, which they share.
+    # On rank 0 alone, as all have the same embeddings.
     with fail_together():
         if this_process().is_rank_zero:
             with explain_oom(_doing("ranking", features), ADVICE):

@@ -1,14 +1,15 @@
 """The first half hour on a GPU: whether everything runs there and is right, and how fast.
 
     python -m benchmarks.gpu --step 1
-    python -m benchmarks.gpu --step 2 5 6 --out benchmarks/results/gpu
+    python -m benchmarks.gpu --step 2 5 --out benchmarks/results/gpu
     python -m benchmarks.gpu --step 4 --settings 3 4
     python -m benchmarks.gpu --step 9 --data market.lmdb --set pretrain_snapshot=weights.pth
     python -m benchmarks.gpu --step 1 2 3 4 5 6 7 8 9 --device cpu --toy --compile off
 
 Each step is a process of its own with a time limit, and writes OUT_stepN.md and OUT_stepN.json after every row: what
 fails, or finds no time, does not keep the rest from being measured. `--minutes` limits the whole command. The last
-example rehearses all steps on the CPU with small networks and few images. Linux only. Steps:
+example rehearses all steps on the CPU with small networks and few images. What steps 3, 4, 6 and 8 compile is alike,
+and cached on the machine: run them one after another. Linux only. Steps:
 
 """
 

@@ -46,6 +46,8 @@ def run_tests(rows: Rows, args: argparse.Namespace) -> None:
 
     os.chdir(ROOT)
     options = ["--rootdir", str(ROOT), "-c", "pyproject.toml", "-p", "no:cacheprovider", "-m", "gpu"]
+    # Another version of a library may warn as it is imported, which says nothing of the GPU.
+    options += ["-W", "default"]
     files = ["--continue-on-collection-errors", *map(str, args.tests)]
     code = pytest.main([*options, *files], plugins=[Reporter()])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
@@ -73,7 +75,11 @@ def train_twice(rows: Rows, args: argparse.Namespace) -> None:
         config = ("--config_path", str(generator.params), "--sub_working_dir", generator.name)
         command = ("train.py", "--operation", "train_gan", *config, "--set", *generator.settings)
         row["seconds"] = run_process(command, args.device).seconds
-    mixed = (f"gan_params.pretrain_snapshot_g={generator.run}", "gan_params.mix_ratio=0.25")
+    mixed = (
+        f"gan_params.pretrain_snapshot_g={generator.run}",
+        "gan_params.mix_ratio=0.25",
+        "evaluation_params.type=null",
+    )
     for mode in args.compile:
         with rows.measuring(f"generated images in the second epoch, erasing, compile={mode}") as row:
             options = (*mixed, "gan_params.mix_start_epoch=1", *erasing, f"compile={mode}", "epoch=2")
