@@ -93,6 +93,8 @@ class Params(LossOptions, ModelOptions, DataOptions):
     """Whether weight_decay acts on biases and on parameters of one dimension, such as those of normalisations, too."""
     clip_grad_norm: float = Field(default=0.0, ge=0.0)
     """Maximum norm of all gradients as one vector; larger ones are scaled down; 0 = any."""
+    ema_decay: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Decay of a moving average of the weights, which is evaluated and kept in their place; 0 = none; often 0.999."""
     lr: LearningRate = LearningRate()
     """Learning rates, decay and warm-up."""
     gan_params: GanParams = GanParams()

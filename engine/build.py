@@ -100,7 +100,7 @@ def _build(
     return ReidTrainer(
         Run(params, folder, device, plan, run_fingerprint(params, dataset, others)),
         TrainBatches(params, paths, torch.tensor(labels), pids, store, precision, device, teacher, extra_images),
-        Stepper(network, criterion, optimizer, precision, compilation.mode, params.clip_grad_norm),
+        Stepper(network, criterion, optimizer, precision, compilation.mode, params.clip_grad_norm, params.ema_decay),
         schedule,
         build_image_cache(params.data_cache),
     )

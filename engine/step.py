@@ -12,12 +12,15 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
+from engine.average import WeightAverage
 from engine.batches import ExtraBatch, TrainBatch
+from engine.checkpointing import Stateful
 from engine.optim import fill_momentum
 from losses.criterion import Criterion
 from losses.loss import GeneratedOutput, Losses, Remembering, TeacherOutput
 from models.network import ReidNetwork
 from models.outputs import select_images
+from models.sync_bn import average_buffers
 from utils.device import to_device
 from utils.distributed import gather_objects, this_process
 from utils.precision import Precision
@@ -95,6 +98,7 @@ class Stepper:
         precision: number format of the network's activations; float16 scales the gradients.
         compile_mode: whether network and losses are compiled, "graphs": into CUDA graphs.
         max_norm: of all gradients as one vector; 0 = any.
+        ema_decay: of the average of the network's weights; 0 = none is kept.
     """
 
     def __init__(
@@ -105,6 +109,7 @@ class Stepper:
         precision: Precision,
         compile_mode: Literal["on", "graphs", "off"] = "off",
         max_norm: float = 0.0,
+        ema_decay: float = 0.0,
     ) -> None:
         self.network = network
         self.criterion = criterion
@@ -128,6 +133,31 @@ class Stepper:
             # images would otherwise become one of any size, which is slower.
             module.compile(mode="reduce-overhead" if compile_mode == "graphs" else "default", dynamic=False)
         self.module: nn.Module = _on_all_devices(module, self.device)
+        self.average = WeightAverage(network, ema_decay) if ema_decay else None
+
+    @property
+    def evaluated(self) -> ReidNetwork:
+        """The network to evaluate and to keep: the average, if there is one."""
+        return self.network if self.average is None else self.average.network
+
+    @property
+    def stateful(self) -> dict[str, Stateful]:
+        """What decides how the steps go on, by name, to be loaded in this order."""
+        averages = {} if self.average is None else {"average": self.average}
+        return {
+            "model": self.network,
+            "criterion": self.criterion,
+            **averages,
+            "buffers": BuffersOfRanks(self.network, self.criterion, *averages.values()),
+            "optimizer": self.optimizer,
+            "scaler": self.scaler,
+        }
+
+    def average_buffers(self) -> None:
+        """Give all processes, which normalise by their own batches, the same running averages; all must call this."""
+        average_buffers(self.network)
+        if self.average is not None:
+            average_buffers(self.average.network)
 
     def freeze_backbone(self, frozen: bool) -> None:
         """Leave the backbone as it is from now on, or train it again; every process must call this at the same step.
@@ -201,6 +231,8 @@ class Stepper:
         elif bool(applied):
             self.optimizer.step()
         self.buffers.restore_unless(finite)
+        if self.average is not None:
+            self.average.update(applied)
         if self.scaler.is_enabled():
             before = self._scale()
             self.scaler.update()

@@ -26,12 +26,11 @@ from engine.recorder import EpochRecord, Progress, Recorder
 from engine.run import Run
 from engine.schedules import Schedule
 from engine.spectral import SpectralStart
-from engine.step import BuffersOfRanks, Stepper
+from engine.step import Stepper
 from evaluate.core.context import EvalContext
 from evaluate.core.plugins import Evaluation, evaluate
 from evaluate.core.table import metrics_table
 from models.network import Embedder
-from models.sync_bn import average_buffers
 from utils.checkpoint import MODEL_BEST, Checkpoint
 from utils.distributed import fail_together, this_process, wait_for_all
 from utils.errors import ParamsError, ReportedByOtherRankError
@@ -275,18 +274,14 @@ class ReidTrainer(Trainer):
     ) -> None:
         self.batches, self.stepper, self.schedule, self.cache = batches, stepper, schedule, cache
         self.network, self.criterion, self.optimizer = stepper.network, stepper.criterion, stepper.optimizer
-        self.embedder = Embedder(self.network, batches.pids)
+        self.embedder = Embedder(stepper.evaluated, batches.pids)
         if stepper.compile_mode != "off" and stepper.device.type == "cuda":
             self.embedder.compile(dynamic=False)  # once for all evaluations
         self.extra_images = batches.extra_images
         self.monitor = TrainingMonitor(run.params.max_bad_steps)
         self.spectral = SpectralStart(run.params.model_params)
         stateful = {
-            "model": self.network,
-            "criterion": self.criterion,
-            "buffers": BuffersOfRanks(self.network, self.criterion),
-            "optimizer": self.optimizer,
-            "scaler": stepper.scaler,
+            **stepper.stateful,
             "monitor": self.monitor,
             "spectral": self.spectral,
         }
@@ -300,7 +295,7 @@ class ReidTrainer(Trainer):
 
     def end_epoch(self, means: Means) -> None:
         # Each process has normalised by its own batches; from here on all have the same running averages.
-        average_buffers(self.network)
+        self.stepper.average_buffers()
         self.spectral.end_epoch(means.metrics.get("accuracy", 0.0))
 
     def load_steps(self) -> Iterator[list[TrainBatch]]:
@@ -331,7 +326,8 @@ class ReidTrainer(Trainer):
         return evaluation._replace(features=None, report=None)
 
     def best_model(self, evaluation: Evaluation | None) -> Checkpoint:
-        model = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.network.state_dict().items()}
+        state = self.stepper.evaluated.state_dict()
+        model = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
         metrics = evaluation.metrics if evaluation else {}
         return Checkpoint(model, self.params.model_dump(mode="json"), self.batches.pids, metrics)
 

@@ -31,13 +31,14 @@ def make_stepper(
     dtype: torch.dtype = torch.float32,
     compile_mode: Literal["on", "off"] = "off",
     max_norm: float = 0.0,
+    ema_decay: float = 0.0,
 ) -> Stepper:
     torch.manual_seed(0)
     network = build_network(MODEL, IDENTITIES).to(dtype)
     synchronise_batch_norm(network)
     criterion = build_criterion(LOSSES)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-    return Stepper(network, criterion, optimizer, precision, compile_mode, max_norm)
+    return Stepper(network, criterion, optimizer, precision, compile_mode, max_norm, ema_decay)
 
 
 def make_batch(seed: int, identities: int = 4) -> TrainBatch:
@@ -151,6 +152,22 @@ def test_a_frozen_backbone_stays_as_it_is_until_it_is_trained_again() -> None:
     assert not any(torch.equal(value, before[name]) for name, value in stepper.network.state_dict().items())
 
 
+def test_a_skipped_step_leaves_the_average_as_it_was() -> None:
+    stepper = make_stepper(ema_decay=0.9)
+    take(stepper, [make_batch(0)])
+    assert stepper.average is not None
+    before = {name: value.clone() for name, value in stepper.average.state_dict().items()}
+    batch = make_batch(1)
+    batch.pixels[0, 0, 0, 0] = torch.nan
+    stepper.update(stepper.backward([batch], 1).finite)
+    assert all(torch.equal(value, before[name]) for name, value in stepper.average.state_dict().items())
+    take(stepper, [make_batch(2)], 2)
+    assert stepper.average.updates == 2
+    assert not torch.equal(
+        stepper.average.state_dict()["network.backbone.conv1.weight"], before["network.backbone.conv1.weight"]
+    )
+
+
 def test_in_bf16_the_network_computes_in_it_while_weights_and_losses_stay_float32() -> None:
     stepper, exact = make_stepper(BF16), make_stepper()
     seen: list[torch.dtype] = []
@@ -173,11 +190,12 @@ class Trained(NamedTuple):
 
 
 def train(batch_of_all: int) -> Trained:
-    """Twenty steps on this process's part of each batch, clipped, in the third and the fourth without the backbone.
+    """Twenty steps on this process's part of each batch, clipped and averaged, in the third and the fourth without the
+    backbone.
 
     In float64: in float32 a triplet chosen otherwise, for a difference in the last digit, makes for other weights.
     """
-    dist, stepper = this_process(), make_stepper(dtype=torch.float64, max_norm=5.0)
+    dist, stepper = this_process(), make_stepper(dtype=torch.float64, max_norm=5.0, ema_decay=0.8)
     losses: list[dict[str, float]] = []
     first_gradients: list[Tensor] = []
     for step in range(STEPS):
@@ -188,7 +206,8 @@ def train(batch_of_all: int) -> Trained:
         (found,) = take(stepper, [batch], step)
         losses.append({name: term.item() for name, term in found.losses.items()})
         first_gradients = first_gradients or gradients(stepper.network)
-    return Trained(losses, first_gradients, stepper.network.state_dict())
+    state = {**stepper.network.state_dict(), **stepper.evaluated.state_dict(prefix="average.")}
+    return Trained(losses, first_gradients, state)
 
 
 @pytest.mark.slow

@@ -73,12 +73,12 @@ def train_to(trainer: ReidTrainer, last_step: int) -> None:
 
 
 @pytest.mark.parametrize("stop", [2, 3, 6])
-def test_a_backbone_frozen_at_first_goes_on_where_it_stood(
+def test_a_backbone_frozen_at_first_and_an_average_go_on_where_they_stood(
     make_trainer: MakeTrainer, tmp_path: Path, stop: int
 ) -> None:
     torch.save(make_trainer("start").network.state_dict(), tmp_path / "start.pth")
     lr = {"base_lr": 0.01, "fc_lr": 0.01, "freeze_backbone_steps": 3}
-    changes = {"pretrain_snapshot": str(tmp_path / "start.pth"), "lr": lr, "clip_grad_norm": 1.0}
+    changes = {"pretrain_snapshot": str(tmp_path / "start.pth"), "lr": lr, "clip_grad_norm": 1.0, "ema_decay": 0.5}
     whole = make_trainer(**changes)
     train_to(whole, stop)
     save_tensors(whole.folder.last, whole.state())
@@ -86,8 +86,19 @@ def test_a_backbone_frozen_at_first_goes_on_where_it_stood(
     resumed = make_trainer(**changes)
     resumed.resume()
     train_to(resumed, 7)
-    for name in ("model", "optimizer", "meter"):
+    for name in ("model", "average", "optimizer", "meter"):
         assert_equal(resumed.state()[name], whole.state()[name])
+
+
+def test_the_average_is_evaluated_and_kept(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(ema_decay=0.5)
+    trainer.fit()
+    average = trainer.stepper.evaluated.state_dict()
+    assert trainer.embedder.network is trainer.stepper.evaluated
+    kept = load_checkpoint(trainer.folder.best).model
+    assert_equal(kept, average)
+    name = "backbone.conv1.weight"
+    assert not torch.equal(kept[name], trainer.network.state_dict()[name])
 
 
 def test_the_first_step_is_left_out_of_the_images_per_second(

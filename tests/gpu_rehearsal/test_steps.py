@@ -23,7 +23,7 @@ def test_steps_wait_for_nothing_and_are_those_of_the_cpu(setting: str, precision
             assert step.is_finite
             assert step.losses == pytest.approx(same.losses, rel=1e-3, abs=1e-4)
             assert step.silent == same.silent
-    state = other.network.state_dict()
-    for name, value in mine.network.state_dict().items():
+    state = {**other.network.state_dict(prefix="trained."), **other.stepper.evaluated.state_dict()}
+    for name, value in {**mine.network.state_dict(prefix="trained."), **mine.stepper.evaluated.state_dict()}.items():
         torch.testing.assert_close(value.cpu(), state[name], rtol=1e-2, atol=1e-3)
     assert gpu.operations & SLOW_IF_DETERMINISTIC == set()

@@ -73,7 +73,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
             **COLOURS, "pad": 4, "noise": 0.1, "random_erasing": {"probability": 0.5, "fill": "random"},
         },
         "tri_loss_margin": "soft_margin", "tri_loss_on": ("global", "parts", "concat"), "gather_embeddings": True,
-        "optimizer": "amsgrad", "clip_grad_norm": 1.0,
+        "optimizer": "amsgrad", "clip_grad_norm": 1.0, "ema_decay": 0.5,
     },
     "weighted triplets, focal loss": {
         "model_params": {**BOTH, "global_bn": False, "part_pooling": "max", "global_pooling": "avg"},
@@ -89,7 +89,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "model_params": {**PARTS, "classifier": "cosine"}, "softmax_margin": 0.1, "clip_grad_norm": 0.5,
     },
     "a backbone frozen at first": {
-        "model_params": BOTH, "lr": {"base_lr": 0.01, "fc_lr": 0.02, "freeze_backbone_steps": 3},
+        "model_params": BOTH, "lr": {"base_lr": 0.01, "fc_lr": 0.02, "freeze_backbone_steps": 3}, "ema_decay": 0.9,
     },
     "CircleSoftmax, branches weighted": {
         "model_params": {**BOTH, "classifier": "cosine", "cosine_scale": 64.0},
@@ -184,6 +184,7 @@ def make_trainer(
             precision,
             compile_mode,
             params.clip_grad_norm,
+            params.ema_decay,
         ),
         build_schedule(params, plan.steps_per_epoch, plan.num_epochs * plan.steps_per_epoch),
         None,

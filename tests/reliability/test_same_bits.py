@@ -37,6 +37,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "bf16, margins by schedule, centers, evaluated every other epoch": {
         "precision": "bf16",
+        "clip_grad_norm": 1.0,
+        "ema_decay": 0.9,
         "model_params": {**MODEL, "classifier": "cosine", "cosine_scale": 16},
         "softmax_margin": [0.0, 0.2],
         "softmax_margin_step": 3,

@@ -19,7 +19,8 @@ class RunOfTwo(Run):
 
     def __init__(self, folder: Path) -> None:
         checkpoint = {"every_steps": 1, "every_minutes": 0}
-        super().__init__(folder, batch_sampling_params="2*2", checkpoint=checkpoint, model_params=SMALL)
+        averaged = {"model_params": SMALL, "ema_decay": 0.9}
+        super().__init__(folder, batch_sampling_params="2*2", checkpoint=checkpoint, **averaged)
 
     def start(self, launcher: Sequence[str] = ()) -> Started:
         processes = ONE if launcher else TWO
