@@ -74,9 +74,9 @@ def parameter_groups(
 
 
 def describe_groups(groups: Sequence[Mapping[str, Any]]) -> str:
-    """The groups of an optimizer in one line."""
-    return ", ".join(
-        f"{group['name']} x {group['lr_factor']:.3g}{'' if group['weight_decay'] else ' without weight decay'}: "
+    """The groups of an optimizer, a line each: learning rate, weight decay, number of parameters."""
+    return "\n".join(
+        f"  {group['name']} x {group['lr_factor']:.3g}{'' if group['weight_decay'] else ' without weight decay'}: "
         f"{sum(parameter.numel() for parameter in group['params'])}"
         for group in groups
     )

@@ -71,7 +71,7 @@ def _describe_rates(params: Params, network: ReidNetwork, schedule: Schedule, to
         f"times {factors[0]:g} at the first step, {max(factors):g} at most, {factors[-1]:g} at the last"
     )
     if len(groups) > 2:
-        text += f"\nparameters by learning rate: {describe_groups(groups)}"
+        text += f"\nparameters by learning rate:\n{describe_groups(groups)}"
     if (idle := sum(factor < 1e-3 for factor in factors) / len(factors)) > 0.1:
         text += (
             f"\nwarning: for {idle:.0%} of the steps it is below a thousandth of its full value; "
