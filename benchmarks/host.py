@@ -30,11 +30,12 @@ from engine.batches import TrainBatches
 from engine.build import build_trainer
 from engine.meter import Meter
 from engine.run import RunFolder
-from engine.step import BufferSnapshot, Stepper
+from engine.step import Stepper
 from engine.trainer import ReidTrainer
 from evaluate.core.plugins import plugin_options
 from losses.criterion import Criterion
 from models.outputs import BranchOutput, ClassScores
+from utils.buffers import BufferSnapshot
 from utils.cli import exit_code_of
 from utils.logs import log_to_screen
 
