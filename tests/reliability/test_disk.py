@@ -69,7 +69,8 @@ def assert_complete(run: Run, num_epochs: int) -> None:
 def test_a_disk_full_to_the_end_loses_nothing_that_lay_there(disk: SmallDisk, tmp_path: Path, leave: int) -> None:
     run = Run(disk.path / "full", evaluation_params={"type": None})  # every epoch has a model to keep
     with run.start() as training:
-        training.wait_until(run.lines, "an epoch")
+        # The model is written while training continues.
+        training.wait_until(lambda: run.lines() and (run.path / "model_best.pth").exists(), "an epoch and its model")
         with halted(training, run):
             disk.fill(leave)
         code = ended(training)
