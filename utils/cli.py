@@ -12,7 +12,7 @@ from contextlib import suppress
 from utils.distributed import is_one_of_several
 from utils.errors import ReportedByOtherRankError, UserError
 from utils.interrupts import Interrupted, interrupts_raised
-from utils.process import launched_as
+from utils.process import is_launched, launched_as
 
 SUCCESS, FAILURE, USER_MISTAKE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
@@ -20,11 +20,12 @@ SUCCESS, FAILURE, USER_MISTAKE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 def exit_code_of(main: Callable[[], None]) -> int:
     """Run `main`: 0 for success, 2 with one message for a user error, 1 with a traceback for an internal error.
 
-    A signal ends it in order: 130 after SIGINT, 143 after SIGTERM. With several processes, one that fails exits here
-    without cleaning up the process group, as the others may wait for it.
+    A signal ends it in order: 130 after SIGINT, 143 after SIGTERM. A process that torchrun started exits here: one that
+    fails must not clean up the process group, as the others may wait for it, and after a success torch's threads have
+    been seen to abort the process while Python cleans up.
     """
     code = _exit_code_of(main)
-    if code != SUCCESS and is_one_of_several():
+    if is_launched():
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
             # It may be closed, or nobody reads it any more.
