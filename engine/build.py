@@ -16,10 +16,10 @@ from engine.run import Run, RunFolder, TrainingPlan
 from engine.schedules import Schedule, build_schedule
 from engine.step import Stepper
 from engine.summary import describe_training, plan_training
-from engine.teacher import load_teacher
+from engine.teacher import Teacher, load_teacher
 from engine.trainer import ReidTrainer
 from evaluate.core.plugins import load_plugin
-from losses.criterion import build_criterion
+from losses.criterion import Criterion, build_criterion
 from losses.generated import GeneratedWeights
 from models.network import ReidNetwork, build_network
 from models.pretrained import load_snapshot
@@ -78,15 +78,7 @@ def _build(
     if compilation.reason:
         logger.info("network and losses are not compiled: %s", compilation.reason)
     network = prepare_network(network, params, device)
-    generated = GeneratedWeights(params.num_generated / params.batch_images, params.gan_params.lambda_consistency)
-    criterion = build_criterion(
-        params,
-        params.model_params,
-        sizes=network.sizes,
-        teacher_dim=0 if teacher is None else teacher.embedding_dim,
-        generated=generated if params.num_generated else None,
-        seed=params.seed,
-    ).to(device)
+    criterion = build_losses(params, network, teacher).to(device)
     optimizer = build_optimizer(params, network, criterion)
     paths = [sample.path for sample in dataset.train]
     store = build_store(paths, *params.resize_to, params.data_cache, device)
@@ -103,6 +95,19 @@ def _build(
         Stepper(network, criterion, optimizer, precision, compilation.mode, params.clip_grad_norm, params.ema_decay),
         schedule,
         build_image_cache(params.data_cache),
+    )
+
+
+def build_losses(params: Params, network: ReidNetwork, teacher: Teacher | None) -> Criterion:
+    """The losses of a training of this network."""
+    generated = GeneratedWeights(params.num_generated / params.batch_images, params.gan_params.lambda_consistency)
+    return build_criterion(
+        params,
+        params.model_params,
+        sizes=network.sizes,
+        teacher_dim=0 if teacher is None else teacher.embedding_dim,
+        generated=generated if params.num_generated else None,
+        seed=params.seed,
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from config.params import Params
 from data.cache import DeviceStore
 from engine.batches import TrainBatches
-from engine.build import prepare_network
+from engine.build import build_losses, prepare_network
 from engine.meter import StepValues
 from engine.optim import build_optimizer
 from engine.run import Run, RunFolder
@@ -23,8 +23,6 @@ from engine.trainer import ReidTrainer
 from evaluate.core.load_model import Trained
 from gan.mixing import GeneratedImages
 from gan.steps import build_stepper
-from losses.criterion import build_criterion
-from losses.generated import GeneratedWeights
 from models.backbones.backbone import Backbone
 from models.backbones.registry import BackboneEntry
 from models.generator import build_generator
@@ -165,14 +163,7 @@ def make_trainer(
     teacher = _teacher(device) if params.distillation.lambda_logits else None
     extra_images = _generated_images(params, len(labels), device) if params.num_generated else None
     network = prepare_network(build_network(params.model_params, IDENTITIES, (64, 32)), params, device)
-    generated = GeneratedWeights(params.num_generated / params.batch_images, params.gan_params.lambda_consistency)
-    criterion = build_criterion(
-        params,
-        params.model_params,
-        sizes=network.sizes,
-        teacher_dim=0 if teacher is None else teacher.embedding_dim,
-        generated=generated if params.num_generated else None,
-    ).to(device)
+    criterion = build_losses(params, network, teacher).to(device)
     plan, store, paths = plan_training(params, labels.tolist(), device), DeviceStore(images.to(device)), [Path()]
     return ReidTrainer(
         Run(params, RunFolder("", ""), device, plan, {}),
