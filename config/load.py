@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from config.checks import CHECKS, EVALUATION_CHECKS, Check
+from config.checks.training import SCHEDULES_OF
 from config.errors import Findings, dotted, one_line, shown
 from config.eval_params import EvalParams
 from config.evaluation import EvaluationParams
@@ -23,6 +24,7 @@ SCHEMA = "$schema"
 """In a params file: the schema with which an editor completes it."""
 OPERATION = "$operation"
 """In the params of a run's folder: the operation it was started with."""
+SCHEDULE = ("lr", "schedule")
 SAMPLING = "batch_sampling_params"
 NOTATION = "[1-9][0-9]{0,5}\\*[1-9][0-9]{0,5}"
 """Sampling as the tables write it: "32*2" is 32 identities with 2 images each, "64*1" 64 random images."""
@@ -111,6 +113,7 @@ def _validated(
         translate(layer, findings)
         _replace_batch_size(merged, layer, findings)
         _drop_options_of_other_plugin(merged, layer, findings)
+        _drop_options_of_other_schedules(merged, layer)
         merged.merge(layer)
     params = validate(model, merged, plugin_options, findings)
     if params is not None and not findings.incomplete:
@@ -234,6 +237,14 @@ def _drop_options_of_other_plugin(earlier: Settings, later: Settings, findings: 
         other = f"{later.origin(key)[0]} sets {EVALUATION}.type to {shown(later.get(key))}"
         findings.note(source, f"'{dotted(written)}' is left out, since {other}")
         earlier.remove((EVALUATION, name))
+
+
+def _drop_options_of_other_schedules(earlier: Settings, later: Settings) -> None:
+    """Where a later layer names a schedule, remove what earlier ones say of schedules that it is not."""
+    if SCHEDULE in later:
+        for name, schedules in SCHEDULES_OF.items():
+            if (*SCHEDULE[:1], name) in earlier and later.get(SCHEDULE) not in schedules:
+                earlier.remove((*SCHEDULE[:1], name))
 
 
 def _check(params: T, checks: Sequence[Check[T]], settings: Settings, findings: Findings) -> None:

@@ -4,7 +4,8 @@ import pytest
 
 from config.evaluation import EvaluationParams
 from config.load import params_from_dict
-from config.params import Params
+from config.params import LearningRate, Params
+from utils.errors import ParamsError
 
 MODELS = '"resnet_18", "resnet_34", "resnet_50", "resnet_101", "resnet_152"'
 
@@ -203,6 +204,15 @@ def test_another_plugin_leaves_the_former_one_s_keys_out(desk):
     assert notes == (
         "params.json: 'evaluation_params.rerank' is left out, since --set sets evaluation_params.type to null",
     )
+
+
+def test_another_schedule_leaves_the_former_one_s_keys_out(desk):
+    lr = {"decay_step": [3, 5], "decay_gamma": 0.5, "decay_unit": "epoch", "warmup_epoch": 1}
+    params = desk.load({"lr": lr}, "lr.schedule=cosine", "lr.end_factor=0.01").params
+    assert params.lr == LearningRate(schedule="cosine", end_factor=0.01, warmup_epoch=1)
+    assert desk.load({"lr": lr}, "lr.schedule=step").params.lr.decay_step == (3, 5)
+    with pytest.raises(ParamsError, match=r"lr.decay_step: is for lr.schedule"):
+        desk.load({"lr": lr}, "lr.schedule=cosine", "lr.decay_step=2")
 
 
 def full() -> dict:
