@@ -21,13 +21,13 @@ class RandomErasing(Options):
     """Largest area of the rectangle, as a share of the image."""
     min_aspect: float = Field(default=0.3, gt=0.0, le=1.0)
     """Smallest height / width of the rectangle; the largest is its inverse."""
-    fill: Literal["mean", "random"] = "mean"
-    """Pixels of the rectangle: the mean colour of the normalisation, or random ones."""
+    fill: Literal["mean", "colour", "noise"] = "mean"
+    """Mean colour of the normalisation (BoT), a random colour (timm's "rand"), or noise (timm's "pixel", TransReID)."""
 
     @property
-    def is_filled(self) -> bool:
+    def draws_noise(self) -> bool:
         """Whether random pixels are drawn."""
-        return self.probability > 0 and self.fill == "random"
+        return self.probability > 0 and self.fill == "noise"
 
 
 class DataAugmentation(Options):
@@ -61,7 +61,7 @@ class DataAugmentation(Options):
     @property
     def draws_pixels(self) -> bool:
         """Whether a number is drawn for each pixel."""
-        return self.noise > 0 or self.random_erasing.is_filled
+        return self.noise > 0 or self.random_erasing.draws_noise
 
 
 class BatchSampling(Options):

@@ -32,7 +32,7 @@ def augment(
         images: (B, 3, H, W) uint8, of at least height x width once padded; channels-last ones are fastest.
         params: of these images, by `sample` with the same options and sizes.
         height, width: size of the result, pixels.
-        pixel_generator: source of noise and random fill, on the device of `images`; unused without these options.
+        pixel_generator: of noise, also of erased pixels, on the device of `images`; unused without these options.
         dtype: of the result; the arithmetic is float32.
 
     Returns:
@@ -42,7 +42,7 @@ def augment(
     pixels = torch.empty(shape, dtype=dtype, device=images.device, memory_format=torch.channels_last)
     for where in _chunks(len(images), CPU_PIXELS // (height * width) if images.device.type == "cpu" else len(images)):
         noise = _normal(pixels[where], pixel_generator) if options.noise else None
-        fill = _normal(pixels[where], pixel_generator) if options.random_erasing.is_filled else None
+        fill = _normal(pixels[where], pixel_generator) if options.random_erasing.draws_noise else None
         apply(images[where], params.part(where), options, noise, fill, out=pixels[where])
     return pixels
 
@@ -61,7 +61,7 @@ def apply(
         images: (B, 3, H, W) uint8.
         params: of these images.
         noise: (B, 3, height, width) standard normal, where options.noise is on.
-        fill: what random erasing leaves, of the same shape; None for the mean colour.
+        fill: noise that random erasing leaves, of the same shape; None for one colour.
         out: the result, (B, 3, height, width) channels-last.
     """
     height, width = out.shape[2:]
@@ -76,7 +76,9 @@ def apply(
             pixels = (pixels + options.noise * noise).clamp_(0, 1)
         normalise_unit(pixels, options.normalisation, out)
     if params.rectangles is not None:
-        # After normalisation the mean colour is zero, and random pixels are standard normal.
+        # After normalisation the mean colour is zero, and noise and random colours are standard normal.
+        if params.fill_colours is not None:
+            fill = to_device(params.fill_colours, out.device)[:, :, None, None].expand_as(out)
         erase_(out, params.rectangles, fill)
 
 

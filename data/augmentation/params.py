@@ -31,6 +31,8 @@ class AugmentParams(NamedTuple):
     """(B,) radians."""
     rectangles: Tensor | None
     """(B, 4) int64: top, left, height and width of the erased rectangle in the crop; height 0 = nothing."""
+    fill_colours: Tensor | None
+    """(B, 3) standard normal: normalised colours of the erased rectangles."""
 
     @property
     def leave_colours(self) -> bool:
@@ -68,6 +70,9 @@ def sample(
     def uniform(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator, device=generator.device)
 
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, device=generator.device)
+
     def places(number: int) -> Tensor:
         return torch.randint(number, (batch,), generator=generator, device=generator.device) - options.pad
 
@@ -85,6 +90,7 @@ def sample(
         hue=around(0.0, options.hue),
         angles=around(0.0, math.radians(options.rotation)),
         rectangles=sample_rectangles(batch, height, width, erasing, generator) if erasing.probability else None,
+        fill_colours=normal(batch, 3) if erasing.probability and erasing.fill == "colour" else None,
     )
 
 

@@ -30,7 +30,9 @@ def test_the_page_lists_every_key_with_its_type_default_and_allowed_values():
     cells = {row.split("`")[1]: [cell.strip() for cell in row.split(" | ")] for row in page if row.startswith("| `")}
     assert cells["lr.decay_step"][1:4] == ["integer or list of integer", "`40`", ">= 0, >= 1"]
     assert cells["lr.decay_gamma"][1:4] == ["number", "`0.1`", "> 0, <= 1"]
-    assert cells["data_augmentation.random_erasing.fill"][1:4] == ["string", '`"mean"`', '`"mean"`, `"random"`']
+    assert cells["data_augmentation.random_erasing.fill"][1:4] == [
+        "string", '`"mean"`', '`"mean"`, `"colour"`, `"noise"`'
+    ]  # fmt: skip
     assert cells["evaluation_params.neighbours.k1"][1:4] == ["integer", "`20`", ""]
     assert cells["features_path"][1:4] == ["string", '`""`', ""]
     assert cells["batch_size"][1:4] == ["integer or null", "`null`", ">= 2"]

@@ -37,7 +37,7 @@ def test_augmentation_never_waits_for_the_device(device: torch.device) -> None:
     images = torch.randint(0, 256, (8, 3, 40, 20), dtype=torch.uint8, device=device)
     options = DataAugmentation(
         pad=2, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1, rotation=10, noise=0.1,
-        random_erasing=RandomErasing(probability=0.5, fill="random"),
+        random_erasing=RandomErasing(probability=0.5, fill="noise"),
     )  # fmt: skip
     generators = [torch.Generator(), torch.Generator(device)]
 

@@ -52,7 +52,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "a ResNet": {"model_params": {**ONE, "model": "resnet_34", "last_conv_stride": 2}},
     "one feature, erased and masked": {
         "model_params": {**ONE, "feature_mask": "all", "global_feature_erasing": 0.5, "pcb_dropout": 0.1},
-        "data_augmentation": {"random_erasing": {"probability": 0.5}, "normalisation": "half"},
+        "data_augmentation": {"random_erasing": {"probability": 0.5, "fill": "colour"}, "normalisation": "half"},
         "tri_loss_margin": 0.3,
     },
     "pooled features, branches unnormalised": {
@@ -68,7 +68,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
             "embedding_relu": True, "feature_dropout": 0.1, "feature_mask": "global",
         },
         "data_augmentation": {
-            **COLOURS, "pad": 4, "noise": 0.1, "random_erasing": {"probability": 0.5, "fill": "random"},
+            **COLOURS, "pad": 4, "noise": 0.1, "random_erasing": {"probability": 0.5, "fill": "noise"},
         },
         "tri_loss_margin": "soft_margin", "tri_loss_on": ("global", "parts", "concat"), "gather_embeddings": True,
         "optimizer": "amsgrad", "clip_grad_norm": 1.0, "ema_decay": 0.5,

@@ -17,9 +17,9 @@ from data.options import DataAugmentation, RandomErasing
 PLAIN = DataAugmentation(mirror=False)
 ALL_DRAWN = DataAugmentation(
     pad=3, brightness=0.4, contrast=0.3, saturation=0.3, hue=0.2, rotation=20.0,
-    random_erasing=RandomErasing(probability=0.7),
+    random_erasing=RandomErasing(probability=0.7, fill="colour"),
 )  # fmt: skip
-"""Every option but noise and random fill, which change pixels by numbers of their own."""
+"""Every option but noise, also of erased pixels, which changes pixels by numbers of their own."""
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -66,7 +66,8 @@ def reference(image: np.ndarray, params: AugmentParams, options: DataAugmentatio
     changed = np.array([reference_pixel(pixel, params, mean_grey) for pixel in crop.reshape(-1, 3)]).reshape(12, 8, 3)
     normalised = (changed - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     top, left, height, width = params.rectangles[0].tolist()
-    normalised[top : top + height, left : left + width] = 0
+    assert params.fill_colours is not None
+    normalised[top : top + height, left : left + width] = params.fill_colours[0]
     return normalised
 
 
@@ -131,19 +132,29 @@ def test_without_options_only_the_normalisation_is_left() -> None:
     torch.testing.assert_close(sample_and_augment(images, PLAIN), normalise(images, "imagenet"))
 
 
-@pytest.mark.parametrize("fill", ["mean", "random"])
+@pytest.mark.parametrize("fill", ["mean", "colour", "noise"])
 def test_erased_pixels_get_their_fill_and_others_stay(fill: str) -> None:
-    images = random_images(64)
+    images = random_images(256)
     erasing = RandomErasing(probability=1.0, fill=fill)  # pyright: ignore[reportArgumentType]
-    pixels = sample_and_augment(images, DataAugmentation(mirror=False, random_erasing=erasing))
-    changed = (pixels != normalise(images, "imagenet")).all(1)
-    assert changed.flatten(1).any(1).all()
-    values = pixels.permute(0, 2, 3, 1)[changed]
-    if fill == "mean":
-        assert (values == 0).all()
-    else:
-        assert values.mean().item() == pytest.approx(0, abs=0.05)
-        assert values.std().item() == pytest.approx(1, abs=0.05)
+    options = DataAugmentation(mirror=False, random_erasing=erasing)
+    pixels, rectangles = sample_and_augment(images, options), sample(options, 256, 12, 8, 12, 8, generator()).rectangles
+    assert rectangles is not None
+    unchanged = normalise(images, "imagenet")
+    values = []
+    for image, (top, left, height, width) in enumerate(rectangles.tolist()):
+        where = image, slice(None), slice(top, top + height), slice(left, left + width)
+        erased = pixels[where].flatten(1)
+        values.append(erased[:, :1] if fill == "colour" else erased)
+        # A rectangle of noise has many colours, any other has one.
+        assert (erased == erased[:, :1]).all() == (fill != "noise" or erased.shape[1] == 1)
+        unchanged[where] = pixels[where]
+    assert torch.equal(pixels, unchanged)
+    drawn = torch.cat(values, 1)
+    for channel in drawn:
+        assert channel.mean().item() == pytest.approx(0, abs=0.15)
+        assert channel.std().item() == pytest.approx(0 if fill == "mean" else 1, abs=0.1)
+    if fill != "mean":
+        assert torch.corrcoef(drawn).triu(1).abs().max() < 0.2
 
 
 def test_noise_has_the_deviation_asked_for_and_a_generator_of_its_own() -> None:

@@ -19,7 +19,7 @@ def test_what_is_off_is_not_drawn() -> None:
     params = sample(DataAugmentation(mirror=False), 5, 12, 8, 12, 8, generator())
     assert torch.equal(params.tops, torch.zeros(5, dtype=torch.int64))
     assert torch.equal(params.lefts, torch.zeros(5, dtype=torch.int64))
-    assert params[2:] == (None,) * 7
+    assert params[2:] == (None,) * 8
 
 
 def test_crops_are_uniform_over_all_that_fit_the_padded_image() -> None:
@@ -58,8 +58,9 @@ def test_strengths_are_uniform_around_no_change(
 
 
 def test_draws_follow_the_generator() -> None:
-    options = DataAugmentation(pad=3, brightness=0.2, random_erasing=RandomErasing(probability=1.0))
+    options = DataAugmentation(pad=3, brightness=0.2, random_erasing=RandomErasing(probability=1.0, fill="colour"))
     first, again, other = (sample(options, 16, 12, 8, 12, 8, generator(seed)) for seed in (1, 1, 2))
+    assert sum(numbers is not None for numbers in first) == 6
     for one, same, different in zip(first, again, other, strict=True):
         if one is not None and same is not None and different is not None:
             assert torch.equal(one, same)
