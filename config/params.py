@@ -1,13 +1,15 @@
 """The one frozen tree that params.json becomes: each package's own options, put together."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, model_validator
 
 from config.evaluation import EvaluationParams
 from config.gan import GanParams
-from data.options import DataOptions
+from data.augmentation.normalisation import normalisation_of
+from data.options import DataAugmentation, DataOptions
 from losses.options import LossOptions
+from models.backbones.registry import weights_preprocessing
 from models.options import ModelOptions
 from utils.options import Options
 from utils.precision import CompileName, PrecisionName
@@ -130,7 +132,28 @@ class Params(LossOptions, ModelOptions, DataOptions):
     working_dir: str = "runs"
     """Folder of all runs."""
 
+    @model_validator(mode="after")
+    def _resolve_preprocessing(self) -> Self:
+        """Replace "auto" by what the backbone's weights expect, for all readers and for the files that are written."""
+        # Frozen for everybody else.
+        object.__setattr__(self, "data_augmentation", _resolved(self.data_augmentation, self.model_params.model))
+        return self
+
     @property
     def num_generated(self) -> int:
         """Generated images that join each batch of a re-ID training."""
         return round(self.gan_params.mix_ratio * self.batch_images)
+
+
+def _resolved(given: DataAugmentation, model: str) -> DataAugmentation:
+    """The same without "auto"; raises ValueError if the preprocessing of the model's weights has no name here."""
+    if given.normalisation != "auto":
+        return given
+    expected = weights_preprocessing(model)
+    normalisation = normalisation_of(expected.mean, expected.std)
+    if normalisation is None:
+        raise ValueError(
+            f"data_augmentation.normalisation: the weights of {model} expect the mean {expected.mean} and the standard "
+            f"deviation {expected.std}, which have no name here; choose one of the others"
+        )
+    return given.model_copy(update={"normalisation": normalisation})

@@ -1,13 +1,20 @@
 """The options of the data: its location, image size, sampling and augmentation."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from data.augmentation.normalisation import STATISTICS, Normalisation
 from data.cache import DataCache
 from data.layouts import LayoutChoice
 from data.synthetic.options import SyntheticOptions
 from utils.options import Options
+
+if TYPE_CHECKING:
+    NormalisationSetting = Normalisation
+else:
+    NormalisationSetting = Literal["auto", *STATISTICS]
+    """`Params` replace "auto" by what it stands for when they are made, so no reader of them meets the word."""
 
 
 class RandomErasing(Options):
@@ -55,8 +62,8 @@ class DataAugmentation(Options):
     """Rotate the image by up to this many degrees in either direction; corners become zero."""
     noise: float = Field(default=0.0, ge=0.0, le=1.0)
     """Standard deviation of Gaussian noise, for pixels scaled to 0..1."""
-    normalisation: Literal["imagenet", "half"] = "imagenet"
-    """Mean and standard deviation per channel: ImageNet's, or 0.5 and 0.5."""
+    normalisation: NormalisationSetting = "auto"  # pyright: ignore[reportAssignmentType]
+    """Mean and standard deviation per channel; "auto": as the backbone's weights expect; "unit": 0 and 1."""
 
     @property
     def draws_pixels(self) -> bool:

@@ -1,17 +1,25 @@
 """Normalisation of pixels and its inverse: one multiply-add per pixel."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-Normalisation = Literal["imagenet", "half"]
+Normalisation = Literal["imagenet", "half", "clip", "unit", "dpn", "satellite"]
 
-STATISTICS = {
-    # Mean and standard deviation per channel (RGB) of pixels in 0..1; ImageNet's as torchvision's models expect them.
+Channels = tuple[float, float, float]
+DPN_STD = 1 / (0.0167 * 255)
+
+STATISTICS: dict[Normalisation, tuple[Channels, Channels]] = {
+    # Mean and standard deviation per channel (RGB) of pixels in 0..1. These are all that timm 1.0.31 knows.
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    "dpn": ((124 / 255, 117 / 255, 104 / 255), (DPN_STD, DPN_STD, DPN_STD)),
+    "satellite": ((0.43, 0.411, 0.296), (0.213, 0.156, 0.143)),
 }
 
 
@@ -42,6 +50,12 @@ def unit_again(pixels: Tensor, normalisation: Normalisation) -> Tensor:
 def denormalise(pixels: Tensor, normalisation: Normalisation) -> Tensor:
     """The inverse of `normalise`, for display: (B, 3, H, W) float32 -> uint8, clipped."""
     return unit_again(pixels, normalisation).clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+def normalisation_of(mean: Sequence[float], std: Sequence[float]) -> Normalisation | None:
+    """The name of a mean and a standard deviation per channel; None if they have none."""
+    given = (tuple(mean), tuple(std))
+    return next((name for name, statistics in STATISTICS.items() if statistics == given), None)
 
 
 def _normalised(pixels: Tensor, normalisation: Normalisation, white: int, out: Tensor | None) -> Tensor:

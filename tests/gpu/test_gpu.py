@@ -23,7 +23,8 @@ from tests.losses.conftest import make_criterion
 )
 def test_augmentation_on_the_device_equals_that_on_the_cpu(changes: dict[str, float], device: torch.device) -> None:
     images = torch.randint(0, 256, (8, 40, 20, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
-    options = DataAugmentation.model_validate({"pad": 2, "random_erasing": {"probability": 0.5}} | changes)
+    given = {"pad": 2, "random_erasing": {"probability": 0.5}, "normalisation": "imagenet"}
+    options = DataAugmentation.model_validate(given | changes)
     draws = sample(options, 8, 40, 20, 32, 16, torch.Generator().manual_seed(1))
     pixels = augment(images.to(device), draws, options, 32, 16, torch.Generator(device))
     assert pixels.is_contiguous(memory_format=torch.channels_last)
@@ -37,7 +38,7 @@ def test_augmentation_never_waits_for_the_device(device: torch.device) -> None:
     images = torch.randint(0, 256, (8, 3, 40, 20), dtype=torch.uint8, device=device)
     options = DataAugmentation(
         pad=2, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1, rotation=10, noise=0.1,
-        random_erasing=RandomErasing(probability=0.5, fill="noise"),
+        random_erasing=RandomErasing(probability=0.5, fill="noise"), normalisation="imagenet",
     )  # fmt: skip
     generators = [torch.Generator(), torch.Generator(device)]
 

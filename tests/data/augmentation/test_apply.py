@@ -14,10 +14,10 @@ from data.augmentation.normalisation import normalise
 from data.augmentation.params import AugmentParams, sample
 from data.options import DataAugmentation, RandomErasing
 
-PLAIN = DataAugmentation(mirror=False)
+PLAIN = DataAugmentation(mirror=False, normalisation="imagenet")
 ALL_DRAWN = DataAugmentation(
     pad=3, brightness=0.4, contrast=0.3, saturation=0.3, hue=0.2, rotation=20.0,
-    random_erasing=RandomErasing(probability=0.7, fill="colour"),
+    random_erasing=RandomErasing(probability=0.7, fill="colour"), normalisation="imagenet",
 )  # fmt: skip
 """Every option but noise, also of erased pixels, which changes pixels by numbers of their own."""
 
@@ -117,7 +117,8 @@ def test_the_layout_of_the_images_changes_no_value() -> None:
 
 
 def test_a_lower_precision_is_the_float32_result_rounded() -> None:
-    images, options = random_images(16), DataAugmentation(pad=3, random_erasing=RandomErasing(probability=0.7))
+    erasing = RandomErasing(probability=0.7)
+    images, options = random_images(16), DataAugmentation(pad=3, random_erasing=erasing, normalisation="imagenet")
     params = sample(options, 16, 12, 8, 12, 8, generator())
     exact, rounded = (
         augment(images, params, options, 12, 8, generator(), dtype) for dtype in (torch.float32, torch.bfloat16)
@@ -136,7 +137,7 @@ def test_without_options_only_the_normalisation_is_left() -> None:
 def test_erased_pixels_get_their_fill_and_others_stay(fill: str) -> None:
     images = random_images(256)
     erasing = RandomErasing(probability=1.0, fill=fill)  # pyright: ignore[reportArgumentType]
-    options = DataAugmentation(mirror=False, random_erasing=erasing)
+    options = PLAIN.model_copy(update={"random_erasing": erasing})
     pixels, rectangles = sample_and_augment(images, options), sample(options, 256, 12, 8, 12, 8, generator()).rectangles
     assert rectangles is not None
     unchanged = normalise(images, "imagenet")
@@ -187,7 +188,7 @@ def test_rotation_turns_each_image_by_its_own_angle() -> None:
 def test_every_option_changes_the_images_and_follows_the_generator(name: str) -> None:
     images = random_images()
     value = {"rotation": 20.0, "pad": 2}.get(name, 0.3)
-    options = DataAugmentation.model_validate({"mirror": False, name: value})
+    options = PLAIN.model_copy(update={name: value})
     first = sample_and_augment(images, options, 1)
     assert first.shape == (4, 3, 12, 8)
     assert first.is_contiguous(memory_format=torch.channels_last)

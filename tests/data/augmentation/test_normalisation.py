@@ -2,12 +2,35 @@
 
 import pytest
 import torch
+from timm.data import constants
 from torch import Tensor
 
-from data.augmentation.normalisation import Normalisation, denormalise, normalise, normalise_unit, unit_again
+from data.augmentation.normalisation import (
+    STATISTICS,
+    Normalisation,
+    denormalise,
+    normalisation_of,
+    normalise,
+    normalise_unit,
+    unit_again,
+)
 
-MEANS = {"imagenet": (0.485, 0.456, 0.406), "half": (0.5, 0.5, 0.5)}
-DEVIATIONS = {"imagenet": (0.229, 0.224, 0.225), "half": (0.5, 0.5, 0.5)}
+MEANS = {
+    "imagenet": (0.485, 0.456, 0.406),
+    "half": (0.5, 0.5, 0.5),
+    "clip": constants.OPENAI_CLIP_MEAN,
+    "unit": (0.0, 0.0, 0.0),
+    "dpn": constants.IMAGENET_DPN_MEAN,
+    "satellite": (0.43, 0.411, 0.296),
+}
+DEVIATIONS = {
+    "imagenet": (0.229, 0.224, 0.225),
+    "half": (0.5, 0.5, 0.5),
+    "clip": constants.OPENAI_CLIP_STD,
+    "unit": (1.0, 1.0, 1.0),
+    "dpn": constants.IMAGENET_DPN_STD,
+    "satellite": (0.213, 0.156, 0.143),
+}
 
 
 def random_images() -> Tensor:
@@ -19,7 +42,7 @@ def expected(images: Tensor, normalisation: Normalisation) -> Tensor:
     return (images.double() / 255 - mean) / deviation
 
 
-@pytest.mark.parametrize("normalisation", ["imagenet", "half"])
+@pytest.mark.parametrize("normalisation", STATISTICS)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_normalisation_and_its_inverse(normalisation: Normalisation, layout: torch.memory_format) -> None:
     images = random_images().contiguous(memory_format=layout)
@@ -51,3 +74,9 @@ def test_a_result_given_is_written_and_must_be_channels_last() -> None:
         assert torch.equal(out, normalise(images, "imagenet").to(dtype))
     with pytest.raises(RuntimeError):
         normalise(images, "imagenet", torch.empty(4, 3, 12, 8))
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+def test_mean_and_deviation_have_a_name(name: Normalisation) -> None:
+    assert normalisation_of(list(MEANS[name]), list(DEVIATIONS[name])) == name
+    assert normalisation_of(MEANS[name], (0.1, 0.2, 0.3)) is None
