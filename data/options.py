@@ -17,17 +17,22 @@ else:
     """`Params` replace "auto" by what it stands for when they are made, so no reader of them meets the word."""
 
 
-class RandomErasing(Options):
-    """Random erasing (Zhong et al. 2017): a random rectangle of the image is replaced."""
+class RandomRectangle(Options):
+    """A random rectangle of some images."""
 
     probability: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Probability that a rectangle of an image is erased; 0 = off."""
+    """Probability that an image gets such a rectangle; 0 = off."""
     min_area: float = Field(default=0.02, gt=0.0, le=1.0)
     """Smallest area of the rectangle, as a share of the image."""
     max_area: float = Field(default=0.4, gt=0.0, le=1.0)
     """Largest area of the rectangle, as a share of the image."""
     min_aspect: float = Field(default=0.3, gt=0.0, le=1.0)
     """Smallest height / width of the rectangle; the largest is its inverse."""
+
+
+class RandomErasing(RandomRectangle):
+    """Random erasing (Zhong et al. 2017): a random rectangle of the image is replaced."""
+
     fill: Literal["mean", "colour", "noise"] = "mean"
     """Mean colour of the normalisation (BoT), a random colour (timm's "rand"), or noise (timm's "pixel", TransReID)."""
 
@@ -35,6 +40,10 @@ class RandomErasing(Options):
     def draws_noise(self) -> bool:
         """Whether random pixels are drawn."""
         return self.probability > 0 and self.fill == "noise"
+
+
+class GrayscalePatch(RandomRectangle):
+    """Local grayscale (Gong et al. 2021): a random rectangle of the image loses its colour."""
 
 
 class DataAugmentation(Options):
@@ -50,6 +59,10 @@ class DataAugmentation(Options):
     """Width to resize to before the random crop; 0 = img_w."""
     random_erasing: RandomErasing = RandomErasing()
     """Random erasing (Zhong et al. 2017)."""
+    grayscale: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Probability that a whole image loses its colour; 0 = off."""
+    grayscale_patch: GrayscalePatch = GrayscalePatch()
+    """Local grayscale (Gong et al. 2021)."""
     brightness: float = Field(default=0.0, ge=0.0, le=1.0)
     """Multiply the brightness by a factor drawn from [1 - x, 1 + x]."""
     contrast: float = Field(default=0.0, ge=0.0, le=1.0)
@@ -58,12 +71,19 @@ class DataAugmentation(Options):
     """Multiply the saturation by a factor drawn from [1 - x, 1 + x]."""
     hue: float = Field(default=0.0, ge=0.0, le=0.5)
     """Rotate the hue by up to this share of the colour circle in either direction."""
+    jitter_probability: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Probability that brightness, contrast, saturation and hue of an image change, as far as they are on."""
     rotation: float = Field(default=0.0, ge=0.0, le=180.0)
     """Rotate the image by up to this many degrees in either direction; corners become zero."""
     noise: float = Field(default=0.0, ge=0.0, le=1.0)
     """Standard deviation of Gaussian noise, for pixels scaled to 0..1."""
     normalisation: NormalisationSetting = "auto"  # pyright: ignore[reportAssignmentType]
     """Mean and standard deviation per channel; "auto": as the backbone's weights expect; "unit": 0 and 1."""
+
+    @property
+    def jitters_colours(self) -> bool:
+        """Whether brightness, contrast, saturation or hue change."""
+        return any((self.brightness, self.contrast, self.saturation, self.hue))
 
     @property
     def draws_pixels(self) -> bool:

@@ -23,6 +23,7 @@ def data_sets_are_named_once(params: EvalParams) -> Iterator[Conflict]:
 CHECKS: tuple[Check[Params], ...] = (
     training.batch_size_fits_sampling,
     training.augmentation_fits_image,
+    training.augmentation_options_are_used,
     generator.generated_images_are_used,
     generator.generated_images_teach_something,
     generator.generator_can_be_trained,

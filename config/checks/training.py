@@ -35,17 +35,33 @@ def batch_size_fits_sampling(params: Params) -> Iterator[Conflict]:
 
 
 def augmentation_fits_image(params: Params) -> Iterator[Conflict]:
-    """The random crop lies inside the padded image; the smallest erased area is not above the largest."""
+    """The random crop lies inside the padded image; the smallest area of a rectangle is not above the largest."""
     augmentation = params.data_augmentation
     for resize, size in (("resize_h", "img_h"), ("resize_w", "img_w")):
         given, needed = getattr(augmentation, resize), getattr(params, size)
         if given and given + 2 * augmentation.pad < needed:
             text = f"{given} with data_augmentation.pad {augmentation.pad} is smaller than the crop, {size} {needed}"
             yield Conflict((f"data_augmentation.{resize}", size, "data_augmentation.pad"), text)
-    erasing, section = augmentation.random_erasing, "data_augmentation.random_erasing"
-    if erasing.min_area > erasing.max_area:
-        text = f"{erasing.min_area} is above {section}.max_area {erasing.max_area}"
-        yield Conflict((f"{section}.min_area", f"{section}.max_area"), text)
+    for name in ("random_erasing", "grayscale_patch"):
+        rectangle, section = getattr(augmentation, name), f"data_augmentation.{name}"
+        if rectangle.min_area > rectangle.max_area:
+            text = f"{rectangle.min_area} is above {section}.max_area {rectangle.max_area}"
+            yield Conflict((f"{section}.min_area", f"{section}.max_area"), text)
+
+
+def augmentation_options_are_used(params: Params) -> Iterator[Conflict]:
+    """A probability of colour jitter goes with colour jitter, the size of a patch with patches."""
+    augmentation, section = params.data_augmentation, "data_augmentation"
+    if augmentation.jitter_probability < 1 and not augmentation.jitters_colours:
+        keys = tuple(
+            f"{section}.{key}" for key in ("jitter_probability", "brightness", "contrast", "saturation", "hue")
+        )
+        yield Conflict(keys, "has no effect: brightness, contrast, saturation and hue are 0")
+    patch = augmentation.grayscale_patch
+    for name, field in type(patch).model_fields.items():
+        if patch.probability == 0 and getattr(patch, name) != field.default:
+            keys = tuple(f"{section}.grayscale_patch.{key}" for key in (name, "probability"))
+            yield Conflict(keys, f"has no effect: {section}.grayscale_patch.probability is 0")
 
 
 def devices_fit(params: Params) -> Iterator[Conflict]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from data.augmentation.colours import scale_brightness, scale_contrast, scale_saturation, turn_hue
+from data.augmentation.colours import grey, scale_brightness, scale_contrast, scale_saturation, turn_hue
 from data.augmentation.geometry import crop_and_mirror, erase_, rotate
 from data.augmentation.normalisation import normalise, normalise_unit
 from data.augmentation.params import AugmentParams
@@ -66,6 +66,9 @@ def apply(
     """
     height, width = out.shape[2:]
     images = crop_and_mirror(images, params.tops, params.lefts, params.mirrored, options.pad, height, width)
+    if params.grey_rectangles is not None:
+        # The crops are copies, which may change in place.
+        erase_(images, params.grey_rectangles, grey(images).round().to(images.dtype).expand_as(images))
     if noise is None and params.leave_colours:
         normalise(images, options.normalisation, out)
     else:

@@ -44,7 +44,7 @@ def turn_hue(pixels: Tensor, turns: Tensor) -> Tensor:
 
 
 def grey(pixels: Tensor) -> Tensor:
-    """(B, 3, H, W) RGB -> (B, 1, H, W) luma."""
+    """(B, 3, H, W) RGB -> (B, 1, H, W) luma, floating point."""
     red, green, blue = (weight * channel for weight, channel in zip(GREY_WEIGHTS, pixels.unbind(1), strict=True))
     return (red + green + blue)[:, None]
 

@@ -61,7 +61,7 @@ def erase_(pixels: Tensor, rectangles: Tensor, fill: Tensor | None) -> None:
     """Replace a rectangle of each image, in place.
 
     Args:
-        pixels: (B, 3, H, W) floating point, channels-last.
+        pixels: (B, 3, H, W) of any type, channels-last.
         rectangles: (B, 4) int64 on the CPU: top, left, height and width; height 0 = nothing is erased.
         fill: (B, 3, H, W), the replacement; None for zero.
     """

@@ -6,7 +6,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from data.options import DataAugmentation, RandomErasing
+from data.options import DataAugmentation, RandomRectangle
 
 ERASING_ATTEMPTS = 100
 """Rectangles tried per image. Source: Zhong et al. 2017, reference code."""
@@ -33,6 +33,8 @@ class AugmentParams(NamedTuple):
     """(B, 4) int64: top, left, height and width of the erased rectangle in the crop; height 0 = nothing."""
     fill_colours: Tensor | None
     """(B, 3) standard normal: normalised colours of the erased rectangles."""
+    grey_rectangles: Tensor | None
+    """(B, 4) int64, as `rectangles`: what loses its colour."""
 
     @property
     def leave_colours(self) -> bool:
@@ -80,7 +82,7 @@ def sample(
         return centre + spread * (2 * uniform(batch) - 1) if spread else None
 
     erasing = options.random_erasing
-    return AugmentParams(
+    params = AugmentParams(
         tops=places(full_height + 2 * options.pad - height + 1),
         lefts=places(full_width + 2 * options.pad - width + 1),
         mirrored=uniform(batch) < 0.5 if options.mirror else None,
@@ -91,13 +93,17 @@ def sample(
         angles=around(0.0, math.radians(options.rotation)),
         rectangles=sample_rectangles(batch, height, width, erasing, generator) if erasing.probability else None,
         fill_colours=normal(batch, 3) if erasing.probability and erasing.fill == "colour" else None,
+        grey_rectangles=_sample_grey(batch, height, width, options, generator),
     )
+    if options.jitters_colours and options.jitter_probability < 1:
+        return _leave_some_colours(params, uniform(batch) >= options.jitter_probability)
+    return params
 
 
 def sample_rectangles(
-    batch: int, height: int, width: int, options: RandomErasing, generator: torch.Generator
+    batch: int, height: int, width: int, options: RandomRectangle, generator: torch.Generator
 ) -> Tensor:
-    """Rectangles for random erasing: (B, 4) int64, top, left, height and width of one per image; height 0 = none.
+    """Rectangles of random erasing: (B, 4) int64, top, left, height and width of one per image; height 0 = none.
 
     As in the paper an image tries rectangles (area uniform, aspect uniform between min_aspect and its inverse) until
     one is smaller than the image; here all attempts are drawn at once and the first that fits is taken.
@@ -120,3 +126,31 @@ def sample_rectangles(
     lefts = (uniform(batch, 1) * (width - widths + 1)).floor()
     hit = fits.any(1, keepdim=True) & (uniform(batch, 1) < options.probability)
     return torch.cat((tops, lefts, heights * hit, widths), dim=1).long()
+
+
+def _sample_grey(
+    batch: int, height: int, width: int, options: DataAugmentation, generator: torch.Generator
+) -> Tensor | None:
+    """Rectangles that lose their colour (B, 4), some of them the whole image; None where both options are off."""
+    patch, rectangles = options.grayscale_patch, None
+    if patch.probability:
+        rectangles = sample_rectangles(batch, height, width, patch, generator)
+    if options.grayscale:
+        grey = torch.rand((batch, 1), generator=generator, device=generator.device) < options.grayscale
+        other = torch.zeros((batch, 4), dtype=torch.int64) if rectangles is None else rectangles
+        rectangles = torch.where(grey, torch.tensor((0, 0, height, width)), other)
+    return rectangles
+
+
+def _leave_some_colours(params: AugmentParams, left: Tensor) -> AugmentParams:
+    """The params with numbers that change no colour for the images (B,) that are `left` alone."""
+
+    def unless_left(numbers: Tensor | None, unchanged: float) -> Tensor | None:
+        return None if numbers is None else torch.where(left, unchanged, numbers)
+
+    return params._replace(
+        brightness=unless_left(params.brightness, 1.0),
+        contrast=unless_left(params.contrast, 1.0),
+        saturation=unless_left(params.saturation, 1.0),
+        hue=unless_left(params.hue, 0.0),
+    )

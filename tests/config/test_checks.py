@@ -48,6 +48,18 @@ def gan(**options):
             {"data_augmentation": {"random_erasing": {"min_area": 0.5}}},
             ["data_augmentation.random_erasing.min_area: 0.5 is above data_augmentation.random_erasing.max_area 0.4"],
         ),
+        (
+            {"data_augmentation": {"grayscale_patch": {"probability": 0.4, "max_area": 0.01}}},
+            ["data_augmentation.grayscale_patch.min_area: is above data_augmentation.grayscale_patch.max_area 0.01"],
+        ),
+        (
+            {"data_augmentation": {"grayscale_patch": {"max_area": 0.2}}},
+            ["data_augmentation.grayscale_patch.max_area: grayscale_patch.probability is 0"],
+        ),
+        (
+            {"data_augmentation": {"jitter_probability": 0.5, "rotation": 10}},
+            ["data_augmentation.jitter_probability: has no effect: brightness, contrast, saturation and hue are 0"],
+        ),
         # Losses
         ({"tri_loss_margin": "soft_margin"}, ["tri_loss_margin: class_balanced true"]),
         (TRIPLET | {"batch_sampling_params": "64*1"}, ["tri_loss_margin: class_balanced true"]),

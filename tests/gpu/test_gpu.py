@@ -19,7 +19,12 @@ from tests.losses.conftest import make_criterion
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.1, "rotation": 10}]
+    "changes",
+    [
+        {},
+        {"grayscale": 0.1, "grayscale_patch": {"probability": 0.5}},
+        {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.1, "rotation": 10},
+    ],
 )
 def test_augmentation_on_the_device_equals_that_on_the_cpu(changes: dict[str, float], device: torch.device) -> None:
     images = torch.randint(0, 256, (8, 40, 20, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
@@ -38,7 +43,8 @@ def test_augmentation_never_waits_for_the_device(device: torch.device) -> None:
     images = torch.randint(0, 256, (8, 3, 40, 20), dtype=torch.uint8, device=device)
     options = DataAugmentation(
         pad=2, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1, rotation=10, noise=0.1,
-        random_erasing=RandomErasing(probability=0.5, fill="noise"), normalisation="imagenet",
+        random_erasing=RandomErasing(probability=0.5, fill="noise"), grayscale=0.1, jitter_probability=0.5,
+        normalisation="imagenet",
     )  # fmt: skip
     generators = [torch.Generator(), torch.Generator(device)]
 

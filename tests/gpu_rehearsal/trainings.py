@@ -75,7 +75,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "weighted triplets, focal loss": {
         "model_params": {**BOTH, "global_bn": False, "part_pooling": "max", "global_pooling": "avg"},
-        "data_augmentation": {"resize_h": 72, "resize_w": 36, "mirror": False},
+        "data_augmentation": {
+            "resize_h": 72, "resize_w": 36, "mirror": False, "grayscale": 0.1, "grayscale_patch": {"probability": 0.4},
+            "brightness": 0.2, "jitter_probability": 0.5,
+        },
         "tri_loss_margin": 0.3, "tri_loss_on": ("parts", "concat"), "tri_loss_adaptive_weight": True,
         "focal_gamma": 2.0, "optimizer": "rmsprop",
     },

@@ -7,17 +7,19 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 import data.augmentation.apply
 from data.augmentation.apply import augment
-from data.augmentation.normalisation import normalise
+from data.augmentation.normalisation import denormalise, normalise
 from data.augmentation.params import AugmentParams, sample
-from data.options import DataAugmentation, RandomErasing
+from data.options import DataAugmentation, GrayscalePatch, RandomErasing
 
 PLAIN = DataAugmentation(mirror=False, normalisation="imagenet")
 ALL_DRAWN = DataAugmentation(
     pad=3, brightness=0.4, contrast=0.3, saturation=0.3, hue=0.2, rotation=20.0,
-    random_erasing=RandomErasing(probability=0.7, fill="colour"), normalisation="imagenet",
+    random_erasing=RandomErasing(probability=0.7, fill="colour"), jitter_probability=0.8,
+    grayscale=0.1, grayscale_patch=GrayscalePatch(probability=0.7), normalisation="imagenet",
 )  # fmt: skip
 """Every option but noise, also of erased pixels, which changes pixels by numbers of their own."""
 
@@ -53,14 +55,26 @@ def reference_pixel(
     return np.array(colorsys.hsv_to_rgb((hue + factors["hue"]) % 1, saturation, value))
 
 
+def reference_grey(crop: np.ndarray, params: AugmentParams) -> np.ndarray:
+    """An image (H, W, 3) uint8 without the colours of its rectangle (B = 1)."""
+    assert params.grey_rectangles is not None
+    top, left, height, width = params.grey_rectangles[0].tolist()
+    crop = crop.copy()
+    for row in range(top, top + height):
+        for column in range(left, left + width):
+            crop[row, column] = round(float(crop[row, column] @ (0.299, 0.587, 0.114)))
+    return crop
+
+
 def reference(image: np.ndarray, params: AugmentParams, options: DataAugmentation) -> np.ndarray:
     """One image (H, W, 3) uint8 -> (12, 8, 3), step by step with Python loops; without rotation."""
     assert params.mirrored is not None
     assert params.rectangles is not None
     padded = np.pad(image, ((options.pad, options.pad), (options.pad, options.pad), (0, 0)))
     top, left = int(params.tops) + options.pad, int(params.lefts) + options.pad
-    crop = padded[top : top + 12, left : left + 8] / 255
+    crop = padded[top : top + 12, left : left + 8]
     crop = crop[:, ::-1] if bool(params.mirrored) else crop
+    crop = reference_grey(crop, params) / 255
     bright = [reference_pixel(pixel, params, 0.0, brightness_only=True) for pixel in crop.reshape(-1, 3)]
     mean_grey = float(np.mean(np.array(bright) @ (0.299, 0.587, 0.114)))
     changed = np.array([reference_pixel(pixel, params, mean_grey) for pixel in crop.reshape(-1, 3)]).reshape(12, 8, 3)
@@ -168,6 +182,22 @@ def test_noise_has_the_deviation_asked_for_and_a_generator_of_its_own() -> None:
     assert not torch.equal(first, other)
 
 
+def test_patches_lose_their_colour_as_with_torchvision_and_others_keep_it() -> None:
+    images = random_images(64)
+    options = PLAIN.model_copy(update={"grayscale": 0.3, "grayscale_patch": GrayscalePatch(probability=0.5)})
+    rectangles = sample(options, 64, 12, 8, 12, 8, generator()).grey_rectangles
+    assert rectangles is not None
+    expected = images.clone()
+    for image, (top, left, height, width) in zip(expected, rectangles.tolist(), strict=True):
+        patch = image[:, top : top + height, left : left + width]
+        patch.copy_(rgb_to_grayscale(patch, 3))
+    pixels = denormalise(sample_and_augment(images, options), "imagenet").int()
+    # torchvision cuts fractions off, and its weights have four digits.
+    assert (pixels - expected.int()).abs().max() <= 1
+    unchanged = (expected == images).all(1)
+    assert torch.equal(pixels.permute(0, 2, 3, 1)[unchanged], images.permute(0, 2, 3, 1)[unchanged].int())
+
+
 def test_rotation_turns_each_image_by_its_own_angle() -> None:
     images = torch.zeros(200, 3, 12, 8, dtype=torch.uint8)
     images[:, :, 6:8, 6:8] = 255
@@ -184,10 +214,12 @@ def test_rotation_turns_each_image_by_its_own_angle() -> None:
     assert torch.corrcoef(torch.stack((turned, params.angles.double())))[0, 1].abs() > 0.99
 
 
-@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue", "rotation", "noise", "pad"])
+@pytest.mark.parametrize(
+    "name", ["brightness", "contrast", "saturation", "hue", "rotation", "noise", "pad", "grayscale"]
+)
 def test_every_option_changes_the_images_and_follows_the_generator(name: str) -> None:
     images = random_images()
-    value = {"rotation": 20.0, "pad": 2}.get(name, 0.3)
+    value = {"rotation": 20.0, "pad": 2, "grayscale": 0.6}.get(name, 0.3)
     options = PLAIN.model_copy(update={name: value})
     first = sample_and_augment(images, options, 1)
     assert first.shape == (4, 3, 12, 8)

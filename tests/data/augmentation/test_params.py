@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from data.augmentation.params import sample, sample_rectangles
-from data.options import DataAugmentation, RandomErasing
+from data.options import DataAugmentation, GrayscalePatch, RandomErasing
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -19,7 +19,7 @@ def test_what_is_off_is_not_drawn() -> None:
     params = sample(DataAugmentation(mirror=False), 5, 12, 8, 12, 8, generator())
     assert torch.equal(params.tops, torch.zeros(5, dtype=torch.int64))
     assert torch.equal(params.lefts, torch.zeros(5, dtype=torch.int64))
-    assert params[2:] == (None,) * 8
+    assert params[2:] == (None,) * 9
 
 
 def test_crops_are_uniform_over_all_that_fit_the_padded_image() -> None:
@@ -58,13 +58,65 @@ def test_strengths_are_uniform_around_no_change(
 
 
 def test_draws_follow_the_generator() -> None:
-    options = DataAugmentation(pad=3, brightness=0.2, random_erasing=RandomErasing(probability=1.0, fill="colour"))
+    options = DataAugmentation(
+        pad=3, brightness=0.2, random_erasing=RandomErasing(probability=1.0, fill="colour"),
+        grayscale_patch=GrayscalePatch(probability=1.0),
+    )  # fmt: skip
     first, again, other = (sample(options, 16, 12, 8, 12, 8, generator(seed)) for seed in (1, 1, 2))
-    assert sum(numbers is not None for numbers in first) == 6
+    assert sum(numbers is not None for numbers in first) == 7
     for one, same, different in zip(first, again, other, strict=True):
         if one is not None and same is not None and different is not None:
             assert torch.equal(one, same)
             assert not torch.equal(one, different)
+
+
+def test_an_option_that_came_later_leaves_the_numbers_of_the_others_as_they_were() -> None:
+    before = {"pad": 3, "brightness": 0.2, "hue": 0.1, "random_erasing": {"probability": 0.5}}
+    later = {"grayscale": 0.2, "grayscale_patch": {"probability": 0.4}}
+    first, second = (
+        sample(DataAugmentation.model_validate(content), 16, 12, 8, 12, 8, generator())
+        for content in (before, {**before, **later})
+    )
+    for name, numbers in first._asdict().items():
+        assert numbers is None or torch.equal(numbers, getattr(second, name)), name
+
+
+def test_the_colours_of_some_images_are_left_alone() -> None:
+    jitter = {"brightness": 0.2, "contrast": 0.2, "hue": 0.1}
+    always, sometimes = (
+        sample(
+            DataAugmentation.model_validate({**jitter, "jitter_probability": share}), 4000, 12, 8, 12, 8, generator()
+        )
+        for share in (1.0, 0.3)
+    )
+    jittered = sometimes.brightness != 1
+    assert jittered.float().mean().item() == pytest.approx(0.3, abs=0.03)
+    for name, unchanged in (("brightness", 1.0), ("contrast", 1.0), ("hue", 0.0)):
+        numbers = getattr(sometimes, name)
+        assert torch.equal(numbers[jittered], getattr(always, name)[jittered])
+        assert (numbers[~jittered] == unchanged).all()
+    assert sometimes.saturation is None
+
+
+@pytest.mark.parametrize("whole", [0.0, 0.25])
+@pytest.mark.parametrize("patch", [0.0, 0.4])
+def test_images_and_patches_lose_their_colour_with_their_probabilities(whole: float, patch: float) -> None:
+    options = DataAugmentation(grayscale=whole, grayscale_patch=GrayscalePatch(probability=patch))
+    rectangles = sample(options, 4000, 32, 16, 32, 16, generator()).grey_rectangles
+    if not whole and not patch:
+        assert rectangles is None
+        return
+    assert rectangles is not None
+    whole_images = (rectangles == torch.tensor((0, 0, 32, 16))).all(1)
+    assert whole_images.float().mean().item() == pytest.approx(whole, abs=0.03)
+    areas = rectangles[:, 2] * rectangles[:, 3]
+    patches = (areas > 0) & ~whole_images
+    # Of the images that are not grey as a whole.
+    assert patches.float().mean().item() == pytest.approx(patch * (1 - whole), abs=0.03)
+    if patch:
+        # Rounded to whole pixels.
+        assert areas[patches].max() <= 0.45 * 32 * 16
+        assert areas[patches].min() >= 0.01 * 32 * 16
 
 
 def reference_rectangle(rng: np.random.Generator, options: RandomErasing, height: int, width: int) -> tuple[int, int]:
