@@ -305,5 +305,5 @@ def _on_all_devices(module: ModelWithLoss, device: torch.device, init_sync: bool
         **{syncing_buffers: False},  # pyright: ignore[reportArgumentType]
         gradient_as_bucket_view=True,
         # Such as a classifier whose scores no loss uses.
-        find_unused_parameters=not module.criterion.covers_network,
+        find_unused_parameters=not (module.criterion.covers_network and module.network.scores_cover),
     )

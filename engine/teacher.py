@@ -12,7 +12,7 @@ from config.params import Params
 from data.augmentation.normalisation import normalise_unit, unit_again
 from evaluate.core.load_model import Trained, digest_of, find_network, load_trained_network
 from losses.loss import TeacherOutput
-from models.outputs import concat_embeddings, mean_logits
+from models.outputs import concat_branches, mean_logits
 from utils.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Teacher:
         with torch.inference_mode():
             pixels = self._as_trained(pixels, normalisation)
             output = self.network(pixels)
-            embeddings, logits = concat_embeddings(output), mean_logits(output)
+            embeddings, logits = concat_branches(output, self.network.retrieval_of), mean_logits(output)
         # Tensors made in inference mode cannot take part in a backward pass; their copies can.
         return TeacherOutput(embeddings.clone(), logits.clone())
 

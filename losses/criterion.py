@@ -115,13 +115,14 @@ def build_criterion(
 
     Args:
         options: of the losses.
-        model: of the network; says which stripes a step updates. None: all.
+        model: of the network; says which stripes a step updates, and what retrieval compares. None: all, embeddings.
         sizes: of the network, for losses with parameters.
         teacher_dim: size of the teacher's embedding.
         generated: weights of generated images; None: there are none.
         seed: of the run; random draws follow from it and the number of the step.
     """
     classification, weights = build_classification(options), options.classification_weights
+    retrieval_of = "embeddings" if model is None else model.retrieval_of
     losses: list[Loss | None] = [
         BatchMetrics(),
         None if classification is None else OnScores(options.classification_loss, classification, weights),
@@ -130,8 +131,8 @@ def build_criterion(
         build_multi_similarity(options),
         build_supervised_contrastive(options),
         build_center(options.center_loss, sizes),
-        build_distillation(options.distillation, sizes, teacher_dim),
-        build_generated(classification, generated, weights),
+        build_distillation(options.distillation, sizes, teacher_dim, retrieval_of),
+        build_generated(classification, generated, weights, retrieval_of),
     ]
     return Criterion([loss for loss in losses if loss is not None], *_part_updates(model, classification, seed))
 

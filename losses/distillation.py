@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from losses.loss import Loss, Losses, LossInputs
 from losses.options import Distillation
-from models.outputs import NetworkSizes, concat_embeddings
+from models.outputs import FeatureKind, NetworkSizes, concat_branches
 from utils.precision import at_least_fp32
 
 
@@ -44,6 +44,7 @@ class DistillationLoss(Loss):
         temperature: of the logits.
         embedding_dim, teacher_dim: sizes of the whole embeddings. If the embedding is distilled and they differ, the
             student's goes through a linear `projection`, trained with the network.
+        retrieval_of: what the student's embedding consists of.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class DistillationLoss(Loss):
         temperature: float = 4.0,
         embedding_dim: int = 0,
         teacher_dim: int = 0,
+        retrieval_of: FeatureKind = "embeddings",
     ) -> None:
         super().__init__("distillation", ["teacher"], covers_network=lambda_logits > 0)
         self.lambda_logits = lambda_logits
         self.lambda_embedding = lambda_embedding
         self.temperature = temperature
+        self.retrieval_of: FeatureKind = retrieval_of
         projects = lambda_embedding and embedding_dim != teacher_dim
         self.projection = nn.Linear(embedding_dim, teacher_dim, bias=False) if projects else None
 
@@ -71,17 +74,19 @@ class DistillationLoss(Loss):
             divergence = logits_distillation(logits, teacher.logits, self.temperature)
             losses["distillation_logits"] = self.lambda_logits * divergence.mean(1).sum()
         if self.lambda_embedding:
-            student = at_least_fp32(concat_embeddings(output))
+            student = at_least_fp32(concat_branches(output, self.retrieval_of))
             student = student if self.projection is None else self.projection(student)
             distance = embedding_distillation(student, teacher.embeddings)
             losses["distillation_embedding"] = self.lambda_embedding * distance.mean()
         return Losses(losses, {})
 
 
-def build_distillation(options: Distillation, sizes: NetworkSizes | None, teacher_dim: int) -> DistillationLoss | None:
+def build_distillation(
+    options: Distillation, sizes: NetworkSizes | None, teacher_dim: int, retrieval_of: FeatureKind = "embeddings"
+) -> DistillationLoss | None:
     """The distillation that the params describe; None: it is off."""
     if not (options.lambda_logits or options.lambda_embedding):
         return None
     embedding_dim = 0 if sizes is None else sizes.embedding_dim
     weights = options.lambda_logits, options.lambda_embedding
-    return DistillationLoss(*weights, options.temperature, embedding_dim, teacher_dim)
+    return DistillationLoss(*weights, options.temperature, embedding_dim, teacher_dim, retrieval_of)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from losses.loss import ClassificationLoss, Loss, Losses, LossInputs
-from models.outputs import concat_embeddings
+from models.outputs import FeatureKind, concat_branches
 from utils.precision import at_least_fp32
 
 
@@ -73,15 +73,21 @@ class GeneratedLoss(Loss):
             without labels, too.
         weights: of generated images.
         branch_weights: of `OnScores`, for the loss of real images.
+        retrieval_of: what the compared embeddings consist of.
     """
 
     def __init__(
-        self, classification: ClassificationLoss, weights: GeneratedWeights, branch_weights: Mapping[str, float] = {}
+        self,
+        classification: ClassificationLoss,
+        weights: GeneratedWeights,
+        branch_weights: Mapping[str, float] = {},
+        retrieval_of: FeatureKind = "embeddings",
     ) -> None:
         super().__init__("generated", ["generated"])
         self.classification = classification
         self.weights = weights
         self.branch_weights = dict(branch_weights)
+        self.retrieval_of: FeatureKind = retrieval_of
 
     def forward(self, inputs: LossInputs) -> Losses:
         """No loss in a step without generated images.
@@ -107,8 +113,8 @@ class GeneratedLoss(Loss):
         ]
         losses = {"generated": share * torch.cat(classified).sum()}
         if lambda_consistency and sources is not None:
-            real = concat_embeddings(inputs.output)[sources]
-            distance = consistency_loss(concat_embeddings(output), real)
+            real = concat_branches(inputs.output, self.retrieval_of)[sources]
+            distance = consistency_loss(concat_branches(output, self.retrieval_of), real)
             losses["consistency"] = share * lambda_consistency * distance.mean()
         return Losses(losses, {})
 
@@ -121,8 +127,9 @@ def build_generated(
     classification: ClassificationLoss | None,
     weights: GeneratedWeights | None,
     branch_weights: Mapping[str, float] = {},
+    retrieval_of: FeatureKind = "embeddings",
 ) -> GeneratedLoss | None:
     """The loss of generated images; None: there are none, or classification is off."""
     if classification is None or weights is None:
         return None
-    return GeneratedLoss(classification, weights, branch_weights)
+    return GeneratedLoss(classification, weights, branch_weights, retrieval_of)

@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from losses.options import FeatureKind, MetricFeature
-from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores, concat_parts, concat_scores
+from losses.options import MetricFeature
+from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores, FeatureKind, concat_parts, concat_scores
 from utils.collectives import gathered
 
 Need = Literal["teacher", "generated"]
@@ -164,7 +164,7 @@ class OnFeatures(Loss):
             A loss without parameters can be the same module for all.
         gather: compare the images of all processes, of which each has as many; otherwise each process compares its own.
             With gathering the values are the same in all processes.
-        of: what it compares, before ("features") or after ("embeddings") the normalisation.
+        of: what it compares, before ("features") or after ("embeddings") the neck.
     """
 
     def __init__(

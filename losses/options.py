@@ -5,13 +5,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from models.outputs import FeatureKind
 from utils.options import Options
 
 SoftmaxMargin = Annotated[float, Field(ge=0.0, lt=1.0)]
 ClassificationName = Literal["softmax", "circle", "arcface"]
 MetricFeature = Literal["global", "parts", "concat"]
-FeatureKind = Literal["features", "embeddings"]
-"""Fields of a branch's output: before or after the normalisation."""
 
 
 class Distillation(Options):
@@ -35,7 +34,7 @@ class MetricLossOptions(Options):
     on: tuple[MetricFeature, ...] = Field(default=("global",), min_length=1)
     """Features with this loss: the global (or single) one, each part, the concatenated parts."""
     of: FeatureKind = "features"
-    """Features before their batch normalisation, or "embeddings" after it."""
+    """Features before the neck, or "embeddings" after it."""
 
 
 class CirclePairs(MetricLossOptions):
@@ -92,7 +91,7 @@ class LossOptions(Options):
     tri_loss_adaptive_weight: bool = False
     """Weight all positives and negatives by difficulty (Ristani and Tomasi 2018) instead of using the hardest."""
     tri_loss_of: FeatureKind = "features"
-    """Features before their batch normalisation, or "embeddings" after it, for the triplet loss."""
+    """Features before the neck, or "embeddings" after it, for the triplet loss."""
     circle_pairs: CirclePairs = CirclePairs()
     """Circle loss of pairs."""
     multi_similarity: MultiSimilarity = MultiSimilarity()

@@ -1,13 +1,17 @@
 """Heads: feature map in, embeddings and class scores out. Parts are a tensor dimension, never a list."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from models.classifiers import CosineClassifier, LinearClassifier
 from models.erasing import BandErasing
-from models.outputs import BranchOutput, SpectralOutput
+from models.outputs import BranchOutput, FeatureKind, SpectralOutput
 from models.pooling import Pooling, StripePooling
 from models.spectral import spectral_transform
+
+Neck = Literal["none", "bn", "bnneck"]
 
 
 class BranchHead(nn.Module):
@@ -21,15 +25,16 @@ class BranchHead(nn.Module):
         dim: D, size of each part's embedding; 0 = the pooled vector itself, D = C.
         classifier: (P, B, D) -> scores.
         pooling: of a stripe to one vector.
-        bn: batch normalisation of the embedding.
-        bn_bias: whether it has a learnable bias.
+        neck: between features and embeddings: nothing, batch normalisation, or batch normalisation without a
+            learnable bias.
         relu: ReLU after it.
+        classifier_of: input of the classifier.
         mask: multiply the feature by a sigmoid gate computed from the pooled vector.
         erasing: share of each stripe's rows set to zero in training.
         map_dropout: dropout rate on the feature map.
-        feature_dropout: dropout rate between embedding and classifier.
+        feature_dropout: dropout rate of the input of the classifier.
 
-    Source: Sun et al. 2018, arXiv 1711.09349 (parts); Luo et al. 2019, arXiv 1903.07071 (metric loss before BN).
+    Source: Sun et al. 2018, arXiv 1711.09349 (parts); Luo et al. 2019, arXiv 1903.07071, section 3.6 (BNNeck).
     """
 
     def __init__(
@@ -39,9 +44,9 @@ class BranchHead(nn.Module):
         dim: int,
         classifier: LinearClassifier | CosineClassifier,
         pooling: Pooling = "avg",
-        bn: bool = True,
-        bn_bias: bool = True,
+        neck: Neck = "bn",
         relu: bool = False,
+        classifier_of: FeatureKind = "embeddings",
         mask: bool = False,
         erasing: float = 0.0,
         map_dropout: float = 0.0,
@@ -56,10 +61,11 @@ class BranchHead(nn.Module):
         self.reduction = nn.Parameter(torch.empty(num_parts, in_channels, dim)) if dim else None
         self.mask = FeatureMask(num_parts, in_channels, self.dim) if mask else None
         # One BN over P * D channels equals one per part, as channels are independent.
-        self.bn = nn.BatchNorm1d(num_parts * self.dim) if bn else None
-        if self.bn is not None and not bn_bias:
+        self.bn = nn.BatchNorm1d(num_parts * self.dim) if neck != "none" else None
+        if self.bn is not None and neck == "bnneck":
             self.bn.bias.requires_grad_(False)
         self.relu = relu
+        self.classifier_of: FeatureKind = classifier_of
         self.feature_dropout = nn.Dropout(feature_dropout)
         self.classifier = classifier
         if self.reduction is not None:
@@ -83,10 +89,11 @@ class BranchHead(nn.Module):
             spectral: temperature of the spectral transform of the batch; 0 = none.
         """
         features, embeddings = self.embed(feature_map)
-        scores = self.classifier(self.feature_dropout(embeddings))
+        classified = embeddings if self.classifier_of == "embeddings" else features
+        scores = self.classifier(self.feature_dropout(classified))
         if not spectral:
             return BranchOutput(features, embeddings, scores)
-        transformed, share = spectral_transform(embeddings, spectral)
+        transformed, share = spectral_transform(classified, spectral)
         spectral_scores = self.classifier(self.feature_dropout(transformed))
         return BranchOutput(features, embeddings, scores, SpectralOutput(spectral_scores, share))
 

@@ -9,7 +9,7 @@ from models.backbones.registry import BACKBONES
 from models.classifiers import CosineClassifier, LinearClassifier
 from models.heads import BranchHead
 from models.options import ModelParams
-from models.outputs import GLOBAL, PARTS, BranchOutput, NetworkSizes, concat_parts, mean_logits
+from models.outputs import GLOBAL, PARTS, BranchOutput, FeatureKind, NetworkSizes, concat_parts, mean_logits
 
 
 class ReidNetwork(nn.Module):
@@ -19,11 +19,19 @@ class ReidNetwork(nn.Module):
         backbone: images -> feature map.
         branches: heads by name, in the order of the embedding.
         spectral_sigma: temperature of the spectral transform in training; 0 = the network has none.
+        retrieval_of: what `embed` returns of each branch.
     """
 
-    def __init__(self, backbone: Backbone, branches: dict[str, BranchHead], spectral_sigma: float = 0.0) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        branches: dict[str, BranchHead],
+        spectral_sigma: float = 0.0,
+        retrieval_of: FeatureKind = "embeddings",
+    ) -> None:
         super().__init__()
         self.spectral_sigma = spectral_sigma
+        self.retrieval_of: FeatureKind = retrieval_of
         self.backbone: Backbone = backbone
         self.branches = nn.ModuleDict(branches)
         self.embedding_dim = sum(branch.num_parts * branch.dim for branch in branches.values())
@@ -37,8 +45,16 @@ class ReidNetwork(nn.Module):
         return {name: head(feature_map, sigma) for name, head, feature_map in self._heads_and_maps(images)}
 
     def embed(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) -> concatenated embeddings (B, D) of all parts and branches; for retrieval."""
-        return concat_parts([head.embed(feature_map)[1] for _, head, feature_map in self._heads_and_maps(images)])
+        """Normalised images (B, 3, H, W) -> concatenated embeddings (B, D) of all parts and branches, or features, as
+        `retrieval_of` says; for retrieval.
+        """
+        side = 0 if self.retrieval_of == "features" else 1
+        return concat_parts([head.embed(feature_map)[side] for _, head, feature_map in self._heads_and_maps(images)])
+
+    @property
+    def scores_cover(self) -> bool:
+        """Whether the class scores depend on every trained parameter."""
+        return all(head.bn is None or head.classifier_of == "embeddings" for head in self.heads())
 
     @property
     def sizes(self) -> NetworkSizes:
@@ -112,11 +128,13 @@ def build_network(options: ModelParams, num_classes: int, image_size: tuple[int,
         return build_head(options, backbone.out_channels, num_parts, dim, num_classes, is_global=is_global)
 
     if options.pcb_n_parts == 0:
-        return ReidNetwork(backbone, {GLOBAL: head(1, options.feature_dim, is_global=False)}, options.spectral_trans)
-    branches = {PARTS: head(options.pcb_n_parts, options.feature_dim // options.pcb_n_parts, is_global=False)}
-    if options.feature_global_dim:
-        branches[GLOBAL] = head(1, options.feature_global_dim, is_global=True)
-    return ReidNetwork(backbone, branches, options.spectral_trans)
+        branches = {GLOBAL: head(1, options.feature_dim, is_global=False)}
+    else:
+        branches = {PARTS: head(options.pcb_n_parts, options.feature_dim // options.pcb_n_parts, is_global=False)}
+        if options.feature_global_dim:
+            dim = 0 if options.feature_global_dim == "pooled" else options.feature_global_dim
+            branches[GLOBAL] = head(1, dim, is_global=True)
+    return ReidNetwork(backbone, branches, options.spectral_trans, options.retrieval_of)
 
 
 def build_backbone(options: ModelParams, image_size: tuple[int, int]) -> Backbone:
@@ -132,8 +150,8 @@ def build_head(
 ) -> BranchHead:
     """One branch; `is_global` for the global branch beside stripes, not for a single feature.
 
-    A single feature has the stripes' settings of pooling, normalisation and dropout, and the global ones of mask and
-    erasing, as it sees the whole map.
+    A single feature has the stripes' settings of pooling and dropout, and the global ones of mask and erasing, as it
+    sees the whole map.
     """
     of_whole_map = is_global or options.pcb_n_parts == 0
     if options.classifier == "cosine":
@@ -146,9 +164,9 @@ def build_head(
         dim,
         classifier,
         pooling=options.global_pooling if is_global else options.part_pooling,
-        bn=options.global_bn if is_global else options.part_bn,
-        bn_bias=options.bn_bias,
+        neck=options.neck,
         relu=options.embedding_relu,
+        classifier_of=options.classifier_of,
         mask=options.feature_mask in ("all", "global" if of_whole_map else "parts"),
         erasing=options.global_feature_erasing if of_whole_map else options.part_feature_erasing,
         map_dropout=0.0 if is_global else options.pcb_dropout,

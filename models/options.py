@@ -1,11 +1,13 @@
 """The settings of the network."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from models.backbones.backbone import BackboneOptions
 from models.backbones.registry import BACKBONES, BackboneName
+from models.heads import Neck
+from models.outputs import FeatureKind
 from models.pooling import Pooling
 from utils.options import Options
 
@@ -19,22 +21,22 @@ class ModelParams(BackboneOptions):
     """Embedding size: of all stripes together, or of the single feature; 0 = the pooled features themselves."""
     pcb_n_parts: int = Field(default=0, ge=0)
     """Horizontal stripes of the PCB head (Sun et al. 2018); 0 = one feature from the whole map."""
-    feature_global_dim: int = Field(default=0, ge=0)
-    """Size of the global branch's embedding beside the stripes; 0 = no global branch."""
+    feature_global_dim: Annotated[int, Field(ge=0)] | Literal["pooled"] = 0
+    """Embedding size of the global branch beside stripes; "pooled" = the pooled feature itself; 0 = no such branch."""
     global_own_stage4: bool = False
     """Give the global branch its own last stage, initialised as a copy of the shared one."""
     part_pooling: Pooling = "avg"
     """Pooling of each stripe, or of the single feature; "gem": generalised mean with a learnable power."""
     global_pooling: Pooling = "max"
     """Pooling of the global branch."""
-    part_bn: bool = True
-    """Batch normalisation of each stripe's embedding, or of the single one."""
-    global_bn: bool = True
-    """Batch normalisation of the global branch's embedding."""
-    bn_bias: bool = True
-    """Learnable bias in these batch normalisations."""
+    neck: Neck = "bn"
+    """From features to embeddings: "bn" is batch normalisation; "bnneck" the same without bias (Luo et al. 2019)."""
     embedding_relu: bool = False
-    """Apply ReLU to the embeddings after their normalisation."""
+    """Apply ReLU to the embeddings after the neck."""
+    classifier_of: FeatureKind = "embeddings"
+    """Input of the classifiers: the embeddings after the neck, or the "features" before it."""
+    retrieval_of: FeatureKind = "embeddings"
+    """What is compared in retrieval, exported and distilled: the embeddings, or the "features" before the neck."""
     feature_mask: Literal["none", "parts", "global", "all"] = "none"
     """Branches whose features are multiplied by a sigmoid gate computed from the pooled feature."""
     classifier: Literal["linear", "cosine"] = "linear"
@@ -46,7 +48,7 @@ class ModelParams(BackboneOptions):
     pcb_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout rate of the feature map before the stripes (or the single feature)."""
     feature_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Dropout rate between an embedding and its classifier."""
+    """Dropout rate of the input of a classifier."""
     part_feature_erasing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of the rows of each stripe's feature map set to zero in training, as a random band; 0 = off."""
     global_feature_erasing: float = Field(default=0.0, ge=0.0, lt=1.0)

@@ -1,7 +1,7 @@
 """What each branch of a network returns in training; losses take it as input."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +10,8 @@ PARTS = "parts"
 """Name of the branch of horizontal stripes."""
 GLOBAL = "global"
 """Name of the branch that sees the whole feature map."""
+FeatureKind = Literal["features", "embeddings"]
+"""Fields of a branch's output: before or after the neck."""
 
 
 class ClassScores(NamedTuple):
@@ -25,20 +27,20 @@ class SpectralOutput(NamedTuple):
     """Output of the spectral transform of a batch."""
 
     scores: ClassScores
-    """Of the transformed embeddings, by the branch's classifier."""
+    """Of the transformed classifier inputs, by the branch's classifier."""
     diagonal: Tensor
-    """Scalar: the mean weight of an embedding in its own transform; 1 = the transform changes nothing."""
+    """Scalar: the mean weight of a vector in its own transform; 1 = the transform changes nothing."""
 
 
 class BranchOutput(NamedTuple):
     """Output of one branch in training. P is 1 for a global or single feature."""
 
     features: Tensor
-    """(P, B, D) before normalisation; input of metric losses."""
+    """(P, B, D) before the neck."""
     embeddings: Tensor
-    """(P, B, D) after normalisation; what retrieval compares."""
+    """(P, B, D) after it."""
     scores: ClassScores
-    """Of the embeddings."""
+    """Of the embeddings, or of the features."""
     spectral: SpectralOutput | None = None
     """None without the spectral transform."""
 
@@ -82,9 +84,9 @@ def concat_scores(scores: Sequence[ClassScores]) -> ClassScores:
     return ClassScores(torch.cat([each.logits for each in scores]), torch.cat(scales) if scales else None)
 
 
-def concat_embeddings(output: Mapping[str, BranchOutput]) -> Tensor:
-    """Embeddings of all parts of all branches concatenated: (B, D), as retrieval compares them."""
-    return concat_parts([branch.embeddings for branch in output.values()])
+def concat_branches(output: Mapping[str, BranchOutput], of: FeatureKind) -> Tensor:
+    """Features or embeddings of all parts of all branches concatenated: (B, D)."""
+    return concat_parts([getattr(branch, of) for branch in output.values()])
 
 
 def concat_parts(branches: Sequence[Tensor]) -> Tensor:

@@ -35,6 +35,7 @@ CHECKS: tuple[Check[Params], ...] = (
     losses.weighted_branches_exist,
     network.stripes_are_equal,
     network.global_branch_exists,
+    network.sides_of_the_neck_are_used,
     network.changed_branches_exist,
     network.erased_bands_have_rows,
     network.updated_stripes_are_chosen_once,

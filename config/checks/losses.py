@@ -142,7 +142,7 @@ def weighted_branches_exist(params: Params) -> Iterator[Conflict]:
     """Weights of the classification loss are those of branches that the network has."""
     stripes, global_dim = "model_params.pcb_n_parts", "model_params.feature_global_dim"
     branches = {PARTS: params.model_params.pcb_n_parts > 0}
-    branches[GLOBAL] = not branches[PARTS] or params.model_params.feature_global_dim > 0
+    branches[GLOBAL] = not branches[PARTS] or params.model_params.feature_global_dim != 0
     names = " and ".join(f'"{name}"' for name, exists in branches.items() if exists)
     for name in params.classification_weights:
         if not branches.get(name):

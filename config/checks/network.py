@@ -4,12 +4,15 @@ from collections.abc import Iterator
 
 from config.checks.conflict import Conflict, multiples
 from config.params import Params
+from losses.options import METRIC_SECTIONS
 from models.backbones.backbone import feature_map_size
 from models.erasing import band_rows
 
 STRIPES = "model_params.pcb_n_parts"
 GLOBAL_DIM = "model_params.feature_global_dim"
 SIGMA = "model_params.spectral_trans"
+NECK = "model_params.neck"
+CLASSIFIER_OF, RETRIEVAL_OF = "model_params.classifier_of", "model_params.retrieval_of"
 
 
 def stripes_are_equal(params: Params) -> Iterator[Conflict]:
@@ -36,15 +39,31 @@ def global_branch_exists(params: Params) -> Iterator[Conflict]:
         yield Conflict((GLOBAL_DIM, STRIPES), f"needs {STRIPES} above 0; without stripes use model_params.feature_dim")
     if model.feature_global_dim:
         return
-    if not model.bn_bias and not model.part_bn:
-        text = "removes the bias of a normalisation that model_params.part_bn false removes as a whole"
-        yield Conflict(("model_params.bn_bias", "model_params.part_bn"), text)
     needed = f"needs a global branch beside stripes; give {GLOBAL_DIM}"
     if model.global_own_stage4:
         yield Conflict(("model_params.global_own_stage4", GLOBAL_DIM), needed)
-    for name, of_parts in (("global_pooling", "part_pooling"), ("global_bn", "part_bn")):
-        if getattr(model, name) != type(model).model_fields[name].default:
-            yield Conflict((f"model_params.{name}", GLOBAL_DIM), f"{needed}, or use model_params.{of_parts}")
+    if model.global_pooling != type(model).model_fields["global_pooling"].default:
+        yield Conflict(("model_params.global_pooling", GLOBAL_DIM), f"{needed}, or use model_params.part_pooling")
+
+
+def sides_of_the_neck_are_used(params: Params) -> Iterator[Conflict]:
+    """Features differ from embeddings only where something lies between them, and something sees the embeddings."""
+    model = params.model_params
+    sides = {CLASSIFIER_OF: model.classifier_of, RETRIEVAL_OF: model.retrieval_of}
+    usual = dict.fromkeys(sides, "embeddings")
+    if params.triplet_is_on:
+        sides["tri_loss_of"] = params.tri_loss_of
+    for section in METRIC_SECTIONS:
+        if getattr(params, section).weight > 0:
+            sides[f"{section}.of"] = getattr(params, section).of
+    if model.neck == "none" and not model.embedding_relu:
+        for key, side in sides.items():
+            if side != usual.get(key, "features"):
+                yield Conflict((key, NECK), f'has no effect: with {NECK} "none" features and embeddings are the same')
+    elif "embeddings" not in sides.values():
+        key = "model_params.embedding_relu" if model.neck == "none" else NECK
+        text = f"has no effect: {CLASSIFIER_OF}, {RETRIEVAL_OF} and the losses see the features before it"
+        yield Conflict((key, CLASSIFIER_OF, RETRIEVAL_OF), text)
 
 
 def changed_branches_exist(params: Params) -> Iterator[Conflict]:

@@ -34,8 +34,8 @@ def write(tmp_path: Path) -> Write:
 def test_a_recipe_is_compared_with_the_one_it_extends(write: Write) -> None:
     write("base")
     paths = [
-        write("plain", extends="base.json", model_params={"part_bn": False, "pcb_n_parts": 4}),
-        write("bn", extends="plain.json", model_params={"part_bn": True}),
+        write("plain", extends="base.json", model_params={"neck": "none", "pcb_n_parts": 4}),
+        write("bn", extends="plain.json", model_params={"neck": "bn"}),
         write("adam", extends="bn.json", optimizer="adam", lr={"base_lr": 0.00035, "decay_step": [4, 5]}, seed=5),
         write("student", extends="adam.json", distillation={"teacher": "runs/bn_seed0", "lambda_logits": 1.0}),
     ]
@@ -43,7 +43,7 @@ def test_a_recipe_is_compared_with_the_one_it_extends(write: Write) -> None:
     parents = {recipe.name: recipe.parent for recipe in recipes}
     assert parents == {"plain": "", "bn": "plain", "adam": "bn", "student": "adam"}
     changes = [recipe.changes for recipe in recipes]
-    assert changes[:2] == ["", "part_bn on"]
+    assert changes[:2] == ["", "neck none → bn"]
     assert changes[2] == "optimizer sgd → adam, base_lr 0.01 → 0.00035, decay_step 40 → [4, 5]"
     assert changes[3].startswith("teacher bn, lambda_logits 0.0 → 1.0")
 
@@ -88,7 +88,7 @@ def test_a_row_has_percents_and_the_pooled_gain() -> None:
     def runs(*mean_aps: float) -> list[dict[str, float]]:
         return [{"rank1": v, "mAP": v, "mINP": v, "epochs": 5, "examples_per_second": 80.0} for v in mean_aps]
 
-    plain, bn = Recipe(Path("plain.json"), "", ""), Recipe(Path("bn.json"), "plain", "part_bn on")
+    plain, bn = Recipe(Path("plain.json"), "", ""), Recipe(Path("bn.json"), "plain", "neck none → bn")
     row = row_of(bn, {"plain": runs(0.40, 0.42, 0.44), "bn": runs(0.61, 0.60, 0.65)})
     assert row["mAP"] == pytest.approx([61, 60, 65])
     pooled = math.sqrt((statistics.variance([40, 42, 44]) + statistics.variance([61, 60, 65])) / 2)

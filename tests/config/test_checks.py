@@ -10,6 +10,9 @@ CLASSIFICATION = {
     "softmax_margin": 0.1, "focal_gamma": 2, "label_smoothing": 0.1, "classification_loss": "circle",
     "classification_weights": {"global": 2},
 }  # fmt: skip
+SIDES_BEFORE = {"classifier_of": "features", "retrieval_of": "features"}
+SIDES = tuple(f"model_params.{name}" for name in SIDES_BEFORE)
+NO_NECK = SIDES_BEFORE | {"neck": "none"}
 PARTS = {"pcb_n_parts": 4}
 BOTH = {"pcb_n_parts": 4, "feature_global_dim": 64}
 SPECTRAL = {"batch_sampling_params": "8*4", "model_params": {"spectral_trans": 0.3}}
@@ -127,8 +130,15 @@ def gan(**options):
         (model(feature_global_dim=1), ["model_params.feature_global_dim: needs model_params.pcb_n_parts"]),
         (model(**PARTS, global_own_stage4=True), ["model_params.global_own_stage4: needs a global branch"]),
         (model(global_pooling="gem"), ["model_params.global_pooling: or use model_params.part_pooling"]),
-        (model(**PARTS, global_bn=False), ["model_params.global_bn: or use model_params.part_bn"]),
-        (model(bn_bias=False, part_bn=False), ["model_params.bn_bias: model_params.part_bn false"]),
+        (
+            TRIPLET
+            | {"tri_loss_of": "embeddings", "circle_pairs": {"weight": 1, "of": "embeddings"}}
+            | model(**NO_NECK),
+            [f'{key}: with model_params.neck "none"' for key in (*SIDES, "tri_loss_of", "circle_pairs.of")],
+        ),
+        (model(**SIDES_BEFORE), ["model_params.neck: model_params.classifier_of"]),
+        (model(**SIDES_BEFORE, neck="bnneck"), ["model_params.neck: model_params.retrieval_of"]),
+        (model(**NO_NECK, embedding_relu=True), ["model_params.embedding_relu: the losses see the features"]),
         (model(feature_mask="parts"), ["model_params.feature_mask: needs model_params.pcb_n_parts"]),
         (model(**PARTS, feature_mask="global"), ["model_params.feature_mask: needs a global branch"]),
         (model(part_feature_erasing=0.3), ["model_params.part_feature_erasing: needs model_params.pcb_n_parts"]),
@@ -239,7 +249,10 @@ def test_what_does_not_go_together(desk, content, expected):
         {"img_h": 369} | model(feature_dim=600, pcb_n_parts=6),
         model(**BOTH, feature_dim=0),
         model(**BOTH, global_own_stage4=True, global_pooling="gem"),
-        model(**BOTH, part_bn=False, bn_bias=False),
+        model(**SIDES_BEFORE | {"retrieval_of": "embeddings"}),
+        model(**SIDES_BEFORE | {"classifier_of": "embeddings"}, neck="bnneck"),
+        TRIPLET | {"tri_loss_of": "embeddings"} | model(**SIDES_BEFORE),
+        TRIPLET | model(neck="none", embedding_relu=True, retrieval_of="features"),
         model(feature_mask="all"),
         model(feature_mask="global", global_feature_erasing=0.1),
         model(**PARTS, feature_mask="all"),

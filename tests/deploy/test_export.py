@@ -15,6 +15,7 @@ from deploy.export import export_onnx, to_onnx
 from deploy.networks import OnnxNetwork
 from evaluate.core.load_model import Trained
 from tests.deploy.conftest import Model
+from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import DataError
 
 
@@ -91,6 +92,20 @@ def test_every_option_gives_the_same_embeddings(
     assert onnx.load(out).opset_import[0].version == card.opset == options.get("opset", 20)
     if options.get("resize"):
         size_free(OnnxNetwork(out), pixels[0])
+
+
+def test_a_network_whose_retrieval_compares_features_is_exported_with_them(
+    model: Model, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    checkpoint, path = load_checkpoint(model.path), tmp_path / "features.pth"
+    checkpoint.params["model_params"]["retrieval_of"] = "features"
+    save_checkpoint(path, checkpoint)
+    export_onnx(path, model.exporting(measured_images=0), tmp_path / "model.onnx")
+    found = OnnxNetwork(tmp_path / "model.onnx").embed(pixels)
+    expected, lengths = reference(model._replace(path=path), pixels)
+    assert np.abs(found.embeddings - expected).max() < 1e-4
+    assert found.lengths == pytest.approx(lengths, rel=1e-2)
+    assert np.abs(expected - reference(model, pixels)[0]).max() > 0.1
 
 
 def size_free(network: OnnxNetwork, pixels: np.ndarray) -> None:

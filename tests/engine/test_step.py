@@ -32,11 +32,13 @@ def make_stepper(
     compile_mode: Literal["on", "off"] = "off",
     max_norm: float = 0.0,
     ema_decay: float = 0.0,
+    model: ModelParams = MODEL,
+    losses: LossOptions = LOSSES,
 ) -> Stepper:
     torch.manual_seed(0)
-    network = build_network(MODEL, IDENTITIES).to(dtype)
+    network = build_network(model, IDENTITIES).to(dtype)
     synchronise_batch_norm(network)
-    criterion = build_criterion(LOSSES)
+    criterion = build_criterion(losses)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     return Stepper(network, criterion, optimizer, precision, compile_mode, max_norm, ema_decay)
 
@@ -229,6 +231,18 @@ def test_two_processes_train_as_one_with_the_double_batch() -> None:
     for name, value in first.state.items():
         assert torch.equal(value, second.state[name]), name
         torch.testing.assert_close(value, alone.state[name], rtol=1e-5, atol=1e-6)
+
+
+def step_before_the_neck() -> bool:
+    """Two steps, in which no loss sees what the neck makes of the stripes."""
+    stepper = make_stepper(model=MODEL.model_copy(update={"classifier_of": "features"}), losses=LossOptions())
+    for step in range(2):
+        take(stepper, [make_batch(step + this_process().rank)], step)
+    return True
+
+
+def test_several_processes_train_a_network_whose_neck_no_loss_sees() -> None:
+    assert run_in_processes(step_before_the_neck, 2) == [True, True]
 
 
 @pytest.mark.slow

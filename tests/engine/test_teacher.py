@@ -40,8 +40,10 @@ def distilled(path: Path, **weights: float) -> Params:
     return params_with(distillation={"teacher": str(path), "lambda_logits": 1.0, **weights})
 
 
-def test_a_teacher_gives_the_embeddings_and_scores_of_its_network(tmp_path: Path) -> None:
-    embedder = save_model(tmp_path / "teacher.pth", PIDS)
+@pytest.mark.parametrize("retrieval_of", ["features", "embeddings"])
+def test_a_teacher_gives_the_embeddings_and_scores_of_its_network(tmp_path: Path, retrieval_of: str) -> None:
+    model = {**TINY_PARAMS["model_params"], "retrieval_of": retrieval_of}
+    embedder = save_model(tmp_path / "teacher.pth", PIDS, model_params=model)
     teacher = load_teacher(distilled(tmp_path / "teacher.pth"), PIDS, CPU)
     assert teacher is not None
     pixels = torch.randn(4, 3, 64, 32)

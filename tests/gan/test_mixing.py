@@ -23,7 +23,7 @@ from gan.steps import GanStepper, as_pictures
 from losses.loss import Losses
 from losses.triplet import batch_hard, triplet_loss
 from models.generator import pictures_as_bytes
-from models.outputs import concat_embeddings
+from models.outputs import concat_branches
 from tests.gan.conftest import CPU, Bench, assert_same, generator_file, keep_states, note_steps, records_of
 from tests.runs import pictures_of
 from utils.checkpoint import load_tensors, save_tensors
@@ -141,7 +141,7 @@ def test_a_generated_image_counts_as_much_as_a_real_one(
     if extra.labels is None:
         expected["outliers"] = 0.5 * -F.log_softmax(made, 2).mean(2).sum() / 8
     else:
-        labels, embeddings = extra.labels, concat_embeddings(output)
+        labels, embeddings = extra.labels, concat_branches(output, "embeddings")
         summed = [F.cross_entropy(part, labels, reduction="sum") for part in made]
         expected["generated"] = 0.5 * torch.stack(summed).sum() / 8
         cosines = F.cosine_similarity(embeddings[8:], embeddings[:8][extra.sources])

@@ -57,14 +57,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "pooled features, branches unnormalised": {
         "model_params": {
-            **PARTS, "feature_dim": 0, "part_bn": False, "classifier_bias": True, "part_feature_erasing": 0.5,
+            **PARTS, "feature_dim": 0, "neck": "none", "classifier_bias": True, "part_feature_erasing": 0.5,
         },
         "label_smoothing": 0.1, "optimizer": "nesterov", "decay_norms_and_biases": False,
         "lr": {"base_lr": 0.01, "fc_lr": 0.02, "bias_factor": 2.0, "layer_decay": 0.5},
     },
     "every triplet": {
         "model_params": {
-            **BOTH, "global_own_stage4": True, "part_pooling": "gem", "global_pooling": "gem", "bn_bias": False,
+            **BOTH, "global_own_stage4": True, "part_pooling": "gem", "global_pooling": "gem", "neck": "bnneck",
             "embedding_relu": True, "feature_dropout": 0.1, "feature_mask": "global",
         },
         "data_augmentation": {
@@ -74,7 +74,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "optimizer": "amsgrad", "clip_grad_norm": 1.0, "ema_decay": 0.5,
     },
     "weighted triplets, focal loss": {
-        "model_params": {**BOTH, "global_bn": False, "part_pooling": "max", "global_pooling": "avg"},
+        "model_params": {**BOTH, "neck": "none", "part_pooling": "max", "global_pooling": "avg"},
         "data_augmentation": {
             "resize_h": 72, "resize_w": 36, "mirror": False, "grayscale": 0.1, "grayscale_patch": {"probability": 0.4},
             "brightness": 0.2, "jitter_probability": 0.5,
@@ -109,6 +109,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "centers, triplets of embeddings": {
         "model_params": BOTH, "center_loss": {"weight": 0.01, "on": ("global", "parts", "concat")},
         "tri_loss_margin": "soft_margin", "tri_loss_of": "embeddings",
+    },
+    "classifiers and retrieval before the neck": {
+        "model_params": {**BOTH, "neck": "bnneck", "classifier_of": "features", "retrieval_of": "features"},
+        "tri_loss_margin": 0.3, "tri_loss_of": "embeddings", "tri_loss_on": ("global", "parts"),
+        "distillation": {"lambda_logits": 1.0, "lambda_embedding": 1.0},
     },
     "random updates": {"model_params": {**BOTH, "random_drop_branches": 1}, "tri_loss_margin": 0.3},
     "updates of the worst": {"model_params": {**BOTH, "update_max_loss_branch": True}},

@@ -9,7 +9,7 @@ from losses.branch_updates import detach_branch, draw_updated_parts, hardest_par
 from losses.criterion import Criterion
 from losses.generated import GeneratedWeights
 from losses.loss import GeneratedOutput
-from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores, NetworkSizes, concat_embeddings
+from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores, NetworkSizes, concat_branches
 from tests.losses.conftest import draw_output, draw_teacher, leaves_of, make_criterion
 
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
@@ -136,7 +136,7 @@ def test_a_stripe_left_out_learns_nothing_from_generated_images_either(loss: str
     assert made.reached(GLOBAL) == {what: [True] for what in reaches}
     # Nor do real images, of any branch, follow those that were made from them.
     assert real.reached(PARTS) == real.reached(GLOBAL) == {}
-    assert concat_embeddings(real.output).requires_grad
+    assert concat_branches(real.output, "embeddings").requires_grad
 
 
 def updated_stripes(criterion: Criterion, step: int) -> tuple[bool, ...]:

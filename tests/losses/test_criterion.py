@@ -111,16 +111,29 @@ def test_every_part_of_every_branch_learns_the_teachers_classes(output: dict[str
     assert losses["distillation_logits"].item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_whole_embedding_learns_the_teachers(output: dict[str, BranchOutput]) -> None:
+@pytest.mark.parametrize("of", ["features", "embeddings"])
+def test_what_retrieval_compares_learns_the_teachers(output: dict[str, BranchOutput], of: str) -> None:
     teacher = draw_teacher(6, 20, 5)
-    criterion = make_criterion(lambda_embedding=0.25, sizes=SIZES, teacher_dim=20)
+    criterion = make_criterion(lambda_embedding=0.25, sizes=SIZES, teacher_dim=20, retrieval_of=of)
     assert list(criterion.parameters()) == []
-    whole = torch.cat([*output[PARTS].embeddings, *output[GLOBAL].embeddings], dim=1)
+    whole = torch.cat([*getattr(output[PARTS], of), *getattr(output[GLOBAL], of)], dim=1)
     expected = 0.25 * embedding_distillation(whole, teacher.embeddings).mean().item()
     losses, _ = criterion(output, LABELS, teacher=teacher)
     assert losses["distillation_embedding"].item() == pytest.approx(expected, rel=1e-5)
     same = TeacherOutput(whole.detach(), teacher.logits)
     assert criterion(output, LABELS, teacher=same).losses["distillation_embedding"].item() == 0.0
+
+
+@pytest.mark.parametrize("of", ["features", "embeddings"])
+def test_generated_images_are_consistent_in_what_retrieval_compares(output: dict[str, BranchOutput], of: str) -> None:
+    made, sources = draw_output(SIZES, images=3, seed=1), torch.tensor([4, 0, 4])
+    criterion = make_criterion(generated=GeneratedWeights(0.5, 0.8), retrieval_of=of)
+    losses, _ = criterion(output, LABELS, generated=GeneratedOutput(made, LABELS[sources], sources))
+    real, generated = (
+        torch.cat([*getattr(found[PARTS], of), *getattr(found[GLOBAL], of)], dim=1) for found in (output, made)
+    )
+    expected = 0.5 * 0.8 * (1 - F.cosine_similarity(generated, real[sources])).mean().item()
+    assert losses["consistency"].item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_embeddings_of_another_size_are_compared_through_a_projection(output: dict[str, BranchOutput]) -> None:

@@ -162,7 +162,7 @@ def test_a_new_backbone_trains_a_step(name: str, own_stage: bool) -> None:
 
 @pytest.mark.usefixtures("trial")
 def test_the_global_head_sees_the_class_token() -> None:
-    options = options_of("tiny_transformer", pcb_n_parts=2, feature_dim=8, feature_global_dim=4, global_bn=False)
+    options = options_of("tiny_transformer", pcb_n_parts=2, feature_dim=8, feature_global_dim=4, neck="none")
     network, images = build_network(options, 3, SIZE), torch.randn(2, 3, *SIZE)
     token = network.backbone.both_maps(images)[1].flatten(1)
     torch.testing.assert_close(

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from models.classifiers import CosineClassifier, LinearClassifier
 from models.network import Embedder, build_network
 from models.options import ModelParams
-from models.outputs import GLOBAL, PARTS
+from models.outputs import GLOBAL, PARTS, FeatureKind
 
 
 def small(**options: object) -> ModelParams:
@@ -40,15 +40,10 @@ def test_model_params_decide_the_branches(
     torch.testing.assert_close(embeddings, torch.cat(parts, dim=1))
 
 
-def test_switches_of_normalisation_and_bias_reach_the_heads() -> None:
-    options = small(
-        pcb_n_parts=2, feature_global_dim=16, part_bn=False, bn_bias=False, classifier_bias=True, part_pooling="gem"
-    )
+def test_switches_of_pooling_and_classifiers_reach_the_heads() -> None:
+    options = small(pcb_n_parts=2, feature_global_dim=16, classifier_bias=True, part_pooling="gem")
     parts, whole = build_network(options, num_classes=5).heads()
-    assert parts.bn is None
     assert (parts.pooling.kind, whole.pooling.kind) == ("gem", "max")
-    assert whole.bn is not None
-    assert not whole.bn.bias.requires_grad
     assert isinstance(parts.classifier, LinearClassifier)
     assert parts.classifier.bias is not None
     cosine = small(pcb_n_parts=2, feature_global_dim=16, classifier="cosine", cosine_scale=15.0)
@@ -58,6 +53,51 @@ def test_switches_of_normalisation_and_bias_reach_the_heads() -> None:
 
 
 STRIPES = {"pcb_n_parts": 2, "feature_global_dim": 16}
+
+
+@pytest.mark.parametrize("of", ["features", "embeddings"])
+def test_retrieval_compares_the_side_of_the_neck_that_it_is_told_to(of: FeatureKind) -> None:
+    network = build_network(small(**STRIPES, retrieval_of=of), num_classes=5)
+    images = torch.randn(4, 3, 64, 32)
+    output = network(images)
+    compared = torch.cat([part for name in (PARTS, GLOBAL) for part in getattr(output[name], of)], dim=1)
+    torch.testing.assert_close(Embedder(network)(images), compared)
+
+
+def test_the_head_of_bag_of_tricks() -> None:
+    """Luo et al. 2019, figure 2 and section 3.6: average pooling, batch normalisation without bias, a linear layer."""
+    torch.manual_seed(0)
+    network = build_network(small(feature_dim=0, neck="bnneck"), num_classes=50)
+    images = torch.randn(4, 3, 64, 32)
+    feature = network.backbone.both_maps(images)[0].mean((2, 3))
+    normalised = (feature - feature.mean(0)) / (feature.var(0, unbiased=False) + 1e-5).sqrt()
+    weight = network.get_parameter("branches.global.classifier.weight")[0]
+    output = network(images)[GLOBAL]
+    torch.testing.assert_close(output.features[0], feature)
+    torch.testing.assert_close(output.embeddings[0], normalised, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(output.scores.logits[0], normalised @ weight, rtol=1e-4, atol=1e-4)
+    assert weight.std().item() == pytest.approx(0.001, rel=0.05)
+    trained = {name for name, parameter in network.branches.named_parameters() if parameter.requires_grad}
+    assert trained == {"global.bn.weight", "global.classifier.weight"}
+
+
+@pytest.mark.parametrize(
+    ("options", "covers"),
+    [
+        ({}, True),
+        ({"neck": "none", "embedding_relu": True, "classifier_of": "features"}, True),
+        ({"classifier_of": "features"}, False),
+    ],
+)
+def test_scores_before_the_neck_do_not_train_it(options: dict[str, object], covers: bool) -> None:
+    network = build_network(small(**STRIPES, **options), num_classes=5)
+    for classifier in network.classifiers():
+        nn.init.normal_(classifier.weight)  # pyright: ignore[reportArgumentType]
+    torch.cat(
+        [branch.scores.logits for branch in network(torch.randn(4, 3, 64, 32)).values()]
+    ).square().sum().backward()
+    assert network.scores_cover is covers
+    assert all(weight.grad is not None for weight in network.parameters()) is covers
 
 
 @pytest.mark.parametrize(
@@ -185,9 +225,7 @@ def test_an_embedder_carries_the_labels_it_is_given() -> None:
 
 def test_every_trained_weight_is_reached_by_the_losses_of_all_branches() -> None:
     torch.manual_seed(0)
-    options = small(
-        **STRIPES, global_own_stage4=True, feature_mask="all", part_pooling="gem", global_pooling="gem", bn_bias=True
-    )
+    options = small(**STRIPES, global_own_stage4=True, feature_mask="all", part_pooling="gem", global_pooling="gem")
     network = build_network(options, num_classes=5)
     for classifier in network.classifiers():
         nn.init.normal_(classifier.weight)  # pyright: ignore[reportArgumentType]

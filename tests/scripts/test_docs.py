@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import json
 import re
 import runpy
 import shlex
@@ -11,7 +12,7 @@ from typing import NoReturn
 
 import pytest
 
-from config.load import load_eval_params, load_params
+from config.load import load_eval_params, load_params, params_from_dict
 from evaluate.core.plugins import plugin_options
 from tests.conftest import ROOT
 from tests.scripts.documents import (
@@ -19,6 +20,7 @@ from tests.scripts.documents import (
     PAGES,
     RESULTS,
     STORY,
+    blocks,
     commands,
     drawn_paths,
     headings,
@@ -100,6 +102,11 @@ def check_settings(script: str, arguments: argparse.Namespace) -> None:
     elif script == "evaluator.py":
         path = arguments.path if arguments.path.suffix == ".json" else None
         load_eval_params(path, arguments.set, plugin_options=plugin_options)
+
+
+@pytest.mark.parametrize("settings", blocks(ROOT / "docs" / "training.md", "json"))
+def test_settings_shown_for_a_training_are_valid(settings: str) -> None:
+    params_from_dict(json.loads(settings), "docs/training.md", plugin_options)
 
 
 @pytest.mark.parametrize("page", [*PAGES, *RESULTS], ids=lambda page: str(page.relative_to(ROOT)))
