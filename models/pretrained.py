@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.network import ReidNetwork
 from utils.checkpoint import check_finite, read_weights
@@ -41,10 +41,10 @@ def load_snapshot(network: ReidNetwork, path: Path) -> None:
     _warn_of("in the file, not in the network", sorted(state.keys() - own.keys()))
 
 
-def _with_our_names(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+def _with_our_names(state: Mapping[str, Tensor], network: ReidNetwork) -> dict[str, Tensor]:
     """Names of a bare backbone (torchvision's) get our prefix; names of a whole network stay."""
-    own = network.state_dict()
-    return {key if key in own or f"{BACKBONE}{key}" not in own else f"{BACKBONE}{key}": state[key] for key in state}
+    own = {name.partition(".")[0] for name in network.backbone.state_dict()}
+    return {f"{BACKBONE}{key}" if key.partition(".")[0] in own else key: value for key, value in state.items()}
 
 
 def _warn_of(what: str, names: list[str]) -> None:

@@ -34,6 +34,7 @@ CHECKS: tuple[Check[Params], ...] = (
     losses.classifier_fits,
     losses.weighted_branches_exist,
     network.stripes_are_equal,
+    network.resnet_options_fit,
     network.global_branch_exists,
     network.sides_of_the_neck_are_used,
     network.changed_branches_exist,

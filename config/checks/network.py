@@ -6,6 +6,7 @@ from config.checks.conflict import Conflict, multiples
 from config.params import Params
 from losses.options import METRIC_SECTIONS
 from models.backbones.backbone import feature_map_size
+from models.backbones.resnet import DEPTHS
 from models.erasing import band_rows
 
 STRIPES = "model_params.pcb_n_parts"
@@ -30,6 +31,19 @@ def stripes_are_equal(params: Params) -> Iterator[Conflict]:
             f"for img_h {multiples(params.img_h, stripes * model.stride)}"
         )
         yield Conflict((STRIPES, "img_h", "model_params.last_conv_stride"), text)
+
+
+def resnet_options_fit(params: Params) -> Iterator[Conflict]:
+    """IBN-a and non-local blocks change ResNets; instance normalisation needs more than one position."""
+    model, key = params.model_params, "model_params.model"
+    changed = [f"model_params.{name}" for name in ("ibn", "non_local") if getattr(model, name)]
+    if changed and model.model not in DEPTHS:
+        verb = "changes" if len(changed) == 1 else f"and {changed[1]} change"
+        text = f"{verb} a ResNet, but {key} is {model.model}; leave this out, or use one of {', '.join(DEPTHS)}"
+        yield Conflict((*changed, key), text)
+    elif model.ibn and params.img_h <= 16 and params.img_w <= 16:
+        text = "normalises each image by itself, but at img_h 16 and img_w 16 its map has one position in layer3"
+        yield Conflict(("model_params.ibn", "img_h", "img_w"), f"{text}; use a larger img_h")
 
 
 def global_branch_exists(params: Params) -> Iterator[Conflict]:

@@ -19,6 +19,10 @@ class BackboneOptions(Options):
     """Stride of the last stage: 1 keeps twice the height and width of the feature map."""
     zero_init_residual: bool = False
     """Zero-initialise the last BN weight of each residual block (Goyal et al. 2017)."""
+    ibn: bool = False
+    """IBN-a in layer1 to layer3 of a ResNet: half of each block's first BN is InstanceNorm (Pan et al. 2018)."""
+    non_local: bool = False
+    """A non-local block after each of a ResNet's last 2 blocks of layer2 and last 3 of layer3 (Wang et al. 2018)."""
 
 
 class Backbone(nn.Module):

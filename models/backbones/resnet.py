@@ -1,8 +1,9 @@
-"""ResNet on torchvision's blocks."""
+"""ResNet on torchvision's blocks, with IBN-a and non-local blocks."""
 
 import logging
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from models.backbones.backbone import Backbone, BackboneOptions
@@ -20,6 +21,61 @@ DEPTHS: dict[str, tuple[str, tuple[int, int, int, int]]] = {
 logger = logging.getLogger(__name__)
 
 
+class IBN(nn.Module):
+    """Instance normalisation of the first half of the channels, batch normalisation of the rest: (B, C, H, W).
+
+    Parameter names are those of the published IBN-Net weights.
+
+    Source: Pan et al. 2018, arXiv 1807.09441, section 3 (IBN-a).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.IN = nn.InstanceNorm2d(channels // 2, affine=True)
+        self.BN = nn.BatchNorm2d(channels - channels // 2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape, channels last."""
+        first, second = features.split((self.IN.num_features, self.BN.num_features), dim=1)
+        # Instance normalisation returns the default memory format, which the following layers would take over.
+        first = self.IN(first).contiguous(memory_format=torch.channels_last)
+        return torch.cat((first, self.BN(second)), dim=1)
+
+
+class NonLocal(nn.Module):
+    """Adds to each of the N positions of a map a sum over all of them: x_i + BN(W sum_j (theta_i . phi_j) g_j / N).
+
+    theta, phi and g are linear in x and have half its channels, as in the paper; those of AGW and fast-reid have one,
+    by an integer division. The weight of the batch normalisation starts at zero, and so the block as the identity.
+
+    Source: Wang et al. 2018, arXiv 1711.07971, equations 1, 4 and 6, and section 4.1 (initialisation).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.inner = channels // 2
+        self.theta = nn.Conv2d(channels, self.inner, 1)
+        self.phi = nn.Conv2d(channels, self.inner, 1)
+        self.g = nn.Conv2d(channels, self.inner, 1)
+        self.W = nn.Conv2d(self.inner, channels, 1, bias=False)
+        self.bn = nn.BatchNorm2d(channels)
+        nn.init.zeros_(self.bn.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
+        height, width = features.shape[2:]
+        # (B, N, C / 2), as a channels-last map lies in memory.
+        theta, phi, g = (layer(features).permute(0, 2, 3, 1).flatten(1, 2) for layer in (self.theta, self.phi, self.g))
+        # Divided before the sums, which would overflow in float16.
+        phi = phi / (height * width)
+        # The same product from either side; the smaller matrix between them is (N, N) or (C / 2, C / 2).
+        if height * width <= self.inner:
+            gathered = theta @ phi.transpose(1, 2) @ g
+        else:
+            gathered = theta @ (phi.transpose(1, 2) @ g)
+        return features + self.bn(self.W(gathered.unflatten(1, (height, width)).permute(0, 3, 1, 2)))
+
+
 class ResNet(Backbone):
     """ResNet cut before its pooling; parameter names are torchvision's.
 
@@ -27,11 +83,22 @@ class ResNet(Backbone):
         name: a key of DEPTHS.
         last_conv_stride: stride of the last stage, 1 or 2, and so of the backbone 16 or 32.
         zero_init_residual: zero-initialise the last BN weight of each residual block.
+        ibn: the first normalisation of each block of the first three stages is an IBN.
+        non_local: a non-local block follows each of the last two blocks of layer2 and the last three of layer3, or all
+            if there are fewer.
 
-    Source: He et al. 2016, arXiv 1512.03385; last stride 1: Sun et al. 2018, arXiv 1711.09349, section 3.
+    Source: He et al. 2016, arXiv 1512.03385; last stride 1: Sun et al. 2018, arXiv 1711.09349, section 3; places of the
+    non-local blocks: Ye et al. 2021, arXiv 2001.04193 (AGW), whose code has them in ResNet-50 only.
     """
 
-    def __init__(self, name: str, last_conv_stride: int, zero_init_residual: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        last_conv_stride: int,
+        zero_init_residual: bool = False,
+        ibn: bool = False,
+        non_local: bool = False,
+    ) -> None:
         # torchvision takes seconds to import; mistakes in the params are reported without it.
         from torchvision.models import resnet
 
@@ -47,14 +114,36 @@ class ResNet(Backbone):
             for module in self.layer4.modules():
                 if isinstance(module, nn.Conv2d):
                     module.stride = (1, 1)
+        if ibn:
+            for stage, channels in ((self.layer1, 64), (self.layer2, 128), (self.layer3, 256)):
+                for residual in stage:
+                    residual.bn1 = IBN(channels)
+        if non_local:
+            self.layer2 = _with_non_local(self.layer2, 2, 128 * block.expansion)
+            self.layer3 = _with_non_local(self.layer3, 3, 256 * block.expansion)
 
     def trunk(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> map of the third stage."""
         features = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         return self.layer3(self.layer2(self.layer1(features)))
 
+    def complete_state(self, state: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+        """As of every backbone; if only this ResNet has IBN, batch normalisations of the state are divided."""
+        completed = super().complete_state(state, prefix)
+        norms = [f"{prefix}{name}" for name, module in self.named_modules() if isinstance(module, IBN)]
+        undivided = [name for name in norms if f"{name}.weight" in completed]
+        for name in undivided:
+            _divide(completed, name)
+        if undivided:
+            logger.info(
+                "model_params.ibn: the weights are of a ResNet without it; %d batch normalisations are divided, and "
+                "their instance normalisations start with its weights and biases",
+                len(undivided),
+            )
+        return completed
+
     def imagenet_state(self) -> Mapping[str, Tensor]:
-        """torchvision's ImageNet weights without their classifier, downloaded once.
+        """torchvision's ImageNet weights without their classifier, downloaded once; non-local blocks are as they are.
 
         Raises:
             DataError: the download failed; the message says where to put the file.
@@ -62,7 +151,29 @@ class ResNet(Backbone):
         what = f"imagenet_pretrain: the weights of {self.name}"
         state, path = fetch_imagenet(self.name.replace("_", ""), what, "set imagenet_pretrain to false")
         logger.info("backbone: ImageNet weights from torchvision's %s", path.name)
-        return {key: value for key, value in state.items() if not key.startswith("fc.")}
+        added = {key: value for key, value in self.state_dict().items() if ".non_local_" in key}
+        return {**{key: value for key, value in state.items() if not key.startswith("fc.")}, **added}
+
+
+def _divide(state: dict[str, Tensor], name: str) -> None:
+    """Replace a batch normalisation in a state dict by an IBN, which has no use for half of the running statistics."""
+    for kind in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+        if (whole := state.pop(f"{name}.{kind}", None)) is None:
+            continue
+        first, second = whole.tensor_split(2) if whole.dim() else (whole, whole)
+        state[f"{name}.BN.{kind}"] = second
+        if kind in ("weight", "bias"):
+            state[f"{name}.IN.{kind}"] = first
+
+
+def _with_non_local(stage: nn.Sequential, number: int, channels: int) -> nn.Sequential:
+    """A stage with a non-local block after each of its last blocks; the names of its blocks stay."""
+    extended = nn.Sequential()
+    for index, block in enumerate(stage):
+        extended.add_module(str(index), block)
+        if index >= len(stage) - number:
+            extended.add_module(f"non_local_{index}", NonLocal(channels))
+    return extended
 
 
 def resnet_stride(last_conv_stride: int) -> int:
@@ -72,4 +183,4 @@ def resnet_stride(last_conv_stride: int) -> int:
 
 def build_resnet(options: BackboneOptions, _image_size: tuple[int, int]) -> ResNet:
     """The ResNet that the options describe, randomly initialised; it serves images of any size."""
-    return ResNet(options.model, options.last_conv_stride, options.zero_init_residual)
+    return ResNet(options.model, options.last_conv_stride, options.zero_init_residual, options.ibn, options.non_local)

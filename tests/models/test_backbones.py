@@ -12,6 +12,7 @@ from engine.optim import build_optimizer
 from losses.criterion import build_criterion
 from models.backbones.backbone import Backbone, feature_map_size
 from models.backbones.registry import BACKBONES, BackboneEntry
+from models.backbones.resnet import DEPTHS
 from models.network import build_backbone, build_network
 from models.options import ModelParams
 from utils.errors import ParamsError
@@ -71,22 +72,29 @@ def options_of(name: str, **options: object) -> ModelParams:
     return ModelParams.model_construct(**{**dict(ModelParams()), "model": name, **options})
 
 
-def build(name: str, stride: int = 1, size: tuple[int, int] = SIZE) -> Backbone:
-    return build_backbone(options_of(name, last_conv_stride=stride), size)
+def build(name: str, stride: int = 1, size: tuple[int, int] = SIZE, **options: bool) -> Backbone:
+    return build_backbone(options_of(name, last_conv_stride=stride, **options), size)
 
 
+# Settings of ResNets that change their layers.
+CHANGED = {"ibn": True, "non_local": True}
 SIZES = [(256, 128), (384, 128), (100, 50), (33, 17)]
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 # Odd sizes do not divide into the patches of the transformer.
 @pytest.mark.parametrize(
-    ("name", "size"), [*product([*NAMES, "tiny"], SIZES), *product(["tiny_transformer"], SIZES[:2])]
+    ("name", "size", "options"),
+    [
+        *product([*NAMES, "tiny"], SIZES, [{}]),
+        *product(["tiny_transformer"], SIZES[:2], [{}]),
+        *product(DEPTHS, SIZES[-1:], [CHANGED]),
+    ],
 )
 @pytest.mark.usefixtures("trial")
-def test_a_backbone_keeps_its_contract(name: str, size: tuple[int, int], stride: int) -> None:
+def test_a_backbone_keeps_its_contract(name: str, size: tuple[int, int], options: dict[str, bool], stride: int) -> None:
     with torch.device("meta"):
-        backbone = build(name, stride, size)
+        backbone = build(name, stride, size, **options)
         feature_map = backbone(torch.empty(2, 3, *size))
         first, second = backbone.both_maps(torch.empty(2, 3, *size))
     assert backbone.stride == options_of(name, last_conv_stride=stride).stride
@@ -100,10 +108,12 @@ def test_a_backbone_keeps_its_contract(name: str, size: tuple[int, int], stride:
     assert backbone.last in dict(backbone.named_children())
 
 
-@pytest.mark.parametrize("name", ["resnet_18", "tiny"])
+@pytest.mark.parametrize(("name", "options"), [("resnet_18", {}), ("resnet_18", CHANGED), ("tiny", {})])
 @pytest.mark.usefixtures("trial")
-def test_the_last_stage_of_the_global_branch_starts_as_a_copy_and_has_weights_of_its_own(name: str) -> None:
-    backbone = build(name)
+def test_the_last_stage_of_the_global_branch_starts_as_a_copy_and_has_weights_of_its_own(
+    name: str, options: dict[str, bool]
+) -> None:
+    backbone = build(name, 1, SIZE, **options)
     plain = backbone.state_dict()
     images = torch.randn(2, 3, *SIZE)
     shared, same = backbone.both_maps(images)
@@ -139,8 +149,9 @@ def test_a_backbone_without_imagenet_weights_says_so() -> None:
         TinyBackbone().load_imagenet()
 
 
-def test_zero_init_makes_each_block_its_shortcut() -> None:
-    for module in build_backbone(options_of("resnet_18", zero_init_residual=True), SIZE).modules():
+@pytest.mark.parametrize("options", [{}, CHANGED])
+def test_zero_init_makes_each_block_its_shortcut(options: dict[str, bool]) -> None:
+    for module in build_backbone(options_of("resnet_18", zero_init_residual=True, **options), SIZE).modules():
         if hasattr(module, "bn2"):
             assert module.bn2.weight.abs().sum() == 0  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
 
