@@ -14,8 +14,11 @@ from deploy.card import ModelCard
 from deploy.export import export_onnx, to_onnx
 from deploy.networks import OnnxNetwork
 from evaluate.core.load_model import Trained
+from models.backbones.resnet import DEPTHS, NonLocal
+from models.network import build_network
+from models.options import ModelParams
 from tests.deploy.conftest import Model
-from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from utils.errors import DataError
 
 
@@ -106,6 +109,27 @@ def test_a_network_whose_retrieval_compares_features_is_exported_with_them(
     assert np.abs(found.embeddings - expected).max() < 1e-4
     assert found.lengths == pytest.approx(lengths, rel=1e-2)
     assert np.abs(expected - reference(model, pixels)[0]).max() > 0.1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_resnet_with_ibn_and_non_local_blocks_gives_the_same_embeddings(
+    model: Model, pixels: np.ndarray, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DEPTHS, "resnet_18", ("BasicBlock", (1, 1, 1, 1)))
+    options = {**model.params.model_params.model_dump(), "ibn": True, "non_local": True}
+    params = model.params.model_copy(update={"model_params": ModelParams.model_validate(options)})
+    torch.manual_seed(0)
+    network = build_network(params.model_params, 3)
+    for block in network.modules():
+        if isinstance(block, NonLocal):
+            torch.nn.init.ones_(block.bn.weight)
+    network(torch.randn(16, 3, 64, 32))
+    changed = Model(tmp_path / "changed.pth", params, model.dataset)
+    save_checkpoint(changed.path, Checkpoint(network.state_dict(), params.model_dump(mode="json"), [3, 4, 5], {}))
+    out = tmp_path / "model.onnx"
+    export_onnx(changed.path, changed.exporting(measured_images=0, precision=precision), out)
+    expected, _ = reference(changed, pixels)
+    assert np.abs(OnnxNetwork(out).embed(pixels).embeddings - expected).max() < {"fp32": 1e-4, "fp16": 2e-2}[precision]
 
 
 def size_free(network: OnnxNetwork, pixels: np.ndarray) -> None:

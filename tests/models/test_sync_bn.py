@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from models.backbones.resnet import IBN, NonLocal
 from models.sync_bn import SyncBatchNorm, average_buffers, synchronise_batch_norm
 from tests.processes import run_in_processes
 from utils.distributed import this_process
@@ -140,14 +141,15 @@ class Trained(NamedTuple):
 
 
 class Network(nn.Module):
-    """Three normalisations; torch 2.11 does not compile a bare `nn.Sequential` as a whole."""
+    """Normalisations of all kinds; torch 2.11 does not compile a bare `nn.Sequential` as a whole."""
 
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5, momentum=None),
-            nn.Flatten(), nn.Linear(20, 6), nn.BatchNorm1d(6),
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), IBN(4), NonLocal(4),
+            nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5, momentum=None), nn.Flatten(), nn.Linear(20, 6), nn.BatchNorm1d(6),
         )  # fmt: skip
+        nn.init.ones_(self.layers.get_parameter("4.bn.weight"))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images)
