@@ -46,6 +46,13 @@ class GrayscalePatch(RandomRectangle):
     """Local grayscale (Gong et al. 2021): a random rectangle of the image loses its colour."""
 
 
+class AutoAugment(Options):
+    """AutoAugment (Cubuk et al. 2019) with its policy for ImageNet, before all other augmentation."""
+
+    probability: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Probability that an image gets one of the 25 sub-policies, each of two operations; 0 = off."""
+
+
 class DataAugmentation(Options):
     """Augmentation of the training images, and the normalisation that evaluation shares."""
 
@@ -59,6 +66,8 @@ class DataAugmentation(Options):
     """Width to resize to before the random crop; 0 = img_w."""
     random_erasing: RandomErasing = RandomErasing()
     """Random erasing (Zhong et al. 2017)."""
+    auto_augment: AutoAugment = AutoAugment()
+    """AutoAugment (Cubuk et al. 2019)."""
     grayscale: float = Field(default=0.0, ge=0.0, le=1.0)
     """Probability that a whole image loses its colour; 0 = off."""
     grayscale_patch: GrayscalePatch = GrayscalePatch()

@@ -65,6 +65,11 @@ def apply(
         out: the result, (B, 3, height, width) channels-last.
     """
     height, width = out.shape[2:]
+    if params.policy is not None:
+        # Not imported for trainings without it.
+        from data.augmentation.auto_augment import apply_policy
+
+        images = apply_policy(images, params.policy)
     images = crop_and_mirror(images, params.tops, params.lefts, params.mirrored, options.pad, height, width)
     if params.grey_rectangles is not None:
         # The crops are copies, which may change in place.

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
 """Luma of RGB. Source: ITU-R BT.601."""
@@ -22,6 +23,16 @@ def scale_contrast(pixels: Tensor, factors: Tensor) -> Tensor:
 def scale_saturation(pixels: Tensor, factors: Tensor) -> Tensor:
     """Stretch each pixel's distance from its own grey by the image's factor (B,); clipped to 0..1."""
     return _blend(pixels, grey(pixels), factors)
+
+
+def scale_sharpness(pixels: Tensor, factors: Tensor) -> Tensor:
+    """Stretch each pixel's distance from its smoothed neighbourhood by the image's factor (B,); borders stay.
+
+    Source: PIL's ImageEnhance.Sharpness, which smooths by a 3 x 3 kernel of 1/13, and 5/13 in the centre.
+    """
+    smooth = pixels.clone()
+    smooth[:, :, 1:-1, 1:-1] = (9 * F.avg_pool2d(pixels, 3, stride=1) + 4 * pixels[:, :, 1:-1, 1:-1]) / 13
+    return _blend(pixels, smooth, factors)
 
 
 def turn_hue(pixels: Tensor, turns: Tensor) -> Tensor:

@@ -53,6 +53,18 @@ def rotate(pixels: Tensor, angles: Tensor) -> Tensor:
     cos, sin, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
     # The sampling grid spans -1..1 on both axes whatever the shape; the ratios keep the rotation a rotation.
     matrices = torch.stack((cos, -sin * height / width, zero, sin * width / height, cos, zero), dim=1).view(-1, 2, 3)
+    return _warp(pixels, matrices)
+
+
+def shear(pixels: Tensor, shears: Tensor) -> Tensor:
+    """Shift each row of an image (B, 3, H, W) by its shear (B,) times the distance from the top; uncovered: 0."""
+    height, width = pixels.shape[2:]
+    shift, zero, one = shears * height / width, torch.zeros_like(shears), torch.ones_like(shears)
+    return _warp(pixels, torch.stack((one, shift, shift, zero, one, zero), dim=1).view(-1, 2, 3))
+
+
+def _warp(pixels: Tensor, matrices: Tensor) -> Tensor:
+    """Sample images bilinearly where their affine matrix (B, 2, 3) says, for coordinates -1..1; 0 outside."""
     grid = F.affine_grid(matrices, list(pixels.shape), align_corners=False)
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 

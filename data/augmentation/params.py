@@ -35,6 +35,8 @@ class AugmentParams(NamedTuple):
     """(B, 3) standard normal: normalised colours of the erased rectangles."""
     grey_rectangles: Tensor | None
     """(B, 4) int64, as `rectangles`: what loses its colour."""
+    policy: Tensor | None
+    """(B, 2, 2), the operations of AutoAugment: see `sample_policy`."""
 
     @property
     def leave_colours(self) -> bool:
@@ -94,6 +96,7 @@ def sample(
         rectangles=sample_rectangles(batch, height, width, erasing, generator) if erasing.probability else None,
         fill_colours=normal(batch, 3) if erasing.probability and erasing.fill == "colour" else None,
         grey_rectangles=_sample_grey(batch, height, width, options, generator),
+        policy=_sample_policy(batch, options.auto_augment.probability, generator),
     )
     if options.jitters_colours and options.jitter_probability < 1:
         return _leave_some_colours(params, uniform(batch) >= options.jitter_probability)
@@ -140,6 +143,15 @@ def _sample_grey(
         other = torch.zeros((batch, 4), dtype=torch.int64) if rectangles is None else rectangles
         rectangles = torch.where(grey, torch.tensor((0, 0, height, width)), other)
     return rectangles
+
+
+def _sample_policy(batch: int, probability: float, generator: torch.Generator) -> Tensor | None:
+    if not probability:
+        return None
+    # Not imported for trainings without it.
+    from data.augmentation.auto_augment import sample_policy
+
+    return sample_policy(batch, probability, generator)
 
 
 def _leave_some_colours(params: AugmentParams, left: Tensor) -> AugmentParams:

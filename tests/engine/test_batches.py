@@ -8,7 +8,10 @@ from engine.trainer import ReidTrainer
 from tests.conftest import TINY_PARAMS
 from tests.engine.conftest import MakeTrainer
 
-AUGMENTATION = {**TINY_PARAMS["data_augmentation"], "noise": 0.1, "hue": 0.1, "grayscale": 0.2}
+AUGMENTATION = {
+    **TINY_PARAMS["data_augmentation"], "noise": 0.1, "hue": 0.1, "grayscale": 0.2,
+    "auto_augment": {"probability": 0.5},
+}  # fmt: skip
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "model_params": {**BOTH, "neck": "none", "part_pooling": "max", "global_pooling": "avg"},
         "data_augmentation": {
             "resize_h": 72, "resize_w": 36, "mirror": False, "grayscale": 0.1, "grayscale_patch": {"probability": 0.4},
-            "brightness": 0.2, "jitter_probability": 0.5,
+            "brightness": 0.2, "jitter_probability": 0.5, "auto_augment": {"probability": 0.8},
         },
         "tri_loss_margin": 0.3, "tri_loss_on": ("parts", "concat"), "tri_loss_adaptive_weight": True,
         "focal_gamma": 2.0, "optimizer": "rmsprop",

@@ -11,15 +11,17 @@ from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 import data.augmentation.apply
 from data.augmentation.apply import augment
+from data.augmentation.auto_augment import apply_policy
 from data.augmentation.normalisation import denormalise, normalise
 from data.augmentation.params import AugmentParams, sample
-from data.options import DataAugmentation, GrayscalePatch, RandomErasing
+from data.options import AutoAugment, DataAugmentation, GrayscalePatch, RandomErasing
 
 PLAIN = DataAugmentation(mirror=False, normalisation="imagenet")
 ALL_DRAWN = DataAugmentation(
     pad=3, brightness=0.4, contrast=0.3, saturation=0.3, hue=0.2, rotation=20.0,
     random_erasing=RandomErasing(probability=0.7, fill="colour"), jitter_probability=0.8,
     grayscale=0.1, grayscale_patch=GrayscalePatch(probability=0.7), normalisation="imagenet",
+    auto_augment=AutoAugment(probability=0.8),
 )  # fmt: skip
 """Every option but noise, also of erased pixels, which changes pixels by numbers of their own."""
 
@@ -67,7 +69,7 @@ def reference_grey(crop: np.ndarray, params: AugmentParams) -> np.ndarray:
 
 
 def reference(image: np.ndarray, params: AugmentParams, options: DataAugmentation) -> np.ndarray:
-    """One image (H, W, 3) uint8 -> (12, 8, 3), step by step with Python loops; without rotation."""
+    """One image (H, W, 3) uint8 -> (12, 8, 3), step by step with Python loops; without AutoAugment and rotation."""
     assert params.mirrored is not None
     assert params.rectangles is not None
     padded = np.pad(image, ((options.pad, options.pad), (options.pad, options.pad), (0, 0)))
@@ -90,7 +92,10 @@ def test_a_batch_equals_its_images_changed_one_by_one() -> None:
     params = sample(options, 24, 14, 9, 12, 8, generator())
     pixels = augment(images, params, options, 12, 8, generator())
     for index, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
-        expected = reference(image, params.part(slice(index, index + 1)), options)
+        own = params.part(slice(index, index + 1))
+        assert own.policy is not None
+        image = apply_policy(torch.tensor(image).permute(2, 0, 1)[None], own.policy)[0].permute(1, 2, 0).numpy()
+        expected = reference(image, own, options)
         np.testing.assert_allclose(pixels[index].permute(1, 2, 0).numpy(), expected, atol=2e-4)
 
 

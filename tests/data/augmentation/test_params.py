@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from data.augmentation.params import sample, sample_rectangles
-from data.options import DataAugmentation, GrayscalePatch, RandomErasing
+from data.options import AutoAugment, DataAugmentation, GrayscalePatch, RandomErasing
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -19,7 +19,7 @@ def test_what_is_off_is_not_drawn() -> None:
     params = sample(DataAugmentation(mirror=False), 5, 12, 8, 12, 8, generator())
     assert torch.equal(params.tops, torch.zeros(5, dtype=torch.int64))
     assert torch.equal(params.lefts, torch.zeros(5, dtype=torch.int64))
-    assert params[2:] == (None,) * 9
+    assert params[2:] == (None,) * 10
 
 
 def test_crops_are_uniform_over_all_that_fit_the_padded_image() -> None:
@@ -60,10 +60,10 @@ def test_strengths_are_uniform_around_no_change(
 def test_draws_follow_the_generator() -> None:
     options = DataAugmentation(
         pad=3, brightness=0.2, random_erasing=RandomErasing(probability=1.0, fill="colour"),
-        grayscale_patch=GrayscalePatch(probability=1.0),
+        grayscale_patch=GrayscalePatch(probability=1.0), auto_augment=AutoAugment(probability=1.0),
     )  # fmt: skip
     first, again, other = (sample(options, 16, 12, 8, 12, 8, generator(seed)) for seed in (1, 1, 2))
-    assert sum(numbers is not None for numbers in first) == 7
+    assert sum(numbers is not None for numbers in first) == 8
     for one, same, different in zip(first, again, other, strict=True):
         if one is not None and same is not None and different is not None:
             assert torch.equal(one, same)
@@ -72,7 +72,7 @@ def test_draws_follow_the_generator() -> None:
 
 def test_an_option_that_came_later_leaves_the_numbers_of_the_others_as_they_were() -> None:
     before = {"pad": 3, "brightness": 0.2, "hue": 0.1, "random_erasing": {"probability": 0.5}}
-    later = {"grayscale": 0.2, "grayscale_patch": {"probability": 0.4}}
+    later = {"grayscale": 0.2, "grayscale_patch": {"probability": 0.4}, "auto_augment": {"probability": 0.5}}
     first, second = (
         sample(DataAugmentation.model_validate(content), 16, 12, 8, 12, 8, generator())
         for content in (before, {**before, **later})
