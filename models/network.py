@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
+from models.backbones import registry
 from models.backbones.backbone import Backbone
-from models.backbones.registry import BACKBONES
 from models.classifiers import CosineClassifier, LinearClassifier
 from models.heads import BranchHead
 from models.options import ModelParams
@@ -139,7 +139,7 @@ def build_network(options: ModelParams, num_classes: int, image_size: tuple[int,
 
 def build_backbone(options: ModelParams, image_size: tuple[int, int]) -> Backbone:
     """The backbone that `model_params` describes, randomly initialised, for images of this height and width."""
-    backbone = BACKBONES[options.model].build(options, image_size)
+    backbone = registry.build_backbone(options, image_size)
     if options.global_own_stage4:
         backbone.add_global_last_stage()
     return backbone

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from models.backbones.backbone import BackboneOptions
-from models.backbones.registry import BACKBONES, BackboneName
+from models.backbones.registry import BackboneName
 from models.heads import Neck
 from models.outputs import FeatureKind
 from models.pooling import Pooling
@@ -16,7 +16,7 @@ class ModelParams(BackboneOptions):
     """Backbone and heads."""
 
     model: BackboneName = "resnet_50"
-    """Backbone."""
+    """Backbone: a ResNet of torchvision, or "timm:NAME" for a convolutional network of timm."""
     feature_dim: int = Field(default=256, ge=0)
     """Embedding size: of all stripes together, or of the single feature; 0 = the pooled features themselves."""
     pcb_n_parts: int = Field(default=0, ge=0)
@@ -63,11 +63,6 @@ class ModelParams(BackboneOptions):
     """Epochs at the start without the spectral transform."""
     spectral_start_accuracy: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Training accuracy of an epoch that starts the spectral transform, though not before spectral_start_epoch."""
-
-    @property
-    def stride(self) -> int:
-        """Of the backbone: pixels per row and column of its feature map."""
-        return BACKBONES[self.model].stride(self)
 
 
 class GeneratorOptions(Options):

@@ -33,6 +33,7 @@ CHECKS: tuple[Check[Params], ...] = (
     losses.margins_follow_steps,
     losses.classifier_fits,
     losses.weighted_branches_exist,
+    network.backbone_has_a_map,
     network.stripes_are_equal,
     network.resnet_options_fit,
     network.global_branch_exists,

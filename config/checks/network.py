@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from config.checks.conflict import Conflict, multiples
 from config.params import Params
 from losses.options import METRIC_SECTIONS
-from models.backbones.backbone import feature_map_size
+from models.backbones.backbone import BackboneError
+from models.backbones.registry import TIMM, map_size
 from models.backbones.resnet import DEPTHS
 from models.erasing import band_rows
 
@@ -14,6 +15,17 @@ GLOBAL_DIM = "model_params.feature_global_dim"
 SIGMA = "model_params.spectral_trans"
 NECK = "model_params.neck"
 CLASSIFIER_OF, RETRIEVAL_OF = "model_params.classifier_of", "model_params.retrieval_of"
+TALL = 512
+"""Height of images whose rows show how many pixels a row has."""
+
+
+def backbone_has_a_map(params: Params) -> Iterator[Conflict]:
+    """A network of timm gives a feature map for the images; a ResNet always does."""
+    if params.model_params.model.startswith(TIMM):
+        try:
+            map_size(params.model_params, (params.img_h, params.img_w))
+        except BackboneError as error:
+            yield Conflict(error.keys, error.text)
 
 
 def stripes_are_equal(params: Params) -> Iterator[Conflict]:
@@ -23,14 +35,34 @@ def stripes_are_equal(params: Params) -> Iterator[Conflict]:
     if stripes and size % stripes:
         text = f"{size} does not divide into {STRIPES} {stripes}; {multiples(size, stripes)}"
         yield Conflict(("model_params.feature_dim", STRIPES), text)
-    rows, _ = feature_map_size(params.img_h, params.img_w, model.stride)
+    rows = _rows(params, params.img_h) if stripes else 0
     if stripes and rows % stripes:
+        heights = " or ".join(str(height) for height in _heights_for(params, rows))
         text = (
-            f"{stripes} stripes do not divide the {rows} rows of the feature map (img_h {params.img_h}, "
-            f"model_params.last_conv_stride {model.last_conv_stride}); "
-            f"for img_h {multiples(params.img_h, stripes * model.stride)}"
+            f"{stripes} stripes do not divide the {rows} rows of the feature map of {model.model} "
+            f"(img_h {params.img_h}, model_params.last_conv_stride {model.last_conv_stride}); "
+            f"{f'for img_h use {heights}' if heights else 'take another number of stripes'}"
         )
-        yield Conflict((STRIPES, "img_h", "model_params.last_conv_stride"), text)
+        yield Conflict((STRIPES, "img_h", "model_params.model", "model_params.last_conv_stride"), text)
+
+
+def _rows(params: Params, img_h: int) -> int:
+    """Rows of the feature map for images of a height; 0 where there is none."""
+    try:
+        return map_size(params.model_params, (img_h, params.img_w))[0]
+    except BackboneError:
+        return 0
+
+
+def _heights_for(params: Params, rows: int) -> Iterator[int]:
+    """The nearest heights of images, below and above, whose feature map divides into the stripes."""
+    stripes = params.model_params.pcb_n_parts
+    pixels = TALL // max(_rows(params, TALL), 1)
+    fewer = rows // stripes * stripes
+    for wanted in filter(None, (fewer, fewer + stripes)):
+        # Some networks need a few pixels more for the same number of rows.
+        heights = range(wanted * pixels, (wanted + 3) * pixels, pixels)
+        yield from [height for height in heights if _rows(params, height) == wanted][:1]
 
 
 def resnet_options_fit(params: Params) -> Iterator[Conflict]:
@@ -101,8 +133,9 @@ def changed_branches_exist(params: Params) -> Iterator[Conflict]:
 def erased_bands_have_rows(params: Params) -> Iterator[Conflict]:
     """An erased band has at least one row, and leaves one."""
     model = params.model_params
-    rows, _ = feature_map_size(params.img_h, params.img_w, model.stride)
-    stripes = model.pcb_n_parts
+    if not (model.part_feature_erasing or model.global_feature_erasing):
+        return
+    rows, stripes = _rows(params, params.img_h), model.pcb_n_parts
     maps: list[tuple[str, int, str]] = []
     if stripes and rows % stripes == 0:
         maps.append(("part_feature_erasing", rows // stripes, f"a stripe ({STRIPES}, img_h)"))
@@ -111,7 +144,7 @@ def erased_bands_have_rows(params: Params) -> Iterator[Conflict]:
     for name, height, where in maps:
         share = getattr(model, name)
         band = band_rows(height, share)
-        if share > 0 and not 0 < band < height:
+        if share > 0 and height and not 0 < band < height:
             text = f"{share:g} of the {height} rows of {where} is {band} whole rows; a band has 1 to {height - 1}"
             if height == 1:
                 text = f"needs at least 2 rows, and {where} has 1"

@@ -1,13 +1,24 @@
 """The known backbones.
 
-A new backbone is a file in this package and an entry of BACKBONES.
+A new backbone is a file in this package and an entry of BACKBONES; those of timm are known by their names there.
 """
 
+import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
-from models.backbones.backbone import Backbone, BackboneOptions
-from models.backbones.resnet import DEPTHS, build_resnet, resnet_stride
+import torch
+from pydantic import BeforeValidator, Field
+
+from models.backbones.backbone import Backbone, BackboneError, BackboneOptions
+from models.backbones.resnet import DEPTHS, build_resnet, resnet_map_size
+from utils.errors import first_line
+
+MODEL = "model_params.model"
+ImageSize = tuple[int, int]
+"""Height and width."""
 
 
 class Preprocessing(NamedTuple):
@@ -29,23 +40,104 @@ TORCHVISION = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bilin
 class BackboneEntry(NamedTuple):
     """How a backbone is built, and what is known of it before."""
 
-    build: Callable[[BackboneOptions, tuple[int, int]], Backbone]
-    """Options, height and width of the images -> the backbone, randomly initialised."""
-    stride: Callable[[BackboneOptions], int]
-    """Options -> `Backbone.stride`."""
+    build: Callable[[BackboneOptions, ImageSize], Backbone]
+    """Options, size of the images -> the backbone, randomly initialised."""
+    map_size: Callable[[BackboneOptions, ImageSize], tuple[int, int]] | None = None
+    """Options, size of the images -> rows and columns of the feature map; None: found by running the backbone."""
     preprocessing: Preprocessing = TORCHVISION
     """Of its ImageNet weights."""
 
 
-RESNET = BackboneEntry(build_resnet, lambda options: resnet_stride(options.last_conv_stride))
+def build_timm(options: BackboneOptions, image_size: ImageSize) -> Backbone:
+    """A network of timm."""
+    # timm takes seconds to import.
+    from models.backbones.from_timm import TimmBackbone
+
+    return TimmBackbone(options.model.removeprefix(TIMM), options.last_conv_stride, options.zero_init_residual)
+
 
 BACKBONES: dict[str, BackboneEntry] = {
-    **dict.fromkeys(DEPTHS, RESNET),
+    **dict.fromkeys(DEPTHS, BackboneEntry(build_resnet, resnet_map_size)),
 }
+TIMM_ENTRY = BackboneEntry(build_timm)
+
+
+def build_backbone(options: BackboneOptions, image_size: ImageSize) -> Backbone:
+    """The backbone that the options describe, randomly initialised.
+
+    Raises:
+        BackboneError: no such backbone can be built.
+    """
+    return _entry(options).build(options, image_size)
+
+
+def map_size(options: BackboneOptions, image_size: ImageSize) -> tuple[int, int]:
+    """Rows and columns of a backbone's feature map.
+
+    Raises:
+        BackboneError: no such backbone can be built, or it does not run on these images.
+    """
+    if (computed := _entry(options).map_size) is not None:
+        return computed(options, image_size)
+    # What the heads are does not matter to the backbone.
+    own = {name: getattr(options, name) for name in BackboneOptions.model_fields}
+    # Frozen, and so hashable.
+    return _measured_map_size(BackboneOptions(**own), image_size)  # pyright: ignore[reportArgumentType]
+
+
+def _entry(options: BackboneOptions) -> BackboneEntry:
+    return TIMM_ENTRY if options.model.startswith(TIMM) else BACKBONES[options.model]
+
+
+@lru_cache(maxsize=256)
+def _measured_map_size(options: BackboneOptions, image_size: ImageSize) -> tuple[int, int]:
+    """Run the backbone on the meta device, which computes shapes only."""
+    height, width = image_size
+    with torch.device("meta"):
+        backbone = build_backbone(options, image_size).eval()
+        try:
+            rows, columns = backbone(torch.empty(1, 3, height, width)).shape[2:]
+        # A network may refuse a size with an error of any type.
+        except Exception as error:
+            keys = (MODEL, "img_h", "img_w")
+            text = f"{options.model} does not run on images of {height} x {width} (img_h, img_w): {first_line(error)}"
+            raise BackboneError(keys, text) from error
+    return rows, columns
+
+
+def check_model(name: object) -> object:
+    """The value of `model`.
+
+    Raises:
+        ValueError: there is no such backbone; names the nearest.
+    """
+    if not isinstance(name, str) or name in BACKBONES:
+        return name
+    is_timm, bare = name.startswith(TIMM), name.removeprefix(TIMM)
+    try:
+        from models.backbones.from_timm import model_names
+
+        others = model_names()
+    except ModuleNotFoundError as error:
+        if is_timm:
+            raise ValueError(f'"{name}" needs the package {error.name}; install it: pip install timm') from error
+        others = set()
+    if is_timm and bare in others:
+        return name
+    near = [] if is_timm or bare in others else get_close_matches(name.casefold(), BACKBONES, n=1)
+    near = near or [f"{TIMM}{other}" for other in get_close_matches(bare, sorted(others), n=1 if bare in others else 3)]
+    hint = f"; did you mean {' or '.join(json.dumps(other) for other in near)}?" if near else "."
+    known = ", ".join(f'"{known}"' for known in BACKBONES)
+    text = f"unknown value {json.dumps(name)[:60]}{hint} Allowed: {known}"
+    raise ValueError(f'{text}, or "timm:NAME" for a network of timm')
+
+
 if TYPE_CHECKING:
     BackboneName = str
 else:
-    BackboneName = Literal[tuple(BACKBONES)]
+    BackboneName = Annotated[
+        Literal[tuple(BACKBONES)] | Annotated[str, Field(pattern=f"^{TIMM}.+")], BeforeValidator(check_model)
+    ]
     """Values of model_params.model."""
 
 

@@ -81,7 +81,7 @@ class ResNet(Backbone):
 
     Args:
         name: a key of DEPTHS.
-        last_conv_stride: stride of the last stage, 1 or 2, and so of the backbone 16 or 32.
+        last_conv_stride: stride of the last stage, 1 or 2.
         zero_init_residual: zero-initialise the last BN weight of each residual block.
         ibn: the first normalisation of each block of the first three stages is an IBN.
         non_local: a non-local block follows each of the last two blocks of layer2 and the last three of layer3, or all
@@ -105,7 +105,7 @@ class ResNet(Backbone):
         block_name, depths = DEPTHS[name]
         block = getattr(resnet, block_name)
         stages = ("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)
-        super().__init__(512 * block.expansion, resnet_stride(last_conv_stride), stages)
+        super().__init__(512 * block.expansion, stages)
         self.name = name
         whole = resnet.ResNet(block, list(depths), zero_init_residual=zero_init_residual)
         self.conv1, self.bn1, self.relu, self.maxpool = whole.conv1, whole.bn1, whole.relu, whole.maxpool
@@ -176,11 +176,16 @@ def _with_non_local(stage: nn.Sequential, number: int, channels: int) -> nn.Sequ
     return extended
 
 
-def resnet_stride(last_conv_stride: int) -> int:
-    """Stride of a ResNet."""
-    return 16 * last_conv_stride
-
-
 def build_resnet(options: BackboneOptions, _image_size: tuple[int, int]) -> ResNet:
     """The ResNet that the options describe, randomly initialised; it serves images of any size."""
     return ResNet(options.model, options.last_conv_stride, options.zero_init_residual, options.ibn, options.non_local)
+
+
+def resnet_map_size(options: BackboneOptions, image_size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of the map: each halving pads and rounds up, so one division does for all.
+
+    The params are checked by this, since torchvision takes seconds to import.
+    """
+    height, width = image_size
+    stride = 16 * options.last_conv_stride
+    return -(-height // stride), -(-width // stride)

@@ -7,7 +7,7 @@ from config.load import params_from_dict
 from config.params import LearningRate, Params
 from utils.errors import ParamsError
 
-MODELS = '"resnet_18", "resnet_34", "resnet_50", "resnet_101", "resnet_152"'
+MODELS = '"resnet_18", "resnet_34", "resnet_50", "resnet_101", "resnet_152", or "timm:NAME" for a network of timm'
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,14 @@ MODELS = '"resnet_18", "resnet_34", "resnet_50", "resnet_101", "resnet_152"'
          '"parts", "concat"'),
         ({"model_params": {"model": "resnet_51"}},
          f'model_params.model: unknown value "resnet_51"; did you mean "resnet_50"? Allowed: {MODELS}'),
-        ({"model_params": {"model": "vgg"}}, f'model_params.model: unknown value "vgg". Allowed: {MODELS}'),
+        ({"model_params": {"model": "xyz"}}, f'model_params.model: unknown value "xyz". Allowed: {MODELS}'),
+        ({"model_params": {"model": "resnet50.a1_in1k"}}, 'model_params.model: unknown value "resnet50.a1_in1k"; '
+         f'did you mean "timm:resnet50.a1_in1k"? Allowed: {MODELS}'),
+        ({"model_params": {"model": "timm:mobilnetv2_100"}}, 'model_params.model: unknown value "timm:mobilnetv2_100"; '
+         'did you mean "timm:mobilenetv2_100" or "timm:mobilevitv2_100" or "timm:mobilenetv2_140"? '
+         f"Allowed: {MODELS}"),
+        ({"model_params": {"model": "timm:hf-hub:a/b"}},
+         f'model_params.model: unknown value "timm:hf-hub:a/b". Allowed: {MODELS}'),
         ({"model_params": {"last_conv_stride": 3}}, "model_params.last_conv_stride: expected 1 or 2, got 3"),
         ({"tri_loss_margin": [1]}, 'tri_loss_margin: expected a number or "soft_margin", got [1]'),
         ({"tri_loss_margin": "softmargin"},

@@ -152,7 +152,7 @@ class TinyBackbone(Backbone):
     """A convolution, and a last stage of another, in place of resnet_18's twenty."""
 
     def __init__(self) -> None:
-        super().__init__(6, 16, (("first", "bn"), ("last_stage",)))
+        super().__init__(6, (("first", "bn"), ("last_stage",)))
         self.first = nn.Conv2d(3, 4, 5, stride=4, padding=2, bias=False)
         self.bn = nn.BatchNorm2d(4)
         self.last_stage = nn.Sequential(nn.Conv2d(4, 6, 5, stride=4, padding=2), nn.BatchNorm2d(6), nn.ReLU())
@@ -161,7 +161,7 @@ class TinyBackbone(Backbone):
         return self.bn(self.first(images)).relu()
 
 
-TINY_ENTRY = BackboneEntry(lambda *_: TinyBackbone(), lambda _: 16)
+TINY_ENTRY = BackboneEntry(lambda *_: TinyBackbone())
 
 
 def make_trainer(

@@ -3,6 +3,7 @@
 from itertools import product
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 from torchvision.models import get_model
@@ -10,14 +11,21 @@ from torchvision.models import get_model
 from config.params import Params
 from engine.optim import build_optimizer
 from losses.criterion import build_criterion
-from models.backbones.backbone import Backbone, feature_map_size
-from models.backbones.registry import BACKBONES, BackboneEntry
+from models.backbones.backbone import Backbone, BackboneError
+from models.backbones.registry import BACKBONES, BackboneEntry, map_size
 from models.backbones.resnet import DEPTHS
 from models.network import build_backbone, build_network
 from models.options import ModelParams
 from utils.errors import ParamsError
 
-NAMES = list(BACKBONES)
+RESNETS = list(BACKBONES)
+TIMM = [
+    f"timm:{name}"
+    for name in (
+        "resnet10t", "test_resnet.r160_in1k", "mobilenetv2_035", "mobilenetv3_small_050", "mobilenetv4_conv_small_035",
+        "tf_efficientnet_lite0", "convnext_atto", "regnetx_002", "densenet121", "resnetv2_18",
+    )
+]  # fmt: skip
 SIZE = (64, 32)
 
 
@@ -25,7 +33,7 @@ class TinyBackbone(Backbone):
     """Two strided convolutions."""
 
     def __init__(self) -> None:
-        super().__init__(out_channels=6, stride=16, stages=(("first",), ("second",)))
+        super().__init__(6, (("first",), ("second",)))
         self.first = nn.Conv2d(3, 4, 5, stride=4, padding=2)
         self.second = nn.Sequential(nn.Conv2d(4, 6, 5, stride=4, padding=2), nn.ReLU())
 
@@ -37,8 +45,8 @@ class TinyTransformer(Backbone):
     """Patches with a position embedding and a class token, which takes part in the last stage."""
 
     def __init__(self, image_size: tuple[int, int]) -> None:
-        super().__init__(8, 16, (("embed", "position", "class_token"), ("last_block",)))
-        rows, columns = feature_map_size(*image_size, 16)
+        super().__init__(8, (("embed", "position", "class_token"), ("last_block",)))
+        rows, columns = image_size[0] // 16, image_size[1] // 16
         self.embed = nn.Conv2d(3, 8, 16, stride=16)
         self.position = nn.Parameter(torch.zeros(8, rows, columns))
         self.class_token = nn.Parameter(torch.zeros(8, 1))
@@ -55,8 +63,8 @@ class TinyTransformer(Backbone):
 
 
 TRIAL = {
-    "tiny": BackboneEntry(lambda *_: TinyBackbone(), lambda _: 16),
-    "tiny_transformer": BackboneEntry(lambda _, image_size: TinyTransformer(image_size), lambda _: 16),
+    "tiny": BackboneEntry(lambda *_: TinyBackbone()),
+    "tiny_transformer": BackboneEntry(lambda _, image_size: TinyTransformer(image_size)),
 }
 
 
@@ -86,7 +94,8 @@ SIZES = [(256, 128), (384, 128), (100, 50), (33, 17)]
 @pytest.mark.parametrize(
     ("name", "size", "options"),
     [
-        *product([*NAMES, "tiny"], SIZES, [{}]),
+        *product([*RESNETS, "tiny"], SIZES, [{}]),
+        *product(TIMM, [(256, 128), (100, 50)], [{}]),
         *product(["tiny_transformer"], SIZES[:2], [{}]),
         *product(DEPTHS, SIZES[-1:], [CHANGED]),
     ],
@@ -97,18 +106,27 @@ def test_a_backbone_keeps_its_contract(name: str, size: tuple[int, int], options
         backbone = build(name, stride, size, **options)
         feature_map = backbone(torch.empty(2, 3, *size))
         first, second = backbone.both_maps(torch.empty(2, 3, *size))
-    assert backbone.stride == options_of(name, last_conv_stride=stride).stride
-    assert feature_map.shape == (2, backbone.out_channels, *feature_map_size(*size, backbone.stride))
+    # That of a ResNet is computed without it.
+    rows, columns = map_size(options_of(name, last_conv_stride=stride), size)
+    assert feature_map.shape == (2, backbone.out_channels, rows, columns)
     assert first.shape == feature_map.shape
     assert second.shape[:2] == first.shape[:2]
-    prefixes = [prefix for stage in backbone.stages for prefix in stage]
+    prefixes = [prefix for stage in backbone.stage_names for prefix in stage]
     for key, _ in backbone.named_parameters():
         assert sum(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes) == 1, key
-    assert backbone.stages[-1] == (backbone.last,)
-    assert backbone.last in dict(backbone.named_children())
+    assert backbone.stage_names[-1] == backbone.last
+    assert all(isinstance(backbone.get_submodule(name), nn.Module) for name in backbone.last)
 
 
-@pytest.mark.parametrize(("name", "options"), [("resnet_18", {}), ("resnet_18", CHANGED), ("tiny", {})])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet_18", {}),
+        ("resnet_18", CHANGED),
+        ("tiny", {}),
+        *((f"timm:{name}", {}) for name in ("resnet10t", "mobilenetv2_035", "convnext_atto")),
+    ],
+)
 @pytest.mark.usefixtures("trial")
 def test_the_last_stage_of_the_global_branch_starts_as_a_copy_and_has_weights_of_its_own(
     name: str, options: dict[str, bool]
@@ -119,23 +137,81 @@ def test_the_last_stage_of_the_global_branch_starts_as_a_copy_and_has_weights_of
     shared, same = backbone.both_maps(images)
     assert shared is same
     backbone.add_global_last_stage()
-    assert backbone.stages[-1] == (backbone.last, backbone.global_last)
+    assert backbone.stage_names[-1] == (*backbone.last, *backbone.global_last)
     backbone.eval()
     torch.testing.assert_close(*backbone.both_maps(images))
     torch.testing.assert_close(backbone(images), backbone.both_maps(images)[0])
     backbone.both_maps(images)[1].sum().backward()
-    reached = {key.partition(".")[0] for key, weight in backbone.named_parameters() if weight.grad is not None}
-    assert reached == {key.partition(".")[0] for key, _ in backbone.named_parameters()} - {backbone.last}
+    shared = tuple(f"{module}." for module in backbone.last)
+    for key, weight in backbone.named_parameters():
+        assert (weight.grad is None) == key.startswith(shared), key
     # A file without the copy fills it with the shared stage; one that has both is taken as it is.
     own = backbone.state_dict()
     for prefix in ("", "backbone."):
         filled = backbone.complete_state({prefix + key: value for key, value in plain.items()}, prefix)
         assert filled.keys() == {prefix + key for key in own}
-    own[f"{backbone.global_last}.new"] = torch.tensor(5.0)
+    own[f"{backbone.global_last[-1]}.new"] = torch.tensor(5.0)
     assert backbone.complete_state(own) == own
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TIMM)
+def test_a_network_of_timm_is_what_timm_makes_of_it(name: str) -> None:
+    whole = timm.create_model(name.removeprefix("timm:"), num_classes=0, global_pool="").eval()
+    backbone = build(name, stride=2).eval()
+    backbone.load_state_dict(whole.state_dict())
+    images = torch.randn(2, 3, *SIZE)
+    torch.testing.assert_close(backbone(images), whole(images))
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_last_stride_1_doubles_the_map_with_the_same_weights_and_dilation(name: str) -> None:
+    with torch.device("meta"):
+        half, whole = (build(name, stride) for stride in (2, 1))
+        assert whole(torch.empty(1, 3, 256, 128)).shape[2:] == (16, 8)
+        assert half(torch.empty(1, 3, 256, 128)).shape[2:] == (8, 4)
+    assert {key: value.shape for key, value in whole.state_dict().items()} == {
+        key: value.shape for key, value in half.state_dict().items()
+    }
+    convolutions = [module for module in whole.modules() if isinstance(module, nn.Conv2d)]
+    assert {module.dilation for module in convolutions} == {(1, 1)}
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_resnet_is_the_same_from_torchvision_and_from_timm(stride: int) -> None:
+    ours, theirs = (build(name, stride).eval() for name in ("resnet_50", "timm:resnet50"))
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(1, 3, *SIZE)
+    torch.testing.assert_close(theirs(images), ours(images), rtol=1e-5, atol=1e-5)
+    assert [depth for key in ours.state_dict() if (depth := ours.stages_above(key)) != theirs.stages_above(key)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "key", "words"),
+    [
+        ("hrnet_w18_small", {}, "model", "do not run one after another"),
+        ("vit_tiny_patch16_224", {}, "model", "256"),
+        ("naflexvit_base_patch16_gap", {}, "model", "not a feature map"),
+        ("mambaout_femto", {}, "model", "not a feature map"),
+        ("resnetblur18", {"last_conv_stride": 1}, "last_conv_stride", "1 is impossible for timm:resnetblur18"),
+        ("vgg11", {"last_conv_stride": 1}, "last_conv_stride", "1 is impossible for timm:vgg11"),
+        ("mobilenetv2_035", {"zero_init_residual": True}, "zero_init_residual", "set it to false"),
+    ],
+)
+def test_what_a_network_of_timm_cannot_do_is_one_message(
+    name: str, options: dict[str, object], key: str, words: str
+) -> None:
+    with torch.device("meta"), pytest.raises(BackboneError, match=words) as caught:
+        build_backbone(options_of(f"timm:{name}", **options), SIZE)
+    assert caught.value.keys[0] == f"model_params.{key}"
+
+
+def test_a_size_too_small_for_the_network_is_one_message() -> None:
+    with pytest.raises(BackboneError, match="timm:convnext_atto does not run on images of 33 x 17") as caught:
+        map_size(options_of("timm:convnext_atto", last_conv_stride=2), (33, 17))
+    assert caught.value.keys == ("model_params.model", "img_h", "img_w")
+
+
+@pytest.mark.parametrize("name", RESNETS)
 def test_the_weights_of_a_resnet_are_named_as_torchvision_names_them(name: str) -> None:
     with torch.device("meta"):
         expected = get_model(name.replace("_", "")).state_dict()
@@ -149,11 +225,14 @@ def test_a_backbone_without_imagenet_weights_says_so() -> None:
         TinyBackbone().load_imagenet()
 
 
-@pytest.mark.parametrize("options", [{}, CHANGED])
-def test_zero_init_makes_each_block_its_shortcut(options: dict[str, bool]) -> None:
-    for module in build_backbone(options_of("resnet_18", zero_init_residual=True, **options), SIZE).modules():
-        if hasattr(module, "bn2"):
-            assert module.bn2.weight.abs().sum() == 0  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
+@pytest.mark.parametrize("zero", [True, False])
+@pytest.mark.parametrize(("name", "options"), [("resnet_18", {}), ("resnet_18", CHANGED), ("timm:resnet10t", {})])
+def test_zero_init_makes_each_block_its_shortcut(name: str, options: dict[str, bool], zero: bool) -> None:
+    modules = build_backbone(options_of(name, zero_init_residual=zero, **options), SIZE).modules()
+    blocks = [module for module in modules if hasattr(module, "bn2")]
+    for block in blocks:
+        assert block.bn2.weight.abs().sum().eq(0) == zero  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
+    assert blocks
 
 
 @pytest.mark.parametrize(("name", "own_stage"), [("tiny", True), ("tiny_transformer", False)])

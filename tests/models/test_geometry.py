@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from models.backbones.backbone import feature_map_size
+from models.backbones.registry import map_size
 from models.erasing import band_rows
 from models.options import ModelParams
 
@@ -19,8 +19,8 @@ def test_feature_map_is_what_the_convolutions_leave(size: int, last_conv_stride:
     rows = halved(halved(size, 7, 3), 3, 1)
     for _ in range(1 + last_conv_stride):
         rows = halved(rows, 3, 1)
-    stride = ModelParams.model_validate({"last_conv_stride": last_conv_stride}).stride
-    assert feature_map_size(size, 128, stride) == (rows, 128 // stride)
+    options = ModelParams.model_validate({"last_conv_stride": last_conv_stride})
+    assert map_size(options, (size, 128)) == (rows, 128 // (16 * last_conv_stride))
 
 
 @pytest.mark.parametrize(("rows", "share"), list(product(range(1, 25), (0.01, 0.1, 0.3, 0.66, 0.9, 0.99))))
