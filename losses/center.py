@@ -78,4 +78,6 @@ def build_center(section: CenterLossOptions, sizes: NetworkSizes | None) -> OnFe
         shape = (1, parts * dim) if feature == "concat" else (parts, dim)
         return CenterLoss(section.weight, section.rate, sizes.num_classes, *shape)
 
-    return OnFeatures("center", {feature: loss_of(feature) for feature in section.on}, True, section.of)
+    return OnFeatures(
+        "center", {feature: loss_of(feature) for feature in section.on}, True, section.of, section.weights
+    )

@@ -51,4 +51,6 @@ def build_circle_pairs(options: LossOptions) -> OnFeatures | None:
     if not section.weight:
         return None
     loss = CirclePairsLoss(section.weight, section.margin, section.scale)
-    return OnFeatures("circle_pairs", dict.fromkeys(section.on, loss), options.gather_embeddings, section.of)
+    return OnFeatures(
+        "circle_pairs", dict.fromkeys(section.on, loss), options.gather_embeddings, section.of, section.weights
+    )

@@ -165,6 +165,10 @@ class OnFeatures(Loss):
         gather: compare the images of all processes, of which each has as many; otherwise each process compares its own.
             With gathering the values are the same in all processes.
         of: what it compares, before ("features") or after ("embeddings") the neck.
+        weights: factors of the loss of a feature; 1 for the others.
+
+    Raises:
+        ValueError: a weight of a feature without the loss.
     """
 
     def __init__(
@@ -173,12 +177,16 @@ class OnFeatures(Loss):
         losses: Mapping[MetricFeature, nn.Module],
         gather: bool = False,
         of: FeatureKind = "features",
+        weights: Mapping[str, float] = {},
     ) -> None:
         super().__init__(name)
+        if unknown := weights.keys() - losses.keys():
+            raise ValueError(f"{name}: weights of {', '.join(sorted(unknown))}, but no such loss")
         self.losses = nn.ModuleDict({**losses})
         self.features = tuple(losses)
         self.gather = gather
         self.of: FeatureKind = of
+        self.weights = dict(weights)
 
     def forward(self, inputs: LossInputs) -> Losses:
         """One loss for each feature, and its metrics."""
@@ -187,7 +195,9 @@ class OnFeatures(Loss):
         for key in self.features:
             features = select_features(inputs.output, key, self.of)
             features = gathered(features, 1) if self.gather else features
-            result.losses[f"{self.name}_{key}"], metrics = self.losses[key](features, labels, inputs.step)
+            value, metrics = self.losses[key](features, labels, inputs.step)
+            weight = self.weights.get(key, 1.0)
+            result.losses[f"{self.name}_{key}"] = value if weight == 1 else weight * value
             result.metrics.update({f"{self.name}_{key}_{metric}": value for metric, value in metrics.items()})
         return result
 

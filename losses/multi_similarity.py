@@ -69,4 +69,6 @@ def build_multi_similarity(options: LossOptions) -> OnFeatures | None:
     if not section.weight:
         return None
     loss = MultiSimilarityLoss(section.weight, section.alpha, section.beta, section.threshold, section.margin)
-    return OnFeatures("multi_similarity", dict.fromkeys(section.on, loss), options.gather_embeddings, section.of)
+    return OnFeatures(
+        "multi_similarity", dict.fromkeys(section.on, loss), options.gather_embeddings, section.of, section.weights
+    )

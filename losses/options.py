@@ -11,6 +11,7 @@ from utils.options import Options
 SoftmaxMargin = Annotated[float, Field(ge=0.0, lt=1.0)]
 ClassificationName = Literal["softmax", "circle", "arcface"]
 MetricFeature = Literal["global", "parts", "concat"]
+Factor = Annotated[float, Field(gt=0.0)]
 
 
 class Distillation(Options):
@@ -35,6 +36,8 @@ class MetricLossOptions(Options):
     """Features with this loss: the global (or single) one, each part, the concatenated parts."""
     of: FeatureKind = "features"
     """Features before the neck, or "embeddings" after it."""
+    weights: Mapping[str, Factor] = {}
+    """Factors of the loss by feature, such as {"parts": 0.5}; 1 for features that are not named."""
 
 
 class CirclePairs(MetricLossOptions):
@@ -84,7 +87,7 @@ class LossOptions(Options):
     """Weight of the classification loss; 0 = off."""
     classification_loss: ClassificationName = "softmax"
     """"softmax": with a margin it is AM-softmax, also called CosFace; "circle": CircleSoftmax; or "arcface"."""
-    classification_weights: Mapping[str, Annotated[float, Field(gt=0.0)]] = {}
+    classification_weights: Mapping[str, Factor] = {}
     """Factors of the classification loss by branch, such as {"parts": 0.5}; 1 for branches that are not named."""
     tri_loss_on: tuple[MetricFeature, ...] = Field(default=("global",), min_length=1)
     """Features with a triplet loss: the global (or single) one, each part, the concatenated parts."""
@@ -92,6 +95,8 @@ class LossOptions(Options):
     """Weight all positives and negatives by difficulty (Ristani and Tomasi 2018) instead of using the hardest."""
     tri_loss_of: FeatureKind = "features"
     """Features before the neck, or "embeddings" after it, for the triplet loss."""
+    tri_loss_weights: Mapping[str, Factor] = {}
+    """Factors of the triplet loss by feature, such as {"parts": 0.5}; 1 for features that are not named."""
     circle_pairs: CirclePairs = CirclePairs()
     """Circle loss of pairs."""
     multi_similarity: MultiSimilarity = MultiSimilarity()

@@ -49,4 +49,10 @@ def build_supervised_contrastive(options: LossOptions) -> OnFeatures | None:
     if not section.weight:
         return None
     loss = SupervisedContrastiveLoss(section.weight, section.temperature)
-    return OnFeatures("supervised_contrastive", dict.fromkeys(section.on, loss), options.gather_embeddings, section.of)
+    return OnFeatures(
+        "supervised_contrastive",
+        dict.fromkeys(section.on, loss),
+        options.gather_embeddings,
+        section.of,
+        section.weights,
+    )

@@ -127,7 +127,11 @@ def build_triplet(options: LossOptions) -> OnFeatures | None:
         return None
     loss = TripletLoss(options.tri_loss_lambda_tri, options.tri_loss_margin, options.tri_loss_adaptive_weight)
     return OnFeatures(
-        "triplet", dict.fromkeys(options.tri_loss_on, loss), options.gather_embeddings, options.tri_loss_of
+        "triplet",
+        dict.fromkeys(options.tri_loss_on, loss),
+        options.gather_embeddings,
+        options.tri_loss_of,
+        options.tri_loss_weights,
     )
 
 

@@ -1,6 +1,6 @@
 """Losses: each has what it needs, and its options have an effect."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 
 from config.checks.conflict import Conflict
@@ -36,6 +36,7 @@ def pairs_can_form(params: Params) -> Iterator[Conflict]:
             "gather_embeddings": params.gather_embeddings and not params.pair_losses,
             "tri_loss_adaptive_weight": params.tri_loss_adaptive_weight,
             "tri_loss_of": params.tri_loss_of != "features",
+            "tri_loss_weights": bool(params.tri_loss_weights),
         }
         for name, on in options.items():
             if on:
@@ -58,12 +59,23 @@ def pairs_can_form(params: Params) -> Iterator[Conflict]:
 
 
 def compared_features_exist(params: Params) -> Iterator[Conflict]:
-    """The losses of features use those that the network has, each once."""
+    """The losses of features use those that the network has, each once, and weigh those that they use."""
     yield from _features_exist(params, "tri_loss_on", params.tri_loss_on, "tri_loss_margin", params.triplet_is_on)
+    if params.triplet_is_on:
+        yield from _features_are_used("tri_loss_weights", params.tri_loss_weights, "tri_loss_on", params.tri_loss_on)
     for section in METRIC_SECTIONS:
         options = getattr(params, section)
         if options.weight > 0:
             yield from _features_exist(params, f"{section}.on", options.on, f"{section}.weight", True)
+            yield from _features_are_used(f"{section}.weights", options.weights, f"{section}.on", options.on)
+
+
+def _features_are_used(
+    key: str, weights: Mapping[str, float], on: str, features: Sequence[MetricFeature]
+) -> Iterator[Conflict]:
+    for name in sorted(weights.keys() - {*features}):
+        names = " and ".join(f'"{feature}"' for feature in features)
+        yield Conflict((key, on), f'"{name}" has no such loss; {on} names {names}')
 
 
 def _features_exist(

@@ -79,6 +79,10 @@ def gan(**options):
         ({"gather_embeddings": True}, ["gather_embeddings: is for the triplet loss"]),
         (TRIPLET | {"tri_loss_adaptive_weight": True, "tri_loss_lambda_tri": 0}, ["tri_loss_adaptive_weight: is 0"]),
         ({"tri_loss_of": "embeddings"}, ["tri_loss_of: is for the triplet loss"]),
+        ({"tri_loss_weights": {"global": 2}}, ["tri_loss_weights: is for the triplet loss"]),
+        (TRIPLET | {"tri_loss_weights": {"parts": 2}}, ['tri_loss_weights: "parts" has no such loss; tri_loss_on']),
+        ({"center_loss": {"weight": 1, "weights": {"globl": 2}}}, ['center_loss.weights: "globl"']),
+        ({"center_loss": {"weights": {"global": 2}}}, ["center_loss.weights: center_loss.weight is 0"]),
         *(({name: {"weight": 1}}, [f"{name}.weight: class_balanced true"]) for name in PAIRS),
         *(
             (
@@ -253,6 +257,8 @@ def test_options_of_resnets_are_refused_for_other_backbones(desk, monkeypatch):
         {"classification_loss": "arcface", "softmax_margin": [0, 0.5], "softmax_margin_step": 9} | model(**SCALED),
         {"label_smoothing_over": "others", "label_smoothing": 0.1},
         {"classification_weights": {"parts": 0.5, "global": 2}} | model(**BOTH),
+        TRIPLET | {"tri_loss_on": ["parts", "global"], "tri_loss_weights": {"parts": 0.5}} | model(**BOTH),
+        {"classification_weights": {"global": 2}} | model(**BOTH | {"feature_global_dim": "pooled"}),
         {"softmax_margin": [0, 0], "softmax_margin_step": 9},
         model(classifier_bias=True),
         {"focal_gamma": 2},

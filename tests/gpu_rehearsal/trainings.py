@@ -106,7 +106,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "classification_loss": "arcface", "softmax_margin": (0.1, 0.5), "softmax_margin_step": 3,
     },
     "losses of pairs": {
-        "model_params": BOTH, "circle_pairs": {"weight": 0.5, "on": ("global", "parts")},
+        "model_params": {**BOTH, "feature_global_dim": "pooled"},
+        "circle_pairs": {"weight": 0.5, "on": ("global", "parts"), "weights": {"global": 2.0}},
         "multi_similarity": {"weight": 1.0, "on": ("concat",), "of": "embeddings"},
         "supervised_contrastive": {"weight": 1.0}, "gather_embeddings": True,
     },
@@ -117,6 +118,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "classifiers and retrieval before the neck": {
         "model_params": {**BOTH, "neck": "bnneck", "classifier_of": "features", "retrieval_of": "features"},
         "tri_loss_margin": 0.3, "tri_loss_of": "embeddings", "tri_loss_on": ("global", "parts"),
+        "tri_loss_weights": {"parts": 0.5},
         "distillation": {"lambda_logits": 1.0, "lambda_embedding": 1.0},
     },
     "random updates": {"model_params": {**BOTH, "random_drop_branches": 1}, "tri_loss_margin": 0.3},

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from losses.distillation import embedding_distillation, logits_distillation
 from losses.generated import GeneratedWeights
 from losses.loss import GeneratedOutput, Losses, TeacherOutput
+from losses.options import CenterLossOptions, CirclePairs, MetricFeature, MultiSimilarity, SupervisedContrastive
 from losses.softmax import softmax_loss, subtract_margin
 from losses.triplet import batch_hard, batch_weighted, triplet_loss, triplet_metrics
 from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores, NetworkSizes, select_images
@@ -15,6 +16,7 @@ from tests.losses.conftest import draw_output, draw_teacher, leaves_of, make_cri
 
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
 SIZES = NetworkSizes(5, {PARTS: (3, 4), GLOBAL: (1, 8)})
+FEATURES: tuple[MetricFeature, ...] = ("global", "parts", "concat")
 EVERYTHING: dict[str, Any] = {
     "tri_loss_margin": 0.3,
     "tri_loss_on": ("global", "parts", "concat"),
@@ -109,6 +111,31 @@ def test_every_part_of_every_branch_learns_the_teachers_classes(output: dict[str
         for part in branch.scores.logits:
             expected += 0.5 * logits_distillation(part[None], draw_teacher(6, 7, 5).logits, 3.0).mean().item()
     assert losses["distillation_logits"].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        ("triplet", {"tri_loss_margin": 0.3, "tri_loss_on": FEATURES}),
+        ("circle_pairs", {"circle_pairs": CirclePairs(weight=1.0, on=FEATURES)}),
+        ("multi_similarity", {"multi_similarity": MultiSimilarity(weight=1.0, on=FEATURES)}),
+        ("supervised_contrastive", {"supervised_contrastive": SupervisedContrastive(weight=1.0, on=FEATURES)}),
+        ("center", {"center_loss": CenterLossOptions(weight=1.0, on=FEATURES)}),
+    ],
+)
+def test_losses_of_features_are_weighted(output: dict[str, BranchOutput], name: str, unit: dict[str, Any]) -> None:
+    weights = {"parts": 0.5, "global": 2.0}
+    if name == "triplet":
+        weighted = {"tri_loss_weights": weights}
+    else:
+        weighted = {key: section.model_copy(update={"weights": weights}) for key, section in unit.items()}
+    plain, changed = (make_criterion(**settings, sizes=SIZES)(output, LABELS) for settings in (unit, unit | weighted))
+    factors = {f"{name}_{feature}": weights.get(feature, 1.0) for feature in FEATURES}
+    assert {loss: value.item() for loss, value in changed.losses.items()} == pytest.approx(
+        {loss: factors.get(loss, 1.0) * value.item() for loss, value in plain.losses.items()}
+    )
+    assert plain.losses.keys() > factors.keys()
+    assert changed.metrics == plain.metrics
 
 
 @pytest.mark.parametrize("of", ["features", "embeddings"])

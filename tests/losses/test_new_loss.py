@@ -134,6 +134,11 @@ def test_weights_of_branches_that_do_not_exist_are_refused() -> None:
         Criterion([OnScores("arcface", ArcFace(1.0), {"glboal": 2.0})])(draw_output(SIZES, images=4), LABELS)
 
 
+def test_weights_of_features_without_the_loss_are_refused() -> None:
+    with pytest.raises(ValueError, match="sum: weights of parts, but no such loss"):
+        OnFeatures("sum", {"global": nn.Identity()}, weights={"parts": 2.0})
+
+
 @pytest.mark.parametrize("of", ["features", "embeddings"])
 def test_a_metric_loss_compares_what_it_is_told_to_and_knows_the_step(of: Literal["features", "embeddings"]) -> None:
     class Recorded(nn.Module):

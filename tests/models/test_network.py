@@ -21,10 +21,11 @@ def small(**options: object) -> ModelParams:
         ({}, {GLOBAL: (1, 32)}, 32),
         ({"pcb_n_parts": 4}, {PARTS: (4, 8)}, 32),
         ({"pcb_n_parts": 2, "feature_global_dim": 16}, {PARTS: (2, 16), GLOBAL: (1, 16)}, 48),
+        ({"pcb_n_parts": 2, "feature_global_dim": "pooled"}, {PARTS: (2, 16), GLOBAL: (1, 512)}, 544),
     ],
 )
 def test_model_params_decide_the_branches(
-    options: dict[str, int], branches: dict[str, tuple[int, int]], dim: int
+    options: dict[str, object], branches: dict[str, tuple[int, int]], dim: int
 ) -> None:
     network = build_network(small(**options), num_classes=5)
     images = torch.randn(2, 3, 64, 32)
