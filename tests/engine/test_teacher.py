@@ -32,6 +32,10 @@ def save_model(path: Path, labels: list[int], **changes: Any) -> Embedder:
     params = params_with(**changes)
     torch.manual_seed(3)
     network = build_network(params.model_params, len(labels)).eval()
+    for head in network.heads():
+        if head.bn is not None and head.bn.running_mean is not None:
+            # So that embeddings differ from features.
+            nn.init.normal_(head.bn.running_mean)
     save_checkpoint(path, Checkpoint(network.state_dict(), params.model_dump(mode="json"), labels, {}))
     return Embedder(network, labels)
 
