@@ -7,6 +7,7 @@ from pydantic import Field, SerializeAsAny
 from config.evaluation import EvaluationParams
 from config.params import Params
 from data.layouts import LayoutChoice
+from models.outputs import FeatureKind
 from utils.options import Options
 
 T = TypeVar("T", bound=Options)
@@ -27,6 +28,8 @@ class EvalParams(Options):
     """VehicleID's list of test images; null = as trained, or the largest where a data set is given."""
     parallels: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """Indices of the GPUs to evaluate on, one process each; empty: the first GPU, or the CPU where there is none."""
+    retrieval_of: FeatureKind | None = None
+    """Compare the embeddings of a checkpoint, or the "features" before the neck; null = as trained."""
     evaluation_params: SerializeAsAny[EvaluationParams] | None = None
     """The evaluation; null = as trained; with the trained type, the keys given here change the trained ones."""
     result_log_file: str = ""

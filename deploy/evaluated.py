@@ -13,6 +13,7 @@ from data.augmentation.normalisation import Normalisation, denormalise
 from deploy.networks import OnnxNetwork
 from evaluate.core.offline import Subject, subject_of
 from evaluate.core.plugins import plugin_options
+from utils.errors import ParamsError
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ def load_exported(path: Path, options: EvalParams) -> Subject:
         DataError: the file cannot be run, or has no model card.
         ParamsError: the params in it, or their combination with `options`, are not valid.
     """
+    if options.retrieval_of is not None:
+        raise ParamsError(f"retrieval_of: {path} has one output; evaluate its checkpoint, or leave retrieval_of out")
     network = OnnxNetwork(path, parallels=options.parallels)
     trained, _ = params_from_dict(network.card.params, str(path), plugin_options)
     logger.info("model %s; onnxruntime on %s", path, ", ".join(network.session.get_providers()))

@@ -85,7 +85,7 @@ def load_features(path: Path, options: EvalParams) -> Subject:
         DataError: the file is missing or damaged.
         ParamsError: `options` name a data set, which would not be used.
     """
-    for key in ("batches_dir", "data_layout", "data_dirs", "test_list"):
+    for key in ("batches_dir", "data_layout", "data_dirs", "test_list", "retrieval_of"):
         if getattr(options, key):
             raise ParamsError(f"{key}: {path} already holds the embeddings of a data set; leave {key} out")
     evaluation = options.evaluation_params
@@ -114,6 +114,13 @@ def load_trained(path: Path, options: EvalParams) -> Subject:
     logger.info("model %s; %s", path, describe_device(device))
     if device.type == "cpu" and trained.keep_freed_memory:
         keep_freed_memory()
+    if options.retrieval_of is not None:
+        if trained.model_params.neck == "none" and not trained.model_params.embedding_relu:
+            text = 'has no effect: it was trained with model_params.neck "none"; leave retrieval_of out'
+            raise ParamsError(f"retrieval_of: {path} {text}")
+        network.retrieval_of = options.retrieval_of
+        model = trained.model_params.model_copy(update={"retrieval_of": options.retrieval_of})
+        trained = trained.model_copy(update={"model_params": model})
     network = network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return subject_of(path, trained, Embedder(network, labels).eval(), options)
 

@@ -43,6 +43,12 @@ def test_an_export_has_the_features_and_metrics_of_its_checkpoint(
     assert results[0]["counts"] == results[1]["counts"]
 
 
+def test_an_export_has_one_side_of_the_neck(exported: Path, caplog: pytest.LogCaptureFixture) -> None:
+    call = [str(exported), "--set", "retrieval_of=features"]
+    assert exit_code_of(lambda: evaluator.main(call)) == USER_MISTAKE
+    assert "evaluate its checkpoint" in caplog.text
+
+
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "x.onnx"
     path.write_bytes(b"nothing")

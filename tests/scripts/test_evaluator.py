@@ -1,6 +1,7 @@
 """Offline evaluation as a process: models, saved features, several data sets, and everything it can write."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -11,13 +12,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 import evaluator
 from config.load import load_params
+from data.features import read_features
 from evaluate.core.plugins import plugin_options
 from models.network import build_network
 from tests.conftest import Script
-from utils.checkpoint import Checkpoint, save_checkpoint
+from utils.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from utils.cli import SUCCESS, USER_MISTAKE, exit_code_of
 
 Result = Callable[..., dict[str, Any]]
@@ -111,6 +114,29 @@ def test_features_written_are_features_read(model: Path, result: Result) -> None
     per_branch = ["evaluation_params.normalisation=branch", PROTOCOL]
     of_features, of_model = (result(subject, "--set", *per_branch) for subject in ("out/features.npz", "model.pth"))
     assert of_features["metrics"] == of_model["metrics"]
+
+
+def test_a_trained_network_is_compared_before_or_after_its_neck(
+    script: Script, model: Path, result: Result, mistake: Mistake
+) -> None:
+    checkpoint = load_checkpoint(model)
+    for name, value in checkpoint.model.items():
+        if name.endswith("bn.running_mean") and name.startswith("branches."):
+            torch.nn.init.normal_(value)
+    save_checkpoint(model, checkpoint)
+    checkpoint.params["model_params"]["retrieval_of"] = "features"
+    save_checkpoint(script.folder / "before.pth", checkpoint)
+    found: list[Tensor] = []
+    for subject, side in (("model.pth", "features"), ("before.pth", "null"), ("model.pth", "null")):
+        result(subject, "--set", "features_path=found.npz", f"retrieval_of={side}")
+        found.append(read_features(script.folder / "found.npz").gallery.features)
+    assert torch.equal(found[0], found[1])
+    assert not torch.allclose(found[0], found[2], atol=0.1)
+    assert "retrieval_of: found.npz already holds" in mistake("found.npz", "--set", "retrieval_of=features")
+    checkpoint.params["model_params"] |= {"retrieval_of": "embeddings", "neck": "none"}
+    without = {name: value for name, value in checkpoint.model.items() if not re.match(r"branches\.\w+\.bn\.", name)}
+    save_checkpoint(model, checkpoint._replace(model=without))
+    assert 'model_params.neck "none"' in mistake("model.pth", "--set", "retrieval_of=features")
 
 
 def test_several_data_sets_in_one_call(
