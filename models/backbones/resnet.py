@@ -137,7 +137,7 @@ class ResNet(Backbone):
         if undivided:
             logger.info(
                 "model_params.ibn: the weights are of a ResNet without it; %d batch normalisations are divided, and "
-                "their instance normalisations start with its weights and biases",
+                "instance normalisation starts with the weight and bias of its channels",
                 len(undivided),
             )
         return completed
