@@ -66,12 +66,12 @@ def _heights_for(params: Params, rows: int) -> Iterator[int]:
 
 
 def resnet_options_fit(params: Params) -> Iterator[Conflict]:
-    """IBN-a and non-local blocks change ResNets; instance normalisation needs more than one position."""
+    """IBN-a and non-local blocks are for torchvision's ResNets; instance normalisation needs more than one position."""
     model, key = params.model_params, "model_params.model"
     changed = [f"model_params.{name}" for name in ("ibn", "non_local") if getattr(model, name)]
     if changed and model.model not in DEPTHS:
         verb = "changes" if len(changed) == 1 else f"and {changed[1]} change"
-        text = f"{verb} a ResNet, but {key} is {model.model}; leave this out, or use one of {', '.join(DEPTHS)}"
+        text = f"{verb} torchvision's ResNets, but {key} is {model.model}; leave this out, or use {' or '.join(DEPTHS)}"
         yield Conflict((*changed, key), text)
     elif model.ibn and params.img_h <= 16 and params.img_w <= 16:
         text = "normalises each image by itself, but at img_h 16 and img_w 16 its map has one position in layer3"

@@ -2,8 +2,6 @@
 
 import pytest
 
-from models.backbones.resnet import DEPTHS
-
 PK = {"class_balanced": True, "P": 4, "K": 2}
 TRIPLET = {"tri_loss_margin": 0.3, "batch_sampling_params": PK}
 COSINE = {"classifier": "cosine"}
@@ -134,6 +132,9 @@ def gan(**options):
         ({"img_h": 250} | model(feature_dim=600, pcb_n_parts=6), ["model_params.pcb_n_parts: img_h use 192 or 288"]),
         ({"img_h": 64} | model(pcb_n_parts=4, last_conv_stride=2), ["model_params.pcb_n_parts: for img_h use 128"]),
         ({"img_h": 16, "img_w": 16} | model(ibn=True), ["model_params.ibn: img_h"]),
+        (model(model="timm:resnet18", ibn=True), ["model_params.ibn: model_params.model is timm:resnet18"]),
+        (model(model="timm:resnet18", ibn=True, non_local=True), ["model_params.ibn: and model_params.non_local"]),
+        (model(model="timm:resnet18", non_local=True), ["model_params.non_local: changes torchvision's ResNets"]),
         (model(feature_global_dim=1), ["model_params.feature_global_dim: needs model_params.pcb_n_parts"]),
         (model(**PARTS, global_own_stage4=True), ["model_params.global_own_stage4: needs a global branch"]),
         (model(global_pooling="gem"), ["model_params.global_pooling: or use model_params.part_pooling"]),
@@ -226,16 +227,6 @@ def test_what_does_not_go_together(desk, content, expected):
     wanted = [line.split(": ", 1) for line in expected]
     assert sorted(key for key, _ in found) == sorted(key for key, _ in wanted)
     assert all(any(key == other and words in text for other, text in found) for key, words in wanted), lines
-
-
-def test_options_of_resnets_are_refused_for_other_backbones(desk, monkeypatch):
-    monkeypatch.delitem(DEPTHS, "resnet_50")
-    (line,) = desk.conflicts(model(model="resnet_50", ibn=True, non_local=True))
-    assert line.startswith("model_params.ibn: ")
-    assert "model_params.non_local" in line
-    assert "model_params.model is resnet_50" in line
-    assert desk.conflicts(model(model="resnet_50", non_local=True))[0].startswith("model_params.non_local: ")
-    desk.load(model(model="resnet_50"))
 
 
 @pytest.mark.parametrize(
