@@ -16,7 +16,7 @@ class ModelParams(BackboneOptions):
     """Backbone and heads."""
 
     model: BackboneName = "resnet_50"
-    """Backbone: a ResNet of torchvision, or "timm:NAME" for a convolutional network of timm."""
+    """Backbone: a ResNet of torchvision, an OSNet, or "timm:NAME" for a convolutional network of timm."""
     feature_dim: int = Field(default=256, ge=0)
     """Embedding size: of all stripes together, or of the single feature; 0 = the pooled features themselves."""
     pcb_n_parts: int = Field(default=0, ge=0)

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_snapshot(network: ReidNetwork, path: Path) -> None:
-    """Load one of our checkpoints, or a plain state dict also with torchvision's names, into a network.
+    """Load one of our checkpoints, or a plain state dict, also with torchvision's or torchreid's names, into a network.
 
     Only tensors that fit are loaded; a snapshot may lack layers or have other identities. The log names the others.
 
@@ -42,7 +42,8 @@ def load_snapshot(network: ReidNetwork, path: Path) -> None:
 
 
 def _with_our_names(state: Mapping[str, Tensor], network: ReidNetwork) -> dict[str, Tensor]:
-    """Names of a bare backbone (torchvision's) get our prefix; names of a whole network stay."""
+    """Names of a bare backbone (torchvision's, torchreid's) get our prefix; names of a whole network stay."""
+    state = network.backbone.with_own_names(state)
     own = {name.partition(".")[0] for name in network.backbone.state_dict()}
     return {f"{BACKBONE}{key}" if key.partition(".")[0] in own else key: value for key, value in state.items()}
 

@@ -6,7 +6,7 @@ from config.checks.conflict import Conflict, multiples
 from config.params import Params
 from losses.options import METRIC_SECTIONS
 from models.backbones.backbone import BackboneError
-from models.backbones.registry import TIMM, map_size
+from models.backbones.registry import map_size
 from models.backbones.resnet import DEPTHS
 from models.erasing import band_rows
 
@@ -20,8 +20,8 @@ TALL = 512
 
 
 def backbone_has_a_map(params: Params) -> Iterator[Conflict]:
-    """A network of timm gives a feature map for the images; a ResNet always does."""
-    if params.model_params.model.startswith(TIMM):
+    """The backbone gives a feature map for the images; a ResNet always does."""
+    if params.model_params.model not in DEPTHS:
         try:
             map_size(params.model_params, (params.img_h, params.img_w))
         except BackboneError as error:

@@ -14,7 +14,7 @@ class BackboneOptions(Options):
     """The settings that a backbone is built from."""
 
     model: str = "resnet_50"
-    """Backbone: a ResNet of torchvision, or "timm:NAME" for a convolutional network of timm."""
+    """Backbone: a ResNet of torchvision, an OSNet, or "timm:NAME" for a convolutional network of timm."""
     last_conv_stride: Literal[1, 2] = 1
     """Stride of the last stage: 1 keeps twice the height and width of the feature map."""
     zero_init_residual: bool = False

@@ -56,8 +56,36 @@ def build_timm(options: BackboneOptions, image_size: ImageSize) -> Backbone:
     return TimmBackbone(options.model.removeprefix(TIMM), options.last_conv_stride, options.zero_init_residual)
 
 
+def build_osnet(options: BackboneOptions, _image_size: ImageSize) -> Backbone:
+    """The OSNet that the options describe.
+
+    Raises:
+        BackboneError: stride 2 of the last stage.
+    """
+    # Only who uses it imports it.
+    from models.backbones.osnet import OSNet
+
+    if options.last_conv_stride == 2:
+        text = f"2 is impossible for {options.model} (model), whose last stage has no convolution with a stride"
+        raise BackboneError(("model_params.last_conv_stride", MODEL), f"{text}; set it to 1")
+    return OSNet(*OSNETS[options.model], options.zero_init_residual)
+
+
+OSNETS: dict[str, tuple[Literal["bn", "ibn", "ain"], float]] = {
+    "osnet_x1_0": ("bn", 1.0),
+    "osnet_x0_75": ("bn", 0.75),
+    "osnet_x0_5": ("bn", 0.5),
+    "osnet_x0_25": ("bn", 0.25),
+    "osnet_ibn_x1_0": ("ibn", 1.0),
+    "osnet_ain_x1_0": ("ain", 1.0),
+    "osnet_ain_x0_75": ("ain", 0.75),
+    "osnet_ain_x0_5": ("ain", 0.5),
+    "osnet_ain_x0_25": ("ain", 0.25),
+}
+"""Kind and width of each OSNet; those for which torchreid has published weights."""
 BACKBONES: dict[str, BackboneEntry] = {
     **dict.fromkeys(DEPTHS, BackboneEntry(build_resnet, resnet_map_size)),
+    **dict.fromkeys(OSNETS, BackboneEntry(build_osnet)),
 }
 TIMM_ENTRY = BackboneEntry(build_timm)
 

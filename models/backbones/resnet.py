@@ -21,6 +21,18 @@ DEPTHS: dict[str, tuple[str, tuple[int, int, int, int]]] = {
 logger = logging.getLogger(__name__)
 
 
+class InstanceNorm(nn.InstanceNorm2d):
+    """Instance normalisation with weights and biases."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, affine=True)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape, channels last."""
+        # torch returns the default memory format, which the following layers would take over.
+        return super().forward(input).contiguous(memory_format=torch.channels_last)
+
+
 class IBN(nn.Module):
     """Instance normalisation of the first half of the channels, batch normalisation of the rest: (B, C, H, W).
 
@@ -31,15 +43,13 @@ class IBN(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.IN = nn.InstanceNorm2d(channels // 2, affine=True)
+        self.IN = InstanceNorm(channels // 2)
         self.BN = nn.BatchNorm2d(channels - channels // 2)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape, channels last."""
         first, second = features.split((self.IN.num_features, self.BN.num_features), dim=1)
-        # Instance normalisation returns the default memory format, which the following layers would take over.
-        first = self.IN(first).contiguous(memory_format=torch.channels_last)
-        return torch.cat((first, self.BN(second)), dim=1)
+        return torch.cat((self.IN(first), self.BN(second)), dim=1)
 
 
 class NonLocal(nn.Module):

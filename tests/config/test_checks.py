@@ -135,6 +135,12 @@ def gan(**options):
         (model(model="timm:resnet18", ibn=True), ["model_params.ibn: model_params.model is timm:resnet18"]),
         (model(model="timm:resnet18", ibn=True, non_local=True), ["model_params.ibn: and model_params.non_local"]),
         (model(model="timm:resnet18", non_local=True), ["model_params.non_local: changes torchvision's ResNets"]),
+        (model(model="osnet_x0_25", last_conv_stride=2), ["model_params.last_conv_stride: set it to 1"]),
+        # Instance normalisation of one position.
+        (
+            {"img_h": 28, "img_w": 16} | model(model="osnet_ain_x0_25"),
+            ["model_params.model: does not run on images of 28 x 16"],
+        ),
         (model(feature_global_dim=1), ["model_params.feature_global_dim: needs model_params.pcb_n_parts"]),
         (model(**PARTS, global_own_stage4=True), ["model_params.global_own_stage4: needs a global branch"]),
         (model(global_pooling="gem"), ["model_params.global_pooling: or use model_params.part_pooling"]),

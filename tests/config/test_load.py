@@ -7,7 +7,11 @@ from config.load import params_from_dict
 from config.params import LearningRate, Params
 from utils.errors import ParamsError
 
-MODELS = '"resnet_18", "resnet_34", "resnet_50", "resnet_101", "resnet_152", or "timm:NAME" for a network of timm'
+MODELS = (
+    '"resnet_18", "resnet_34", "resnet_50", "resnet_101", "resnet_152", "osnet_x1_0", "osnet_x0_75", "osnet_x0_5", '
+    '"osnet_x0_25", "osnet_ibn_x1_0", "osnet_ain_x1_0", "osnet_ain_x0_75", "osnet_ain_x0_5", "osnet_ain_x0_25", '
+    'or "timm:NAME" for a network of timm'
+)
 
 
 @pytest.mark.parametrize(

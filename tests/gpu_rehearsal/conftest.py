@@ -7,6 +7,7 @@ import torch
 import data.cache.fill
 import data.eval_loader
 import data.loader
+from models.backbones.osnet import PLACES
 from models.backbones.registry import BACKBONES
 from models.backbones.resnet import DEPTHS
 from tests.gpu_rehearsal.fake_gpu import FakeGenerator, FakeGpu
@@ -15,9 +16,10 @@ from tests.gpu_rehearsal.trainings import TINY_ENTRY
 
 @pytest.fixture(autouse=True)
 def _small_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
-    """resnet_18 is another, and resnet_34 has few blocks."""
+    """resnet_18 is another, and resnet_34 and OSNet-AIN have few blocks."""
     monkeypatch.setitem(BACKBONES, "resnet_18", TINY_ENTRY)
     monkeypatch.setitem(DEPTHS, "resnet_34", ("Bottleneck", (1, 1, 1, 1)))
+    monkeypatch.setitem(PLACES, "ain", (("residual",), ("none",), ("residual",)))
 
 
 @pytest.fixture

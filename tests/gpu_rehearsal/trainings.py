@@ -54,6 +54,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "model_params": {**ONE, "model": "resnet_34", "ibn": True, "non_local": True, "zero_init_residual": True},
         "lr": {"base_lr": 0.01, "fc_lr": 0.02, "layer_decay": 0.5}, "ema_decay": 0.9,
     },
+    "an OSNet": {
+        "model_params": {**BOTH, "model": "osnet_ain_x0_25", "global_own_stage4": True},
+        "lr": {"base_lr": 0.01, "fc_lr": 0.02, "layer_decay": 0.5},
+    },
     "one feature, erased and masked": {
         "model_params": {**ONE, "feature_mask": "all", "global_feature_erasing": 0.5, "pcb_dropout": 0.1},
         "data_augmentation": {"random_erasing": {"probability": 0.5, "fill": "colour"}, "normalisation": "half"},

@@ -12,13 +12,12 @@ from config.params import Params
 from engine.optim import build_optimizer
 from losses.criterion import build_criterion
 from models.backbones.backbone import Backbone, BackboneError
-from models.backbones.registry import BACKBONES, BackboneEntry, map_size
+from models.backbones.registry import BACKBONES, OSNETS, BackboneEntry, map_size
 from models.backbones.resnet import DEPTHS
 from models.network import build_backbone, build_network
 from models.options import ModelParams
 from utils.errors import ParamsError
 
-RESNETS = list(BACKBONES)
 TIMM = [
     f"timm:{name}"
     for name in (
@@ -89,15 +88,15 @@ CHANGED = {"ibn": True, "non_local": True}
 SIZES = [(256, 128), (384, 128), (100, 50), (33, 17)]
 
 
-@pytest.mark.parametrize("stride", [1, 2])
 # Odd sizes do not divide into the patches of the transformer.
 @pytest.mark.parametrize(
-    ("name", "size", "options"),
+    ("name", "size", "options", "stride"),
     [
-        *product([*RESNETS, "tiny"], SIZES, [{}]),
-        *product(TIMM, [(256, 128), (100, 50)], [{}]),
-        *product(["tiny_transformer"], SIZES[:2], [{}]),
-        *product(DEPTHS, SIZES[-1:], [CHANGED]),
+        *product([*DEPTHS, "tiny"], SIZES, [{}], [1, 2]),
+        *product(TIMM, [(256, 128), (100, 50)], [{}], [1, 2]),
+        *product(["tiny_transformer"], SIZES[:2], [{}], [1, 2]),
+        *product(DEPTHS, SIZES[-1:], [CHANGED], [1, 2]),
+        *product(OSNETS, SIZES, [{}], [1]),
     ],
 )
 @pytest.mark.usefixtures("trial")
@@ -124,6 +123,8 @@ def test_a_backbone_keeps_its_contract(name: str, size: tuple[int, int], options
         ("resnet_18", {}),
         ("resnet_18", CHANGED),
         ("tiny", {}),
+        ("osnet_x0_25", {}),
+        ("osnet_ain_x0_25", {}),
         *((f"timm:{name}", {}) for name in ("resnet10t", "mobilenetv2_035", "convnext_atto")),
     ],
 )
@@ -211,7 +212,7 @@ def test_a_size_too_small_for_the_network_is_one_message() -> None:
     assert caught.value.keys == ("model_params.model", "img_h", "img_w")
 
 
-@pytest.mark.parametrize("name", RESNETS)
+@pytest.mark.parametrize("name", DEPTHS)
 def test_the_weights_of_a_resnet_are_named_as_torchvision_names_them(name: str) -> None:
     with torch.device("meta"):
         expected = get_model(name.replace("_", "")).state_dict()
