@@ -7,6 +7,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 from config.evaluation import EvaluationParams
 from config.gan import GanParams
 from data.augmentation.normalisation import normalisation_of
+from data.decoding import RESAMPLING, Resize
 from data.options import DataAugmentation, DataOptions
 from losses.options import LossOptions
 from models.backbones.registry import weights_preprocessing
@@ -140,20 +141,29 @@ class Params(LossOptions, ModelOptions, DataOptions):
         return self
 
     @property
+    def generator_resize(self) -> Resize:
+        """How an image is resized to the size of the generated ones."""
+        height = self.gan_params.img_h
+        return Resize(height, height // 2, self.data_augmentation.interpolation)
+
+    @property
     def num_generated(self) -> int:
         """Generated images that join each batch of a re-ID training."""
         return round(self.gan_params.mix_ratio * self.batch_images)
 
 
 def _resolved(given: DataAugmentation, model: str) -> DataAugmentation:
-    """The same without "auto"; raises ValueError if the preprocessing of the model's weights has no name here."""
-    if given.normalisation != "auto":
+    """The same without "auto"; raises ValueError if what the model's weights expect is unknown here."""
+    auto = [key for key in ("normalisation", "interpolation") if getattr(given, key) == "auto"]
+    if not auto:
         return given
     expected = weights_preprocessing(model)
-    normalisation = normalisation_of(expected.mean, expected.std)
-    if normalisation is None:
-        raise ValueError(
-            f"data_augmentation.normalisation: the weights of {model} expect the mean {expected.mean} and the standard "
-            f"deviation {expected.std}, which have no name here; choose one of the others"
-        )
-    return given.model_copy(update={"normalisation": normalisation})
+    known = {
+        "normalisation": normalisation_of(expected.mean, expected.std),
+        "interpolation": expected.interpolation if expected.interpolation in RESAMPLING else None,
+    }
+    for key in auto:
+        if known[key] is None:
+            expects = f"mean {expected.mean}, standard deviation {expected.std}, {expected.interpolation} interpolation"
+            raise ValueError(f"data_augmentation.{key}: no value means what {model} expects ({expects}); name one")
+    return given.model_copy(update={key: known[key] for key in auto})

@@ -2,6 +2,7 @@
 
 import io
 from contextlib import suppress
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -18,9 +19,31 @@ MAX_SCANS = 100
 RUN_LENGTHS = (1, 2)
 """Kinds of compression in a BMP that Pillow decodes in Python, which takes seconds even for a small file."""
 
+Interpolation = Literal["bilinear", "bicubic"]
+"""Both with antialiasing; torch's functions have the same words."""
+RESAMPLING: dict[Interpolation, Image.Resampling] = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
 
-def decode_bytes(content: bytes, height: int = 0, width: int = 0, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decode a JPEG, PNG, BMP or WebP as RGB, resized bilinearly (with antialiasing) where its size differs.
+
+class Resize(NamedTuple):
+    """The size that images of any other are brought to, and how."""
+
+    height: int
+    """Pixels."""
+    width: int
+    """Pixels."""
+    interpolation: Interpolation
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """An image in this size; the image itself if it has it already."""
+        size = self.width, self.height
+        return image if image.size == size else image.resize(size, RESAMPLING[self.interpolation])
+
+
+def decode_bytes(content: bytes, resize: Resize | None = None, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decode a JPEG, PNG, BMP or WebP as RGB, and resize it.
 
     The format is detected from the content, not from a suffix. The EXIF orientation is applied first. Alpha and
     transparent colours are dropped: a transparent pixel has the colour stored for it. Of 16 bits the higher 8 are kept,
@@ -29,7 +52,7 @@ def decode_bytes(content: bytes, height: int = 0, width: int = 0, max_pixels: in
 
     Args:
         content: a whole file.
-        height, width: size of the result, pixels; 0 keeps the image's own.
+        resize: to what size; None keeps the image's own.
         max_pixels: an image of more is refused before memory is allocated for it; at most MAX_PIXELS.
 
     Returns:
@@ -45,9 +68,7 @@ def decode_bytes(content: bytes, height: int = 0, width: int = 0, max_pixels: in
         with suppress(Exception):  # damaged EXIF data, which have no orientation
             ImageOps.exif_transpose(image, in_place=True)
         rgb = _to_rgb(image)
-        if height and width and rgb.size != (width, height):
-            rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(rgb)
+        return np.asarray(rgb if resize is None else resize(rgb))
     except DataError:
         raise
     except UnidentifiedImageError as error:

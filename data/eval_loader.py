@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from data.cache import DecodedImageCache, stack_images
+from data.decoding import Resize
 from data.images import decode
 from data.read_ahead import read_ahead
 from utils.errors import DataError
@@ -15,8 +16,7 @@ from utils.errors import DataError
 
 def eval_batches(
     paths: Sequence[Path],
-    height: int,
-    width: int,
+    resize: Resize,
     batch_size: int,
     bad_images: Literal["error", "skip"] = "error",
     *,
@@ -27,7 +27,7 @@ def eval_batches(
 
     Args:
         paths: the image files.
-        height, width: size of the result, pixels.
+        resize: to what size.
         batch_size: images in a batch, fewer in the last.
         bad_images: what to do with an unreadable image.
         cache: serves and keeps decoded images; None decodes all of them.
@@ -47,13 +47,13 @@ def eval_batches(
         images: list[np.ndarray] = []
         for position in positions:
             try:
-                images.append(read_image(paths[position], height, width))
+                images.append(read_image(paths[position], resize))
             except DataError:
                 if bad_images == "error":
                     raise
                 continue
             readable.append(position)
-        return readable, stack_images(images, len(images), height, width, pinned=pinned).permute(0, 3, 1, 2)
+        return readable, stack_images(images, len(images), *resize[:2], pinned=pinned).permute(0, 3, 1, 2)
 
     batches = (range(first, min(first + batch_size, len(paths))) for first in range(0, len(paths), batch_size))
     for readable, images in read_ahead(read, batches):

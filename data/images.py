@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from data.decoding import decode_bytes
+from data.decoding import Resize, decode_bytes
 from data.lmdb.reading import has_image, read_image, split_path
 from utils.errors import DataError
 from utils.logs import bars_hidden
@@ -58,7 +58,7 @@ def image_exists(path: Path) -> bool:
         return False
 
 
-def decode(path: Path, height: int = 0, width: int = 0) -> np.ndarray:
+def decode(path: Path, resize: Resize | None = None) -> np.ndarray:
     """Read an image file and decode it as `decode_bytes` does.
 
     Raises:
@@ -66,7 +66,7 @@ def decode(path: Path, height: int = 0, width: int = 0) -> np.ndarray:
     """
     content = read_bytes(path)
     try:
-        return decode_bytes(content, height, width)
+        return decode_bytes(content, resize)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 

@@ -6,15 +6,18 @@ from pydantic import Field
 
 from data.augmentation.normalisation import STATISTICS, Normalisation
 from data.cache import DataCache
+from data.decoding import RESAMPLING, Interpolation, Resize
 from data.layouts import LayoutChoice
 from data.synthetic.options import SyntheticOptions
 from utils.options import Options
 
 if TYPE_CHECKING:
     NormalisationSetting = Normalisation
+    InterpolationSetting = Interpolation
 else:
+    # `Params` replace "auto" by what it stands for when they are made, so no reader of them meets the word.
     NormalisationSetting = Literal["auto", *STATISTICS]
-    """`Params` replace "auto" by what it stands for when they are made, so no reader of them meets the word."""
+    InterpolationSetting = Literal["auto", *RESAMPLING]
 
 
 class RandomRectangle(Options):
@@ -54,7 +57,7 @@ class AutoAugment(Options):
 
 
 class DataAugmentation(Options):
-    """Augmentation of the training images, and the normalisation that evaluation shares."""
+    """Augmentation of the training images, and the normalisation and interpolation that evaluation shares."""
 
     mirror: bool = True
     """Flip left-right with probability 0.5."""
@@ -88,6 +91,8 @@ class DataAugmentation(Options):
     """Standard deviation of Gaussian noise, for pixels scaled to 0..1."""
     normalisation: NormalisationSetting = "auto"  # pyright: ignore[reportAssignmentType]
     """Mean and standard deviation per channel; "auto": as the backbone's weights expect; "unit": 0 and 1."""
+    interpolation: InterpolationSetting = "auto"  # pyright: ignore[reportAssignmentType]
+    """How all images are resized, with antialiasing; "auto": as the backbone's weights expect."""
 
     @property
     def jitters_colours(self) -> bool:
@@ -133,7 +138,7 @@ class DataOptions(Options):
     batch_size: int | None = Field(default=None, ge=2)
     """Images in a batch on each device; null = P x K."""
     data_augmentation: DataAugmentation = DataAugmentation()
-    """Augmentation and normalisation."""
+    """Augmentation, normalisation and interpolation."""
     batch_sampling_params: BatchSampling = BatchSampling()
     """Random or P x K sampling."""
 
@@ -148,3 +153,13 @@ class DataOptions(Options):
         """Height and width a training image has before the random crop."""
         augmentation = self.data_augmentation
         return augmentation.resize_h or self.img_h, augmentation.resize_w or self.img_w
+
+    @property
+    def train_resize(self) -> Resize:
+        """How a training image is resized before the random crop."""
+        return Resize(*self.resize_to, self.data_augmentation.interpolation)
+
+    @property
+    def eval_resize(self) -> Resize:
+        """How an image is resized for the network outside of training."""
+        return Resize(self.img_h, self.img_w, self.data_augmentation.interpolation)

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
+from data.decoding import Interpolation
 from utils.errors import DataError
 from utils.options import Options
 
@@ -44,6 +45,8 @@ class ModelCard(Options):
     """Per channel, of pixels in 0..1; subtracted inside the model."""
     std: tuple[float, float, float]
     """Per channel; divided by inside the model."""
+    interpolation: Interpolation = "bilinear"
+    """With which images are resized, with antialiasing, inside the model or before it; older files do not have it."""
     embedding_dim: int = Field(ge=1)
     """D, size of an embedding."""
     branch_dims: tuple[int, ...]

@@ -43,7 +43,7 @@ def check_parity(path: Path, trained: Trained, options: ExportParams, paths: Seq
     """
     exported = OnnxNetwork(path)
     params = trained.params
-    pixels = np.stack([decode(image, params.img_h, params.img_w) for image in paths])
+    pixels = np.stack([decode(image, params.eval_resize) for image in paths])
     expected = _embed_in_torch(trained, pixels)
     batches = [batch for batch in np.split(pixels, np.cumsum(BATCHES)) if len(batch)]
     embeddings = np.concatenate([exported.embed(batch).embeddings for batch in batches])
@@ -81,8 +81,7 @@ def _embed_in_torch(trained: Trained, pixels: np.ndarray) -> np.ndarray:
 def _resize_and_embed_in_torch(trained: Trained, images: Sequence[np.ndarray]) -> np.ndarray:
     """The same of images (H, W, 3) of any sizes."""
     params = trained.params
-    size = (params.img_h, params.img_w)
-    module = Exportable(trained.network.eval(), params.data_augmentation.normalisation, resize_to=size)
+    module = Exportable(trained.network.eval(), params.data_augmentation.normalisation, resize=params.eval_resize)
     return np.concatenate([module(torch.from_numpy(image)[None])[0].numpy() for image in images])
 
 
@@ -99,7 +98,7 @@ def measure(params: Params, dataset: Dataset, network: nn.Module) -> Measured:
     unknown.
 
     Args:
-        params: size and normalisation of the images, and the batch size.
+        params: size, interpolation and normalisation of the images, and the batch size.
         dataset: its query and gallery are used.
         network: as evaluation plug-ins get it.
 

@@ -62,7 +62,7 @@ def export_onnx(model: Path, params: Params, out: Path) -> ModelCard:
             if not dataset.train:
                 raise DataError('export_params.precision: "int8" needs training images, but the data set has none')
             paths = _spread(dataset.train, options.calibration_images)
-            quantise(proto, unfinished, [decode(path, params.img_h, params.img_w) for path in paths], options.layout)
+            quantise(proto, unfinished, [decode(path, params.eval_resize) for path in paths], options.layout)
         else:
             onnx.save(proto, unfinished)
         _set_card(unfinished, _card(trained, options, NOT_MEASURED))
@@ -119,6 +119,7 @@ def _card(trained: Trained, options: ExportParams, measured: Measured) -> ModelC
         layout=options.layout,
         mean=mean,
         std=std,
+        interpolation=params.data_augmentation.interpolation,
         embedding_dim=trained.network.embedding_dim,
         branch_dims=Embedder(trained.network).branch_dims,
         backbone=params.model_params.model,

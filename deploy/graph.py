@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from config.params import ExportParams
 from data.augmentation.normalisation import STATISTICS, Normalisation
+from data.decoding import Resize
 from deploy.networks import EMBEDDING, LENGTH, MIN_LENGTH, PIXELS
 from evaluate.core.load_model import Trained
 from models.network import ReidNetwork
@@ -33,8 +34,8 @@ class Exportable(nn.Module):
         network: in eval mode; shared, and copied with `half` only.
         normalisation: of the pixels, as in training.
         layout: of the pixels, "nhwc" or "nchw".
-        resize_to: (height, width) to which images of any size are resized, bilinearly with antialiasing as by Pillow,
-            rounded to whole values; None: images have the network's size.
+        resize: to what size images of any are resized, as by Pillow and rounded to whole values; None: they have the
+            network's size.
         half: run the network in float16; pre- and postprocessing stay in float32.
     """
 
@@ -43,7 +44,7 @@ class Exportable(nn.Module):
         network: ReidNetwork,
         normalisation: Normalisation,
         layout: str = "nhwc",
-        resize_to: tuple[int, int] | None = None,
+        resize: Resize | None = None,
         half: bool = False,
     ) -> None:
         super().__init__()
@@ -52,7 +53,7 @@ class Exportable(nn.Module):
         network = copy.deepcopy(network).half() if half else network
         self.used_modules = nn.ModuleList([network.backbone, *network.heads()])
         self.embed = network.embed
-        self.layout, self.resize_to, self.half_precision = layout, resize_to, half
+        self.layout, self.resize, self.half_precision = layout, resize, half
         means, deviations = (torch.tensor(values).view(1, 3, 1, 1) for values in STATISTICS[normalisation])
         self.scale = nn.Buffer(1 / (255 * deviations), persistent=False)
         self.shift = nn.Buffer(-means / deviations, persistent=False)
@@ -62,8 +63,9 @@ class Exportable(nn.Module):
         and their lengths (B, 1) before normalisation; both float32.
         """
         pixels = (images.permute(0, 3, 1, 2) if self.layout == "nhwc" else images).float()
-        if self.resize_to is not None:
-            resized = F.interpolate(pixels, self.resize_to, mode="bilinear", align_corners=False, antialias=True)
+        if self.resize is not None:
+            size, mode = self.resize[:2], self.resize.interpolation
+            resized = F.interpolate(pixels, size, mode=mode, align_corners=False, antialias=True)
             pixels = resized.round().clamp(0, 255)
         normalised = pixels * self.scale + self.shift
         embeddings = self.embed(normalised.half() if self.half_precision else normalised).float()
@@ -74,12 +76,12 @@ class Exportable(nn.Module):
 def to_onnx(trained: Trained, options: ExportParams) -> onnx.ModelProto:
     """The graph of a trained network in float32, or in float16 if `options` say so, with a dynamic batch size."""
     params = trained.params
-    size = (params.img_h, params.img_w)
+    size = params.eval_resize[:2]
     exportable = Exportable(
         trained.network.eval(),
         params.data_augmentation.normalisation,
         options.layout,
-        size if options.resize else None,
+        params.eval_resize if options.resize else None,
         half=options.precision == "fp16",
     ).eval()
     # With resizing, another size than the network's, so that torch does not specialise on it.

@@ -10,6 +10,7 @@ import onnxruntime
 import torch
 
 from data.augmentation.normalisation import STATISTICS, Normalisation, normalise
+from data.decoding import Resize
 from deploy.card import ModelCard
 from evaluate.core.load_model import load_trained_network
 from models.network import Embedder
@@ -60,7 +61,7 @@ class OnnxNetwork:
                 "its images: img_h, img_w"
             )
         self.card = card
-        self.img_h, self.img_w = card.img_h, card.img_w
+        self.resize = Resize(card.img_h, card.img_w, card.interpolation)
         self.embedding_dim, self.branch_dims = card.embedding_dim, card.branch_dims
         self.layout = card.layout
 
@@ -74,7 +75,7 @@ class ForeignNetwork:
     """A model of another program: one input of images; the first output (B, D) is the embedding.
 
     Its input shows the dtype (uint8 or normalised floats), the layout and whether the batch size is 1; the caller gives
-    the normalisation and the size of the images.
+    the normalisation of the images, and how they are to be resized.
 
     Raises:
         DataError: the file cannot be read, or has other inputs or outputs.
@@ -84,11 +85,12 @@ class ForeignNetwork:
     card: ModelCard | None = None
     branch_dims: tuple[int, ...] = ()
 
-    def __init__(self, path: Path, img_h: int, img_w: int, normalisation: Normalisation, threads: int = 0) -> None:
+    def __init__(self, path: Path, resize: Resize, normalisation: Normalisation, threads: int = 0) -> None:
         self.session = open_session(path, threads)
         if card_of(self.session, path) is not None:
             raise ValueError(f"img_h, img_w: {path} already has them")
-        self.img_h, self.img_w = img_h, img_w
+        self.resize = resize
+        img_h, img_w, _ = resize
         self.means, self.deviations = (np.array(values, np.float32) for values in STATISTICS[normalisation])
         taken = self.session.get_inputs()
         types = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -144,7 +146,7 @@ class TorchNetwork:
         self.embedder = Embedder(placed, labels).eval()
         self.precision = evaluation_precision(params.precision, self.device)
         self.normalisation: Normalisation = params.data_augmentation.normalisation
-        self.img_h, self.img_w = params.img_h, params.img_w
+        self.resize = params.eval_resize
         self.embedding_dim, self.branch_dims = network.embedding_dim, self.embedder.branch_dims
 
     @torch.inference_mode()

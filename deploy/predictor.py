@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from data.augmentation.normalisation import Normalisation
-from data.decoding import decode_bytes
+from data.decoding import Interpolation, Resize, decode_bytes
 from data.images import decode
 from data.read_ahead import read_ahead
 from deploy.networks import ForeignNetwork, OnnxNetwork, TorchNetwork
@@ -33,11 +33,12 @@ class Predictor:
     decode the next images, resized as in training, while the network computes. Several threads may share a predictor.
 
     Args:
-        path: a model.onnx of export_onnx, or a model_best.pth. Any other .onnx needs the next three.
+        path: a model.onnx of export_onnx, or a model_best.pth. Any other .onnx needs the last five.
         batch_size: images in a batch of the network.
         threads: CPU threads of the network; 0 = all.
         img_h, img_w: size of the images, pixels, for an .onnx of another program.
         normalisation: of the pixels that such a model takes, if these are floats.
+        interpolation: with which images are resized for such a model.
         warm_up: embed blank images first, so that the first real ones are not slower than others.
 
     Attributes:
@@ -45,6 +46,7 @@ class Predictor:
         digest: SHA-256 of the file, hexadecimal.
         embedding_dim: D.
         branch_dims: sizes of the parts of an embedding that have losses of their own; empty if unknown.
+        resize: how images are resized for the network.
         img_h, img_w: size of the network's images, pixels.
 
     Raises:
@@ -61,18 +63,20 @@ class Predictor:
         img_h: int = 0,
         img_w: int = 0,
         normalisation: Normalisation = "imagenet",
+        interpolation: Interpolation = "bilinear",
         warm_up: bool = True,
     ) -> None:
         path = expand_user(path)
         if batch_size < 1:
             raise ValueError(f"batch_size: at least 1 expected, got {batch_size}")
-        self.network = _open(path, threads, img_h, img_w, normalisation)
+        self.network = _open(path, threads, Resize(img_h, img_w, interpolation), normalisation)
         self.batch_size = batch_size
         self.card = self.network.card
         with path.open("rb") as file:
             self.digest = hashlib.file_digest(file, "sha256").hexdigest()
         self.embedding_dim, self.branch_dims = self.network.embedding_dim, self.network.branch_dims
-        self.img_h, self.img_w = self.network.img_h, self.network.img_w
+        self.resize = self.network.resize
+        self.img_h, self.img_w = self.resize[:2]
         if warm_up:
             for size in sorted({1, batch_size}):
                 self.embed(np.zeros((size, self.img_h, self.img_w, 3), np.uint8))
@@ -101,9 +105,9 @@ class Predictor:
             ValueError: it is of an unknown kind.
         """
         if isinstance(image, Path | str):
-            return decode(Path(image), self.img_h, self.img_w)
+            return decode(Path(image), self.resize)
         if isinstance(image, bytes):
-            return decode_bytes(image, self.img_h, self.img_w)
+            return decode_bytes(image, self.resize)
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
                 raise ValueError(f"pixels: expected uint8 (H, W, 3), got {image.dtype} {image.shape}")
@@ -113,10 +117,7 @@ class Predictor:
         if not isinstance(image, Image.Image) or image.mode not in MODES:
             got = f"an image of mode {image.mode}" if isinstance(image, Image.Image) else type(image).__name__
             raise ValueError(f"image: expected a path, bytes, uint8 pixels or a Pillow image of 8 bits, got {got}")
-        rgb = image.convert("RGB")
-        if rgb.size != (self.img_w, self.img_h):
-            rgb = rgb.resize((self.img_w, self.img_h), Image.Resampling.BILINEAR)
-        return np.asarray(rgb)
+        return np.asarray(self.resize(image.convert("RGB")))
 
     def embed(self, pixels: np.ndarray) -> np.ndarray:
         """(B, img_h, img_w, 3) uint8 RGB, with B at least 1 -> embeddings (B, D) float32 of unit length."""
@@ -182,13 +183,14 @@ def predictor_of(args: argparse.Namespace) -> Predictor:
 
 
 def _open(
-    path: Path, threads: int, img_h: int, img_w: int, normalisation: Normalisation
+    path: Path, threads: int, resize: Resize, normalisation: Normalisation
 ) -> OnnxNetwork | ForeignNetwork | TorchNetwork:
+    img_h, img_w, _ = resize
     if bool(img_h) != bool(img_w):
         raise ValueError(f"img_h, img_w: give both or none, got {img_h} and {img_w}")
     kind = path.suffix.lower()
     if kind == ".onnx" and img_h:
-        return ForeignNetwork(path, img_h, img_w, normalisation, threads)
+        return ForeignNetwork(path, resize, normalisation, threads)
     if img_h:
         raise ValueError(f"img_h, img_w: {path} already has them")
     if kind == ".onnx":

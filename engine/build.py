@@ -81,7 +81,7 @@ def _build(
     criterion = build_losses(params, network, teacher).to(device)
     optimizer = build_optimizer(params, network, criterion)
     paths = [sample.path for sample in dataset.train]
-    store = build_store(paths, *params.resize_to, params.data_cache, device)
+    store = build_store(paths, params.train_resize, params.data_cache, device)
     others = {
         "kind of device": device.type,
         "precision": precision.name,

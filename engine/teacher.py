@@ -2,14 +2,13 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from config.params import Params
-from data.augmentation.normalisation import normalise_unit, unit_again
+from data.augmentation.normalisation import Normalisation, normalise_unit, unit_again
 from evaluate.core.load_model import Trained, digest_of, find_network, load_trained_network
 from losses.loss import TeacherOutput
 from models.outputs import concat_branches, mean_logits
@@ -34,7 +33,7 @@ class Teacher:
         self.digest = digest_of(trained)
         """Identifies the teacher: a run is only resumed with the same."""
 
-    def __call__(self, pixels: Tensor, normalisation: Literal["imagenet", "half"]) -> TeacherOutput:
+    def __call__(self, pixels: Tensor, normalisation: Normalisation) -> TeacherOutput:
         """What the teacher makes of a student's batch.
 
         Args:
@@ -48,14 +47,14 @@ class Teacher:
         # Tensors made in inference mode cannot take part in a backward pass; their copies can.
         return TeacherOutput(embeddings.clone(), logits.clone())
 
-    def _as_trained(self, pixels: Tensor, normalisation: Literal["imagenet", "half"]) -> Tensor:
+    def _as_trained(self, pixels: Tensor, normalisation: Normalisation) -> Tensor:
         own = self.params.data_augmentation.normalisation
         if own != normalisation:
             pixels = normalise_unit(unit_again(pixels, normalisation), own)
-        size = self.params.img_h, self.params.img_w
-        if pixels.shape[2:] == size:
+        resize = self.params.eval_resize
+        if pixels.shape[2:] == resize[:2]:
             return pixels
-        return F.interpolate(pixels, size, mode="bilinear", antialias=True)
+        return F.interpolate(pixels, resize[:2], mode=resize.interpolation, antialias=True)
 
 
 def load_teacher(params: Params, pids: Sequence[int], device: torch.device) -> Teacher | None:

@@ -119,7 +119,8 @@ class GeneratedImages:
         height = self.generator.height
         pictures = real_pictures(images, number, self.params)
         if pictures.shape[2:] != (height, height // 2):
-            pictures = F.interpolate(pictures, (height, height // 2), mode="bilinear", antialias=True)
+            mode = self.params.data_augmentation.interpolation
+            pictures = F.interpolate(pictures, (height, height // 2), mode=mode, antialias=True)
         return RealBatch(pictures, None if self.conditions is None else self._conditions_of(indices))
 
     def _conditions_of(self, indices: Sequence[int]) -> Tensor:
@@ -129,9 +130,9 @@ class GeneratedImages:
 
     def _as_read(self, pictures: Tensor) -> Tensor:
         """Pictures as uint8 images of the size that files are read at."""
-        size = self.params.resize_to
-        if pictures.shape[2:] != size:
-            pictures = F.interpolate(pictures.float(), size, mode="bilinear", antialias=True)
+        resize = self.params.train_resize
+        if pictures.shape[2:] != resize[:2]:
+            pictures = F.interpolate(pictures.float(), resize[:2], mode=resize.interpolation, antialias=True)
         return pictures_as_bytes(pictures).contiguous(memory_format=torch.channels_last)
 
 

@@ -78,7 +78,7 @@ def build_quality(
     training = features_of(network, _batches(store, len(dataset.train)), BATCH_SIZE)
     others = held_out(dataset)
     # In the size of the generated pictures, so that their lack of detail does not count.
-    files = FileStore([sample.path for sample in others], gan.img_h, gan.img_h // 2)
+    files = FileStore([sample.path for sample in others], params.generator_resize)
     other_features = features_of(network, _batches(files, len(others)), BATCH_SIZE) if others else None
     noise, sources = draw_inputs(gan.num_measured, gan.input_dim, conditions, params.seed, device)
     return Quality(network, store, RealImages(training, other_features), noise, sources)

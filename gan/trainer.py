@@ -138,7 +138,7 @@ def build_gan_trainer(params: Params, folder: RunFolder, device: torch.device, r
         gan, samples = params.gan_params, dataset.train
         network = ConditionNetwork(gan.condition) if gan.condition else None
         conditions = None if network is None else network.embed(samples, device)
-        store = build_store([sample.path for sample in samples], gan.img_h, gan.img_h // 2, params.data_cache, device)
+        store = build_store([sample.path for sample in samples], params.generator_resize, params.data_cache, device)
         stepper = build_stepper(params, network, device, resume=resume)
         quality = build_quality(params, dataset, store, conditions, device)
     others = {

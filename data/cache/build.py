@@ -10,6 +10,7 @@ import torch
 from data.cache.fill import images_in_ram, images_on_device
 from data.cache.shared import NoRoomError
 from data.cache.stores import DeviceStore, FileStore, ImageStore, RamStore
+from data.decoding import Resize
 from utils.distributed import fail_together, gather_objects
 from utils.errors import ParamsError
 from utils.memory import explain_oom, free_memory
@@ -31,14 +32,12 @@ class Free(NamedTuple):
     """None: the run computes on the CPU."""
 
 
-def build_store(
-    paths: Sequence[Path], height: int, width: int, data_cache: DataCache, device: torch.device = CPU
-) -> ImageStore:
+def build_store(paths: Sequence[Path], resize: Resize, data_cache: DataCache, device: torch.device = CPU) -> ImageStore:
     """The store that `data_cache` asks for; every process of the run must call this, and all get the same kind.
 
     Args:
         paths: the images, the same in all processes.
-        height, width: their size when served, pixels.
+        resize: to what size, in which they are served.
         data_cache: where they are kept decoded. "auto": on the device if they need at most a third of its free memory,
             else in memory if at most a quarter of that, else nowhere.
         device: what the run computes on.
@@ -47,18 +46,18 @@ def build_store(
         ParamsError: the place that `data_cache` names does not exist or is too small.
         UserError: an image that is to be kept cannot be read, or the device has run out of memory.
     """
-    size = len(paths) * height * width * 3
+    size = len(paths) * resize.height * resize.width * 3
     free = least(gather_objects(free_now(device)))
     with fail_together():
         place = choose_place(data_cache, size, free)
-    what, why = f"{len(paths)} training images of {height}x{width}", _describe(data_cache, size, free)
+    what, why = f"{len(paths)} training images of {resize.height}x{resize.width}", _describe(data_cache, size, free)
     if place == "device":
         logger.info("%s are kept decoded on the device: %s", what, why)
         with explain_oom(f"keeping {what} on {device}: {why}", 'data_cache: set "ram" or "none"'):
-            return DeviceStore(images_on_device(paths, height, width, device))
+            return DeviceStore(images_on_device(paths, resize, device))
     if place == "ram":
         try:
-            images = images_in_ram(paths, height, width)
+            images = images_in_ram(paths, resize)
         except NoRoomError as error:
             if data_cache == "ram":
                 with fail_together():
@@ -68,7 +67,7 @@ def build_store(
             logger.info("%s are kept decoded in memory: %s", what, why)
             return RamStore(images)
     logger.info("%s are decoded at every use: %s", what, why)
-    return FileStore(paths, height, width)
+    return FileStore(paths, resize)
 
 
 def choose_place(data_cache: DataCache, size: int, free: Free) -> Literal["device", "ram", "none"]:

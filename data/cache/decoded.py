@@ -6,6 +6,7 @@ from threading import Lock
 import numpy as np
 
 from data.cache.build import DataCache
+from data.decoding import Resize
 from data.images import decode
 from utils.distributed import this_process
 from utils.memory import free_memory
@@ -24,20 +25,20 @@ class DecodedImageCache:
     def __init__(self, budget: int) -> None:
         self.budget = budget
         self.used = 0
-        self._images: dict[tuple[Path, int, int], np.ndarray] = {}
+        self._images: dict[tuple[Path, Resize], np.ndarray] = {}
         self._lock = Lock()
 
-    def read(self, path: Path, height: int, width: int) -> np.ndarray:
+    def read(self, path: Path, resize: Resize) -> np.ndarray:
         """One read-only image (H, W, 3) uint8, as `decode` returned it when it was first read.
 
         Raises:
             DataError: it is not in the cache and its file cannot be read.
         """
-        key = (path, height, width)
+        key = (path, resize)
         cached = self._images.get(key)
         if cached is not None:
             return cached
-        image = decode(path, height, width)
+        image = decode(path, resize)
         with self._lock:
             # Another thread may have added it in the meantime.
             if key not in self._images and self.used + image.nbytes <= self.budget:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.decoding import Resize
 from data.images import decode
 
 
@@ -33,15 +34,14 @@ class ImageStore(ABC):
 class FileStore(ImageStore):
     """Decodes an image whenever it is requested: no memory, all the work."""
 
-    def __init__(self, paths: Sequence[Path], height: int, width: int) -> None:
+    def __init__(self, paths: Sequence[Path], resize: Resize) -> None:
         self.paths = list(paths)
-        self.height = height
-        self.width = width
+        self.resize = resize
 
     def fetch(self, indices: Sequence[int], *, pinned: bool = False) -> Tensor:
         """Indices of B images -> their pixels (B, H, W, 3) uint8 on the CPU."""
-        images = (decode(self.paths[index], self.height, self.width) for index in indices)
-        return stack_images(images, len(indices), self.height, self.width, pinned=pinned)
+        images = (decode(self.paths[index], self.resize) for index in indices)
+        return stack_images(images, len(indices), *self.resize[:2], pinned=pinned)
 
 
 class RamStore(ImageStore):

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from data.decoding import decode_bytes
+from data.decoding import Resize, decode_bytes
 from deploy.serve.errors import RequestError
 from deploy.serve.limits import Limits
 from utils.errors import DataError
@@ -95,8 +95,8 @@ def parse_json(body: bytes, model: type[Body]) -> Body:
         raise RequestError(422, f"{where}: {first['msg']}" if where else first["msg"]) from None
 
 
-def decode_images(contents: Sequence[bytes], height: int, width: int, limits: Limits) -> list[np.ndarray]:
-    """Encoded images as the network takes them, (height, width, 3) uint8.
+def decode_images(contents: Sequence[bytes], resize: Resize, limits: Limits) -> list[np.ndarray]:
+    """Encoded images as the network takes them, (H, W, 3) uint8.
 
     Raises:
         RequestError: 413, there are too many; 422, one cannot be read: the reason and, of several, its number.
@@ -106,7 +106,7 @@ def decode_images(contents: Sequence[bytes], height: int, width: int, limits: Li
     pixels = []
     for number, content in enumerate(contents):
         try:
-            pixels.append(decode_bytes(content, height, width, max_pixels=limits.max_pixels))
+            pixels.append(decode_bytes(content, resize, max_pixels=limits.max_pixels))
         except DataError as error:
             which = f"image {number}: " if len(contents) > 1 else ""
             raise RequestError(422, f"{which}{error}") from None

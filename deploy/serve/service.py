@@ -67,8 +67,7 @@ class Service:
 
     async def embed(self, images: Sequence[bytes]) -> np.ndarray:
         """Encoded images -> embeddings (N, D) float32; raises a RequestError if one cannot be read."""
-        size = self.predictor.img_h, self.predictor.img_w
-        pixels = await self._in_thread(decode_images, images, *size, self.limits)
+        pixels = await self._in_thread(decode_images, images, self.predictor.resize, self.limits)
         futures = self.batcher.submit(pixels)
         return np.stack(await asyncio.gather(*map(asyncio.wrap_future, futures)))
 

@@ -37,7 +37,7 @@ def extract(config: EvalContext, samples: Sequence[Sample], description: str, *,
     """Embed every image with `config.online_net`, on the network's device.
 
     Args:
-        config: image size, normalisation, batch size and `bad_images`.
+        config: image size, interpolation, normalisation, batch size and `bad_images`.
         samples: the images.
         description: label of the progress bar, such as "query".
         flip: add the embedding of the mirror image to that of the image.
@@ -119,9 +119,7 @@ def _read_batches(
     positions: list[int] = []
     batches: list[Tensor] = []
     pinned = device.type == "cuda"
-    stream = eval_batches(
-        paths, config.img_h, config.img_w, batch_size, config.bad_images, cache=config.images, pinned=pinned
-    )
+    stream = eval_batches(paths, config.eval_resize, batch_size, config.bad_images, cache=config.images, pinned=pinned)
     bar = tqdm(desc=description, total=len(samples), unit="img", leave=False, disable=bars_hidden())
     # Closed on failure too, or its threads would read on until the garbage collector finds it.
     with closing(stream), bar as progress:

@@ -76,9 +76,10 @@ def load_trained_network(path: Path) -> Trained:
 
 
 def digest_of(trained: Trained) -> str:
-    """A hash of the weights and of the size and normalisation of the images."""
+    """A hash of the weights and of the size, normalisation and interpolation of the images."""
     params = trained.params
-    shown = f"{params.img_h} {params.img_w} {params.data_augmentation.normalisation}"
+    augmentation = params.data_augmentation
+    shown = f"{params.img_h} {params.img_w} {augmentation.normalisation} {augmentation.interpolation}"
     return digest_of_weights(trained.network.state_dict(), shown)
 
 

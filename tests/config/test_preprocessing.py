@@ -24,23 +24,34 @@ def loaded(augmentation: dict[str, Any]) -> Params:
     return params_from_dict(raw, "params.json", plugin_options).params
 
 
-@pytest.mark.parametrize("given", [{}, {"normalisation": "auto"}, {"mirror": False}])
+BICUBIC = Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic")
+STRANGE = Preprocessing((0.1, 0.2, 0.3), (1.0, 1.0, 1.0), "lanczos")
+
+
+@pytest.mark.parametrize("given", [{}, {"normalisation": "auto", "interpolation": "auto"}, {"mirror": False}])
 def test_auto_is_what_the_weights_expect(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert loaded(given).data_augmentation.normalisation == "imagenet"
-    of_the_weights(monkeypatch, Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic"))
-    params = loaded(given)
-    assert params.data_augmentation.normalisation == "half"
-    assert params.data_augmentation.mirror == given.get("mirror", True)
+    resnet = loaded(given).data_augmentation
+    assert (resnet.normalisation, resnet.interpolation) == ("imagenet", "bilinear")
+    of_the_weights(monkeypatch, BICUBIC)
+    other = loaded(given).data_augmentation
+    assert (other.normalisation, other.interpolation) == ("half", "bicubic")
+    assert other.mirror == given.get("mirror", True)
 
 
 def test_what_the_params_say_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    of_the_weights(monkeypatch, Preprocessing((0.1, 0.2, 0.3), (1.0, 1.0, 1.0), "bicubic"))
-    assert loaded({"normalisation": "clip"}).data_augmentation.normalisation == "clip"
+    of_the_weights(monkeypatch, BICUBIC)
+    one, other = (
+        loaded(given).data_augmentation for given in ({"normalisation": "clip"}, {"interpolation": "bilinear"})
+    )
+    assert (one.normalisation, one.interpolation) == ("clip", "bicubic")
+    assert (other.normalisation, other.interpolation) == ("half", "bilinear")
+    of_the_weights(monkeypatch, STRANGE)
+    assert loaded({"normalisation": "unit", "interpolation": "bicubic"}).data_augmentation.normalisation == "unit"
 
 
 def test_params_made_in_code_and_those_saved_hold_no_auto() -> None:
     made = Params()
-    assert made.data_augmentation.normalisation == "imagenet"
+    assert made.eval_resize == (256, 128, "bilinear")
     saved = json.loads(made.model_dump_json())
     assert "auto" not in saved["data_augmentation"].values()
     # Saved params keep what they were resolved to, whatever the weights are said to expect later.
@@ -48,7 +59,26 @@ def test_params_made_in_code_and_those_saved_hold_no_auto() -> None:
     assert params_from_dict(saved, "params.json", plugin_options).params.data_augmentation.normalisation == "half"
 
 
-def test_weights_without_a_named_normalisation_ask_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    of_the_weights(monkeypatch, Preprocessing((0.1, 0.2, 0.3), (1.0, 1.0, 1.0), "bicubic"))
-    with pytest.raises(ParamsError, match=r"^params.json: data_augmentation.normalisation: .*resnet_18.*0\.1.*"):
-        loaded({})
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({}, "normalisation"),
+        ({"normalisation": "unit"}, "interpolation"),
+        ({"interpolation": "bicubic"}, "normalisation"),
+    ],
+)
+def test_what_weights_expect_and_nobody_knows_is_asked_for(
+    given: dict[str, Any], key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_the_weights(monkeypatch, STRANGE)
+    with pytest.raises(ParamsError, match=rf"^params.json: data_augmentation.{key}: .*resnet_18.*lanczos"):
+        loaded(given)
+
+
+def test_the_size_and_the_interpolation_belong_together() -> None:
+    augmentation = {"interpolation": "bicubic", "resize_h": 80}
+    raw = {"img_h": 64, "img_w": 32, "gan_params": {"img_h": 128}, "data_augmentation": augmentation}
+    params = params_from_dict(raw, "params.json", plugin_options).params
+    assert params.train_resize == (80, 32, "bicubic")
+    assert params.eval_resize == (64, 32, "bicubic")
+    assert params.generator_resize == (128, 64, "bicubic")

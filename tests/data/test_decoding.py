@@ -2,13 +2,14 @@ import io
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from data.decoding import MAX_PIXELS, MAX_SCANS, decode_bytes
+from data.decoding import MAX_PIXELS, MAX_SCANS, Interpolation, Resize, decode_bytes
 from tests.conftest import ROOT
 from tests.data.encoded import BLUE, GREEN, RED, chunk, encode, exif, png, scene
 from utils.errors import DataError
@@ -114,7 +115,7 @@ def test_the_limit_itself_is_decoded() -> None:
     # One bit a pixel: Pillow alone would have warned of the second one.
     side = int(MAX_PIXELS**0.5)
     rows = (b"\0" + bytes(side // 8)) * side
-    assert decode_bytes(png(side, side, 1, 0, rows), 8, 4).shape == (8, 4, 3)
+    assert decode_bytes(png(side, side, 1, 0, rows), Resize(8, 4, "bilinear")).shape == (8, 4, 3)
     with pytest.raises(DataError, match=f"{side} x {side + 1} is more than"):
         decode_bytes(png(side, side + 1, 1, 0, rows))
 
@@ -213,7 +214,44 @@ def test_an_image_is_turned_as_its_exif_data_ask(form: str, orientation: int) ->
         np.testing.assert_array_equal(decode_bytes(turned), expected)
         # Turned before it is resized, or a person that lies would be squeezed.
         resized = Image.fromarray(expected).resize((20, 30), Image.Resampling.BILINEAR)
-        np.testing.assert_array_equal(decode_bytes(turned, 30, 20), np.asarray(resized))
+        np.testing.assert_array_equal(decode_bytes(turned, Resize(30, 20, "bilinear")), np.asarray(resized))
+
+
+def triangle(distance: np.ndarray) -> np.ndarray:
+    return np.maximum(1 - np.abs(distance), 0)
+
+
+def cubic(distance: np.ndarray) -> np.ndarray:
+    """Keys 1981, equation 4 with a = -0.5."""
+    x = np.abs(distance)
+    near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0))
+
+
+def resampled(rows: np.ndarray, size: int, kernel: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """(N, ...) -> (size, ...): each a mean of rows, weighted by a kernel that is as wide as a new row or an old one."""
+    scale = len(rows) / size
+    result = np.empty((size, *rows.shape[1:]))
+    for row in range(size):
+        centre = (row + 0.5) * scale
+        weights = kernel((np.arange(len(rows)) + 0.5 - centre) / max(scale, 1))
+        result[row] = np.tensordot(weights / weights.sum(), rows, 1)
+    return result
+
+
+@pytest.mark.parametrize(("interpolation", "kernel"), [("bilinear", triangle), ("bicubic", cubic)])
+@pytest.mark.parametrize(("height", "width"), [(16, 8), (7, 40), (60, 15), (100, 99)])
+def test_an_image_is_resized_with_antialiasing(
+    interpolation: Interpolation, kernel: Callable[[np.ndarray], np.ndarray], height: int, width: int
+) -> None:
+    # Pillow rounds and clips after each direction; these leave nothing to clip.
+    pixels = np.random.default_rng(0).integers(64, 192, (40, 30, 3), np.uint8)
+    content = encode(Image.fromarray(pixels), "PNG")
+    found = decode_bytes(content, Resize(height, width, interpolation))
+    by_columns = resampled(pixels.swapaxes(0, 1).astype(float), width, kernel).swapaxes(0, 1)
+    assert found.shape == (height, width, 3)
+    assert np.abs(found - resampled(by_columns, height, kernel)).max() < 1.5
+    np.testing.assert_array_equal(decode_bytes(content, Resize(40, 30, interpolation)), pixels)
 
 
 @pytest.mark.filterwarnings("ignore")  # by which Pillow tells of damaged EXIF data

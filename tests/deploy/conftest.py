@@ -13,7 +13,7 @@ from PIL import Image
 
 from config.params import ExportParams, Params
 from data.dataset import read_dataset
-from data.decoding import decode_bytes
+from data.decoding import Interpolation, Resize, decode_bytes
 from data.images import decode
 from data.samples import Dataset
 from deploy.export import export_onnx
@@ -47,6 +47,15 @@ class Model(NamedTuple):
         """The network, read anew."""
         return load_trained_network(self.path)
 
+    def resized_by(self, interpolation: Interpolation) -> "Model":
+        """The same network as if it had been trained with another interpolation, in a file beside this one."""
+        augmentation = self.params.data_augmentation.model_copy(update={"interpolation": interpolation})
+        params = self.params.model_copy(update={"data_augmentation": augmentation})
+        path = self.path.with_name(f"{interpolation}.pth")
+        weights, labels = self.trained.network.state_dict(), list(self.trained.labels)
+        save_checkpoint(path, Checkpoint(weights, params.model_dump(mode="json"), labels, {}))
+        return self._replace(path=path, params=params)
+
     def exporting(self, **options: object) -> Params:
         """The params with other export_params."""
         return self.params.model_copy(update={"export_params": ExportParams.model_validate(options)})
@@ -60,7 +69,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, make_market: Callable[[Path]
     dataset = read_dataset(params)
     torch.manual_seed(0)
     network = build_network(params.model_params, 3)
-    images = torch.stack([torch.from_numpy(np.array(decode(one.path, 64, 32))) for one in dataset.train])
+    images = torch.stack([torch.from_numpy(np.array(decode(one.path, params.eval_resize))) for one in dataset.train])
     with torch.no_grad():
         # Averages of real images, without which all embeddings would look alike.
         for _ in range(20):
@@ -88,6 +97,7 @@ def images(model: Model) -> list[Path]:
 class MeanColour:
     """Embeds an image by its mean colour; can be held up, and made to fail."""
 
+    resize = Resize(8, 4, "bilinear")
     img_h, img_w, embedding_dim, batch_size = 8, 4, 3, 4
     digest, card = "digest", None
 
@@ -99,8 +109,8 @@ class MeanColour:
 
     def prepare(self, image: Path | bytes) -> np.ndarray:
         if isinstance(image, Path):
-            return decode(image, self.img_h, self.img_w)
-        return decode_bytes(image, self.img_h, self.img_w)
+            return decode(image, self.resize)
+        return decode_bytes(image, self.resize)
 
     def embed(self, pixels: np.ndarray) -> np.ndarray:
         self.batches.append(len(pixels))

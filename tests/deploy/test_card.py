@@ -12,6 +12,7 @@ CARD = ModelCard(
     layout="nhwc",
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
+    interpolation="bicubic",
     embedding_dim=24,
     branch_dims=(8, 8, 8),
     backbone="resnet_18",
@@ -36,6 +37,12 @@ def test_a_card_survives_the_round_trip_through_metadata() -> None:
     assert all(name.startswith("reid.") for name in metadata)
     assert ModelCard.from_metadata({**metadata, "author": "another program"}, "x.onnx") == CARD
     assert ModelCard.from_metadata({"author": "another program"}, "x.onnx") is None
+
+
+def test_a_card_from_before_interpolation_was_a_setting_means_bilinear() -> None:
+    metadata = CARD.to_metadata()
+    del metadata["reid.interpolation"]
+    assert ModelCard.from_metadata(metadata, "x.onnx") == CARD.model_copy(update={"interpolation": "bilinear"})
 
 
 @pytest.mark.parametrize(

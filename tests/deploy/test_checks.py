@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import deploy.export
+from data.decoding import Resize
 from data.images import decode
 from data.samples import Dataset, Sample
 from deploy.checks import measure, subset
@@ -24,7 +25,7 @@ class Colours(nn.Module):
 
 def slow_embedding(path: Path) -> np.ndarray:
     """The same from the definition."""
-    pixels = (decode(path, 64, 32) / 255 - 0.5) / 0.5
+    pixels = (decode(path, Resize(64, 32, "bilinear")) / 255 - 0.5) / 0.5
     row = np.concatenate([pixels[:32].mean(axis=(0, 1)), pixels[32:].mean(axis=(0, 1))])
     return row / np.sqrt((row**2).sum())
 

@@ -9,7 +9,9 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
+from data.decoding import Resize
 from data.images import decode
+from deploy.export import export_onnx
 from deploy.predictor import Predictor
 from tests.deploy.conftest import Model
 from utils.errors import DataError
@@ -50,7 +52,25 @@ def test_every_kind_of_image_is_read_alike(predictor: Predictor, tmp_path: Path,
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8))
     image.save(path)
     for kind in (path, str(path), path.read_bytes(), image, np.array(image)):
-        assert np.array_equal(predictor.prepare(kind), decode(path, 64, 32))
+        assert np.array_equal(predictor.prepare(kind), decode(path, Resize(64, 32, "bilinear")))
+
+
+def test_images_are_resized_as_in_training(model: Model, images: list[Path], tmp_path: Path) -> None:
+    trained = model.resized_by("bicubic")
+    out = tmp_path / "model.onnx"
+    export_onnx(trained.path, trained.exporting(measured_images=0), out)
+    image = Image.open(images[0]).resize((90, 150))
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    expected = np.asarray(image.resize((32, 64), Image.Resampling.BICUBIC))
+    foreign = pooled(tmp_path / "x.onnx", ["B", 3, 64, 32], TensorProto.FLOAT)
+    for predictor in (
+        Predictor(trained.path, warm_up=False),
+        Predictor(out, warm_up=False),
+        Predictor(foreign, img_h=64, img_w=32, interpolation="bicubic", warm_up=False),
+    ):
+        for kind in (image, np.asarray(image), content.getvalue()):
+            assert np.array_equal(predictor.prepare(kind), expected)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "L", "LA", "P", "1"])

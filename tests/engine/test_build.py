@@ -1,9 +1,12 @@
 """What is built from params, and what is said of it before it begins."""
 
+import numpy as np
 import pytest
 import torch
 
 import engine.build
+from data.decoding import RESAMPLING, Resize
+from data.images import decode
 from engine.schedules import build_schedule
 from engine.summary import describe_training, plan_training
 from engine.trainer import ReidTrainer
@@ -42,6 +45,18 @@ def test_the_same_seed_builds_the_same_weights(make_trainer: MakeTrainer) -> Non
     weights = [trainer.network.state_dict()["backbone.conv1.weight"] for trainer in (one, same, other)]
     assert weights[0].equal(weights[1])
     assert not weights[0].equal(weights[2])
+
+
+@pytest.mark.parametrize("data_cache", ["none", "ram"])
+def test_training_images_are_resized_as_the_params_say(make_trainer: MakeTrainer, data_cache: str) -> None:
+    found = []
+    for interpolation in RESAMPLING:
+        augmentation = {"pad": 4, "resize_h": 72, "interpolation": interpolation}
+        batches = make_trainer(interpolation, data_cache=data_cache, data_augmentation=augmentation).batches
+        found.append(batches.store.read([0, 3]))
+        expected = [decode(batches.paths[index], Resize(72, 32, interpolation)) for index in (0, 3)]
+        assert torch.equal(found[-1].permute(0, 2, 3, 1), torch.tensor(np.stack(expected)))
+    assert not torch.equal(*found)
 
 
 @pytest.mark.parametrize(

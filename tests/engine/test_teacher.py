@@ -58,15 +58,16 @@ def test_a_teacher_gives_the_embeddings_and_scores_of_its_network(tmp_path: Path
     assert not any(weight.requires_grad for weight in teacher.network.parameters())
 
 
-def test_a_teacher_sees_images_as_it_was_trained_on_them(tmp_path: Path) -> None:
-    changes = {"img_h": 96, "img_w": 48, "data_augmentation": {"normalisation": "half"}}
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_a_teacher_sees_images_as_it_was_trained_on_them(interpolation: str, tmp_path: Path) -> None:
+    changes = {"img_h": 96, "img_w": 48, "data_augmentation": {"normalisation": "half", "interpolation": interpolation}}
     changes["model_params"] = {**TINY_PARAMS["model_params"], "pcb_n_parts": 3, "feature_dim": 12}
     embedder = save_model(tmp_path / "teacher.pth", PIDS, **changes)
     teacher = load_teacher(distilled(tmp_path / "teacher.pth"), PIDS, CPU)
     assert teacher is not None
     images = torch.randint(256, (4, 3, 64, 32), dtype=torch.uint8)
     embeddings, _ = teacher(normalise(images, "imagenet"), "imagenet")
-    larger = F.interpolate(normalise(images, "half"), (96, 48), mode="bilinear", antialias=True)
+    larger = F.interpolate(normalise(images, "half"), (96, 48), mode=interpolation, antialias=True)
     torch.testing.assert_close(embeddings, embedder(larger), rtol=1e-4, atol=1e-4)
 
 

@@ -4,6 +4,7 @@ import logging
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -80,6 +81,24 @@ def test_normalises_as_training_does(image_files):
     config = params(MeanColour().eval(), data_augmentation={"normalisation": "imagenet"})
     expected = torch.tensor([[-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225]])
     torch.testing.assert_close(extract(config, samples, "query").features, expected)
+
+
+class FirstRow(nn.Module):
+    """(B, 3, H, W) -> the first row of the first channel (B, W)."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images[:, 0, 0]
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_resizes_as_training_does(interpolation, tmp_path):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 50, 3), np.uint8))
+    image.save(tmp_path / "image.png")
+    augmentation = {"normalisation": "unit", "interpolation": interpolation}
+    config = params(FirstRow().eval(), data_augmentation=augmentation)
+    resized = np.asarray(image.resize((16, 32), Image.Resampling[interpolation.upper()]))
+    expected = torch.tensor(resized[None, 0, :, 0]).float() / 255
+    torch.testing.assert_close(extract(config, samples_of([tmp_path / "image.png"]), "query").features, expected)
 
 
 def test_an_unreadable_image_is_an_error_or_left_out_where_asked_for(image_files, caplog):

@@ -60,7 +60,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "one feature, erased and masked": {
         "model_params": {**ONE, "feature_mask": "all", "global_feature_erasing": 0.5, "pcb_dropout": 0.1},
-        "data_augmentation": {"random_erasing": {"probability": 0.5, "fill": "colour"}, "normalisation": "half"},
+        "data_augmentation": {
+            "random_erasing": {"probability": 0.5, "fill": "colour"}, "normalisation": "half",
+            "interpolation": "bicubic",
+        },
         "tri_loss_margin": 0.3,
     },
     "pooled features, branches unnormalised": {

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.decoding import decode_bytes
+from data.decoding import Resize, decode_bytes
 from data.images import MAX_BYTES, decode, find_bad_images, image_exists
 from tests.data.encoded import encode
 from tests.reliability.rights import closed, open_folder
@@ -107,7 +107,7 @@ def test_changed_and_invented_bytes_are_decoded_or_refused(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of damaged metadata
             try:
-                image = decode_bytes(content, 16, 8)
+                image = decode_bytes(content, Resize(16, 8, "bilinear"))
             except DataError as error:
                 assert str(error)  # noqa: PT017
             else:

@@ -135,6 +135,8 @@ def test_check_config_shows_what_a_run_would_be_and_trains_nothing(script: Scrip
     process = script.succeed("train.py", "--operation", "check_config", "--set", "epoch=7", "lr.base_lr=0.125")
     shown = json.loads(process.stdout)
     assert (shown["epoch"], shown["lr"]["base_lr"]) == (7, 0.125)
+    augmentation = shown["data_augmentation"]
+    assert (augmentation["normalisation"], augmentation["interpolation"]) == ("imagenet", "bilinear")
     assert "7 epochs of 4 steps of 8 images; 11 identities" in process.stderr
     assert not (script.folder / "runs").exists()
 

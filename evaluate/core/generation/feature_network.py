@@ -8,13 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.augmentation.normalisation import Normalisation, normalise
+from data.decoding import Resize
 from evaluate.core.load_model import digest_of, find_network, load_trained_network
 from models.network import Embedder
 from utils.errors import DataError, UserError
 
 KEY = "gan_params.measured_by"
 INCEPTION = "inception"
-INCEPTION_SIZE = (299, 299)
+INCEPTION_RESIZE = Resize(299, 299, "bilinear")
 INCEPTION_DIM = 2048
 
 
@@ -26,7 +27,7 @@ class FeatureNetwork:
         digest: identifies the network.
         name: for logs.
         dim: D.
-        size: H and W of its input; other images are resized.
+        resize: size of its input; other images are resized.
         normalisation: of its images.
         device: where it computes.
     """
@@ -37,7 +38,7 @@ class FeatureNetwork:
         digest: str,
         name: str,
         dim: int,
-        size: tuple[int, int],
+        resize: Resize,
         normalisation: Normalisation,
         device: torch.device,
     ) -> None:
@@ -46,7 +47,7 @@ class FeatureNetwork:
         self.digest = digest
         self.name = name
         self.dim = dim
-        self._size = size
+        self._resize = resize
         self._normalisation: Normalisation = normalisation
         self._device = device
 
@@ -60,8 +61,8 @@ class FeatureNetwork:
             raise ValueError(f"images: uint8 (B, 3, H, W) expected, got {images.dtype} {tuple(images.shape)}")
         with torch.no_grad():
             pixels = normalise(images.to(self._device), self._normalisation)
-            if pixels.shape[2:] != self._size:
-                pixels = F.interpolate(pixels, self._size, mode="bilinear", antialias=True)
+            if pixels.shape[2:] != self._resize[:2]:
+                pixels = F.interpolate(pixels, self._resize[:2], mode=self._resize.interpolation, antialias=True)
             return self.network(pixels).float().cpu()
 
 
@@ -77,16 +78,16 @@ def load_feature_network(named: str, device: torch.device) -> FeatureNetwork:
             be downloaded.
     """
     if named == INCEPTION:
-        return FeatureNetwork(_inception(), INCEPTION, INCEPTION, INCEPTION_DIM, INCEPTION_SIZE, "half", device)
+        return FeatureNetwork(_inception(), INCEPTION, INCEPTION, INCEPTION_DIM, INCEPTION_RESIZE, "half", device)
     path = find_network(named, KEY, f'train a re-ID network first (python train.py), set "{INCEPTION}"')
     try:
         trained = load_trained_network(path)
     except UserError as error:
         raise DataError(f"{KEY}: {error}") from error
     params, network = trained.params, trained.network
-    size, normalisation = (params.img_h, params.img_w), params.data_augmentation.normalisation
+    resize, normalisation = params.eval_resize, params.data_augmentation.normalisation
     names = digest_of(trained), str(path)
-    return FeatureNetwork(Embedder(network), *names, network.embedding_dim, size, normalisation, device)
+    return FeatureNetwork(Embedder(network), *names, network.embedding_dim, resize, normalisation, device)
 
 
 def features_of(feature_network: FeatureNetwork, images: Tensor | Iterable[Tensor], batch_size: int = 64) -> np.ndarray:

@@ -106,7 +106,7 @@ def _draw(backbone: nn.Module, looked: Sequence[tuple[Path, Shown]], config: Eva
     pictures = []
     for start in range(0, len(looked), config.evaluation_params.batch_size):
         batch = looked[start : start + config.evaluation_params.batch_size]
-        images = np.stack([decode(path, config.img_h, config.img_w) for path, _ in batch])
+        images = np.stack([decode(path, config.eval_resize) for path, _ in batch])
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(device)
         feature_map = backbone(normalise(pixels, config.data_augmentation.normalisation))
         strengths = activation(feature_map, config.img_h, config.img_w).cpu().numpy()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from data.decoding import Resize
 from data.images import decode
 from data.samples import Sample
 from evaluate.core.pictures import CROP_HEIGHT, RankedImage, RankList, spread_by_ap
@@ -26,7 +27,7 @@ def rank_lists(retrieval: Retrieval, num_queries: int, length: int, width: int) 
     found = nearest(distances, truth, length, result.queries[chosen])
 
     def read(samples: Sequence[Sample], index: int) -> np.ndarray:
-        return decode(samples[index].path, CROP_HEIGHT, width)
+        return decode(samples[index].path, Resize(CROP_HEIGHT, width, "bilinear"))
 
     lists = []
     for place, row in enumerate(result.queries[chosen].tolist()):

@@ -10,9 +10,12 @@ import data.cache.build as build
 from data.cache import DataCache, DeviceStore, FileStore, ImageStore, RamStore, build_store
 from data.cache.build import Free, choose_place, least
 from data.cache.shared import NoRoomError
+from data.decoding import Resize
 from tests.processes import run_in_processes
 from utils.distributed import this_process
 from utils.errors import ParamsError, ReportedByOtherRankError, UserError
+
+SMALL = Resize(16, 8, "bilinear")
 
 
 @pytest.mark.parametrize(
@@ -58,11 +61,11 @@ def test_processes_reckon_with_what_the_poorest_has() -> None:
 
 def test_data_cache_decides_what_is_kept(paths: list[Path], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        assert isinstance(build_store(paths, 16, 8, "none"), FileStore)
-        assert isinstance(build_store(paths, 16, 8, "ram"), RamStore)
-        assert isinstance(build_store(paths, 16, 8, "auto"), RamStore)
+        assert isinstance(build_store(paths, SMALL, "none"), FileStore)
+        assert isinstance(build_store(paths, SMALL, "ram"), RamStore)
+        assert isinstance(build_store(paths, SMALL, "auto"), RamStore)
         # A million images of a million pixels each are more than a quarter of any memory.
-        assert isinstance(build_store(paths * 150_000, 1000, 1000, "auto"), FileStore)
+        assert isinstance(build_store(paths * 150_000, Resize(1000, 1000, "bilinear"), "auto"), FileStore)
     none, _, auto, large = (record.getMessage() for record in caplog.records)
     assert none == '7 training images of 16x8 are decoded at every use: data_cache is "none"'
     assert auto.startswith("7 training images of 16x8 are kept decoded in memory: they take 0 MiB; ")
@@ -71,20 +74,20 @@ def test_data_cache_decides_what_is_kept(paths: list[Path], caplog: pytest.LogCa
 
 def test_images_that_fit_a_third_of_the_device_go_there(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "free_now", lambda _: Free(ram=10**9, device=3 * 7 * 16 * 8 * 3))
-    store = build_store(paths, 16, 8, "auto")
+    store = build_store(paths, SMALL, "auto")
     assert isinstance(store, DeviceStore)
-    assert torch.equal(store.read([5, 2]), FileStore(paths, 16, 8).read([5, 2]))
+    assert torch.equal(store.read([5, 2]), FileStore(paths, SMALL).read([5, 2]))
 
 
 def stores_in_process(paths: list[Path], cases: list[list[int]]) -> list[tuple[str, torch.Tensor]]:
     """For each case, free memory of each process: the kind of store, and some images from it."""
     found = []
     with pytest.raises(UserError if this_process().is_rank_zero else ReportedByOtherRankError):
-        build_store(paths, 16, 8, "device")
+        build_store(paths, SMALL, "device")
     for rams in cases:
         ram = rams[this_process().rank]
         build.free_now = lambda _, ram=ram: Free(ram, None)
-        store = build_store(paths, 16, 8, "auto")
+        store = build_store(paths, SMALL, "auto")
         found.append((type(store).__name__, store.read([6, 0, 3])))
     return found
 
@@ -92,13 +95,13 @@ def stores_in_process(paths: list[Path], cases: list[list[int]]) -> list[tuple[s
 def test_all_processes_choose_alike(paths: list[Path]) -> None:
     enough = 4 * 7 * 16 * 8 * 3
     found = run_in_processes(stores_in_process, 2, paths, [[enough, enough], [enough, enough - 1]])
-    expected = FileStore(paths, 16, 8).read([6, 0, 3])
+    expected = FileStore(paths, SMALL).read([6, 0, 3])
     for of_process in found:
         assert [kind for kind, _ in of_process] == ["RamStore", "FileStore"]
         assert all(torch.equal(images, expected) for _, images in of_process)
 
 
-def no_room(paths: list[Path], height: int, width: int) -> torch.Tensor:
+def no_room(paths: list[Path], resize: Resize) -> torch.Tensor:
     raise NoRoomError("9 MiB in /dev/shm for all processes of a machine: No space left on device")
 
 
@@ -107,11 +110,11 @@ def test_auto_goes_on_without_memory_that_cannot_be_shared(
 ) -> None:
     monkeypatch.setattr(build, "images_in_ram", no_room)
     with caplog.at_level(logging.INFO):
-        store: ImageStore = build_store(paths, 16, 8, "auto")
+        store: ImageStore = build_store(paths, SMALL, "auto")
     assert isinstance(store, FileStore)
     assert "decoded at every use: they would fit into memory, but 9 MiB in /dev/shm" in caplog.text
     with pytest.raises(ParamsError, match=r'data_cache: "ram": 9 MiB in /dev/shm .*: No space left'):
-        build_store(paths, 16, 8, "ram")
+        build_store(paths, SMALL, "ram")
 
 
 @pytest.mark.parametrize("data_cache", ["auto", "device"])
@@ -124,7 +127,7 @@ def test_a_device_that_turns_out_to_be_full_is_explained(
     monkeypatch.setattr(build, "images_on_device", out_of_memory)
     monkeypatch.setattr(build, "free_now", lambda _: Free(ram=10**9, device=10**9))
     with pytest.raises(UserError) as told:
-        build_store(paths, 16, 8, data_cache)
+        build_store(paths, SMALL, data_cache)
     what, advice = str(told.value).splitlines()
     assert what.startswith("out of memory, keeping 7 training images of 16x8 on cpu: they take 0 MiB; ")
     assert what.endswith("CUDA out of memory. Tried to allocate 9 GiB.")

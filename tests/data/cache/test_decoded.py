@@ -6,10 +6,12 @@ import pytest
 
 import data.cache.decoded
 from data.cache import DataCache, DecodedImageCache, build_image_cache
+from data.decoding import Resize
 from data.images import decode
 from utils.distributed import Dist
 from utils.errors import DataError
 
+SMALL = Resize(16, 8, "bilinear")
 IMAGE = 16 * 8 * 3
 
 
@@ -20,8 +22,8 @@ def test_any_number_of_threads_read_the_same_images_and_never_exceed_the_budget(
     cache = DecodedImageCache(budget)
     order = np.random.default_rng(0).integers(0, len(paths), 400).tolist() + list(range(len(paths)))
     with ThreadPoolExecutor(8) as pool:
-        images = list(pool.map(lambda index: cache.read(paths[index], 16, 8), order))
-    expected = [decode(path, 16, 8) for path in paths]
+        images = list(pool.map(lambda index: cache.read(paths[index], SMALL), order))
+    expected = [decode(path, SMALL) for path in paths]
     assert all(np.array_equal(image, expected[index]) for index, image in zip(order, images, strict=True))
     assert cache.used == num_kept * IMAGE
     # Cached images do not need their files any more.
@@ -30,20 +32,21 @@ def test_any_number_of_threads_read_the_same_images_and_never_exceed_the_budget(
     found = 0
     for path in paths:
         try:
-            cache.read(path, 16, 8)
+            cache.read(path, SMALL)
         except DataError:
             continue
         found += 1
     assert found == num_kept
 
 
-def test_an_image_is_cached_read_only_and_by_its_size(paths: list[Path]) -> None:
+def test_an_image_is_cached_read_only_and_by_how_it_is_resized(paths: list[Path]) -> None:
     cache = DecodedImageCache(10**9)
     for _ in range(2):
         with pytest.raises(ValueError, match="read-only"):
-            cache.read(paths[0], 16, 8)[...] = 0
-    assert np.array_equal(cache.read(paths[0], 32, 8), decode(paths[0], 32, 8))
-    assert cache.used == 3 * IMAGE
+            cache.read(paths[0], SMALL)[...] = 0
+    for other in (Resize(32, 8, "bilinear"), SMALL._replace(interpolation="bicubic")):
+        assert np.array_equal(cache.read(paths[0], other), decode(paths[0], other))
+    assert cache.used == 4 * IMAGE
 
 
 def test_the_processes_of_a_machine_share_a_quarter_of_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,14 @@ from PIL import Image
 
 import data.cache.fill as fill
 from data.cache.fill import images_in_ram, images_on_device
+from data.decoding import Resize
 from data.images import decode
 from tests.processes import run_in_processes
 from utils.distributed import this_process, wait_for_all
 from utils.errors import ReportedByOtherRankError, UserError
 
 CPU = torch.device("cpu")
+SMALL = Resize(16, 8, "bicubic")
 
 
 class Filled(NamedTuple):
@@ -33,13 +35,13 @@ def fill_store(paths: list[Path], place: str) -> Filled:
     decoded: list[Path] = []
     real = fill.decode_into
 
-    def recorded(images: torch.Tensor, paths: Sequence[Path]) -> None:
+    def recorded(images: torch.Tensor, paths: Sequence[Path], resize: Resize) -> None:
         decoded.extend(paths)
-        real(images, paths)
+        real(images, paths, resize)
 
     fill.decode_into = recorded
     try:
-        images = images_in_ram(paths, 16, 8) if place == "ram" else images_on_device(paths, 16, 8, CPU)
+        images = images_in_ram(paths, SMALL) if place == "ram" else images_on_device(paths, SMALL, CPU)
     except UserError as error:
         return Filled(decoded, torch.empty(0), 0, (type(error).__name__, str(error)))
     finally:
@@ -75,7 +77,7 @@ def test_processes_fill_one_store_together(tmp_path: Path) -> None:
             assert "bad.png: damaged, or not an image" in first[1]
             assert others == [(ReportedByOtherRankError.__name__, "")] * 2
             continue
-        expected = torch.stack([torch.tensor(decode(path, 16, 8)) for path in files])
+        expected = torch.stack([torch.tensor(decode(path, SMALL)) for path in files])
         assert [len(each.decoded) for each in filled] == ([0, 1, 1] if len(files) == 2 else [6, 6, 7])
         assert all(torch.equal(each.held, expected) for each in filled)
         # In memory there is one copy for all, of those on the devices each has its own.

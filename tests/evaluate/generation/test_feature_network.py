@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from config.params import Params
 from data.augmentation.normalisation import normalise
+from data.decoding import Resize
 from evaluate.core.generation.feature_network import FeatureNetwork, features_of, load_feature_network
 from models.network import ReidNetwork, build_network
 from tests.conftest import TINY_PARAMS
@@ -56,10 +57,12 @@ def test_a_run_measures_with_the_embedding_of_its_best_model(tmp_path: Path) -> 
     assert feature_network.name == str(tmp_path / MODEL_BEST)
 
 
-def test_images_are_shown_as_the_network_was_trained_on_them(tmp_path: Path) -> None:
-    network = save_model(tmp_path / "net.pth", img_h=128, img_w=48, data_augmentation={"normalisation": "half"})
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_images_are_shown_as_the_network_was_trained_on_them(interpolation: str, tmp_path: Path) -> None:
+    augmentation = {"normalisation": "half", "interpolation": interpolation}
+    network = save_model(tmp_path / "net.pth", img_h=128, img_w=48, data_augmentation=augmentation)
     images = draw(4, 3, 256, 40)
-    resized = F.interpolate(images.float(), (128, 48), mode="bilinear", antialias=True)
+    resized = F.interpolate(images.float(), (128, 48), mode=interpolation, antialias=True)
     expected = network.embed((resized / 255 - 0.5) / 0.5)
     features = load_feature_network(str(tmp_path / "net.pth"), CPU)(images)
     torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-4)
@@ -97,7 +100,7 @@ class MeanColour(nn.Module):
 @pytest.mark.parametrize("as_batches", [False, True])
 def test_features_come_in_order_whatever_the_batches(as_batches: bool) -> None:
     network = MeanColour()
-    feature_network = FeatureNetwork(network, "", "colour", 3, (8, 4), "half", CPU)
+    feature_network = FeatureNetwork(network, "", "colour", 3, Resize(8, 4, "bilinear"), "half", CPU)
     images = draw(11, 3, 8, 4)
     features = features_of(feature_network, iter(images.split([1, 7, 0, 3])) if as_batches else images, batch_size=3)
     assert isinstance(features, np.ndarray)
@@ -108,7 +111,7 @@ def test_features_come_in_order_whatever_the_batches(as_batches: bool) -> None:
 
 
 def test_what_are_no_images_is_refused() -> None:
-    feature_network = FeatureNetwork(MeanColour(), "", "colour", 3, (8, 4), "half", CPU)
+    feature_network = FeatureNetwork(MeanColour(), "", "colour", 3, Resize(8, 4, "bilinear"), "half", CPU)
     for wrong in (torch.zeros(2, 3, 8, 4), draw(2, 1, 8, 4), draw(3, 8, 4)):
         with pytest.raises(ValueError, match=r"images: uint8 \(B, 3, H, W\) expected, got"):
             feature_network(wrong)
