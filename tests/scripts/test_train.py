@@ -65,6 +65,14 @@ def test_the_checkpoint_is_that_of_the_best_epoch(finished: FinishedRun) -> None
     assert not any(name.startswith(("module.", "_orig_mod.")) for name in checkpoint["model"])
 
 
+def test_the_files_of_a_run_hold_no_auto_for_its_images(finished: FinishedRun) -> None:
+    saved = json.loads((finished.path / "params.json").read_text())
+    checkpoint = torch.load(finished.path / "model_best.pth", weights_only=True)
+    for params in (saved, checkpoint["params"]):
+        augmentation = params["data_augmentation"]
+        assert (augmentation["normalisation"], augmentation["interpolation"]) == ("imagenet", "bilinear")
+
+
 def test_tensorboard_shows_curves_and_images(finished: FinishedRun) -> None:
     events = EventAccumulator(str(finished.path))
     events.Reload()
@@ -129,7 +137,21 @@ def test_without_evaluation_the_last_model_is_kept(script: Script) -> None:
     assert checkpoint["labels"] == [1, 2, 3, 4, 5, 6]
 
 
-def test_check_config_shows_what_a_run_would_be_and_trains_nothing(script: Script, make_market: Market) -> None:
+def test_check_config_shows_what_the_weights_of_timm_expect(script: Script, make_market: Market) -> None:
+    make_market(script.folder / "market")
+    model = {"model": "timm:tf_efficientnet_lite0", "pcb_n_parts": 2, "feature_dim": 16}
+    script.write_params(model_params=model, tri_loss_on=["parts"], data_augmentation={"normalisation": "clip"})
+    shown = [
+        json.loads(script.succeed("train.py", "--operation", "check_config", *overrides).stdout)["data_augmentation"]
+        for overrides in ((), ("--set", "data_augmentation.normalisation=auto"))
+    ]
+    assert [(each["normalisation"], each["interpolation"]) for each in shown] == [
+        ("clip", "bicubic"),
+        ("half", "bicubic"),
+    ]
+
+
+def test_check_config_shows_what_a_a_run_would_be_and_trains_nothing(script: Script, make_market: Market) -> None:
     make_market(script.folder / "market")
     script.write_params()
     process = script.succeed("train.py", "--operation", "check_config", "--set", "epoch=7", "lr.base_lr=0.125")
