@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_snapshot(network: ReidNetwork, path: Path) -> None:
-    """Load one of our checkpoints, or a plain state dict, also with torchvision's or torchreid's names, into a network.
+    """Load one of our checkpoints, or a state dict also with the names of torchvision, timm or torchreid, into a network.
 
     Only tensors that fit are loaded; a snapshot may lack layers or have other identities. The log names the others.
 
@@ -25,6 +25,10 @@ def load_snapshot(network: ReidNetwork, path: Path) -> None:
     """
     state = read_weights(path)
     check_finite(path, state)
+    try:
+        state = network.backbone.with_own_names(state)
+    except ValueError as error:
+        raise DataError(f"pretrain_snapshot: {path}: {error}") from error
     state = network.backbone.complete_state(_with_our_names(state, network), BACKBONE)
     own = network.state_dict()
     fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
@@ -42,8 +46,7 @@ def load_snapshot(network: ReidNetwork, path: Path) -> None:
 
 
 def _with_our_names(state: Mapping[str, Tensor], network: ReidNetwork) -> dict[str, Tensor]:
-    """Names of a bare backbone (torchvision's, torchreid's) get our prefix; names of a whole network stay."""
-    state = network.backbone.with_own_names(state)
+    """Names of a bare backbone get our prefix; names of a whole network stay."""
     own = {name.partition(".")[0] for name in network.backbone.state_dict()}
     return {f"{BACKBONE}{key}" if key.partition(".")[0] in own else key: value for key, value in state.items()}
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from utils.collectives import stacked
 from utils.distributed import mean_over_processes, this_process
+from utils.errors import ParamsError
 from utils.precision import at_least_fp32
 
 
@@ -16,12 +17,21 @@ def synchronise_batch_norm(network: nn.Module) -> None:
     """Turn every batch normalisation of a network into a `SyncBatchNorm`; every process must call this.
 
     Parameters, buffers and their names stay. With one process nothing changes.
+
+    Raises:
+        ParamsError: one of them does something else as well.
     """
     if this_process().world_size == 1:
         return
     for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if not isinstance(module, nn.modules.batchnorm._BatchNorm):
+            continue
+        if type(module).forward is nn.modules.batchnorm._BatchNorm.forward:
             module.__class__ = SyncBatchNorm
+        elif type(module).__name__ == "BatchNormAct2d":
+            module.__class__ = SyncBatchNormAct
+        else:
+            raise ParamsError(f"sync_bn: {type(module).__name__} cannot be synchronised; set sync_bn to false")
 
 
 def average_buffers(network: nn.Module) -> None:
@@ -62,6 +72,15 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             # The unbiased variance.
             self.running_var.lerp_((variance * (count / (count - 1))).to(self.running_var), factor)
         return _Normalised.apply(input, self.weight, self.bias, mean, variance, count, self.eps)  # pyright: ignore[reportReturnType]
+
+
+class SyncBatchNormAct(SyncBatchNorm):
+    """`SyncBatchNorm` with the activation of timm's BatchNormAct2d."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape, type and memory format."""
+        # The submodules of a BatchNormAct2d.
+        return self.act(self.drop(super().forward(input)))  # pyright: ignore[reportCallIssue]
 
 
 class _Normalised(torch.autograd.Function):

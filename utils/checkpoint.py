@@ -105,13 +105,16 @@ def save_tensors(path: Path, content: Mapping[str, Any]) -> None:
 def load_tensors(path: Path) -> Any:
     """torch.load on the CPU: runs no code, and compares every record of the file to its checksum.
 
-    Files that torch wrote before version 1.6 have no checksums: changed numbers in them go unnoticed.
+    Files that torch wrote before version 1.6 and .safetensors files have no checksums: changed numbers in them go
+    unnoticed.
 
     Raises:
         DataError: the file is missing, damaged or holds more than tensors and plain values.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path)
     try:
         with path.open("rb") as file, warnings.catch_warnings():
             # torch warns of foreign pickles before it refuses them.
@@ -129,6 +132,16 @@ def load_tensors(path: Path) -> Any:
         # torch's own message of a refused type advises to switch the check off; the error behind it names the type.
         cause = error.__context__ if isinstance(error, pickle.UnpicklingError) else None
         raise DataError(f"{path}: not a checkpoint that can be loaded safely ({first_line(cause or error)})") from error
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path}: cannot be read as a safetensors file: {first_line(error)}") from error
 
 
 def _maps_names(value: Any, kind: type) -> bool:

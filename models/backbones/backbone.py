@@ -117,7 +117,11 @@ class Backbone(nn.Module):
         return {**state, **copies}
 
     def with_own_names(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """A state dict that another library wrote for this network, with the names of this backbone."""
+        """The state dict of another library for this network, with the names of this backbone.
+
+        Raises:
+            ValueError: the names are another library's and cannot be translated.
+        """
         return state
 
     def imagenet_state(self) -> Mapping[str, Tensor]:

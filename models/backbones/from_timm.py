@@ -1,37 +1,25 @@
 """Convolutional networks of timm."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
-from inspect import signature
-from typing import Any, NamedTuple
+from collections.abc import Mapping
 
 import timm
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from models.backbones.backbone import Backbone, BackboneError
-from utils.errors import DataError, ParamsError, first_line
+from models.backbones.timm_stages import MODEL, create_model, outline_of, remove_stride
+from utils.errors import DataError, ParamsError
 
-MODEL = "model_params.model"
-TRACED_SIZE = 256
-"""Height and width of the images on which a network is traced."""
+LIKE_TORCHVISION = {
+    "mobilenetv2_100": "mobilenet_v2",
+    **{name: name for name in (f"efficientnet_b{number}" for number in range(4))},
+}
+"""Networks of timm that are one of torchvision's, with the same tensors in the same order under other names."""
+TORCHVISION_NAMES = ("features.", "layers.", "trunk_output.")
+"""How the names in torchvision's state dicts start, where they are not the same as timm's."""
 
 logger = logging.getLogger(__name__)
-
-
-class Outline(NamedTuple):
-    """How a network is divided, and what it can do."""
-
-    out_channels: int
-    """Channels of its feature map."""
-    stages: tuple[tuple[str, ...], ...]
-    """Names of its modules, which run one after another; a stage begins where the resolution falls."""
-    keeps_resolution: bool
-    """Whether its last stage runs with stride 1."""
-    has_zero_init: bool
-    """Whether timm can zero-initialise the last BN weight of its residual blocks."""
 
 
 class TimmBackbone(Backbone):
@@ -58,13 +46,13 @@ class TimmBackbone(Backbone):
         if last_conv_stride == 1 and not outline.keeps_resolution:
             text = f"1 is impossible for timm:{name} (model), whose last stage has no convolutions to run with stride 1"
             raise BackboneError(("model_params.last_conv_stride", MODEL), f"{text}; set it to 2")
-        whole = _create(name, **({"zero_init_last": zero_init_residual} if outline.has_zero_init else {}))
+        whole = create_model(name, **({"zero_init_last": zero_init_residual} if outline.has_zero_init else {}))
         used = {module.partition(".")[0] for stage in self.stage_names for module in stage}
         for child, module in whole.named_children():
             if child in used:
                 self.add_module(child, module)
         if last_conv_stride == 1:
-            _remove_stride(self, self.last)
+            remove_stride(self, self.last)
 
     def trunk(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> input of the last stage."""
@@ -82,180 +70,47 @@ class TimmBackbone(Backbone):
         config = timm.get_pretrained_cfg(self.name)
         if config is None or not config.has_weights:
             raise ParamsError(f"imagenet_pretrain: timm has no weights for {MODEL} timm:{self.name}; set it to false")
-        source = config.hf_hub_id or config.url or config.file
+        file = f"model.safetensors of https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
         try:
             # With its classifier, since timm then loads strictly.
             whole = timm.create_model(self.name, pretrained=True)
         # The libraries that timm downloads with raise errors of many types.
         except Exception as error:
             raise DataError(
-                f"imagenet_pretrain: the weights of timm:{self.name} could not be loaded from {source} "
-                f"({first_line(error)}); download its file and name it as pretrain_snapshot instead"
+                f"imagenet_pretrain: the weights of timm:{self.name} could not be loaded "
+                f"({' '.join(str(error).split())}); download {file}, name it as pretrain_snapshot, "
+                "and set imagenet_pretrain to false"
             ) from error
-        logger.info("backbone: timm's pretrained weights from %s", source)
+        logger.info("backbone: timm's pretrained weights: %s", file)
         own = self.state_dict().keys()
         return {key: value for key, value in whole.state_dict().items() if key in own}
+
+    def with_own_names(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Names of torchvision become timm's, where timm has the network under other names."""
+        theirs = {key: value for key, value in state.items() if key.startswith(TORCHVISION_NAMES)}
+        own = {key: value for key, value in self.state_dict().items() if not key.startswith(self.global_last)}
+        if not theirs or own.keys() & theirs.keys():
+            return state
+        known = LIKE_TORCHVISION.get(self.name.partition(".")[0])
+        if known is None:
+            networks = ", ".join(f"{name} for timm:{ours}" for ours, name in LIKE_TORCHVISION.items())
+            raise ValueError(
+                f"{next(iter(theirs))} is a name of torchvision's, which are not translated for timm:{self.name}; "
+                f"take a file with timm's names (translated are {networks})"
+            )
+        layers, given = _layers(own), _layers(theirs)
+        if list(layers.values()) != list(given.values()):
+            raise ValueError(f"the names are torchvision's, but the tensors are not those of its {known}")
+        others = {key: value for key, value in state.items() if key not in theirs}
+        return {**{ours: theirs[key] for ours, key in zip(layers, given, strict=True)}, **others}
+
+
+def _layers(state: Mapping[str, Tensor]) -> dict[str, tuple[str, torch.Size]]:
+    """The end of the name and the shape of each tensor, without the counters of batches, which are not used."""
+    ends = {key: key.rpartition(".")[2] for key in state}
+    return {key: (end, state[key].shape) for key, end in ends.items() if end != "num_batches_tracked"}
 
 
 def model_names() -> set[str]:
     """The names that timm knows, with and without those of weights."""
     return {*timm.list_models(), *timm.list_models(include_tags=True)}
-
-
-@lru_cache
-def outline_of(name: str) -> Outline:
-    """Trace a network on the meta device, which computes shapes only.
-
-    Raises:
-        BackboneError: its output is not a feature map, or its modules do not run one after another.
-    """
-    with torch.device("meta"):
-        images = torch.empty(1, 3, TRACED_SIZE, TRACED_SIZE)
-        try:
-            network = _create(name).eval()
-            calls, output = _trace(network, images)
-        # A network may refuse the size, or to lack its pooling, with an error of any type.
-        except Exception as error:
-            text = f"timm:{name} does not run without its pooling on images of another size: {first_line(error)}"
-            raise BackboneError((MODEL,), text) from error
-        channels = {network.num_features, getattr(network, "head_hidden_size", None)}
-        if not isinstance(output, Tensor) or output.dim() != 4 or output.shape[1] not in channels:
-            text = f"the output of timm:{name} is not a feature map; take a convolutional network"
-            raise BackboneError((MODEL,), text)
-        pieces = list(_pieces(network, _chain(name, calls, images, output), {call.name: call for call in calls}))
-        stages = _stages(network, pieces)
-        keeps_resolution = _keeps_resolution(network, stages[-1], images, output)
-    has_zero_init = "zero_init_last" in signature(type(network)).parameters
-    return Outline(output.shape[1], stages, keeps_resolution, has_zero_init)
-
-
-def _create(name: str, **options: Any) -> nn.Module:
-    return timm.create_model(name, num_classes=0, global_pool="", **options)
-
-
-class Call(NamedTuple):
-    """A call of a module."""
-
-    name: str
-    depth: int
-    """Modules around it; 0 for the whole network."""
-    before: tuple[int, int]
-    """Identity and version of its input: they change with any operation, even one in place."""
-    after: tuple[int, int]
-    """Those of its output."""
-    reduction: float
-    """Rows of its input per row of its output."""
-
-
-def _trace(network: nn.Module, images: Tensor) -> tuple[list[Call], Any]:
-    """The calls of all modules, in the order in which they end, and the output."""
-    names = {module: name for name, module in network.named_modules()}
-    calls: list[Call] = []
-    around: list[tuple[int, int]] = []
-    kept: list[Any] = []
-
-    def enter(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-        around.append(_state(inputs[0] if inputs else None))
-
-    def leave(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        before = around.pop()
-        # An identity may only be used again once its object is gone.
-        kept.extend((inputs, output))
-        reduction = _rows(inputs[0] if inputs else None) / _rows(output)
-        calls.append(Call(names[module], len(around), before, _state(output), reduction))
-
-    for module in names:
-        module.register_forward_pre_hook(enter)
-        module.register_forward_hook(leave)
-    return calls, network(images)
-
-
-def _state(value: Any) -> tuple[int, int]:
-    return id(value), value._version if isinstance(value, Tensor) else -1
-
-
-def _rows(value: Any) -> int:
-    return value.shape[2] if isinstance(value, Tensor) and value.dim() == 4 else 1
-
-
-def _chain(name: str, calls: Sequence[Call], images: Tensor, output: Tensor) -> list[Call]:
-    """The modules of the network itself, each of which takes what the one before it returns.
-
-    Raises:
-        BackboneError: the network does something else.
-    """
-    chain = [call for call in calls if call.depth == 1]
-    states = [_state(images), *(call.after for call in chain)]
-    if [call.before for call in chain] != states[:-1] or _state(output) != states[-1]:
-        text = f"the modules of timm:{name} do not run one after another, as stages must; take another network"
-        raise BackboneError((MODEL,), text)
-    # Where nothing happens, such as in a pooling that was removed, there is nothing to run.
-    return [call for call in chain if call.before != call.after]
-
-
-def _pieces(network: nn.Module, chain: Sequence[Call], by_name: Mapping[str, Call]) -> Iterator[Call]:
-    """The chain, its sequences of several stages taken apart."""
-    for call in chain:
-        module = network.get_submodule(call.name)
-        if type(module).forward is nn.Sequential.forward and call.reduction >= 3:
-            inner = [by_name[f"{call.name}.{child}"] for child, _ in module.named_children()]
-            yield from _pieces(network, inner, by_name)
-        else:
-            yield call
-
-
-def _stages(network: nn.Module, pieces: Sequence[Call]) -> tuple[tuple[str, ...], ...]:
-    """The names of the pieces by stage; each stage has parameters."""
-
-    def has_parameters(names: Sequence[str]) -> bool:
-        return any(True for name in names for _ in network.get_submodule(name).parameters())
-
-    stages: list[list[str]] = [[]]
-    for piece in pieces:
-        if piece.reduction >= 1.5 and has_parameters(stages[-1]):
-            stages.append([])
-        stages[-1].append(piece.name)
-    if not has_parameters(stages[-1]):
-        stages[-2:] = [[*stages[-2], *stages[-1]]]
-    return tuple(tuple(stage) for stage in stages)
-
-
-def _keeps_resolution(network: nn.Module, stage: Sequence[str], images: Tensor, output: Tensor) -> bool:
-    """Whether the network runs, with a map of twice the height and width, once its last stage has no stride."""
-    _remove_stride(network, stage)
-    try:
-        return network(images).shape[2:] == tuple(2 * size for size in output.shape[2:])
-    except RuntimeError:
-        # Something else, such as a maximum pooling, halves the resolution of a part of the stage.
-        return False
-
-
-def _remove_stride(network: nn.Module, stage: Sequence[str]) -> None:
-    """Let the modules of a stage keep the resolution: no convolution and no pooling of a shortcut has a stride.
-
-    The weights and their dilation stay. Source: Luo et al. 2019, arXiv 1903.07071, section 3.5.
-    """
-    inside = [
-        (f"{name}.{inner}" if inner else name, module)
-        for name in stage
-        for inner, module in network.get_submodule(name).named_modules()
-    ]
-    for name, module in inside:
-        if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
-            module.stride = (1, 1)
-            if type(module) is nn.Conv2d and module.kernel_size == (2, 2) and module.padding == (0, 0):
-                module.__class__ = OverlappingPatches
-        elif isinstance(module, nn.AvgPool2d) and module.stride in (2, (2, 2)):
-            if module.kernel_size in (2, (2, 2)):
-                network.set_submodule(name, nn.Identity())
-            else:
-                module.stride = 1
-
-
-class OverlappingPatches(nn.Conv2d):
-    """A convolution of patches, such as ConvNeXt's, that runs with stride 1 and keeps the resolution."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, D, H, W)."""
-        rows, columns = self.kernel_size
-        return super().forward(F.pad(input, (0, columns - 1, 0, rows - 1)))

@@ -2,13 +2,18 @@ import logging
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.models import get_model
 
+from models.backbones.from_timm import LIKE_TORCHVISION
 from models.network import ReidNetwork, build_network
 from models.options import ModelParams
 from models.pretrained import load_snapshot
 from utils.checkpoint import Checkpoint, save_checkpoint
-from utils.errors import DataError
+from utils.errors import DataError, ParamsError
 
 
 def network(seed: int, num_classes: int = 3, **options: object) -> ReidNetwork:
@@ -93,3 +98,115 @@ def test_a_snapshot_without_global_last_stage_fills_it_with_the_shared_one(tmp_p
     loaded = target.state_dict()
     assert torch.equal(loaded[name], source.state_dict()[name])
     assert torch.equal(loaded["backbone.layer4_global.0.conv1.weight"], source.state_dict()[name])
+
+
+def timm_network(name: str, **options: object) -> ReidNetwork:
+    return network(1, 3, model=f"timm:{name}", last_conv_stride=2, **options)
+
+
+def trained(model: nn.Module) -> nn.Module:
+    """With normalisations that differ from those at the start."""
+    torch.manual_seed(2)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values in (module.weight, module.bias, module.running_mean, module.running_var):
+                assert values is not None
+                nn.init.uniform_(values, 0.5, 1.5)
+    return model.eval()
+
+
+@pytest.mark.parametrize(("name", "theirs"), LIKE_TORCHVISION.items())
+def test_a_file_with_torchvisions_names_gives_timms_network_the_same_features(
+    name: str, theirs: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = trained(get_model(theirs))
+    torch.save(whole.state_dict(), tmp_path / "weights.pth")
+    target = timm_network(name, global_own_stage4=True, pcb_n_parts=2, feature_global_dim=4)
+    load_snapshot(target, tmp_path / "weights.pth")
+    # All but the heads is loaded; the classifier has no place.
+    assert "left as initialised: branches." in caplog.text
+    assert "left as initialised: backbone." not in caplog.text
+    images = torch.randn(2, 3, 64, 32)
+    for feature_map in target.eval().backbone.both_maps(images):
+        torch.testing.assert_close(feature_map, whole.features(images), rtol=1e-5, atol=1e-5)  # pyright: ignore[reportCallIssue]
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_a_file_with_timms_names_in_half_precision_fills_the_backbone(ending: str, tmp_path: Path) -> None:
+    whole = trained(timm.create_model("tf_efficientnet_lite0", num_classes=5))
+    state = {key: value.half() if value.dim() == 4 else value for key, value in whole.state_dict().items()}
+    path = tmp_path / f"weights.{ending}"
+    save_file(state, path) if ending == "safetensors" else torch.save(state, path)
+    whole.load_state_dict(state)
+    target = timm_network("tf_efficientnet_lite0").eval()
+    load_snapshot(target, path)
+    assert {parameter.dtype for parameter in target.parameters()} == {torch.float32}
+    images = torch.randn(2, 3, 64, 32)
+    expected = whole.forward_features(images)  # pyright: ignore[reportCallIssue]
+    torch.testing.assert_close(target.backbone(images), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "words"),
+    [
+        ("regnetx_002", "trunk_output.block1.weight", "trunk_output.block1.weight is a name of torchvision's"),
+        ("mobilenetv2_100", "features.0.0.weight", "not those of its mobilenet_v2"),
+    ],
+)
+def test_names_of_torchvision_that_cannot_be_translated_are_one_message(
+    name: str, key: str, words: str, tmp_path: Path
+) -> None:
+    torch.save({key: torch.zeros(3)}, tmp_path / "weights.pth")
+    with pytest.raises(DataError, match=rf"pretrain_snapshot: .*weights.pth: .*{words}"):
+        load_snapshot(timm_network(name), tmp_path / "weights.pth")
+
+
+def test_a_damaged_safetensors_file_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "weights.safetensors").write_bytes(b"nothing of the kind")
+    with pytest.raises(DataError, match=r"weights.safetensors: cannot be read as a safetensors file"):
+        load_snapshot(network(0), tmp_path / "weights.safetensors")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache of Hugging Face's hub, without a network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return tmp_path
+
+
+def cache(hub: Path, state: dict[str, torch.Tensor]) -> None:
+    """Put weights where the hub's library keeps those of test_resnet."""
+    folder = hub / "models--timm--test_resnet.r160_in1k"
+    (folder / "snapshots" / "abc").mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("abc")
+    save_file(state, folder / "snapshots" / "abc" / "model.safetensors")
+
+
+def test_timms_weights_are_taken_from_its_cache(hub: Path) -> None:
+    whole = trained(timm.create_model("test_resnet"))
+    cache(hub, whole.state_dict())
+    backbone = timm_network("test_resnet.r160_in1k").backbone.eval()
+    backbone.load_imagenet()
+    images = torch.randn(2, 3, 64, 32)
+    torch.testing.assert_close(backbone(images), whole.forward_features(images))  # pyright: ignore[reportCallIssue]
+
+
+def test_timms_weights_that_are_not_there_are_explained(hub: Path) -> None:
+    with pytest.raises(DataError, match=r"model.safetensors of \S+timm/test_resnet.r160_in1k, name it as"):
+        timm_network("test_resnet.r160_in1k").backbone.load_imagenet()
+
+
+def test_timms_weights_that_do_not_fit_are_listed(hub: Path) -> None:
+    state = timm.create_model("test_resnet").state_dict()
+    state["bn1.bias"] = torch.zeros(2)
+    del state["bn1.weight"]
+    cache(hub, state)
+    with pytest.raises(DataError, match=r'Missing key\(s\) in state_dict: "bn1.weight".*size mismatch for bn1.bias'):
+        timm_network("test_resnet.r160_in1k").backbone.load_imagenet()
+
+
+def test_a_network_without_weights_says_so() -> None:
+    with pytest.raises(ParamsError, match=r"imagenet_pretrain: timm has no weights for model_params.model timm:r"):
+        timm_network("resnetblur18").backbone.load_imagenet()

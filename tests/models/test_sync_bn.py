@@ -3,7 +3,9 @@
 import warnings
 from typing import Any, NamedTuple
 
+import pytest
 import torch
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -11,6 +13,7 @@ from models.backbones.resnet import IBN, NonLocal
 from models.sync_bn import SyncBatchNorm, average_buffers, synchronise_batch_norm
 from tests.processes import run_in_processes
 from utils.distributed import this_process
+from utils.errors import ParamsError
 
 OWN = (slice(0, 5), slice(5, 6), slice(6, 9))
 """Each process's images of nine; one has a single image."""
@@ -49,7 +52,7 @@ def make_cases() -> dict[str, Case]:
         bn = kind(4, dtype=torch.promote_types(dtype, torch.float32), **settings)
         for parameter in bn.parameters():
             nn.init.uniform_(parameter, 0.5, 2.0, generator=generator)
-        shape = (3, 9, 4, 3, 2) if kind is nn.BatchNorm2d else (3, 9, 4)
+        shape = (3, 9, 4) if kind is nn.BatchNorm1d else (3, 9, 4, 3, 2)
         batches, slopes = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
         # Far from zero, where a difference of squares has lost the variance.
         return Case(bn, (batches + 100).to(dtype), slopes.to(dtype))
@@ -60,6 +63,7 @@ def make_cases() -> dict[str, Case]:
         "single precision": draw(nn.BatchNorm2d, torch.float32),
         "half precision": draw(nn.BatchNorm2d, torch.bfloat16),
         "mean of all batches": draw(nn.BatchNorm1d, momentum=None),
+        "with an activation": draw(BatchNormAct2d, act_layer=nn.SiLU),  # pyright: ignore[reportArgumentType]
         "no weights": draw(nn.BatchNorm2d, affine=False),
         "no running statistics": draw(nn.BatchNorm1d, track_running_stats=False),
     }
@@ -96,7 +100,7 @@ def normalise_own_part() -> dict[str, Seen]:
         before = network.state_dict(keep_vars=True)
         synchronise_batch_norm(network)
         after = network.state_dict(keep_vars=True)
-        assert type(case.bn) is SyncBatchNorm
+        assert isinstance(case.bn, SyncBatchNorm)
         assert before.keys() == after.keys()
         assert all(after[key] is value for key, value in before.items())
         seen[name] = watch(network.get_submodule("0.0"), case.batches[:, own], case.slopes[:, own])
@@ -146,7 +150,7 @@ class Network(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), IBN(4), NonLocal(4),
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), IBN(4), NonLocal(4), BatchNormAct2d(4),
             nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5, momentum=None), nn.Flatten(), nn.Linear(20, 6), nn.BatchNorm1d(6),
         )  # fmt: skip
         nn.init.ones_(self.layers.get_parameter("4.bn.weight"))
@@ -228,3 +232,22 @@ def test_one_process_keeps_its_normalisation_and_its_buffers() -> None:
     assert type(network[0]) is nn.BatchNorm1d
     average_buffers(network)
     assert all(torch.equal(buffer, before[name]) for name, buffer in network.named_buffers())
+
+
+class Scaled(nn.BatchNorm2d):
+    """Another batch normalisation that does more than normalise."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
+def synchronise_another() -> str:
+    with pytest.raises(ParamsError) as caught:
+        synchronise_batch_norm(nn.Sequential(Scaled(3)))
+    return str(caught.value)
+
+
+def test_a_normalisation_that_does_something_else_is_refused() -> None:
+    assert set(run_in_processes(synchronise_another, 2)) == {
+        "sync_bn: Scaled cannot be synchronised; set sync_bn to false"
+    }
