@@ -120,7 +120,8 @@ class GeneratedImages:
         pictures = real_pictures(images, number, self.params)
         if pictures.shape[2:] != (height, height // 2):
             mode = self.params.data_augmentation.interpolation
-            pictures = F.interpolate(pictures, (height, height // 2), mode=mode, antialias=True)
+            # Bicubic interpolation overshoots at edges.
+            pictures = F.interpolate(pictures, (height, height // 2), mode=mode, antialias=True).clamp_(-1, 1)
         return RealBatch(pictures, None if self.conditions is None else self._conditions_of(indices))
 
     def _conditions_of(self, indices: Sequence[int]) -> Tensor:
