@@ -52,11 +52,12 @@ def main(argv: Sequence[str]) -> None:
     """Run what is missing, then write the results."""
     args = parse_arguments(argv)
     recipes = read_recipes(args.recipes, args.set)
-    jobs = {(recipe.name, seed): plan(recipe, seed, recipes, args) for recipe in recipes for seed in args.seeds}
-    for job in jobs.values():
-        job.check()
-    train_all(list(jobs.values()), args.jobs)
-    results = {recipe.name: [outcome(jobs[recipe.name, seed]) for seed in args.seeds] for recipe in recipes}
+    jobs = {
+        recipe.name: [plan(recipe, seed, recipes, args.set, args.working_dir) for seed in args.seeds]
+        for recipe in recipes
+    }
+    train_all([job for of_recipe in jobs.values() for job in of_recipe], args.jobs)
+    results = {name: [outcome(job) for job in of_recipe] for name, of_recipe in jobs.items()}
     overrides = [f"all with {', '.join(args.set)}"] if args.set else []
     title = "; ".join(
         [args.title or "Ablation", *overrides, f"seeds {', '.join(map(str, args.seeds))}", f"{args.jobs} runs at once"]
@@ -135,9 +136,9 @@ def changes_in_words(before: dict[str, Any], after: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
-def plan(recipe: Recipe, seed: int, recipes: Sequence[Recipe], args: argparse.Namespace) -> Job:
+def plan(recipe: Recipe, seed: int, recipes: Sequence[Recipe], overrides: Sequence[str], working_dir: Path) -> Job:
     """The training of a recipe with one seed, after those of its teacher and snapshot."""
-    settings = [*args.set, f"working_dir={args.working_dir}", f"seed={seed}"]
+    settings = [*overrides, f"working_dir={working_dir}", f"seed={seed}"]
     flat = flattened(resolved(recipe.path, settings))
     others = [other.name for other in recipes if other is not recipe]
     needs = []
@@ -145,8 +146,8 @@ def plan(recipe: Recipe, seed: int, recipes: Sequence[Recipe], args: argparse.Na
         match = _RUN.fullmatch(flat[key])
         if match and match["recipe"] in others:
             needs.append(f"{match['recipe']}_seed{seed}")
-            settings.append(f"{key}={args.working_dir / needs[-1]}{match['file'] or ''}")
-    return Job(f"{recipe.name}_seed{seed}", recipe.path, tuple(settings), args.working_dir, frozenset(needs))
+            settings.append(f"{key}={working_dir / needs[-1]}{match['file'] or ''}")
+    return Job(f"{recipe.name}_seed{seed}", recipe.path, tuple(settings), working_dir, frozenset(needs))
 
 
 def outcome(job: Job) -> dict[str, float]:

@@ -66,8 +66,11 @@ class Job:
         Raises:
             DataError: the run's folder holds one.
         """
-        path, wanted = self.run / "params.json", resolved(self.params, self.settings)
-        if path.exists() and json.loads(path.read_text()) != {OPERATION: START_TRAIN, **wanted}:
+        path = self.run / "params.json"
+        if not path.exists():
+            return
+        wanted = {OPERATION: START_TRAIN, **resolved(self.params, self.settings)}
+        if json.loads(path.read_text()) != wanted:
             raise DataError(f"{self.run}: trained with other params; remove it or choose another --working_dir")
 
     def records(self) -> list[dict[str, Any]]:
@@ -82,8 +85,10 @@ def train_all(jobs: Sequence[Job], at_once: int = 1) -> None:
     the same call resumes them later.
 
     Raises:
-        UserError: a run failed, or runs need each other.
+        UserError: a run failed, or runs need each other; `check` raises as well.
     """
+    for job in jobs:
+        job.check()
     waiting = [job for job in jobs if not is_finished(job.run)]
     running: dict[Job, subprocess.Popen[bytes]] = {}
     failed: list[str] = []

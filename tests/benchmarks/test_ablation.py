@@ -60,12 +60,12 @@ def test_a_student_learns_from_the_run_of_its_own_seed(write: Write, file: str) 
     paths = [write("student", distillation=learning), write("teacher")]
     args = parse_arguments([*map(str, paths), "--working_dir", "elsewhere", "--set", "epoch=2", "--out", "out"])
     student, teacher = read_recipes(args.recipes, args.set)
-    job = plan(student, 2, [student, teacher], args)
+    job = plan(student, 2, [student, teacher], args.set, args.working_dir)
     assert (job.name, job.needs) == ("student_seed2", {"teacher_seed2"})
     settings = ("epoch=2", "working_dir=elsewhere", "seed=2")
     assert job.settings == (*settings, f"distillation.teacher=elsewhere/teacher_seed2{file}")
     # Alone, it takes the teacher that its file names.
-    assert plan(student, 2, [student], args).settings == settings
+    assert plan(student, 2, [student], args.set, args.working_dir).settings == settings
 
 
 def test_the_last_evaluation_counts_not_the_best(tmp_path: Path) -> None:
