@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_snapshot(network: ReidNetwork, path: Path) -> None:
-    """Load one of our checkpoints, or a state dict also with the names of torchvision, timm or torchreid, into a network.
+    """Load one of our checkpoints, or a state dict with names of torchvision, timm or torchreid, into a network.
 
     Only tensors that fit are loaded; a snapshot may lack layers or have other identities. The log names the others.
 
