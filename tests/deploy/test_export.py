@@ -1,5 +1,6 @@
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ from deploy.card import ModelCard
 from deploy.export import export_onnx, to_onnx
 from deploy.networks import OnnxNetwork
 from evaluate.core.load_model import Trained
+from models.backbones.osnet import PLACES
 from models.backbones.resnet import DEPTHS, NonLocal
 from models.network import build_network
 from models.options import ModelParams
@@ -111,11 +113,20 @@ def test_a_network_whose_retrieval_compares_features_is_exported_with_them(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_resnet_with_ibn_and_non_local_blocks_gives_the_same_embeddings(
-    model: Model, pixels: np.ndarray, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "other", [{"ibn": True, "non_local": True}, {"model": "osnet_ain_x0_25", "last_conv_stride": 1}]
+)
+def test_networks_with_instance_normalisation_give_the_same_embeddings(
+    model: Model,
+    pixels: np.ndarray,
+    tmp_path: Path,
+    other: dict[str, Any],
+    precision: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(DEPTHS, "resnet_18", ("BasicBlock", (1, 1, 1, 1)))
-    options = {**model.params.model_params.model_dump(), "ibn": True, "non_local": True}
+    monkeypatch.setitem(PLACES, "ain", (("residual",), ("none",), ("residual",)))
+    options = {**model.params.model_params.model_dump(), **other}
     params = model.params.model_copy(update={"model_params": ModelParams.model_validate(options)})
     torch.manual_seed(0)
     network = build_network(params.model_params, 3)
