@@ -13,6 +13,7 @@ from engine.batches import batches_of_epoch, num_processes
 from engine.optim import describe_groups, group_rule, named_parameters, parameter_groups
 from engine.run import RunFolder, TrainingPlan
 from engine.schedules import Schedule
+from models.backbones.registry import TIMM
 from models.network import ReidNetwork, build_network
 from utils.device import describe_device
 from utils.distributed import this_process
@@ -82,7 +83,9 @@ def _describe_rates(params: Params, network: ReidNetwork, schedule: Schedule, to
 
 def log_environment(folder: RunFolder, params: Params, device: torch.device) -> None:
     """Log versions, device and processes of a run."""
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "numpy", "Pillow"))
+    used = ("timm",) if params.model_params.model.startswith(TIMM) else ()
+    names = ("torch", "torchvision", *used, "numpy", "Pillow")
+    versions = ", ".join(f"{name} {version(name)}" for name in names)
     logger.info("run folder %s; Python %s, %s", folder.path, platform.python_version(), versions)
     logger.info("%s", describe_device(device))
     if (processes := this_process().world_size) > 1:

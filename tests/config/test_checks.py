@@ -141,6 +141,25 @@ def gan(**options):
             {"img_h": 28, "img_w": 16} | model(model="osnet_ain_x0_25"),
             ["model_params.model: does not run on images of 28 x 16"],
         ),
+        # The map of a ConvNeXt is rounded down: 100 rows of pixels give 3 of stride 32.
+        (
+            {"img_h": 100} | model(model="timm:convnext_atto", last_conv_stride=2, pcb_n_parts=2),
+            ["model_params.pcb_n_parts: (img_h 100, model_params.last_conv_stride 2); for img_h use 64 or 128"],
+        ),
+        (
+            {"img_h": 384} | model(model="timm:test_efficientnet", feature_dim=255, pcb_n_parts=5),
+            ["model_params.pcb_n_parts: 5 stripes do not divide the 24 rows of the feature map of timm:test"],
+        ),
+        (model(model="timm:vgg11", pcb_n_parts=4), ["model_params.last_conv_stride: 1 is impossible for timm:vgg11"]),
+        (
+            {"img_h": 16, "img_w": 16} | model(model="timm:convnext_atto", last_conv_stride=2, pcb_n_parts=2),
+            ["model_params.model: timm:convnext_atto does not run on images of 16 x 16 (img_h, img_w)"],
+        ),
+        (model(model="timm:naflexvit_base_patch16_gap"), ["model_params.model: is not a feature map"]),
+        (
+            model(model="timm:convnext_atto", zero_init_residual=True),
+            ["model_params.zero_init_residual: timm:convnext_atto (model); set it to false"],
+        ),
         (model(feature_global_dim=1), ["model_params.feature_global_dim: needs model_params.pcb_n_parts"]),
         (model(**PARTS, global_own_stage4=True), ["model_params.global_own_stage4: needs a global branch"]),
         (model(global_pooling="gem"), ["model_params.global_pooling: or use model_params.part_pooling"]),

@@ -1,5 +1,7 @@
 """Merging, overriding and validating; every mistake in one message."""
 
+import sys
+
 import pytest
 
 from config.evaluation import EvaluationParams
@@ -250,3 +252,13 @@ def test_resolved_params_load_as_what_they_were(desk, plugin_options):
 
 def test_an_empty_file_means_the_defaults(desk):
     assert desk.load({}) == (Params.model_validate({}), ())
+
+
+def test_a_network_of_timm_needs_timm(desk, monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    for module in ("from_timm", "timm_stages"):
+        monkeypatch.delitem(sys.modules, f"models.backbones.{module}", raising=False)
+    line = 'params.json: model_params.model: "timm:convnext_atto" needs the package timm; install it: pip install timm'
+    assert desk.mistakes({"model_params": {"model": "timm:convnext_atto"}}) == [line]
+    # Other mistakes are told without it.
+    assert 'did you mean "resnet_50"?' in desk.mistakes({"model_params": {"model": "resnet_51"}})[0]

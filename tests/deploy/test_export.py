@@ -142,6 +142,23 @@ def test_networks_with_instance_normalisation_give_the_same_embeddings(
     assert np.abs(OnnxNetwork(out).embed(pixels).embeddings - expected).max() < {"fp32": 1e-4, "fp16": 2e-2}[precision]
 
 
+@pytest.mark.parametrize("name", ["test_efficientnet", "tf_efficientnet_lite0", "convnext_atto"])
+def test_a_network_of_timm_gives_the_same_embeddings(
+    model: Model, pixels: np.ndarray, tmp_path: Path, name: str
+) -> None:
+    options = {**model.params.model_params.model_dump(), "model": f"timm:{name}"}
+    params = model.params.model_copy(update={"model_params": ModelParams.model_validate(options)})
+    torch.manual_seed(0)
+    network = build_network(params.model_params, 3)
+    network(torch.randn(16, 3, 64, 32))
+    changed = Model(tmp_path / "changed.pth", params, model.dataset)
+    save_checkpoint(changed.path, Checkpoint(network.state_dict(), params.model_dump(mode="json"), [3, 4, 5], {}))
+    out = tmp_path / "model.onnx"
+    export_onnx(changed.path, changed.exporting(measured_images=0), out)
+    expected, _ = reference(changed, pixels)
+    assert np.abs(OnnxNetwork(out).embed(pixels).embeddings - expected).max() < 1e-4
+
+
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_the_model_resizes_as_pillow_did_in_training(
     model: Model, pixels: np.ndarray, tmp_path: Path, interpolation: Interpolation
