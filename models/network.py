@@ -1,6 +1,6 @@
-"""The re-ID network: a backbone and one or two branches on its feature map."""
+"""The re-ID network: a backbone and branches on its feature maps."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -20,6 +20,7 @@ class ReidNetwork(nn.Module):
         branches: heads by name, in the order of the embedding.
         spectral_sigma: temperature of the spectral transform in training; 0 = the network has none.
         retrieval_of: what `embed` returns of each branch.
+        map_of: which of the backbone's maps each branch sees.
     """
 
     def __init__(
@@ -28,8 +29,10 @@ class ReidNetwork(nn.Module):
         branches: dict[str, BranchHead],
         spectral_sigma: float = 0.0,
         retrieval_of: FeatureKind = "embeddings",
+        map_of: Mapping[str, int] = {PARTS: 0, GLOBAL: -1},
     ) -> None:
         super().__init__()
+        self.map_of = dict(map_of)
         self.spectral_sigma = spectral_sigma
         self.retrieval_of: FeatureKind = retrieval_of
         self.backbone: Backbone = backbone
@@ -73,9 +76,9 @@ class ReidNetwork(nn.Module):
 
     def _heads_and_maps(self, images: Tensor) -> Iterator[tuple[str, BranchHead, Tensor]]:
         """Each branch and its feature map."""
-        shared, own = self.backbone.both_maps(images)
+        maps = self.backbone.maps(images)
         for name, head in zip(self.branches, self.heads(), strict=True):
-            yield name, head, own if name == GLOBAL else shared
+            yield name, head, maps[self.map_of[name]]
 
 
 class Embedder(nn.Module):
@@ -141,7 +144,7 @@ def build_backbone(options: ModelParams, image_size: tuple[int, int]) -> Backbon
     """The backbone that `model_params` describes, randomly initialised, for images of this height and width."""
     backbone = registry.build_backbone(options, image_size)
     if options.global_own_stage4:
-        backbone.add_global_last_stage()
+        backbone.add_copy(GLOBAL)
     return backbone
 
 

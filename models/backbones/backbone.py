@@ -43,7 +43,7 @@ class Backbone(nn.Module):
     """(B, 3, H, W) normalised images -> (B, C, h, w) feature map.
 
     A subclass registers its layers and implements `trunk`. Where the global branch should see something else than the
-    map, such as a class token, it overrides `both_maps`.
+    map, such as a class token, it overrides `maps`.
 
     Args:
         out_channels: C.
@@ -57,16 +57,21 @@ class Backbone(nn.Module):
         self.out_channels = out_channels
         self.stage_names = stage_names
         self.last = stage_names[-1]
-        self.global_last: tuple[str, ...] = ()
-        """Names of the modules of the global branch's own last stage; empty: it shares the last stage."""
+        """Names of the modules after the trunk, which run one after another."""
+        self.copies: tuple[tuple[str, ...], ...] = ()
+        """Names of the copies of the modules `last` that each further branch of the network has for itself."""
+        self.before_last: tuple[str, ...] = ()
+        """Names of the modules that end the trunk, for a subclass that can be split among them."""
+        self.added: tuple[str, ...] = ()
+        """Names of the modules that no pretrained weights have."""
 
     def trunk(self, images: Tensor) -> Tensor:
-        """All stages but the last: images (B, 3, H, W) -> input of the last stage."""
+        """What all branches share, such as all stages but the last: images (B, 3, H, W) -> input of the rest."""
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> feature map (B, C, h, w)."""
-        return self.run(self.last, self.trunk(images))
+        return self.run((*self.last, *self.added), self.trunk(images))
 
     def run(self, names: Iterable[str], features: Tensor) -> Tensor:
         """Apply submodules, by their names, one after another."""
@@ -74,17 +79,15 @@ class Backbone(nn.Module):
             features = self.get_submodule(name)(features)
         return features
 
-    def both_maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W) -> maps (B, C, h, w) for the stripes and for the global branch, or the single feature.
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images (B, 3, H, W) -> the maps (B, C, h, w) that the branches see: that of `forward`, and one of each copy.
 
-        They are the same unless the global branch has a last stage of its own. An override may return a map of any
-        size as the second: a class token is one of (B, C, 1, 1).
+        Stripes see the first, and the global branch, or the single feature, the last. An override may return a map of
+        any size as the last: a class token is one of (B, C, 1, 1).
         """
         features = self.trunk(images)
-        feature_map = self.run(self.last, features)
-        if not self.global_last:
-            return feature_map, feature_map
-        return feature_map, self.run(self.global_last, features)
+        first = self.run((*self.last, *self.added), features)
+        return first, *(self.run(names, features) for names in self.copies)
 
     def stages_above(self, name: str) -> int:
         """How many stages follow that of a parameter, given by its name in this backbone."""
@@ -93,28 +96,65 @@ class Backbone(nn.Module):
                 return depth
         raise ValueError(f"{name}: in no stage of {type(self).__name__}")
 
-    def add_global_last_stage(self) -> None:
-        """Give the global branch its own last stage: a copy, which starts with the same weights."""
-        self.global_last = tuple(f"{name.replace('.', '_')}_global" for name in self.last)
-        for name, copy in zip(self.last, self.global_last, strict=True):
-            self.add_module(copy, deepcopy(self.get_submodule(name)))
-        self.stage_names = (*self.stage_names[:-1], (*self.last, *self.global_last))
+    def split_early(self) -> None:
+        """End the trunk after the first block of the last stage but one, so that more of the network can be copied.
+
+        Raises:
+            ValueError: this backbone cannot be split there.
+        """
+        if not self.before_last:
+            raise ValueError(f"{type(self).__name__} cannot be split within a stage")
+        (stage,) = self.before_last
+        first, *others = (f"{stage}.{name}" for name, _ in self.get_submodule(stage).named_children())
+        self.before_last, self.last = (first,), (*others, *self.last)
+
+    def add_copy(self, suffix: str) -> None:
+        """Give a further branch its own copy of what follows the trunk, which starts with the same weights.
+
+        Args:
+            suffix: of the names of its modules.
+        """
+        copies = tuple(f"{name.replace('.', '_')}_{suffix}" for name in self.last)
+        for name, copy in zip(self.last, copies, strict=True):
+            self._add_to_stage(copy, deepcopy(self.get_submodule(name)), self.stages_above(name))
+        self.copies = (*self.copies, copies)
+
+    def add_block(self, name: str) -> None:
+        """Let another block like the last follow the modules `last`, but no copy of them; randomly initialised."""
+        *_, last_block = self.get_submodule(self.stage_names[-1][0]).children()
+        block = deepcopy(last_block)
+        for module in block.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.BatchNorm2d | nn.InstanceNorm2d):
+                module.reset_parameters()
+        self._add_to_stage(name, block, 0)
+        self.added = (*self.added, name)
+
+    def _add_to_stage(self, name: str, module: nn.Module, depth: int) -> None:
+        """Register a module as one of the stage that so many others follow."""
+        self.add_module(name, module)
+        stages = [*self.stage_names]
+        stages[-1 - depth] = (*stages[-1 - depth], name)
+        self.stage_names = tuple(stages)
 
     def complete_state(self, state: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
-        """A state dict in which a missing last stage of the global branch is a copy of the shared one.
+        """A state dict in which missing copies are those of the modules `last`, and missing blocks as they are here.
 
         Args:
             state: of this backbone.
             prefix: of all names in the state.
         """
-        own = tuple(f"{prefix}{name}." for name in self.global_last)
-        if any(key.startswith(own) for key in state):
-            return dict(state)
-        copies = {}
-        for name, copy in zip(self.last, own, strict=False):
-            shared = f"{prefix}{name}."
-            copies |= {copy + key.removeprefix(shared): state[key] for key in state if key.startswith(shared)}
-        return {**state, **copies}
+        completed = dict(state)
+        for copies in self.copies:
+            if any(key.startswith(tuple(f"{prefix}{copy}." for copy in copies)) for key in state):
+                continue
+            for name, copy in zip(self.last, copies, strict=True):
+                shared, own = f"{prefix}{name}.", f"{prefix}{copy}."
+                completed |= {own + key.removeprefix(shared): state[key] for key in state if key.startswith(shared)}
+        added = tuple(f"{name}." for name in self.added)
+        here = {f"{prefix}{key}": value for key, value in self.state_dict().items() if key.startswith(added)}
+        return {**here, **completed}
 
     def with_own_names(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The state dict of another library for this network, with the names of this backbone.

@@ -88,7 +88,8 @@ class TimmBackbone(Backbone):
     def with_own_names(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Names of torchvision become timm's, where timm has the network under other names."""
         theirs = {key: value for key, value in state.items() if key.startswith(TORCHVISION_NAMES)}
-        own = {key: value for key, value in self.state_dict().items() if not key.startswith(self.global_last)}
+        copies = tuple(f"{copy}." for names in self.copies for copy in names)
+        own = {key: value for key, value in self.state_dict().items() if not key.startswith(copies)}
         if not theirs or own.keys() & theirs.keys():
             return state
         known = LIKE_TORCHVISION.get(self.name.partition(".")[0])

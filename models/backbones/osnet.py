@@ -93,6 +93,7 @@ class OSNet(Backbone):
     def __init__(self, kind: Kind = "bn", width: float = 1.0, zero_init_residual: bool = False) -> None:
         channels = [int(width * number) for number in CHANNELS]
         super().__init__(channels[-1], (("conv1",), ("conv2",), ("conv3",), ("conv4", "conv5")))
+        self.before_last = ("conv3",)
 
         def stage(index: int) -> nn.Sequential:
             blocks, in_channels, out_channels = nn.Sequential(), channels[index], channels[index + 1]
@@ -114,8 +115,8 @@ class OSNet(Backbone):
                     nn.init.zeros_(module.bias)
 
     def trunk(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> map of the second stage of blocks."""
-        return self.conv3(self.conv2(self.maxpool(self.conv1(images))))
+        """Images (B, 3, H, W) -> map of the second stage of blocks, or of its first block."""
+        return self.run(self.before_last, self.conv2(self.maxpool(self.conv1(images))))
 
     def with_own_names(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """torchreid names streams and transitions of OSNet-AIN otherwise than those of OSNet."""

@@ -117,6 +117,7 @@ class ResNet(Backbone):
         stages = ("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)
         super().__init__(512 * block.expansion, stages)
         self.name = name
+        self.before_last = ("layer3",)
         whole = resnet.ResNet(block, list(depths), zero_init_residual=zero_init_residual)
         self.conv1, self.bn1, self.relu, self.maxpool = whole.conv1, whole.bn1, whole.relu, whole.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = whole.layer1, whole.layer2, whole.layer3, whole.layer4
@@ -133,9 +134,9 @@ class ResNet(Backbone):
             self.layer3 = _with_non_local(self.layer3, 3, 256 * block.expansion)
 
     def trunk(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> map of the third stage."""
+        """Images (B, 3, H, W) -> map of the third stage, or of its first block."""
         features = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        return self.layer3(self.layer2(self.layer1(features)))
+        return self.run(self.before_last, self.layer2(self.layer1(features)))
 
     def complete_state(self, state: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
         """As of every backbone; if only this ResNet has IBN, batch normalisations of the state are divided."""

@@ -51,14 +51,14 @@ class TinyTransformer(Backbone):
         self.class_token = nn.Parameter(torch.zeros(8, 1))
         self.last_block = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
 
-    def both_maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
         patches = self.embed(images) + self.position
         tokens = torch.cat([self.class_token.expand(len(images), -1, -1), patches.flatten(2)], dim=2)
         tokens = self.last_block(tokens.transpose(1, 2)).transpose(1, 2)
         return tokens[..., 1:].unflatten(2, patches.shape[2:]), tokens[..., :1, None]
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.both_maps(images)[0]
+        return self.maps(images)[0]
 
 
 TRIAL = {
@@ -104,12 +104,12 @@ def test_a_backbone_keeps_its_contract(name: str, size: tuple[int, int], options
     with torch.device("meta"):
         backbone = build(name, stride, size, **options)
         feature_map = backbone(torch.empty(2, 3, *size))
-        first, second = backbone.both_maps(torch.empty(2, 3, *size))
+        maps = backbone.maps(torch.empty(2, 3, *size))
     # That of a ResNet is computed without it.
     rows, columns = map_size(options_of(name, last_conv_stride=stride), size)
     assert feature_map.shape == (2, backbone.out_channels, rows, columns)
-    assert first.shape == feature_map.shape
-    assert second.shape[:2] == first.shape[:2]
+    assert maps[0].shape == feature_map.shape
+    assert maps[-1].shape[:2] == feature_map.shape[:2]
     prefixes = [prefix for stage in backbone.stage_names for prefix in stage]
     for key, _ in backbone.named_parameters():
         assert sum(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes) == 1, key
@@ -135,14 +135,14 @@ def test_the_last_stage_of_the_global_branch_starts_as_a_copy_and_has_weights_of
     backbone = build(name, 1, SIZE, **options)
     plain = backbone.state_dict()
     images = torch.randn(2, 3, *SIZE)
-    shared, same = backbone.both_maps(images)
-    assert shared is same
-    backbone.add_global_last_stage()
-    assert backbone.stage_names[-1] == (*backbone.last, *backbone.global_last)
+    assert len(backbone.maps(images)) == 1
+    backbone.add_copy("global")
+    (own_names,) = backbone.copies
+    assert backbone.stage_names[-1] == (*backbone.last, *own_names)
     backbone.eval()
-    torch.testing.assert_close(*backbone.both_maps(images))
-    torch.testing.assert_close(backbone(images), backbone.both_maps(images)[0])
-    backbone.both_maps(images)[1].sum().backward()
+    torch.testing.assert_close(*backbone.maps(images))
+    torch.testing.assert_close(backbone(images), backbone.maps(images)[0])
+    backbone.maps(images)[-1].sum().backward()
     shared = tuple(f"{module}." for module in backbone.last)
     for key, weight in backbone.named_parameters():
         assert (weight.grad is None) == key.startswith(shared), key
@@ -151,7 +151,7 @@ def test_the_last_stage_of_the_global_branch_starts_as_a_copy_and_has_weights_of
     for prefix in ("", "backbone."):
         filled = backbone.complete_state({prefix + key: value for key, value in plain.items()}, prefix)
         assert filled.keys() == {prefix + key for key in own}
-    own[f"{backbone.global_last[-1]}.new"] = torch.tensor(5.0)
+    own[f"{own_names[-1]}.new"] = torch.tensor(5.0)
     assert backbone.complete_state(own) == own
 
 
@@ -255,7 +255,7 @@ def test_a_new_backbone_trains_a_step(name: str, own_stage: bool) -> None:
 def test_the_global_head_sees_the_class_token() -> None:
     options = options_of("tiny_transformer", pcb_n_parts=2, feature_dim=8, feature_global_dim=4, neck="none")
     network, images = build_network(options, 3, SIZE), torch.randn(2, 3, *SIZE)
-    token = network.backbone.both_maps(images)[1].flatten(1)
+    token = network.backbone.maps(images)[-1].flatten(1)
     torch.testing.assert_close(
         network(images)["global"].embeddings, token[None] @ network.get_parameter("branches.global.reduction")
     )

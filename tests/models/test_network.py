@@ -70,7 +70,7 @@ def test_the_head_of_bag_of_tricks() -> None:
     torch.manual_seed(0)
     network = build_network(small(feature_dim=0, neck="bnneck"), num_classes=50)
     images = torch.randn(4, 3, 64, 32)
-    feature = network.backbone.both_maps(images)[0].mean((2, 3))
+    feature = network.backbone.maps(images)[0].mean((2, 3))
     normalised = (feature - feature.mean(0)) / (feature.var(0, unbiased=False) + 1e-5).sqrt()
     weight = network.get_parameter("branches.global.classifier.weight")[0]
     output = network(images)[GLOBAL]

@@ -127,7 +127,7 @@ def test_a_file_with_torchvisions_names_gives_timms_network_the_same_features(
     assert "left as initialised: branches." in caplog.text
     assert "left as initialised: backbone." not in caplog.text
     images = torch.randn(2, 3, 64, 32)
-    for feature_map in target.eval().backbone.both_maps(images):
+    for feature_map in target.eval().backbone.maps(images):
         torch.testing.assert_close(feature_map, whole.features(images), rtol=1e-5, atol=1e-5)  # pyright: ignore[reportCallIssue]
 
 
