@@ -14,6 +14,7 @@ from losses.criterion import build_criterion
 from models.backbones.backbone import Backbone, BackboneError
 from models.backbones.registry import BACKBONES, OSNETS, BackboneEntry, map_size
 from models.backbones.resnet import DEPTHS
+from models.backbones.timm_stages import outline_of
 from models.network import build_backbone, build_network
 from models.options import ModelParams
 from utils.errors import ParamsError
@@ -204,6 +205,25 @@ def test_what_a_network_of_timm_cannot_do_is_one_message(
     with torch.device("meta"), pytest.raises(BackboneError, match=words) as caught:
         build_backbone(options_of(f"timm:{name}", **options), SIZE)
     assert caught.value.keys[0] == f"model_params.{key}"
+
+
+class Between(nn.Module):
+    """Two convolutions, and an activation in place between them that is no module."""
+
+    num_features = 6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, stride=2), nn.Conv2d(4, 6, 3, stride=2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.second(self.first(images).relu_())
+
+
+def test_what_a_network_does_between_its_modules_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.backbones.timm_stages.create_model", lambda _: Between())
+    with pytest.raises(BackboneError, match="do not run one after another"):
+        outline_of("between")
 
 
 def test_a_size_too_small_for_the_network_is_one_message() -> None:
