@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from losses.loss import OnFeatures, Remembering
+from losses.loss import CONCAT, OnFeatures, Remembering, branch_of
 from losses.options import CenterLossOptions, MetricFeature
-from models.outputs import GLOBAL, PARTS, NetworkSizes
+from models.outputs import NetworkSizes
 from utils.precision import at_least_fp32
 
 
@@ -74,8 +74,8 @@ def build_center(section: CenterLossOptions, sizes: NetworkSizes | None) -> OnFe
         raise ValueError("a center loss needs the sizes of the network")
 
     def loss_of(feature: MetricFeature) -> CenterLoss:
-        parts, dim = sizes.branches[GLOBAL if feature == "global" else PARTS]
-        shape = (1, parts * dim) if feature == "concat" else (parts, dim)
+        parts, dim = sizes.branches[branch_of(feature)]
+        shape = (1, parts * dim) if feature.startswith(CONCAT) else (parts, dim)
         return CenterLoss(section.weight, section.rate, sizes.num_classes, *shape)
 
     return OnFeatures(

@@ -14,9 +14,11 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 
 from losses.options import MetricFeature
-from models.outputs import GLOBAL, PARTS, BranchOutput, ClassScores, FeatureKind, concat_parts, concat_scores
+from models.outputs import PARTS, BranchOutput, ClassScores, FeatureKind, concat_parts, concat_scores
 from utils.collectives import gathered
 
+CONCAT = "concat"
+"""Start of the names of the features that are all parts of a branch, instead of `PARTS`."""
 Need = Literal["teacher", "generated"]
 """Inputs that only some trainings have."""
 
@@ -202,9 +204,12 @@ class OnFeatures(Loss):
         return result
 
 
+def branch_of(feature: MetricFeature) -> str:
+    """Name of the branch that a feature is of."""
+    return feature.replace(CONCAT, PARTS)
+
+
 def select_features(output: Mapping[str, BranchOutput], feature: MetricFeature, of: FeatureKind) -> Tensor:
     """(P, B, D) features or embeddings of a branch; for "concat" those of all parts as one: (1, B, P * D)."""
-    if feature == "global":
-        return getattr(output[GLOBAL], of)
-    parts = getattr(output[PARTS], of)
-    return parts if feature == "parts" else concat_parts([parts])[None]
+    parts = getattr(output[branch_of(feature)], of)
+    return concat_parts([parts])[None] if feature.startswith(CONCAT) else parts

@@ -10,7 +10,10 @@ from utils.options import Options
 
 SoftmaxMargin = Annotated[float, Field(ge=0.0, lt=1.0)]
 ClassificationName = Literal["softmax", "circle", "arcface"]
-MetricFeature = Literal["global", "parts", "concat"]
+MetricFeature = Literal[
+    "global", "parts", "concat", "global2", "parts2", "concat2", "global3", "parts3", "concat3", "drop", "channels"
+]
+"""Branches of the heads; "concat" with their number: the concatenated parts of a branch "parts"."""
 Factor = Annotated[float, Field(gt=0.0)]
 
 
@@ -33,7 +36,7 @@ class MetricLossOptions(Options):
     weight: float = Field(default=0.0, ge=0.0)
     """Weight of the loss; 0 = off."""
     on: tuple[MetricFeature, ...] = Field(default=("global",), min_length=1)
-    """Features with this loss: the global (or single) one, each part, the concatenated parts."""
+    """Features with this loss: the global (or single) one, each part, the concatenated parts; or by branch."""
     of: FeatureKind = "features"
     """Features before the neck, or "embeddings" after it."""
     weights: Mapping[str, Factor] = {}
@@ -90,7 +93,7 @@ class LossOptions(Options):
     classification_weights: Mapping[str, Factor] = {}
     """Factors of the classification loss by branch, such as {"parts": 0.5}; 1 for branches that are not named."""
     tri_loss_on: tuple[MetricFeature, ...] = Field(default=("global",), min_length=1)
-    """Features with a triplet loss: the global (or single) one, each part, the concatenated parts."""
+    """Features with a triplet loss: the global (or single) one, each part, the concatenated parts; or by branch."""
     tri_loss_adaptive_weight: bool = False
     """Weight all positives and negatives by difficulty (Ristani and Tomasi 2018) instead of using the hardest."""
     tri_loss_of: FeatureKind = "features"

@@ -1,7 +1,9 @@
-"""Feature erasing: a random band of rows of a feature map is set to zero in training."""
+"""Feature erasing: rows of a feature map are set to zero in training."""
 
 import torch
 from torch import Tensor, nn
+
+from utils.precision import at_least_fp32
 
 
 def band_rows(rows: int, share: float) -> int:
@@ -57,3 +59,36 @@ def draw_bands(
     tops = torch.randint(height - band + 1, (batch, num_parts, 1), device=device, generator=generator)
     row = torch.arange(height, device=device)
     return ((row >= tops) & (row < tops + band)).flatten(1)
+
+
+class TopDropBlock(nn.Module):
+    """Set the rows of each image's map with the largest maximal activation to zero, in training only.
+
+    Args:
+        share: of the rows, rounded to whole rows.
+
+    Source: Quispe and Pedrini 2020, arXiv 2010.05435 (Top-DB-Net), section 3.3.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, feature_map: Tensor) -> Tensor:
+        """(B, C, h, w) -> the same shape."""
+        if not self.training:
+            return feature_map
+        dropped = top_rows(feature_map, band_rows(feature_map.shape[2], self.share))
+        return feature_map.masked_fill(dropped[:, None, :, None], 0.0)
+
+
+@torch.no_grad()
+def top_rows(feature_map: Tensor, number: int) -> Tensor:
+    """The rows of each image's map (B, C, h, w) with the largest maximal activation: (B, h) bool, `number` True each.
+
+    The activation of a position is the sum of the squares of its channels. Of equal rows the upper ones are taken.
+    """
+    # In float16 a sum of squares would overflow.
+    activations = at_least_fp32(feature_map).square().sum(1).amax(2)
+    rank = activations.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    return rank < number

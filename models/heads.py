@@ -24,7 +24,7 @@ class BranchHead(nn.Module):
         num_parts: P; the map's height must be a multiple of it.
         dim: D, size of each part's embedding; 0 = the pooled vector itself, D = C.
         classifier: (P, B, D) -> scores.
-        pooling: of a stripe to one vector.
+        pooling: of a stripe to one vector, or a module (B, C, h, w) -> (P, B, in_channels).
         neck: between features and embeddings: nothing, batch normalisation, or batch normalisation without a
             learnable bias.
         relu: ReLU after it.
@@ -43,7 +43,7 @@ class BranchHead(nn.Module):
         num_parts: int,
         dim: int,
         classifier: LinearClassifier | CosineClassifier,
-        pooling: Pooling = "avg",
+        pooling: Pooling | nn.Module = "avg",
         neck: Neck = "bn",
         relu: bool = False,
         classifier_of: FeatureKind = "embeddings",
@@ -57,7 +57,7 @@ class BranchHead(nn.Module):
         self.dim = dim or in_channels
         self.map_dropout = nn.Dropout(map_dropout)
         self.erasing = BandErasing(num_parts, erasing)
-        self.pooling = StripePooling(num_parts, pooling)
+        self.pooling = StripePooling(num_parts, pooling) if isinstance(pooling, str) else pooling
         self.reduction = nn.Parameter(torch.empty(num_parts, in_channels, dim)) if dim else None
         self.mask = FeatureMask(num_parts, in_channels, self.dim) if mask else None
         # One BN over P * D channels equals one per part, as channels are independent.

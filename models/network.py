@@ -10,6 +10,7 @@ from models.classifiers import CosineClassifier, LinearClassifier
 from models.heads import BranchHead
 from models.options import ModelParams
 from models.outputs import GLOBAL, PARTS, BranchOutput, FeatureKind, NetworkSizes, concat_parts, mean_logits
+from models.pooling import Pooling
 
 
 class ReidNetwork(nn.Module):
@@ -118,7 +119,7 @@ def build_network(options: ModelParams, num_classes: int, image_size: tuple[int,
     """The network that `model_params` describes, randomly initialised, for N = num_classes identities.
 
     With stripes, `feature_dim` is divided among them, and `feature_global_dim` adds a global branch; without, there is
-    one feature of the whole map.
+    one feature of the whole map. The branches of other heads are described in `models/multi_branch.py`.
 
     Args:
         options: the params' `model_params`.
@@ -126,6 +127,12 @@ def build_network(options: ModelParams, num_classes: int, image_size: tuple[int,
         image_size: height and width of the images, for a backbone that depends on them.
     """
     backbone = build_backbone(options, image_size)
+    if options.head != "pcb":
+        # Only who uses it imports it.
+        from models.multi_branch import build_branches
+
+        branches, map_of = build_branches(options, backbone, num_classes)
+        return ReidNetwork(backbone, branches, retrieval_of=options.retrieval_of, map_of=map_of)
 
     def head(num_parts: int, dim: int, *, is_global: bool) -> BranchHead:
         return build_head(options, backbone.out_channels, num_parts, dim, num_classes, is_global=is_global)
@@ -149,12 +156,19 @@ def build_backbone(options: ModelParams, image_size: tuple[int, int]) -> Backbon
 
 
 def build_head(
-    options: ModelParams, in_channels: int, num_parts: int, dim: int, num_classes: int, *, is_global: bool
+    options: ModelParams,
+    in_channels: int,
+    num_parts: int,
+    dim: int,
+    num_classes: int,
+    *,
+    is_global: bool,
+    pooling: Pooling | nn.Module | None = None,
 ) -> BranchHead:
     """One branch; `is_global` for the global branch beside stripes, not for a single feature.
 
     A single feature has the stripes' settings of pooling and dropout, and the global ones of mask and erasing, as it
-    sees the whole map.
+    sees the whole map. `pooling` replaces the setting.
     """
     of_whole_map = is_global or options.pcb_n_parts == 0
     if options.classifier == "cosine":
@@ -166,7 +180,7 @@ def build_head(
         num_parts,
         dim,
         classifier,
-        pooling=options.global_pooling if is_global else options.part_pooling,
+        pooling=pooling or (options.global_pooling if is_global else options.part_pooling),
         neck=options.neck,
         relu=options.embedding_relu,
         classifier_of=options.classifier_of,

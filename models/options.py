@@ -7,9 +7,15 @@ from pydantic import Field
 from models.backbones.backbone import BackboneOptions
 from models.backbones.registry import BackboneName
 from models.heads import Neck
-from models.outputs import FeatureKind
+from models.outputs import GLOBAL, PARTS, FeatureKind
 from models.pooling import Pooling
 from utils.options import Options
+
+HEADS: dict[Literal["mgn", "lightmbn"], dict[str, int]] = {
+    "mgn": {GLOBAL: 1, "global2": 1, "parts2": 2, "global3": 1, "parts3": 3},
+    "lightmbn": {GLOBAL: 1, "drop": 1, "global2": 1, "parts2": 2, "channels": 2},
+}
+"""Branches of the heads other than "pcb", and the parts of each."""
 
 
 class ModelParams(BackboneOptions):
@@ -17,8 +23,10 @@ class ModelParams(BackboneOptions):
 
     model: BackboneName = "resnet_50"
     """Backbone: a ResNet of torchvision, an OSNet, or "timm:NAME" for a convolutional network of timm."""
+    head: Literal["pcb", "mgn", "lightmbn"] = "pcb"
+    """Branches: "pcb": one feature, or stripes; "mgn" (Wang et al. 2018) or "lightmbn" (Herzog et al. 2021)."""
     feature_dim: int = Field(default=256, ge=0)
-    """Embedding size: of all stripes together, or of the single feature; 0 = the pooled features themselves."""
+    """Embedding size: of all stripes, of the single feature, or of each of another head; 0 = the pooled features."""
     pcb_n_parts: int = Field(default=0, ge=0)
     """Horizontal stripes of the PCB head (Sun et al. 2018); 0 = one feature from the whole map."""
     feature_global_dim: Annotated[int, Field(ge=0)] | Literal["pooled"] = 0
@@ -28,7 +36,7 @@ class ModelParams(BackboneOptions):
     part_pooling: Pooling = "avg"
     """Pooling of each stripe, or of the single feature; "gem": generalised mean with a learnable power."""
     global_pooling: Pooling = "max"
-    """Pooling of the global branch."""
+    """Pooling of the global branch, or of every global feature of another head."""
     neck: Neck = "bn"
     """From features to embeddings: "bn" is batch normalisation; "bnneck" the same without bias (Luo et al. 2019)."""
     embedding_relu: bool = False
@@ -63,6 +71,15 @@ class ModelParams(BackboneOptions):
     """Epochs at the start without the spectral transform."""
     spectral_start_accuracy: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Training accuracy of an epoch that starts the spectral transform, though not before spectral_start_epoch."""
+
+    @property
+    def branches(self) -> dict[str, int]:
+        """The branches of the network by name, in the order of the embedding, and the parts of each."""
+        if self.head != "pcb":
+            return HEADS[self.head]
+        if self.pcb_n_parts == 0:
+            return {GLOBAL: 1}
+        return {PARTS: self.pcb_n_parts} | ({GLOBAL: 1} if self.feature_global_dim else {})
 
 
 class GeneratorOptions(Options):

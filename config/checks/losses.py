@@ -1,12 +1,12 @@
 """Losses: each has what it needs, and its options have an effect."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 
 from config.checks.conflict import Conflict
 from config.params import Params
+from losses.loss import branch_of
 from losses.options import METRIC_SECTIONS, MetricFeature
-from models.outputs import GLOBAL, PARTS
 
 CLASSIFIER = "model_params.classifier"
 TRIPLET = ("tri_loss_margin", "tri_loss_lambda_tri")
@@ -74,8 +74,7 @@ def _features_are_used(
     key: str, weights: Mapping[str, float], on: str, features: Sequence[MetricFeature]
 ) -> Iterator[Conflict]:
     for name in sorted(weights.keys() - {*features}):
-        names = " and ".join(f'"{feature}"' for feature in features)
-        yield Conflict((key, on), f'"{name}" has no such loss; {on} names {names}')
+        yield Conflict((key, on), f'"{name}" has no such loss; {on} names {_named(features)}')
 
 
 def _features_exist(
@@ -85,6 +84,11 @@ def _features_exist(
     for name in sorted(set(features)):
         if features.count(name) > 1:
             yield Conflict((key,), f'names "{name}" more than once')
+        if model.head != "pcb" or name not in ("global", "parts", "concat"):
+            if branch_of(name) not in model.branches:
+                text = f'"{name}" is no feature of model_params.head "{model.head}"; there is {_named(model.branches)}'
+                yield Conflict((key, "model_params.head"), text)
+            continue
         if name != "global" and model.pcb_n_parts == 0:
             text = f'"{name}" needs stripes, but model_params.pcb_n_parts is 0; use "global"'
             yield Conflict((key, "model_params.pcb_n_parts"), text)
@@ -152,11 +156,15 @@ def classifier_fits(params: Params) -> Iterator[Conflict]:
 
 def weighted_branches_exist(params: Params) -> Iterator[Conflict]:
     """Weights of the classification loss are those of branches that the network has."""
-    stripes, global_dim = "model_params.pcb_n_parts", "model_params.feature_global_dim"
-    branches = {PARTS: params.model_params.pcb_n_parts > 0}
-    branches[GLOBAL] = not branches[PARTS] or params.model_params.feature_global_dim != 0
-    names = " and ".join(f'"{name}"' for name, exists in branches.items() if exists)
+    model = params.model_params
+    keys = ("model_params.head",)
+    if model.head == "pcb":
+        keys = ("model_params.pcb_n_parts", "model_params.feature_global_dim")
     for name in params.classification_weights:
-        if not branches.get(name):
-            text = f'no branch "{name}"; with these {stripes} and {global_dim} there is {names}'
-            yield Conflict(("classification_weights", stripes, global_dim), text)
+        if name not in model.branches:
+            text = f'no branch "{name}"; with this {" and ".join(keys)} there is {_named(model.branches)}'
+            yield Conflict(("classification_weights", *keys), text)
+
+
+def _named(branches: Iterable[str]) -> str:
+    return " and ".join(f'"{name}"' for name in branches)

@@ -1,20 +1,29 @@
 """The branches of the network: stripes, the global branch, and the options of either."""
 
 from collections.abc import Iterator
+from math import lcm
 
 from config.checks.conflict import Conflict, multiples
 from config.params import Params
 from losses.options import METRIC_SECTIONS
 from models.backbones.backbone import BackboneError
-from models.backbones.registry import map_size
+from models.backbones.registry import OSNETS, map_size
 from models.backbones.resnet import DEPTHS
 from models.erasing import band_rows
+from models.options import ModelParams
+from models.outputs import PARTS
 
+MODEL, HEAD = "model_params.model", "model_params.head"
 STRIPES = "model_params.pcb_n_parts"
 GLOBAL_DIM = "model_params.feature_global_dim"
 SIGMA = "model_params.spectral_trans"
 NECK = "model_params.neck"
 CLASSIFIER_OF, RETRIEVAL_OF = "model_params.classifier_of", "model_params.retrieval_of"
+OF_PCB = (
+    *("pcb_n_parts", "feature_global_dim", "global_own_stage4", "feature_mask", "pcb_dropout", "part_feature_erasing"),
+    *("global_feature_erasing", "random_drop_branches", "update_max_loss_branch", "spectral_trans"),
+)
+"""Settings that other heads do not have."""
 TALL = 512
 """Height of images whose rows show how many pixels a row has."""
 
@@ -28,35 +37,68 @@ def backbone_has_a_map(params: Params) -> Iterator[Conflict]:
             yield Conflict(error.keys, error.text)
 
 
-def stripes_are_equal(params: Params) -> Iterator[Conflict]:
-    """Every stripe has an equal share of the embedding and of the rows of the feature map."""
+def head_options_are_used(params: Params) -> Iterator[Conflict]:
+    """Other heads than "pcb" have their own branches, on copies of the last stages of backbones that can be split."""
     model = params.model_params
-    size, stripes = model.feature_dim, model.pcb_n_parts
+    if model.head == "pcb":
+        return
+    for name in OF_PCB:
+        if getattr(model, name) != type(model).model_fields[name].default:
+            text = f'belongs to {HEAD} "pcb", but that is "{model.head}"; leave one of them out'
+            yield Conflict((f"model_params.{name}", HEAD), text)
+    if model.model not in DEPTHS and model.model not in OSNETS:
+        text = f'"{model.head}" copies stages of a ResNet or OSNet, but {MODEL} is {model.model}; use one of those'
+        yield Conflict((HEAD, MODEL), text)
+    if model.head == "lightmbn" and model.feature_dim == 0:
+        text = f'needs a size with {HEAD} "lightmbn", whose pooled features differ in size; use 512'
+        yield Conflict(("model_params.feature_dim", HEAD), text)
+
+
+def pcb_options_fit(params: Params) -> Iterator[Conflict]:
+    """What the head "pcb" asks of its settings."""
+    for check in PCB_CHECKS if params.model_params.head == "pcb" else ():
+        yield from check(params)
+
+
+def embedding_divides(params: Params) -> Iterator[Conflict]:
+    """Every stripe has an equal share of the embedding."""
+    size, stripes = params.model_params.feature_dim, params.model_params.pcb_n_parts
     if stripes and size % stripes:
         text = f"{size} does not divide into {STRIPES} {stripes}; {multiples(size, stripes)}"
         yield Conflict(("model_params.feature_dim", STRIPES), text)
-    rows = _rows(params, params.img_h) if stripes else 0
-    if stripes and rows % stripes:
-        heights = " or ".join(str(height) for height in _heights_for(params, rows))
+
+
+def stripes_are_equal(params: Params) -> Iterator[Conflict]:
+    """Every stripe has an equal share of the rows of the feature map."""
+    model = params.model_params
+    counts = [number for name, number in model.branches.items() if name.startswith(PARTS)]
+    rows = _rows(params, params.img_h) if counts else 0
+    if any(rows % number for number in counts):
+        key, stride = (STRIPES if model.head == "pcb" else HEAD), _of_stripes(model).last_conv_stride
+        heights = " or ".join(str(height) for height in _heights_for(params, rows, lcm(*counts)))
         text = (
-            f"{stripes} stripes do not divide the {rows} rows of the feature map of {model.model} "
-            f"(img_h {params.img_h}, model_params.last_conv_stride {model.last_conv_stride}); "
+            f"{' and '.join(map(str, counts))} stripes do not divide the {rows} rows of the feature map of "
+            f"{model.model} (img_h {params.img_h}, model_params.last_conv_stride {stride}); "
             f"{f'for img_h use {heights}' if heights else 'take another number of stripes'}"
         )
-        yield Conflict((STRIPES, "img_h", "model_params.model", "model_params.last_conv_stride"), text)
+        yield Conflict((key, "img_h", MODEL, "model_params.last_conv_stride"), text)
+
+
+def _of_stripes(model: ModelParams) -> ModelParams:
+    """With the stride of the branches of stripes, which is always 1 with other heads than "pcb"."""
+    return model if model.head == "pcb" else model.model_copy(update={"last_conv_stride": 1})
 
 
 def _rows(params: Params, img_h: int) -> int:
-    """Rows of the feature map for images of a height; 0 where there is none."""
+    """Rows of the feature map of stripes for images of a height; 0 where there is none."""
     try:
-        return map_size(params.model_params, (img_h, params.img_w))[0]
+        return map_size(_of_stripes(params.model_params), (img_h, params.img_w))[0]
     except BackboneError:
         return 0
 
 
-def _heights_for(params: Params, rows: int) -> Iterator[int]:
+def _heights_for(params: Params, rows: int, stripes: int) -> Iterator[int]:
     """The nearest heights of images, below and above, whose feature map divides into the stripes."""
-    stripes = params.model_params.pcb_n_parts
     pixels = TALL // max(_rows(params, TALL), 1)
     fewer = rows // stripes * stripes
     for wanted in filter(None, (fewer, fewer + stripes)):
@@ -67,7 +109,7 @@ def _heights_for(params: Params, rows: int) -> Iterator[int]:
 
 def resnet_options_fit(params: Params) -> Iterator[Conflict]:
     """IBN-a and non-local blocks are for torchvision's ResNets; instance normalisation needs more than one position."""
-    model, key = params.model_params, "model_params.model"
+    model, key = params.model_params, MODEL
     changed = [f"model_params.{name}" for name in ("ibn", "non_local") if getattr(model, name)]
     if changed and model.model not in DEPTHS:
         verb = "changes" if len(changed) == 1 else f"and {changed[1]} change"
@@ -186,3 +228,13 @@ def spectral_transform_has_effect(params: Params) -> Iterator[Conflict]:
     if model.spectral_start_epoch >= params.epoch:
         text = f"{model.spectral_start_epoch} leaves no epoch of {params.epoch} for the spectral transform"
         yield Conflict(("model_params.spectral_start_epoch", "epoch", SIGMA), text)
+
+
+PCB_CHECKS = (
+    embedding_divides,
+    global_branch_exists,
+    changed_branches_exist,
+    erased_bands_have_rows,
+    updated_stripes_are_chosen_once,
+    spectral_transform_has_effect,
+)

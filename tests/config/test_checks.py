@@ -15,6 +15,8 @@ SIDES = tuple(f"model_params.{name}" for name in SIDES_BEFORE)
 NO_NECK = SIDES_BEFORE | {"neck": "none"}
 PARTS = {"pcb_n_parts": 4}
 BOTH = {"pcb_n_parts": 4, "feature_global_dim": 64}
+TALL = {"img_h": 192}
+MGN = {"head": "mgn"}
 SPECTRAL = {"batch_sampling_params": "8*4", "model_params": {"spectral_trans": 0.3}}
 MIXED = {"mix_ratio": 0.5, "pretrain_snapshot_g": "gan"}
 ALONG = {"mix_ratio": 0.5, "adv_train": True}
@@ -160,6 +162,23 @@ def gan(**options):
             model(model="timm:convnext_atto", zero_init_residual=True),
             ["model_params.zero_init_residual: timm:convnext_atto (model); set it to false"],
         ),
+        ({"img_h": 256} | model(**MGN), ["model_params.head: 2 and 3 stripes do not divide the 16 rows; use 192 or 288"]),
+        (model(head="lightmbn", feature_dim=0), ["model_params.feature_dim: model_params.head; use 512"]),
+        (TALL | model(**MGN, model="timm:resnet18"), ["model_params.head: model_params.model is timm:resnet18"]),
+        (TALL | model(**MGN | BOTH), [f'model_params.{key}: belongs to model_params.head "pcb"' for key in BOTH]),
+        (
+            TALL | model(**MGN, spectral_trans=0.1, feature_mask="parts", global_own_stage4=True),
+            [f"model_params.{key}: leave" for key in ("global_own_stage4", "feature_mask", "spectral_trans")],
+        ),
+        (
+            TALL | TRIPLET | {"tri_loss_on": ["global", "drop", "parts"]} | model(**MGN),
+            [f'tri_loss_on: "{name}" is no feature of model_params.head "mgn"' for name in ("drop", "parts")],
+        ),
+        (TRIPLET | {"tri_loss_on": ["global2"]}, ['tri_loss_on: "global2" is no feature of model_params.head "pcb"']),
+        (
+            TALL | {"classification_weights": {"parts": 2}} | model(**MGN),
+            ['classification_weights: no branch "parts"; with this model_params.head there is "global" and "global2"'],
+        ),
         (model(feature_global_dim=1), ["model_params.feature_global_dim: needs model_params.pcb_n_parts"]),
         (model(**PARTS, global_own_stage4=True), ["model_params.global_own_stage4: needs a global branch"]),
         (model(global_pooling="gem"), ["model_params.global_pooling: or use model_params.part_pooling"]),
@@ -275,6 +294,8 @@ def test_what_does_not_go_together(desk, content, expected):
         {"classification_weights": {"parts": 0.5, "global": 2}} | model(**BOTH),
         TRIPLET | {"tri_loss_on": ["parts", "global"], "tri_loss_weights": {"parts": 0.5}} | model(**BOTH),
         {"classification_weights": {"global": 2}} | model(**BOTH | {"feature_global_dim": "pooled"}),
+        TALL | TRIPLET | {"tri_loss_on": ["global", "global3", "concat2"]} | model(**MGN, global_pooling="gem"),
+        {"classification_weights": {"drop": 2, "channels": 0.5}} | model(head="lightmbn", model="osnet_x0_25"),
         {"softmax_margin": [0, 0], "softmax_margin_step": 9},
         model(classifier_bias=True),
         {"focal_gamma": 2},

@@ -62,6 +62,20 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "model_params": {**BOTH, "model": "osnet_ain_x0_25", "global_own_stage4": True},
         "lr": {"base_lr": 0.01, "fc_lr": 0.02, "layer_decay": 0.5},
     },
+    "MGN": {
+        "img_h": 96, "tri_loss_margin": "soft_margin", "tri_loss_of": "embeddings", "classification_loss": "circle",
+        "model_params": {
+            **ONE, "model": "resnet_34", "head": "mgn", "neck": "bnneck", "part_pooling": "gem", "global_pooling": "gem",
+            "classifier": "cosine", "cosine_scale": 64.0,
+        },
+        "tri_loss_on": ("global", "global2", "global3", "concat2", "concat3"), "softmax_margin": 0.35,
+        "lr": {"base_lr": 0.01, "fc_lr": 0.02, "layer_decay": 0.5},
+    },
+    "LightMBN": {
+        "model_params": {**ONE, "model": "osnet_x0_25", "head": "lightmbn"}, "ema_decay": 0.9,
+        "multi_similarity": {"weight": 0.5, "on": ("global", "drop", "global2"), "margin": 0.7},
+        "center_loss": {"weight": 0.01, "on": ("channels", "concat2")}, "gather_embeddings": True,
+    },
     "one feature, erased and masked": {
         "model_params": {**ONE, "feature_mask": "all", "global_feature_erasing": 0.5, "pcb_dropout": 0.1},
         "data_augmentation": {

@@ -1,0 +1,93 @@
+"""The heads of several branches with last stages of their own: MGN and LightMBN."""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from models.backbones.backbone import Backbone
+from models.backbones.registry import OSNETS
+from models.erasing import TopDropBlock
+from models.heads import BranchHead
+from models.network import build_head
+from models.options import ModelParams
+from models.outputs import GLOBAL
+from models.pooling import StripePooling, pool_stripes
+
+DROPPED_ROWS = 0.33
+"""Share of the rows that LightMBN's drop block sets to zero."""
+
+
+class ChannelPooling(nn.Module):
+    """The average of a map, cut into two halves of its channels, each mapped to D by the same layers.
+
+    Args:
+        in_channels: C of the map.
+        dim: D.
+
+    Source: Herzog et al. 2021, arXiv 2101.10774, section 3 (channel branch).
+    """
+
+    def __init__(self, in_channels: int, dim: int) -> None:
+        super().__init__()
+        self.reduction = nn.Linear(in_channels // 2, dim, bias=False)
+        self.bn = nn.BatchNorm1d(dim)
+        nn.init.kaiming_normal_(self.reduction.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, feature_map: Tensor) -> Tensor:
+        """(B, C, h, w) -> (2, B, D)."""
+        pooled = pool_stripes(feature_map, 1, "avg")[0]
+        halves = self.reduction(pooled.unflatten(1, (2, -1)).transpose(0, 1))
+        # One after another, as published: each half has its own mean and variance of the batch.
+        return torch.stack([self.bn(half) for half in halves]).relu()
+
+
+def build_branches(
+    options: ModelParams, backbone: Backbone, num_classes: int
+) -> tuple[dict[str, BranchHead], dict[str, int]]:
+    """The branches of `options.head`, and which of the backbone's maps each sees.
+
+    MGN: the branches share the backbone up to the first block of the last stage but one; each of the three has the rest
+    for itself, as copies that start with the same weights. The first has a global feature, the second a global feature
+    and two stripes, the third one and three stripes: eight features of `feature_dim`, which retrieval concatenates. The
+    last stage of the first branch has `last_conv_stride`, those of the others stride 1. Where code and paper differ,
+    this is fast-reid's MGN: batch normalisation without ReLU after the reduction, and classifiers of its result. Unlike
+    there, the stripes of a branch share the power of generalised-mean pooling.
+
+    LightMBN: three such branches. In the first another block follows; its map is pooled twice, whole and through a
+    Top-DropBlock. The second has a global feature and two stripes, the third the two halves of the channels: seven
+    features of `feature_dim`. Pooling is as in the authors' code: average for stripes and channels (`part_pooling` for
+    the former), maximum (`global_pooling`) for the others, but average for the first on an OSNet.
+
+    Source: Wang et al. 2018, arXiv 1804.01438, section 3; fast-reid's mgn.py; Herzog et al. 2021, arXiv 2101.10774, and
+    the authors' lmbn_n.py.
+    """
+    backbone.split_early()
+    for branch in ("branch2", "branch3"):
+        backbone.add_copy(branch)
+    for name in (name for copies in backbone.copies for name in copies):
+        for module in backbone.get_submodule(name).modules():
+            if isinstance(module, nn.Conv2d):
+                module.stride = (1, 1)
+    channels, dim = backbone.out_channels, options.feature_dim
+    head = partial(build_head, options, num_classes=num_classes)
+    whole = partial(head, channels, 1, dim, is_global=True)
+    if options.head == "mgn":
+        branches = {
+            GLOBAL: whole(),
+            "global2": whole(),
+            "parts2": head(channels, 2, dim, is_global=False),
+            "global3": whole(),
+            "parts3": head(channels, 3, dim, is_global=False),
+        }
+        return branches, {GLOBAL: 0, "global2": 1, "parts2": 1, "global3": 2, "parts3": 2}
+    backbone.add_block("bottleneck")
+    drop = nn.Sequential(TopDropBlock(DROPPED_ROWS), StripePooling(1, options.global_pooling))
+    branches = {
+        GLOBAL: whole(pooling="avg" if options.model in OSNETS else None),
+        "drop": whole(pooling=drop),
+        "global2": whole(),
+        "parts2": head(channels, 2, dim, is_global=False),
+        "channels": head(dim, 2, 0, is_global=False, pooling=ChannelPooling(channels, dim)),
+    }
+    return branches, {GLOBAL: 0, "drop": 0, "global2": 1, "parts2": 1, "channels": 2}
