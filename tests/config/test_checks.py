@@ -162,8 +162,11 @@ def gan(**options):
             model(model="timm:convnext_atto", zero_init_residual=True),
             ["model_params.zero_init_residual: timm:convnext_atto (model); set it to false"],
         ),
-        ({"img_h": 256} | model(**MGN), ["model_params.head: 2 and 3 stripes do not divide the 16 rows; use 192 or 288"]),
-        (model(head="lightmbn", feature_dim=0), ["model_params.feature_dim: model_params.head; use 512"]),
+        ({"img_h": 256} | model(**MGN), ["model_params.head: 2 and 3 stripes do not divide the 16 rows"]),
+        (
+            model(head="lightmbn", feature_dim=0),
+            ["model_params.feature_dim: needs a size with model_params.head"],
+        ),
         (TALL | model(**MGN, model="timm:resnet18"), ["model_params.head: model_params.model is timm:resnet18"]),
         (TALL | model(**MGN | BOTH), [f'model_params.{key}: belongs to model_params.head "pcb"' for key in BOTH]),
         (

@@ -142,6 +142,32 @@ def test_networks_with_instance_normalisation_give_the_same_embeddings(
     assert np.abs(OnnxNetwork(out).embed(pixels).embeddings - expected).max() < {"fp32": 1e-4, "fp16": 2e-2}[precision]
 
 
+@pytest.mark.parametrize(("head", "sizes"), [("mgn", (16,) * 8), ("lightmbn", (16,) * 7)])
+def test_heads_of_several_branches_give_the_same_embeddings(
+    model: Model,
+    pixels: np.ndarray,
+    tmp_path: Path,
+    head: str,
+    sizes: tuple[int, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(DEPTHS, "resnet_18", ("BasicBlock", (1, 1, 1, 2)))
+    plain = {"pcb_n_parts": 0, "feature_global_dim": 0, "part_pooling": "gem"}
+    options = {**model.params.model_params.model_dump(), **plain, "head": head}
+    changes = {"model_params": ModelParams.model_validate(options), "img_h": 96}
+    params = model.params.model_copy(update=changes)
+    torch.manual_seed(0)
+    network = build_network(params.model_params, 3)
+    network(torch.randn(16, 3, 96, 32))
+    changed = Model(tmp_path / "changed.pth", params, model.dataset)
+    save_checkpoint(changed.path, Checkpoint(network.state_dict(), params.model_dump(mode="json"), [3, 4, 5], {}))
+    tall = np.concatenate([pixels, pixels[:, :32]], axis=1)
+    card = export_onnx(changed.path, changed.exporting(measured_images=0), tmp_path / "model.onnx")
+    assert card.branch_dims == sizes
+    found = OnnxNetwork(tmp_path / "model.onnx").embed(tall).embeddings
+    assert np.abs(found - reference(changed, tall)[0]).max() < 1e-4
+
+
 @pytest.mark.parametrize("name", ["test_efficientnet", "tf_efficientnet_lite0", "convnext_atto"])
 def test_a_network_of_timm_gives_the_same_embeddings(
     model: Model, pixels: np.ndarray, tmp_path: Path, name: str

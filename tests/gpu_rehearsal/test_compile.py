@@ -38,7 +38,7 @@ def test_one_graph_serves_twelve_steps_with_evaluations_between(setting: str, gr
     for _ in train(trainer, 6):
         found.append(len(graphs))
         with torch.inference_mode():
-            Embedder(trainer.stepper.evaluated).eval()(torch.randn(5, 3, 64, 32))
+            Embedder(trainer.stepper.evaluated).eval()(torch.randn(5, 3, trainer.params.img_h, 32))
     assert trainer.step == 12
     assert found == [1] + [2 if setting in SECOND_GRAPH else 1] * 5
     # Reading a number is part of a graph, but waits for the GPU.

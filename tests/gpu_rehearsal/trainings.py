@@ -65,14 +65,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "MGN": {
         "img_h": 96, "tri_loss_margin": "soft_margin", "tri_loss_of": "embeddings", "classification_loss": "circle",
         "model_params": {
-            **ONE, "model": "resnet_34", "head": "mgn", "neck": "bnneck", "part_pooling": "gem", "global_pooling": "gem",
+            **ONE, "head": "mgn", "neck": "bnneck", "part_pooling": "gem", "global_pooling": "gem",
             "classifier": "cosine", "cosine_scale": 64.0,
         },
         "tri_loss_on": ("global", "global2", "global3", "concat2", "concat3"), "softmax_margin": 0.35,
         "lr": {"base_lr": 0.01, "fc_lr": 0.02, "layer_decay": 0.5},
     },
     "LightMBN": {
-        "model_params": {**ONE, "model": "osnet_x0_25", "head": "lightmbn"}, "ema_decay": 0.9,
+        "model_params": {**ONE, "head": "lightmbn"}, "ema_decay": 0.9,
         "multi_similarity": {"weight": 0.5, "on": ("global", "drop", "global2"), "margin": 0.7},
         "center_loss": {"weight": 0.01, "on": ("channels", "concat2")}, "gather_embeddings": True,
     },
@@ -179,13 +179,13 @@ class TinyBackbone(Backbone):
     """A convolution, and a last stage of another, in place of resnet_18's twenty."""
 
     def __init__(self) -> None:
-        super().__init__(6, (("first", "bn"), ("last_stage",)))
-        self.first = nn.Conv2d(3, 4, 5, stride=4, padding=2, bias=False)
-        self.bn = nn.BatchNorm2d(4)
+        super().__init__(6, (("first",), ("last_stage",)))
+        self.before_last = ("first",)
+        self.first = nn.Sequential(nn.Conv2d(3, 4, 5, stride=4, padding=2, bias=False), nn.BatchNorm2d(4), nn.ReLU())
         self.last_stage = nn.Sequential(nn.Conv2d(4, 6, 5, stride=4, padding=2), nn.BatchNorm2d(6), nn.ReLU())
 
     def trunk(self, images: Tensor) -> Tensor:
-        return self.bn(self.first(images)).relu()
+        return self.run(self.before_last, images)
 
 
 TINY_ENTRY = BackboneEntry(lambda *_: TinyBackbone())
@@ -201,7 +201,9 @@ def make_trainer(
     images = torch.randint(0, 256, (len(labels), *params.resize_to, 3), dtype=torch.uint8)
     teacher = _teacher(device) if params.distillation.lambda_logits else None
     extra_images = _generated_images(params, len(labels), device) if params.num_generated else None
-    network = prepare_network(build_network(params.model_params, IDENTITIES, (64, 32)), params, device)
+    network = prepare_network(
+        build_network(params.model_params, IDENTITIES, (params.img_h, params.img_w)), params, device
+    )
     criterion = build_losses(params, network, teacher).to(device)
     plan, store, paths = plan_training(params, labels.tolist(), device), DeviceStore(images.to(device)), [Path()]
     return ReidTrainer(

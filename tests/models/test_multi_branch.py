@@ -110,9 +110,9 @@ def test_weights_of_a_plain_backbone_fill_all_branches(head: str, options: dict[
                 own, copied = backbone.get_submodule(name).state_dict(), backbone.get_submodule(copy).state_dict()
                 torch.testing.assert_close(own, copied, rtol=0, atol=0)
     whole = network.state_dict()
-    assert backbone.complete_state({f"b.{key}": value for key, value in backbone.state_dict().items()}, "b.").keys() == {
-        f"b.{key}" for key in backbone.state_dict()
-    }
+    assert backbone.complete_state(
+        {f"b.{key}": value for key, value in backbone.state_dict().items()}, "b."
+    ).keys() == {f"b.{key}" for key in backbone.state_dict()}
     again = small(head, **options)  # pyright: ignore[reportArgumentType]
     again.load_state_dict(whole)
     images = torch.randn(2, 3, *SIZE)

@@ -27,6 +27,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "lr": {"base_lr": 0.001, "fc_lr": 0.001, "bias_factor": 2, "layer_decay": 0.7},
     },
     "the spectral transform sets in": {"model_params": {**MODEL, "spectral_start_epoch": 1}},
+    "LightMBN": {
+        "img_h": 64,
+        "tri_loss_margin": 0,
+        "model_params": {"model": "osnet_x0_25", "head": "lightmbn", "feature_dim": 8},
+        "multi_similarity": {"weight": 0.5, "on": ["global", "drop", "global2"], "margin": 0.7},
+        "evaluation_params": {"type": "market_evaluate", "normalisation": "branch", "flip": True},
+    },
     "no evaluation, random order, rmsprop": {
         "batch_sampling_params": "8*1",
         "tri_loss_margin": 0,
@@ -49,7 +56,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-SLOW = ("two batches a step, adamw", "the spectral transform sets in", "no evaluation, random order, rmsprop")
+SLOW = (
+    "LightMBN",
+    "two batches a step, adamw",
+    "the spectral transform sets in",
+    "no evaluation, random order, rmsprop",
+)
 
 
 def train(script: Script, name: str, states: Path, *arguments: str) -> dict[int, Path]:
