@@ -201,9 +201,8 @@ def make_trainer(
     images = torch.randint(0, 256, (len(labels), *params.resize_to, 3), dtype=torch.uint8)
     teacher = _teacher(device) if params.distillation.lambda_logits else None
     extra_images = _generated_images(params, len(labels), device) if params.num_generated else None
-    network = prepare_network(
-        build_network(params.model_params, IDENTITIES, (params.img_h, params.img_w)), params, device
-    )
+    network = build_network(params.model_params, IDENTITIES, (params.img_h, params.img_w))
+    network = prepare_network(network, params, device)
     criterion = build_losses(params, network, teacher).to(device)
     plan, store, paths = plan_training(params, labels.tolist(), device), DeviceStore(images.to(device)), [Path()]
     return ReidTrainer(

@@ -110,9 +110,8 @@ def test_weights_of_a_plain_backbone_fill_all_branches(head: str, options: dict[
                 own, copied = backbone.get_submodule(name).state_dict(), backbone.get_submodule(copy).state_dict()
                 torch.testing.assert_close(own, copied, rtol=0, atol=0)
     whole = network.state_dict()
-    assert backbone.complete_state(
-        {f"b.{key}": value for key, value in backbone.state_dict().items()}, "b."
-    ).keys() == {f"b.{key}" for key in backbone.state_dict()}
+    prefixed = {f"b.{key}": value for key, value in backbone.state_dict().items()}
+    assert backbone.complete_state(prefixed, "b.").keys() == prefixed.keys()
     again = small(head, **options)  # pyright: ignore[reportArgumentType]
     again.load_state_dict(whole)
     images = torch.randn(2, 3, *SIZE)
@@ -166,7 +165,8 @@ def lightmbn_features(network: ReidNetwork, images: Tensor, whole: Callable[[Ten
     upper, lower = second.chunk(2, dim=2)
     pooled = {"global": [whole(first)], "drop": [first.amax((2, 3))], "global2": [second.amax((2, 3))]}
     pooled["parts2"] = [upper.mean((2, 3)), lower.mean((2, 3))]
-    layers = heads["channels"].pooling  # pyright: ignore[reportAttributeAccessIssue]
+    layers = heads["channels"].pooling
+    assert isinstance(layers, ChannelPooling)
     pooled["channels"] = [layers.bn(layers.reduction(half)).relu() for half in third.mean((2, 3)).chunk(2, dim=1)]
     result = []
     for name, head in zip(heads, network.heads(), strict=True):
