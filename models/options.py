@@ -22,7 +22,7 @@ class ModelParams(BackboneOptions):
     """Backbone and heads."""
 
     model: BackboneName = "resnet_50"
-    """Backbone: a ResNet of torchvision, an OSNet, or "timm:NAME" for a convolutional network of timm."""
+    """Backbone: a ResNet of torchvision, an OSNet, or "timm:NAME" for a CNN or a transformer of timm."""
     head: Literal["pcb", "mgn", "lightmbn"] = "pcb"
     """Branches: "pcb": one feature, or stripes; "mgn" (Wang et al. 2018) or "lightmbn" (Herzog et al. 2021)."""
     feature_dim: int = Field(default=256, ge=0)

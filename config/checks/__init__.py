@@ -36,6 +36,7 @@ CHECKS: tuple[Check[Params], ...] = (
     network.backbone_has_a_map,
     network.stripes_are_equal,
     network.resnet_options_fit,
+    network.timm_options_fit,
     network.head_options_are_used,
     network.pcb_options_fit,
     network.sides_of_the_neck_are_used,

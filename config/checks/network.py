@@ -7,7 +7,7 @@ from config.checks.conflict import Conflict, multiples
 from config.params import Params
 from losses.options import METRIC_SECTIONS
 from models.backbones.backbone import BackboneError
-from models.backbones.registry import OSNETS, map_size
+from models.backbones.registry import OSNETS, TIMM, global_map_size, map_size
 from models.backbones.resnet import DEPTHS
 from models.erasing import band_rows
 from models.options import ModelParams
@@ -120,6 +120,15 @@ def resnet_options_fit(params: Params) -> Iterator[Conflict]:
         yield Conflict(("model_params.ibn", "img_h", "img_w"), f"{text}; use a larger img_h")
 
 
+def timm_options_fit(params: Params) -> Iterator[Conflict]:
+    """Patches and stochastic depth are of networks of timm; building one tells whether it has them."""
+    model = params.model_params
+    for name, what in (("patch_stride", "vision transformers"), ("drop_path", "networks")):
+        if getattr(model, name) and not model.model.startswith(TIMM):
+            text = f"is for {what} of timm, but {MODEL} is {model.model}; leave this out"
+            yield Conflict((f"model_params.{name}", MODEL), text)
+
+
 def global_branch_exists(params: Params) -> Iterator[Conflict]:
     """The global branch stands beside stripes; its options need it."""
     model = params.model_params
@@ -178,11 +187,12 @@ def erased_bands_have_rows(params: Params) -> Iterator[Conflict]:
     if not (model.part_feature_erasing or model.global_feature_erasing):
         return
     rows, stripes = _rows(params, params.img_h), model.pcb_n_parts
+    global_rows = rows and global_map_size(model, (params.img_h, params.img_w))[0]
     maps: list[tuple[str, int, str]] = []
     if stripes and rows % stripes == 0:
         maps.append(("part_feature_erasing", rows // stripes, f"a stripe ({STRIPES}, img_h)"))
     if not stripes or model.feature_global_dim:
-        maps.append(("global_feature_erasing", rows, "the feature map (img_h)"))
+        maps.append(("global_feature_erasing", global_rows, "the feature map, or class token (img_h)"))
     for name, height, where in maps:
         share = getattr(model, name)
         band = band_rows(height, share)

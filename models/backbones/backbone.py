@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Literal
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from utils.errors import ParamsError
@@ -14,15 +15,19 @@ class BackboneOptions(Options):
     """The settings that a backbone is built from."""
 
     model: str = "resnet_50"
-    """Backbone: a ResNet of torchvision, an OSNet, or "timm:NAME" for a convolutional network of timm."""
+    """Backbone: a ResNet of torchvision, an OSNet, or "timm:NAME" for a CNN or a transformer of timm."""
     last_conv_stride: Literal[1, 2] = 1
-    """Stride of the last stage: 1 keeps twice the height and width of the feature map."""
+    """Stride of the last stage: 1 keeps twice the height and width of the feature map, or all where it has none."""
     zero_init_residual: bool = False
     """Zero-initialise the last BN weight of each residual block (Goyal et al. 2017)."""
     ibn: bool = False
     """IBN-a in layer1 to layer3 of a ResNet: half of each block's first BN is InstanceNorm (Pan et al. 2018)."""
     non_local: bool = False
     """A non-local block after each of a ResNet's last 2 blocks of layer2 and last 3 of layer3 (Wang et al. 2018)."""
+    patch_stride: int = Field(default=0, ge=0)
+    """Pixels between the patches of a vision transformer; TransReID has 12 for patches of 16; 0 = the patch size."""
+    drop_path: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Stochastic depth of a network of timm: rate at the last block, less before (Huang et al. 2016); 0 = off."""
 
 
 class BackboneError(ParamsError):

@@ -29,6 +29,7 @@ class TimmBackbone(Backbone):
         name: as timm knows it, such as "resnet50.a1_in1k".
         last_conv_stride: 1 to run the last stage at the resolution of the one before it.
         zero_init_residual: zero-initialise the last BN weight of each residual block.
+        drop_path: rate of stochastic depth of the last block; the others' rise to it linearly.
 
     Raises:
         BackboneError: the network has no feature map, or not with these options.
@@ -36,17 +37,23 @@ class TimmBackbone(Backbone):
     Source: Wightman 2019, "PyTorch Image Models", doi 10.5281/zenodo.4414861.
     """
 
-    def __init__(self, name: str, last_conv_stride: int, zero_init_residual: bool = False) -> None:
+    def __init__(
+        self, name: str, last_conv_stride: int, zero_init_residual: bool = False, drop_path: float = 0.0
+    ) -> None:
         outline = outline_of(name)
         super().__init__(outline.out_channels, outline.stages)
         self.name = name
-        if zero_init_residual and not outline.has_zero_init:
+        if zero_init_residual and "zero_init_last" not in outline.arguments:
             keys = ("model_params.zero_init_residual", MODEL)
             raise BackboneError(keys, f"timm has no such initialisation of timm:{name} (model); set it to false")
+        if drop_path and "drop_path_rate" not in outline.arguments:
+            text = f"timm has no stochastic depth of timm:{name} (model); set it to 0"
+            raise BackboneError(("model_params.drop_path", MODEL), text)
         if last_conv_stride == 1 and not outline.keeps_resolution:
             text = f"1 is impossible for timm:{name} (model), whose last stage has no convolutions to run with stride 1"
             raise BackboneError(("model_params.last_conv_stride", MODEL), f"{text}; set it to 2")
-        whole = create_model(name, **({"zero_init_last": zero_init_residual} if outline.has_zero_init else {}))
+        wanted = {"zero_init_last": zero_init_residual, "drop_path_rate": drop_path}
+        whole = create_model(name, **{key: value for key, value in wanted.items() if key in outline.arguments})
         used = {module.partition(".")[0] for stage in self.stage_names for module in stage}
         for child, module in whole.named_children():
             if child in used:
@@ -67,23 +74,8 @@ class TimmBackbone(Backbone):
             ParamsError: timm has none.
             DataError: they could not be fetched, or do not fit.
         """
-        config = timm.get_pretrained_cfg(self.name)
-        if config is None or not config.has_weights:
-            raise ParamsError(f"imagenet_pretrain: timm has no weights for {MODEL} timm:{self.name}; set it to false")
-        file = f"model.safetensors of https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
-        try:
-            # With its classifier, since timm then loads strictly.
-            whole = timm.create_model(self.name, pretrained=True)
-        # The libraries that timm downloads with raise errors of many types.
-        except Exception as error:
-            raise DataError(
-                f"imagenet_pretrain: the weights of timm:{self.name} could not be loaded "
-                f"({' '.join(str(error).split())}); download {file}, name it as pretrain_snapshot, "
-                "and set imagenet_pretrain to false"
-            ) from error
-        logger.info("backbone: timm's pretrained weights: %s", file)
         own = self.state_dict().keys()
-        return {key: value for key, value in whole.state_dict().items() if key in own}
+        return {key: value for key, value in pretrained_state(self.name).items() if key in own}
 
     def with_own_names(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Names of torchvision become timm's, where timm has the network under other names."""
@@ -110,6 +102,31 @@ def _layers(state: Mapping[str, Tensor]) -> dict[str, tuple[str, torch.Size]]:
     """The end of the name and the shape of each tensor, without the counters of batches, which are not used."""
     ends = {key: key.rpartition(".")[2] for key in state}
     return {key: (end, state[key].shape) for key, end in ends.items() if end != "num_batches_tracked"}
+
+
+def pretrained_state(name: str) -> dict[str, Tensor]:
+    """timm's pretrained weights of a whole network, downloaded once.
+
+    Raises:
+        ParamsError: timm has none.
+        DataError: they could not be fetched, or do not fit.
+    """
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise ParamsError(f"imagenet_pretrain: timm has no weights for {MODEL} timm:{name}; set it to false")
+    file = f"model.safetensors of https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
+    try:
+        # With its classifier, since timm then loads strictly.
+        whole = timm.create_model(name, pretrained=True)
+    # The libraries that timm downloads with raise errors of many types.
+    except Exception as error:
+        raise DataError(
+            f"imagenet_pretrain: the weights of timm:{name} could not be loaded "
+            f"({' '.join(str(error).split())}); download {file}, name it as pretrain_snapshot, "
+            "and set imagenet_pretrain to false"
+        ) from error
+    logger.info("backbone: timm's pretrained weights: %s", file)
+    return whole.state_dict()
 
 
 def model_names() -> set[str]:

@@ -49,11 +49,28 @@ class BackboneEntry(NamedTuple):
 
 
 def build_timm(options: BackboneOptions, image_size: ImageSize) -> Backbone:
-    """A network of timm."""
+    """A network of timm.
+
+    Raises:
+        BackboneError: it has no feature map, or not with these options.
+    """
     # timm takes seconds to import.
+    from timm.models import is_model_in_modules
+
+    from models.backbones import timm_vit
     from models.backbones.from_timm import TimmBackbone
 
-    return TimmBackbone(options.model.removeprefix(TIMM), options.last_conv_stride, options.zero_init_residual)
+    name = options.model.removeprefix(TIMM)
+    if not is_model_in_modules(name, timm_vit.MODULES):
+        if options.patch_stride:
+            text = f"sets the patches of a vision transformer apart, and {options.model} (model) is none; leave it out"
+            raise BackboneError(("model_params.patch_stride", MODEL), text)
+        return TimmBackbone(name, options.last_conv_stride, options.zero_init_residual, options.drop_path)
+    _refuse_stride_2(options)
+    if options.zero_init_residual:
+        text = f"timm has no such initialisation of {options.model} (model); set it to false"
+        raise BackboneError(("model_params.zero_init_residual", MODEL), text)
+    return timm_vit.VisionTransformer(name, image_size, options.patch_stride, options.drop_path)
 
 
 def build_osnet(options: BackboneOptions, _image_size: ImageSize) -> Backbone:
@@ -65,10 +82,15 @@ def build_osnet(options: BackboneOptions, _image_size: ImageSize) -> Backbone:
     # Only who uses it imports it.
     from models.backbones.osnet import OSNet
 
+    _refuse_stride_2(options)
+    return OSNet(*OSNETS[options.model], options.zero_init_residual)
+
+
+def _refuse_stride_2(options: BackboneOptions) -> None:
+    """A last stage without a stride keeps the resolution, as with stride 1."""
     if options.last_conv_stride == 2:
         text = f"2 is impossible for {options.model} (model), whose last stage has no convolution with a stride"
         raise BackboneError(("model_params.last_conv_stride", MODEL), f"{text}; set it to 1")
-    return OSNet(*OSNETS[options.model], options.zero_init_residual)
 
 
 OSNETS: dict[str, tuple[Literal["bn", "ibn", "ain"], float]] = {
@@ -105,12 +127,25 @@ def map_size(options: BackboneOptions, image_size: ImageSize) -> tuple[int, int]
     Raises:
         BackboneError: no such backbone can be built, or it does not run on these images.
     """
+    return _map_sizes(options, image_size)[0]
+
+
+def global_map_size(options: BackboneOptions, image_size: ImageSize) -> tuple[int, int]:
+    """Rows and columns of what the global branch sees, or the single feature: (1, 1) for a class token.
+
+    Raises:
+        BackboneError: as `map_size`.
+    """
+    return _map_sizes(options, image_size)[1]
+
+
+def _map_sizes(options: BackboneOptions, image_size: ImageSize) -> tuple[tuple[int, int], tuple[int, int]]:
     if (computed := _entry(options).map_size) is not None:
-        return computed(options, image_size)
+        return computed(options, image_size), computed(options, image_size)
     # What the heads are does not matter to the backbone.
     own = {name: getattr(options, name) for name in BackboneOptions.model_fields}
     # Frozen, and so hashable.
-    return _measured_map_size(BackboneOptions(**own), image_size)  # pyright: ignore[reportArgumentType]
+    return _measured_map_sizes(BackboneOptions(**own), image_size)  # pyright: ignore[reportArgumentType]
 
 
 def _entry(options: BackboneOptions) -> BackboneEntry:
@@ -118,19 +153,20 @@ def _entry(options: BackboneOptions) -> BackboneEntry:
 
 
 @lru_cache(maxsize=256)
-def _measured_map_size(options: BackboneOptions, image_size: ImageSize) -> tuple[int, int]:
+def _measured_map_sizes(options: BackboneOptions, image_size: ImageSize) -> tuple[tuple[int, int], tuple[int, int]]:
     """Run the backbone on the meta device, which computes shapes only."""
     height, width = image_size
     with torch.device("meta"):
         backbone = build_backbone(options, image_size).eval()
         try:
-            rows, columns = backbone(torch.empty(1, 3, height, width)).shape[2:]
+            maps = backbone.maps(torch.empty(1, 3, height, width))
+            (rows, columns), (global_rows, global_columns) = maps[0].shape[2:], maps[-1].shape[2:]
         # A network may refuse a size with an error of any type.
         except Exception as error:
             keys = (MODEL, "img_h", "img_w")
             text = f"{options.model} does not run on images of {height} x {width} (img_h, img_w): {first_line(error)}"
             raise BackboneError(keys, text) from error
-    return rows, columns
+    return (rows, columns), (global_rows, global_columns)
 
 
 def check_model(name: object) -> object:

@@ -27,8 +27,8 @@ class Outline(NamedTuple):
     """Names of its modules, which run one after another; a stage begins where the resolution falls."""
     keeps_resolution: bool
     """Whether its last stage runs with stride 1."""
-    has_zero_init: bool
-    """Whether timm can zero-initialise the last BN weight of its residual blocks."""
+    arguments: frozenset[str]
+    """Names of what timm can build it from."""
 
 
 @lru_cache
@@ -54,8 +54,7 @@ def outline_of(name: str) -> Outline:
         pieces = list(_pieces(network, _chain(name, calls, images, output), {call.name: call for call in calls}))
         stages = _stages(network, pieces)
         keeps_resolution = _keeps_resolution(network, stages[-1], images, output)
-    has_zero_init = "zero_init_last" in signature(type(network)).parameters
-    return Outline(output.shape[1], stages, keeps_resolution, has_zero_init)
+    return Outline(output.shape[1], stages, keeps_resolution, frozenset(signature(type(network)).parameters))
 
 
 def create_model(name: str, **options: Any) -> nn.Module:

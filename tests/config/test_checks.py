@@ -138,6 +138,17 @@ def gan(**options):
         (model(model="timm:resnet18", ibn=True, non_local=True), ["model_params.ibn: and model_params.non_local"]),
         (model(model="timm:resnet18", non_local=True), ["model_params.non_local: changes torchvision's ResNets"]),
         (model(model="osnet_x0_25", last_conv_stride=2), ["model_params.last_conv_stride: set it to 1"]),
+        (model(model="osnet_x0_25", drop_path=0.1), ["model_params.drop_path: networks of timm"]),
+        (model(patch_stride=12), ["model_params.patch_stride: vision transformers of timm"]),
+        (model(model="timm:test_vit", patch_stride=20), ["model_params.patch_stride: use at most 16"]),
+        (
+            model(model="timm:test_vit", global_feature_erasing=0.3),
+            ["model_params.global_feature_erasing: class token (img_h) has 1"],
+        ),
+        (
+            {"img_h": 200} | model(model="timm:test_vit", feature_dim=250, pcb_n_parts=5),
+            ["model_params.pcb_n_parts: img_h use 160 or 240"],
+        ),
         # Instance normalisation of one position.
         (
             {"img_h": 28, "img_w": 16} | model(model="osnet_ain_x0_25"),

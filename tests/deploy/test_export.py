@@ -168,14 +168,17 @@ def test_heads_of_several_branches_give_the_same_embeddings(
     assert np.abs(found - reference(changed, tall)[0]).max() < 1e-4
 
 
-@pytest.mark.parametrize("name", ["test_efficientnet", "tf_efficientnet_lite0", "convnext_atto"])
+@pytest.mark.parametrize(
+    ("name", "stride"),
+    [("test_efficientnet", 2), ("tf_efficientnet_lite0", 2), ("convnext_atto", 2), ("test_vit", 1), ("test_vit2", 1)],
+)
 def test_a_network_of_timm_gives_the_same_embeddings(
-    model: Model, pixels: np.ndarray, tmp_path: Path, name: str
+    model: Model, pixels: np.ndarray, tmp_path: Path, name: str, stride: int
 ) -> None:
-    options = {**model.params.model_params.model_dump(), "model": f"timm:{name}"}
+    options = {**model.params.model_params.model_dump(), "model": f"timm:{name}", "last_conv_stride": stride}
     params = model.params.model_copy(update={"model_params": ModelParams.model_validate(options)})
     torch.manual_seed(0)
-    network = build_network(params.model_params, 3)
+    network = build_network(params.model_params, 3, (64, 32))
     network(torch.randn(16, 3, 64, 32))
     changed = Model(tmp_path / "changed.pth", params, model.dataset)
     save_checkpoint(changed.path, Checkpoint(network.state_dict(), params.model_dump(mode="json"), [3, 4, 5], {}))

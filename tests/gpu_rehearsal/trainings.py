@@ -58,6 +58,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "model_params": {**BOTH, "model": "timm:test_efficientnet", "global_own_stage4": True}, "ema_decay": 0.9,
         "lr": {"base_lr": 0.01, "fc_lr": 0.02, "layer_decay": 0.5},
     },
+    "a vision transformer": {
+        "model_params": {
+            **BOTH, "model": "timm:test_vit", "global_own_stage4": True, "patch_stride": 14, "drop_path": 0.5,
+        },
+        "lr": {"base_lr": 0.01, "fc_lr": 0.02, "layer_decay": 0.5}, "ema_decay": 0.9,
+    },
     "an OSNet": {
         "model_params": {**BOTH, "model": "osnet_ain_x0_25", "global_own_stage4": True},
         "lr": {"base_lr": 0.01, "fc_lr": 0.02, "layer_decay": 0.5},

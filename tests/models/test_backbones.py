@@ -96,6 +96,7 @@ SIZES = [(256, 128), (384, 128), (100, 50), (33, 17)]
         *product([*DEPTHS, "tiny"], SIZES, [{}], [1, 2]),
         *product(TIMM, [(256, 128), (100, 50)], [{}], [1, 2]),
         *product(["tiny_transformer"], SIZES[:2], [{}], [1, 2]),
+        *product(["timm:test_vit", "timm:test_vit2", "timm:vit_small_patch16_dinov3"], SIZES, [{}], [1]),
         *product(DEPTHS, SIZES[-1:], [CHANGED], [1, 2]),
         *product(OSNETS, SIZES, [{}], [1]),
     ],
@@ -191,7 +192,7 @@ def test_a_resnet_is_the_same_from_torchvision_and_from_timm(stride: int) -> Non
     ("name", "options", "key", "words"),
     [
         ("hrnet_w18_small", {}, "model", "do not run one after another"),
-        ("vit_tiny_patch16_224", {}, "model", "256"),
+        ("beit_base_patch16_224", {}, "model", "256"),
         ("naflexvit_base_patch16_gap", {}, "model", "not a feature map"),
         ("mambaout_femto", {}, "model", "not a feature map"),
         ("resnetblur18", {"last_conv_stride": 1}, "last_conv_stride", "1 is impossible for timm:resnetblur18"),

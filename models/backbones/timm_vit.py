@@ -1,0 +1,180 @@
+"""Vision transformers of timm: tokens as feature map, class token as global feature."""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from timm.layers.pos_embed import resample_abs_pos_embed
+from torch import Tensor, nn
+
+from models.backbones.backbone import Backbone, BackboneError
+from models.backbones.from_timm import pretrained_state
+from models.backbones.timm_stages import MODEL, create_model
+
+MODULES = ("vision_transformer", "deit", "eva")
+"""Modules of timm whose models are built here."""
+POSITION = "pos_embed"
+STRIDE = "model_params.patch_stride"
+Grid = tuple[int, int]
+"""Rows and columns of patches."""
+
+logger = logging.getLogger(__name__)
+
+
+class VisionTransformer(Backbone):
+    """A VisionTransformer or Eva of timm without classifier; parameter names are timm's.
+
+    The map is that of the patch tokens after the final norm. The global branch, or the single feature, sees the class
+    token as a map (B, C, 1, 1), or the patch tokens where there is none. The last stage is the last block with the
+    final norm.
+
+    Args:
+        name: as timm knows it, such as "vit_small_patch16_224.augreg_in21k_ft_in1k".
+        image_size: height and width of the images.
+        patch_stride: pixels from one patch to the next; 0: as many as a patch has. What is left at the right and lower
+            border is not seen.
+        drop_path: rate of stochastic depth of the last block; the others' rise to it linearly.
+
+    Raises:
+        BackboneError: the network has no such grid of patches.
+
+    Source: Dosovitskiy et al. 2021, arXiv 2010.11929; He et al. 2021, arXiv 2102.04378, section 3.1 (overlapping
+    patches); Huang et al. 2016, arXiv 1603.09382 (stochastic depth).
+    """
+
+    def __init__(self, name: str, image_size: tuple[int, int], patch_stride: int = 0, drop_path: float = 0.0) -> None:
+        try:
+            whole: Any = create_model(name, drop_path_rate=drop_path, dynamic_img_size=False)
+        # Those with a second class token cannot lack their pooling.
+        except AssertionError as error:
+            raise BackboneError((MODEL,), f"timm:{name} does not run without its pooling: {error}") from error
+        depth = len(whole.blocks)
+        embedding = ("patch_embed", "cls_token", "reg_token", POSITION, "norm_pre", "rope")
+        blocks = [(f"blocks.{number}",) for number in range(depth - 1)]
+        super().__init__(whole.num_features, (embedding, *blocks, (f"blocks.{depth - 1}", "norm")))
+        self.name = name
+        self.patch_embed: Any = whole.patch_embed
+        self.norm_pre: nn.Module = whole.norm_pre
+        self.blocks: nn.Module = whole.blocks
+        self.cls_token: nn.Parameter | None = whole.cls_token
+        self.reg_token: nn.Parameter | None = whole.reg_token
+        # Networks that average tokens have their norm after that; here it comes before.
+        self.norm: nn.Module = whole.fc_norm if isinstance(whole.norm, nn.Identity) else whole.norm
+        self.num_prefix_tokens: int = whole.num_prefix_tokens
+        self.positions_of_patches_only = bool(whole.no_embed_class)
+        self.grid = self._set_stride(image_size, patch_stride)
+        self.pos_embed: nn.Parameter | None = None
+        if whole.pos_embed is not None:
+            tokens = math.prod(self.grid) + self._prefix_positions
+            self.pos_embed = nn.Parameter(torch.empty(1, tokens, self.out_channels))
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        self.rope: Any = getattr(whole, "rope", None)
+        if self.rope is not None:
+            if getattr(whole, "rope_mixed", False) or not hasattr(self.rope, "update_feat_shape"):
+                raise BackboneError((MODEL,), f"the rotary embedding of timm:{name} depends on more than the position")
+            self.rope.update_feat_shape([*self.grid])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> map of the patch tokens (B, C, h, w)."""
+        return self.maps(images)[0]
+
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images (B, 3, H, W) -> maps of the patch tokens (B, C, h, w); the class token (B, C, 1, 1) is the last."""
+        tokens = self._embed(images)
+        # Once for all blocks: that of DINOv3 is drawn anew in training.
+        rope = None if self.rope is None else self.rope.get_embed()
+        for stage in self.stage_names[1:-1]:
+            tokens = self._run(stage, tokens, rope)
+        outputs = [self._run(names, tokens, rope) for names in (self.last, *self.copies)]
+        maps = [self._map_of(output) for output in outputs]
+        if self.cls_token is None:
+            return tuple(maps)
+        # That of the last copy, which is the global branch's, if there is one.
+        return maps[0], *maps[1:-1], outputs[-1][:, 0, :, None, None]
+
+    def with_own_names(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Position embeddings of another grid are resized; the norm of averaged tokens is that of all."""
+        own = dict(state)
+        if not any(key.startswith(("norm.", "backbone.")) for key in own):
+            own = {key.removeprefix("fc_") if key.startswith("fc_norm.") else key: value for key, value in own.items()}
+        for key in (POSITION, f"backbone.{POSITION}"):
+            if key in own and self.pos_embed is not None:
+                own[key] = self._resized(own[key], is_square=key == POSITION)
+        return own
+
+    def imagenet_state(self) -> Mapping[str, Tensor]:
+        """timm's pretrained weights of this name, downloaded once; position embeddings are resized.
+
+        Raises:
+            ParamsError: timm has none.
+            DataError: they could not be fetched, or do not fit.
+        """
+        own = self.state_dict().keys()
+        state = self.with_own_names(pretrained_state(self.name))
+        return {key: value for key, value in state.items() if key in own}
+
+    def _set_stride(self, image_size: tuple[int, int], stride: int) -> Grid:
+        """Let the patches be so far apart; the grid of an image."""
+        projection = self.patch_embed.proj
+        patch = projection.kernel_size[0]
+        if stride > patch:
+            text = f"{stride} leaves pixels out between the patches of timm:{self.name} ({MODEL})"
+            raise BackboneError((STRIDE, MODEL), f"{text}, which have {patch} x {patch} pixels; use at most {patch}")
+        if min(image_size) < patch:
+            text = f"timm:{self.name} has patches of {patch} x {patch} pixels"
+            text += f", which do not fit into images of {image_size[0]} x {image_size[1]} (img_h, img_w)"
+            raise BackboneError((MODEL, "img_h", "img_w"), text)
+        stride = stride or patch
+        projection.stride = (stride, stride)
+        rows, columns = ((side - patch) // stride + 1 for side in image_size)
+        return rows, columns
+
+    @property
+    def _prefix_positions(self) -> int:
+        """Position embeddings of class and register tokens."""
+        return 0 if self.positions_of_patches_only else self.num_prefix_tokens
+
+    def _embed(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> tokens of class, registers and patches (B, N, C) with their positions."""
+        patches = self.patch_embed.norm(self.patch_embed.proj(images).flatten(2).transpose(1, 2))
+        if self.pos_embed is not None and self.positions_of_patches_only:
+            patches = patches + self.pos_embed
+        prefix = [
+            token.expand(images.shape[0], -1, -1) for token in (self.cls_token, self.reg_token) if token is not None
+        ]
+        tokens = torch.cat([*prefix, patches], dim=1)
+        if self.pos_embed is not None and not self.positions_of_patches_only:
+            tokens = tokens + self.pos_embed
+        return self.norm_pre(tokens)
+
+    def _run(self, names: Sequence[str], tokens: Tensor, rope: Tensor | None) -> Tensor:
+        """Apply submodules, of which blocks take a rotary embedding."""
+        for name in names:
+            module = self.get_submodule(name)
+            tokens = module(tokens, rope=rope) if rope is not None and name.startswith("blocks") else module(tokens)
+        return tokens
+
+    def _map_of(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, N, C) -> those of the patches as a map (B, C, h, w)."""
+        return tokens[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, self.grid)
+
+    def _resized(self, positions: Tensor, *, is_square: bool) -> Tensor:
+        """Position embeddings (1, N, C) for this grid: those of patches bicubic with antialiasing, as timm does it."""
+        prefix = self._prefix_positions
+        grid = _grid_of(positions.shape[1] - prefix, self.grid, is_square=is_square)
+        if grid == self.grid:
+            return positions
+        sizes = " to ".join(f"{rows} x {columns}" for rows, columns in (grid, self.grid))
+        logger.info("backbone: position embedding resized from %s patches", sizes)
+        return resample_abs_pos_embed(positions, list(self.grid), list(grid), num_prefix_tokens=prefix)
+
+
+def _grid_of(patches: int, wanted: Grid, *, is_square: bool) -> Grid:
+    """The grid that so many patches were: square, or, if they do not make one, that of the nearest proportions."""
+    side = math.isqrt(patches)
+    if is_square and side * side == patches:
+        return side, side
+    grids = [(rows, patches // rows) for rows in range(1, patches + 1) if patches % rows == 0]
+    return min(grids, key=lambda grid: abs(math.log(grid[0] / grid[1] / (wanted[0] / wanted[1]))))
