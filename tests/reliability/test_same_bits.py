@@ -34,6 +34,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "multi_similarity": {"weight": 0.5, "on": ["global", "drop", "global2"], "margin": 0.7},
         "evaluation_params": {"type": "market_evaluate", "normalisation": "branch", "flip": True},
     },
+    "a transformer": {
+        "precision": "bf16",
+        "ema_decay": 0.9,
+        "model_params": {
+            **{"model": "timm:test_vit", "patch_stride": 14, "drop_path": 0.5, "feature_dim": 16},
+            **{"pcb_n_parts": 2, "feature_global_dim": 8, "global_own_stage4": True},
+        },
+        "lr": {"base_lr": 0.01, "fc_lr": 0.01, "layer_decay": 0.7},
+    },
     "no evaluation, random order, rmsprop": {
         "batch_sampling_params": "8*1",
         "tri_loss_margin": 0,
@@ -57,6 +66,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 SLOW = (
+    "a transformer",
     "LightMBN",
     "two batches a step, adamw",
     "the spectral transform sets in",

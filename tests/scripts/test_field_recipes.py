@@ -43,5 +43,6 @@ def test_the_readme_tabulates_every_recipe_of_the_field() -> None:
         "lightmbn.json",
         "mobilenet.json",
         "efficientnet_lite.json",
+        "vit_baseline.json",
     ]
     assert {path.name for path in FIELD} == {*re.findall(r"^\| `([^`]+)`", README, re.MULTILINE)}
