@@ -57,10 +57,14 @@ def load_trained_network(path: Path) -> Trained:
     checkpoint = load_checkpoint(path)
     params, _ = params_from_dict(checkpoint.params, str(path), plugin_options)
     # On the meta device: no initial weights are drawn only to be replaced.
+    described = params.model_params, len(checkpoint.labels), (params.img_h, params.img_w)
     with torch.device("meta"):
-        network = build_network(params.model_params, len(checkpoint.labels), (params.img_h, params.img_w))
-    check_finite(path, checkpoint.model)
+        network = build_network(*described)
     own = network.state_dict()
+    if any(name not in own for name, _ in network.named_buffers()):
+        # They are in no checkpoint but computed, such as the positions of a rotary embedding.
+        network = build_network(*described)
+    check_finite(path, checkpoint.model)
     if checkpoint.model and own.keys().isdisjoint(checkpoint.model):
         # Otherwise the message would name every weight of both.
         raise DataError(f"{path}: holds no re-ID network; name a file that start_train made, {MODEL_BEST}")

@@ -57,20 +57,26 @@ def build_timm(options: BackboneOptions, image_size: ImageSize) -> Backbone:
     # timm takes seconds to import.
     from timm.models import is_model_in_modules
 
-    from models.backbones import timm_vit
+    from models.backbones import timm_swin, timm_vit
     from models.backbones.from_timm import TimmBackbone
 
     name = options.model.removeprefix(TIMM)
-    if not is_model_in_modules(name, timm_vit.MODULES):
-        if options.patch_stride:
-            text = f"sets the patches of a vision transformer apart, and {options.model} (model) is none; leave it out"
-            raise BackboneError(("model_params.patch_stride", MODEL), text)
+    is_vit, is_swin = (is_model_in_modules(name, modules) for modules in (timm_vit.MODULES, timm_swin.MODULE))
+    if options.patch_stride and not is_vit:
+        text = f"sets the patches of a vision transformer apart, and {options.model} (model) is none; leave it out"
+        raise BackboneError(("model_params.patch_stride", MODEL), text)
+    if not is_vit and not is_swin:
         return TimmBackbone(name, options.last_conv_stride, options.zero_init_residual, options.drop_path)
-    _refuse_stride_2(options)
     if options.zero_init_residual:
         text = f"timm has no such initialisation of {options.model} (model); set it to false"
         raise BackboneError(("model_params.zero_init_residual", MODEL), text)
-    return timm_vit.VisionTransformer(name, image_size, options.patch_stride, options.drop_path)
+    if is_vit:
+        _refuse_stride_2(options)
+        return timm_vit.VisionTransformer(name, image_size, options.patch_stride, options.drop_path)
+    if options.last_conv_stride == 1:
+        text = f"1 is impossible for {options.model} (model), whose last stage merges patches; set it to 2"
+        raise BackboneError(("model_params.last_conv_stride", MODEL), text)
+    return timm_swin.SwinTransformer(name, image_size, options.drop_path)
 
 
 def build_osnet(options: BackboneOptions, _image_size: ImageSize) -> Backbone:

@@ -170,7 +170,14 @@ def test_heads_of_several_branches_give_the_same_embeddings(
 
 @pytest.mark.parametrize(
     ("name", "stride"),
-    [("test_efficientnet", 2), ("tf_efficientnet_lite0", 2), ("convnext_atto", 2), ("test_vit", 1), ("test_vit2", 1)],
+    [
+        *(("test_efficientnet", 2), ("tf_efficientnet_lite0", 2), ("convnext_atto", 2)),
+        *(("test_vit", 1), ("test_vit2", 1)),
+        *(
+            pytest.param(name, stride, marks=pytest.mark.slow)
+            for name, stride in (("eva02_tiny_patch14_224", 1), ("swin_tiny_patch4_window7_224", 2))
+        ),
+    ],
 )
 def test_a_network_of_timm_gives_the_same_embeddings(
     model: Model, pixels: np.ndarray, tmp_path: Path, name: str, stride: int

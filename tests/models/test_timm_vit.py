@@ -10,12 +10,15 @@ from timm.layers.drop import DropPath
 from torch import nn
 from torch.nn import functional as F
 
+from config.params import Params
+from evaluate.core.load_model import load_trained_network
 from models.backbones import timm_vit
 from models.backbones.backbone import Backbone, BackboneError
 from models.backbones.registry import global_map_size, map_size
 from models.network import build_backbone, build_network
 from models.options import ModelParams
 from models.pretrained import load_snapshot
+from utils.checkpoint import Checkpoint, save_checkpoint
 
 NAMES = {
     "test_vit": (64, 32), "test_vit2": (64, 32), "test_vit3": (48, 32), "vit_small_patch14_reg4_dinov2": (56, 28),
@@ -205,3 +208,12 @@ def test_every_parameter_of_a_step_gets_a_gradient() -> None:
     sum(output.scores.logits.square().sum() for output in network(torch.randn(4, 3, *SIZE)).values()).backward()  # pyright: ignore[reportAttributeAccessIssue]
     assert [name for name, weight in network.named_parameters() if weight.grad is None] == []
     assert not any(isinstance(module, nn.BatchNorm2d) for module in network.backbone.modules())
+
+
+def test_a_rotary_embedding_is_in_no_checkpoint_and_computed_again(tmp_path: Path) -> None:
+    params = Params.model_validate({"img_h": 28, "img_w": 28, "model_params": {"model": "timm:eva02_tiny_patch14_224"}})
+    network = build_network(params.model_params, 3, (28, 28)).eval()
+    path = tmp_path / "model.pth"
+    save_checkpoint(path, Checkpoint(network.state_dict(), params.model_dump(mode="json"), [0, 1, 2], {}))
+    images = torch.randn(1, 3, 28, 28)
+    torch.testing.assert_close(load_trained_network(path).network.eval().embed(images), network.embed(images))
