@@ -26,6 +26,7 @@ from benchmarks.trainings import ROOT, Job, resolved, run_process, train_all
 from evaluate.core.load_model import load_trained_network
 from utils.checkpoint import MODEL_BEST
 from utils.cli import exit_code_of
+from utils.errors import DataError
 from utils.logs import log_to_screen
 
 RECIPES = ROOT / "recipes" / "real_pictures"
@@ -65,7 +66,10 @@ def main(argv: Sequence[str]) -> None:
 
 def measure(name: str, seeds: Sequence[int], args: argparse.Namespace) -> list[Row]:
     """Train a group's recipes: the rows of its table; draws the chart of the methods."""
-    recipes = read_recipes(sorted((args.recipes / name).glob("*.json")), [f"batches_dir={args.data}"])
+    paths = sorted((args.recipes / name).glob("*.json"))
+    if not paths:
+        raise DataError(f"{args.recipes / name}: no recipes")
+    recipes = read_recipes(paths, [f"batches_dir={args.data}"])
     jobs = {recipe.name: [plan_one(recipe, seed, recipes, args) for seed in seeds] for recipe in recipes}
     train_all([job for of_recipe in jobs.values() for job in of_recipe], args.jobs)
     results = {name: [{**outcome(job), **transfer(job, args.other)} for job in each] for name, each in jobs.items()}

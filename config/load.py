@@ -106,15 +106,15 @@ def _validated(
     findings: Findings,
 ) -> Loaded[T]:
     """Merge layers, the later ones winning, and validate the result."""
-    merged = Settings({}, "")
+    merged, layers = Settings({}, ""), list(layers)
     for layer in layers:
         _drop_annotations(layer, findings)
         _expand_sampling(layer, findings)
         translate(layer, findings)
         _replace_batch_size(merged, layer, findings)
         _drop_options_of_other_plugin(merged, layer, findings)
-        _drop_options_of_other_schedules(merged, layer)
         merged.merge(layer)
+    _drop_options_of_other_schedules(merged, layers)
     params = validate(model, merged, plugin_options, findings)
     if params is not None and not findings.incomplete:
         _check(params, checks, merged, findings)
@@ -239,12 +239,14 @@ def _drop_options_of_other_plugin(earlier: Settings, later: Settings, findings: 
         earlier.remove((EVALUATION, name))
 
 
-def _drop_options_of_other_schedules(earlier: Settings, later: Settings) -> None:
-    """Where a later layer names a schedule, remove what earlier ones say of schedules that it is not."""
-    if SCHEDULE in later:
-        for name, schedules in SCHEDULES_OF.items():
-            if (*SCHEDULE[:1], name) in earlier and later.get(SCHEDULE) not in schedules:
-                earlier.remove((*SCHEDULE[:1], name))
+def _drop_options_of_other_schedules(merged: Settings, layers: Sequence[Settings]) -> None:
+    """Remove options of other schedules that were given before the layer that names the schedule."""
+    named = max((place for place, layer in enumerate(layers) if SCHEDULE in layer), default=0)
+    for name, schedules in SCHEDULES_OF.items():
+        key = (*SCHEDULE[:1], name)
+        is_meant = merged.get(SCHEDULE) in schedules or any(key in layer for layer in layers[named:])
+        if key in merged and not is_meant:
+            merged.remove(key)
 
 
 def _check(params: T, checks: Sequence[Check[T]], settings: Settings, findings: Findings) -> None:

@@ -89,4 +89,4 @@ def fall(options: LearningRate, step: int, start: int, end: int) -> float:
 
 
 def _too_long(key: str, steps: int, params: Params, total_steps: int, why: str = "") -> ParamsError:
-    return ParamsError(f"{key}: {steps} steps do not fit into the {total_steps} of epoch {params.epoch}{why}")
+    return ParamsError(f"{key}: {steps} steps, but the training has {total_steps} (epoch {params.epoch}){why}")

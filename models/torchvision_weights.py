@@ -11,7 +11,9 @@ from utils.errors import DataError
 
 
 def fetch_imagenet(model: str, what: str, otherwise: str) -> tuple[Mapping[str, Tensor], Path]:
-    """torchvision's newest ImageNet weights of one of its models, downloaded once.
+    """torchvision's ImageNet weights of one of its models, downloaded once: those of the original training recipe.
+
+    The published results of re-identification start from them, not from the later ones.
 
     Args:
         model: as torchvision calls it, such as "resnet50".
@@ -27,7 +29,7 @@ def fetch_imagenet(model: str, what: str, otherwise: str) -> tuple[Mapping[str, 
     # torchvision takes seconds to import.
     from torchvision.models import get_model_weights
 
-    weights = get_model_weights(model)["DEFAULT"]
+    weights = get_model_weights(model)["IMAGENET1K_V1"]
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     target = folder / weights.url.rpartition("/")[2]
     try:

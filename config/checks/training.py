@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from config.checks.conflict import Conflict, repeated_devices
 from config.errors import shown
 from config.params import Params
+from models.backbones.registry import has_imagenet_weights
 
 # No device holds the activations of more images; a larger number is a typing error.
 MAX_BATCH_IMAGES = 16384
@@ -105,6 +106,14 @@ def schedule_options_are_used(params: Params) -> Iterator[Conflict]:
             of = " or ".join(map(shown, schedules))
             text = f"is for lr.schedule {of}, but that is {shown(lr.schedule)}; leave it out, or set {shown(default)}"
             yield Conflict((f"lr.{name}", "lr.schedule"), text)
+
+
+def imagenet_weights_exist(params: Params) -> Iterator[Conflict]:
+    """There are ImageNet weights for torchvision's and timm's networks."""
+    model = params.model_params.model
+    if params.imagenet_pretrain and not has_imagenet_weights(model):
+        text = f"there are no such weights for model_params.model {model}; name a file as pretrain_snapshot instead"
+        yield Conflict(("imagenet_pretrain", "model_params.model", "pretrain_snapshot"), text)
 
 
 def frozen_backbone_has_weights(params: Params) -> Iterator[Conflict]:

@@ -46,6 +46,8 @@ class BackboneEntry(NamedTuple):
     """Options, size of the images -> rows and columns of the feature map; None: found by running the backbone."""
     preprocessing: Preprocessing = TORCHVISION
     """Of its ImageNet weights."""
+    has_imagenet: bool = True
+    """Whether there are ImageNet weights to download."""
 
 
 def build_timm(options: BackboneOptions, image_size: ImageSize) -> Backbone:
@@ -113,9 +115,14 @@ OSNETS: dict[str, tuple[Literal["bn", "ibn", "ain"], float]] = {
 """Kind and width of each OSNet; those for which torchreid has published weights."""
 BACKBONES: dict[str, BackboneEntry] = {
     **dict.fromkeys(DEPTHS, BackboneEntry(build_resnet, resnet_map_size)),
-    **dict.fromkeys(OSNETS, BackboneEntry(build_osnet)),
+    **dict.fromkeys(OSNETS, BackboneEntry(build_osnet, has_imagenet=False)),
 }
 TIMM_ENTRY = BackboneEntry(build_timm)
+
+
+def has_imagenet_weights(model: str) -> bool:
+    """Whether `imagenet_pretrain` is possible for a value of `model`."""
+    return model.startswith(TIMM) or BACKBONES[model].has_imagenet
 
 
 def build_backbone(options: BackboneOptions, image_size: ImageSize) -> Backbone:

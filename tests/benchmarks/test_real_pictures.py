@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from benchmarks.ablation import read_recipes
-from benchmarks.real_pictures import parse_arguments, plan_one
+from benchmarks.real_pictures import main, parse_arguments, plan_one
 from models.backbones.resnet import ResNet
 from tests.conftest import ROOT, Script
+from utils.errors import DataError
 
 
 def test_a_recipe_starts_from_the_weights_of_its_backbone(tmp_path: Path) -> None:
@@ -30,6 +31,12 @@ def test_mistakes_of_the_command_line_are_told(wrong: list[str], capsys: pytest.
     with pytest.raises(SystemExit, match="2"):
         parse_arguments(["data", *wrong, "--out", "out"])
     assert wrong[-1] in capsys.readouterr().err
+
+
+def test_a_group_without_recipes_is_refused(tmp_path: Path) -> None:
+    args = ["data", "mobile", "--recipes", str(tmp_path), "--out", str(tmp_path / "out")]
+    with pytest.raises(DataError, match="mobile: no recipes"):
+        main(args)
 
 
 @pytest.mark.slow

@@ -137,6 +137,10 @@ def gan(**options):
         (model(model="timm:resnet18", ibn=True), ["model_params.ibn: model_params.model is timm:resnet18"]),
         (model(model="timm:resnet18", ibn=True, non_local=True), ["model_params.ibn: and model_params.non_local"]),
         (model(model="timm:resnet18", non_local=True), ["model_params.non_local: changes torchvision's ResNets"]),
+        (
+            {"imagenet_pretrain": True} | model(model="osnet_x0_25"),
+            ["imagenet_pretrain: osnet_x0_25; name a file as pretrain_snapshot"],
+        ),
         (model(model="osnet_x0_25", last_conv_stride=2), ["model_params.last_conv_stride: set it to 1"]),
         (model(model="osnet_x0_25", drop_path=0.1), ["model_params.drop_path: networks of timm"]),
         (model(patch_stride=12), ["model_params.patch_stride: vision transformers of timm"]),

@@ -224,6 +224,9 @@ def test_another_schedule_leaves_the_former_one_s_keys_out(desk):
     params = desk.load({"lr": lr}, "lr.schedule=cosine", "lr.end_factor=0.01").params
     assert params.lr == LearningRate(schedule="cosine", end_factor=0.01, warmup_epoch=1)
     assert desk.load({"lr": lr}, "lr.schedule=step").params.lr.decay_step == (3, 5)
+    desk.write({"lr": lr}, "step.json")
+    cosine = {"extends": "step.json", "lr": {"schedule": "cosine", "end_factor": 0.01}}
+    assert desk.load(cosine, "lr.schedule=step").params.lr.decay_step == (3, 5)
     with pytest.raises(ParamsError, match=r"lr.decay_step: is for lr.schedule"):
         desk.load({"lr": lr}, "lr.schedule=cosine", "lr.decay_step=2")
 

@@ -58,6 +58,15 @@ def test_a_file_in_which_nothing_fits_is_refused(tmp_path: Path) -> None:
         load_snapshot(network(0), tmp_path / "other.pth")
 
 
+def test_weights_of_another_backbone_are_refused_though_some_fit(tmp_path: Path) -> None:
+    torch.save(network(0).backbone.state_dict(), tmp_path / "resnet18.pth")
+    target = network(1, model="resnet_50")
+    before = target.state_dict()["backbone.conv1.weight"].clone()
+    with pytest.raises(DataError, match=r"tensors have other shapes than the backbone of model_params.model: .*layer1"):
+        load_snapshot(target, tmp_path / "resnet18.pth")
+    assert torch.equal(target.state_dict()["backbone.conv1.weight"], before)
+
+
 def test_imagenet_weights_are_taken_from_torch_hub_or_their_absence_is_explained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.augmentation.normalisation import Normalisation, normalise
+from data.augmentation.normalisation import Normalisation, normalise, normalise_unit
 from data.decoding import Resize
 from evaluate.core.load_model import digest_of, find_network, load_trained_network
 from models.network import Embedder
@@ -60,9 +60,13 @@ class FeatureNetwork:
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images: uint8 (B, 3, H, W) expected, got {images.dtype} {tuple(images.shape)}")
         with torch.no_grad():
-            pixels = normalise(images.to(self._device), self._normalisation)
-            if pixels.shape[2:] != self._resize[:2]:
-                pixels = F.interpolate(pixels, self._resize[:2], mode=self._resize.interpolation, antialias=True)
+            pixels = images.to(self._device)
+            if pixels.shape[2:] == self._resize[:2]:
+                return self.network(normalise(pixels, self._normalisation)).float().cpu()
+            size, mode = self._resize[:2], self._resize.interpolation
+            # Bicubic interpolation overshoots at edges.
+            pixels = F.interpolate(pixels / 255, size, mode=mode, antialias=True).clamp_(0, 1)
+            pixels = normalise_unit(pixels, self._normalisation)
             return self.network(pixels).float().cpu()
 
 
