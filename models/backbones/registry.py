@@ -174,6 +174,8 @@ def _measured_map_sizes(options: BackboneOptions, image_size: ImageSize) -> tupl
         try:
             maps = backbone.maps(torch.empty(1, 3, height, width))
             (rows, columns), (global_rows, global_columns) = maps[0].shape[2:], maps[-1].shape[2:]
+            if not rows or not columns:  # which some versions of torch compute without an error
+                raise ValueError("the feature map is empty")
         # A network may refuse a size with an error of any type.
         except Exception as error:
             keys = (MODEL, "img_h", "img_w")
