@@ -22,7 +22,37 @@ TORCHVISION_NAMES = ("features.", "layers.", "trunk_output.")
 logger = logging.getLogger(__name__)
 
 
-class TimmBackbone(Backbone):
+class FromTimm(Backbone):
+    """A network of timm: its stages run one after another, and it has timm's weights.
+
+    Args:
+        name: as timm knows it, such as "resnet50.a1_in1k".
+        out_channels, stage_names: as of `Backbone`.
+    """
+
+    def __init__(self, name: str, out_channels: int, stage_names: tuple[tuple[str, ...], ...]) -> None:
+        super().__init__(out_channels, stage_names)
+        self.name = name
+
+    def trunk(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> input of the last stage, in the layout in which it takes it."""
+        for stage in self.stage_names[:-1]:
+            images = self.run(stage, images)
+        return images
+
+    def imagenet_state(self) -> Mapping[str, Tensor]:
+        """timm's pretrained weights of this name, downloaded once.
+
+        Raises:
+            ParamsError: timm has none.
+            DataError: they could not be fetched, or do not fit.
+        """
+        own = self.state_dict().keys()
+        state = self.with_own_names(pretrained_state(self.name))
+        return {key: value for key, value in state.items() if key in own}
+
+
+class TimmBackbone(FromTimm):
     """A network of timm without pooling and classifier; parameter names are timm's.
 
     Args:
@@ -41,8 +71,7 @@ class TimmBackbone(Backbone):
         self, name: str, last_conv_stride: int, zero_init_residual: bool = False, drop_path: float = 0.0
     ) -> None:
         outline = outline_of(name)
-        super().__init__(outline.out_channels, outline.stages)
-        self.name = name
+        super().__init__(name, outline.out_channels, outline.stages)
         if zero_init_residual and "zero_init_last" not in outline.arguments:
             keys = ("model_params.zero_init_residual", MODEL)
             raise BackboneError(keys, f"timm has no such initialisation of timm:{name} (model); set it to false")
@@ -60,22 +89,6 @@ class TimmBackbone(Backbone):
                 self.add_module(child, module)
         if last_conv_stride == 1:
             remove_stride(self, self.last)
-
-    def trunk(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> input of the last stage."""
-        for stage in self.stage_names[:-1]:
-            images = self.run(stage, images)
-        return images
-
-    def imagenet_state(self) -> Mapping[str, Tensor]:
-        """timm's pretrained weights of this name, downloaded once.
-
-        Raises:
-            ParamsError: timm has none.
-            DataError: they could not be fetched, or do not fit.
-        """
-        own = self.state_dict().keys()
-        return {key: value for key, value in pretrained_state(self.name).items() if key in own}
 
     def with_own_names(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Names of torchvision become timm's, where timm has the network under other names."""

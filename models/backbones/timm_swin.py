@@ -1,19 +1,17 @@
 """Swin Transformers of timm."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from models.backbones.backbone import Backbone
-from models.backbones.from_timm import pretrained_state
+from models.backbones.from_timm import FromTimm
 from models.backbones.timm_stages import create_model
 
 MODULE = "swin_transformer"
 """Module of timm whose models are built here."""
 
 
-class SwinTransformer(Backbone):
+class SwinTransformer(FromTimm):
     """A Swin Transformer of timm without classifier; parameter names are timm's.
 
     The map is that after the final norm, which belongs to the last stage; there is no class token. Windows have the
@@ -30,17 +28,11 @@ class SwinTransformer(Backbone):
     def __init__(self, name: str, image_size: tuple[int, int], drop_path: float = 0.0) -> None:
         whole: Any = create_model(name, img_size=image_size, always_partition=True, drop_path_rate=drop_path)
         *lower, last = (f"layers.{number}" for number in range(len(whole.layers)))
-        super().__init__(whole.num_features, (("patch_embed",), *((layer,) for layer in lower), (last, "norm")))
-        self.name = name
+        stages = ("patch_embed",), *((layer,) for layer in lower), (last, "norm")
+        super().__init__(name, whole.num_features, stages)
         self.patch_embed: nn.Module = whole.patch_embed
         self.layers: nn.Module = whole.layers
         self.norm: nn.Module = whole.norm
-
-    def trunk(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> input of the last stage (B, h, w, C)."""
-        for stage in self.stage_names[:-1]:
-            images = self.run(stage, images)
-        return images
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> feature map (B, C, h, w)."""
@@ -49,13 +41,3 @@ class SwinTransformer(Backbone):
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images (B, 3, H, W) -> maps (B, C, h, w): that of `forward`, and one of each copy."""
         return tuple(feature_map.permute(0, 3, 1, 2) for feature_map in super().maps(images))
-
-    def imagenet_state(self) -> Mapping[str, Tensor]:
-        """timm's pretrained weights of this name, downloaded once.
-
-        Raises:
-            ParamsError: timm has none.
-            DataError: they could not be fetched, or do not fit.
-        """
-        own = self.state_dict().keys()
-        return {key: value for key, value in pretrained_state(self.name).items() if key in own}

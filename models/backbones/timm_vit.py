@@ -9,8 +9,8 @@ import torch
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from models.backbones.backbone import Backbone, BackboneError
-from models.backbones.from_timm import pretrained_state
+from models.backbones.backbone import BackboneError
+from models.backbones.from_timm import FromTimm
 from models.backbones.timm_stages import MODEL, create_model
 
 MODULES = ("vision_transformer", "deit", "eva")
@@ -23,7 +23,7 @@ Grid = tuple[int, int]
 logger = logging.getLogger(__name__)
 
 
-class VisionTransformer(Backbone):
+class VisionTransformer(FromTimm):
     """A VisionTransformer or Eva of timm without classifier; parameter names are timm's.
 
     The map is that of the patch tokens after the final norm. The global branch, or the single feature, sees the class
@@ -53,8 +53,7 @@ class VisionTransformer(Backbone):
         depth = len(whole.blocks)
         embedding = ("patch_embed", "cls_token", "reg_token", POSITION, "norm_pre", "rope")
         blocks = [(f"blocks.{number}",) for number in range(depth - 1)]
-        super().__init__(whole.num_features, (embedding, *blocks, (f"blocks.{depth - 1}", "norm")))
-        self.name = name
+        super().__init__(name, whole.num_features, (embedding, *blocks, (f"blocks.{depth - 1}", "norm")))
         self.patch_embed: Any = whole.patch_embed
         self.norm_pre: nn.Module = whole.norm_pre
         self.blocks: nn.Module = whole.blocks
@@ -103,17 +102,6 @@ class VisionTransformer(Backbone):
             if key in own and self.pos_embed is not None:
                 own[key] = self._resized(own[key], is_square=key == POSITION)
         return own
-
-    def imagenet_state(self) -> Mapping[str, Tensor]:
-        """timm's pretrained weights of this name, downloaded once; position embeddings are resized.
-
-        Raises:
-            ParamsError: timm has none.
-            DataError: they could not be fetched, or do not fit.
-        """
-        own = self.state_dict().keys()
-        state = self.with_own_names(pretrained_state(self.name))
-        return {key: value for key, value in state.items() if key in own}
 
     def _set_stride(self, image_size: tuple[int, int], stride: int) -> Grid:
         """Let the patches be so far apart; the grid of an image."""

@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from models.backbones import timm_swin
+from models.backbones import from_timm
 from models.backbones.backbone import Backbone, BackboneError
 from models.network import build_backbone
 from models.options import ModelParams
@@ -20,7 +20,7 @@ def build(size: tuple[int, int], **options: object) -> Backbone:
 
 def test_the_map_is_that_of_timm_and_its_weights_fit_images_of_every_size(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = timm.create_model(NAME, num_classes=0, global_pool="", img_size=(64, 32), always_partition=True).eval()
-    monkeypatch.setattr(timm_swin, "pretrained_state", lambda _: whole.state_dict())
+    monkeypatch.setattr(from_timm, "pretrained_state", lambda _: whole.state_dict())
     backbone = build((64, 32)).eval()
     backbone.load_imagenet()
     images = torch.randn(2, 3, 64, 32)

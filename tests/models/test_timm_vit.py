@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from config.params import Params
 from evaluate.core.load_model import load_trained_network
-from models.backbones import timm_vit
+from models.backbones import from_timm
 from models.backbones.backbone import Backbone, BackboneError
 from models.backbones.registry import global_map_size, map_size
 from models.network import build_backbone, build_network
@@ -92,7 +92,7 @@ def test_position_embeddings_of_another_grid_are_resized_and_the_class_token_kee
 
 def test_pretrained_weights_fit_images_of_another_size(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = timm.create_model("test_vit")
-    monkeypatch.setattr(timm_vit, "pretrained_state", lambda _: whole.state_dict())
+    monkeypatch.setattr(from_timm, "pretrained_state", lambda _: whole.state_dict())
     backbone = build()
     backbone.load_imagenet()
     own = backbone.state_dict()
