@@ -14,7 +14,16 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 
 from losses.options import MetricFeature
-from models.outputs import PARTS, BranchOutput, ClassScores, FeatureKind, concat_parts, concat_scores
+from models.outputs import (
+    GLOBAL,
+    PARTS,
+    PENULTIMATE,
+    BranchOutput,
+    ClassScores,
+    FeatureKind,
+    concat_parts,
+    concat_scores,
+)
 from utils.collectives import gathered
 
 CONCAT = "concat"
@@ -206,10 +215,10 @@ class OnFeatures(Loss):
 
 def branch_of(feature: MetricFeature) -> str:
     """Name of the branch that a feature is of."""
-    return feature.replace(CONCAT, PARTS)
+    return GLOBAL if feature == PENULTIMATE else feature.replace(CONCAT, PARTS)
 
 
 def select_features(output: Mapping[str, BranchOutput], feature: MetricFeature, of: FeatureKind) -> Tensor:
     """(P, B, D) features or embeddings of a branch; for "concat" those of all parts as one: (1, B, P * D)."""
-    parts = getattr(output[branch_of(feature)], of)
+    parts = getattr(output[branch_of(feature)], PENULTIMATE if feature == PENULTIMATE else of)
     return concat_parts([parts])[None] if feature.startswith(CONCAT) else parts

@@ -11,9 +11,11 @@ from utils.options import Options
 SoftmaxMargin = Annotated[float, Field(ge=0.0, lt=1.0)]
 ClassificationName = Literal["softmax", "circle", "arcface"]
 MetricFeature = Literal[
-    "global", "parts", "concat", "global2", "parts2", "concat2", "global3", "parts3", "concat3", "drop", "channels"
-]
-"""Branches of the heads; "concat" with their number: the concatenated parts of a branch "parts"."""
+    "global", "parts", "concat", "global2", "parts2", "concat2", "global3", "parts3", "concat3", "drop", "channels",
+    "projected", "penultimate",
+]  # fmt: skip
+"""Branches of the heads; "concat" with their number: the concatenated parts of a branch "parts"; "penultimate": the
+class token before the last block, with the head "clip"."""
 Factor = Annotated[float, Field(gt=0.0)]
 
 

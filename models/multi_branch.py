@@ -1,4 +1,4 @@
-"""The heads of several branches with last stages of their own: MGN and LightMBN."""
+"""The heads of several branches: MGN and LightMBN, with last stages of their own, and that of CLIP-ReID's baseline."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ from models.erasing import TopDropBlock
 from models.heads import BranchHead
 from models.network import build_head
 from models.options import ModelParams
-from models.outputs import GLOBAL
+from models.outputs import GLOBAL, PENULTIMATE
 from models.pooling import StripePooling, pool_stripes
 
 DROPPED_ROWS = 0.33
@@ -59,9 +59,20 @@ def build_branches(
     features of `feature_dim`. Pooling is as in the authors' code: average for stripes and channels (`part_pooling` for
     the former), maximum (`global_pooling`) for the others, but average for the first on an OSNet.
 
+    CLIP-ReID's baseline: the class token and its projection to `feature_dim`, in CLIP that to the space of texts.
+    Losses also see the class token before the last block.
+
     Source: Wang et al. 2018, arXiv 1804.01438, section 3; fast-reid's mgn.py; Herzog et al. 2021, arXiv 2101.10774, and
-    the authors' lmbn_n.py.
+    the authors' lmbn_n.py; Li et al. 2022, arXiv 2211.13977, section 4.1 (baseline), and the authors' make_model.py.
     """
+    if options.head == "clip":
+        backbone.add_projection(options.feature_dim)
+        sizes = {GLOBAL: backbone.out_channels, "projected": options.feature_dim}
+        heads = {
+            name: build_head(options, size, 1, 0, num_classes, is_global=True, pooling="avg")
+            for name, size in sizes.items()
+        }
+        return heads, {PENULTIMATE: -3, "projected": -2, GLOBAL: -1}
     backbone.split_early()
     for branch in ("branch2", "branch3"):
         backbone.add_copy(branch)

@@ -9,7 +9,16 @@ from models.backbones.backbone import Backbone
 from models.classifiers import CosineClassifier, LinearClassifier
 from models.heads import BranchHead
 from models.options import ModelParams
-from models.outputs import GLOBAL, PARTS, BranchOutput, FeatureKind, NetworkSizes, concat_parts, mean_logits
+from models.outputs import (
+    GLOBAL,
+    PARTS,
+    PENULTIMATE,
+    BranchOutput,
+    FeatureKind,
+    NetworkSizes,
+    concat_parts,
+    mean_logits,
+)
 from models.pooling import Pooling
 
 
@@ -21,7 +30,7 @@ class ReidNetwork(nn.Module):
         branches: heads by name, in the order of the embedding.
         spectral_sigma: temperature of the spectral transform in training; 0 = the network has none.
         retrieval_of: what `embed` returns of each branch.
-        map_of: which of the backbone's maps each branch sees.
+        map_of: which of the backbone's maps each branch sees, and which is the class token before the last block.
     """
 
     def __init__(
@@ -46,14 +55,20 @@ class ReidNetwork(nn.Module):
         With `spectral` also that of the spectral transform, if the network has one.
         """
         sigma = self.spectral_sigma if spectral else 0.0
-        return {name: head(feature_map, sigma) for name, head, feature_map in self._heads_and_maps(images)}
+        maps = self.backbone.maps(images)
+        output = {name: head(feature_map, sigma) for name, head, feature_map in self._heads_and_maps(maps)}
+        if PENULTIMATE in self.map_of:
+            token = maps[self.map_of[PENULTIMATE]].flatten(1)
+            output[GLOBAL] = output[GLOBAL]._replace(penultimate=token[None])
+        return output
 
     def embed(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) -> concatenated embeddings (B, D) of all parts and branches, or features, as
         `retrieval_of` says; for retrieval.
         """
         side = 0 if self.retrieval_of == "features" else 1
-        return concat_parts([head.embed(feature_map)[side] for _, head, feature_map in self._heads_and_maps(images)])
+        heads_and_maps = self._heads_and_maps(self.backbone.maps(images))
+        return concat_parts([head.embed(feature_map)[side] for _, head, feature_map in heads_and_maps])
 
     @property
     def scores_cover(self) -> bool:
@@ -75,9 +90,8 @@ class ReidNetwork(nn.Module):
         """The branches in the order of the embedding."""
         return list(self.branches.values())  # pyright: ignore[reportReturnType]
 
-    def _heads_and_maps(self, images: Tensor) -> Iterator[tuple[str, BranchHead, Tensor]]:
+    def _heads_and_maps(self, maps: Sequence[Tensor]) -> Iterator[tuple[str, BranchHead, Tensor]]:
         """Each branch and its feature map."""
-        maps = self.backbone.maps(images)
         for name, head in zip(self.branches, self.heads(), strict=True):
             yield name, head, maps[self.map_of[name]]
 

@@ -11,9 +11,10 @@ from models.outputs import GLOBAL, PARTS, FeatureKind
 from models.pooling import Pooling
 from utils.options import Options
 
-HEADS: dict[Literal["mgn", "lightmbn"], dict[str, int]] = {
+HEADS: dict[Literal["mgn", "lightmbn", "clip"], dict[str, int]] = {
     "mgn": {GLOBAL: 1, "global2": 1, "parts2": 2, "global3": 1, "parts3": 3},
     "lightmbn": {GLOBAL: 1, "drop": 1, "global2": 1, "parts2": 2, "channels": 2},
+    "clip": {GLOBAL: 1, "projected": 1},
 }
 """Branches of the heads other than "pcb", and the parts of each."""
 
@@ -23,10 +24,10 @@ class ModelParams(BackboneOptions):
 
     model: BackboneName = "resnet_50"
     """Backbone: a ResNet of torchvision, an OSNet, or "timm:NAME" for a CNN or a transformer of timm."""
-    head: Literal["pcb", "mgn", "lightmbn"] = "pcb"
-    """Branches: "pcb": one feature, or stripes; "mgn" (Wang et al. 2018) or "lightmbn" (Herzog et al. 2021)."""
+    head: Literal["pcb", "mgn", "lightmbn", "clip"] = "pcb"
+    """Branches: "pcb": one feature, or stripes; or those of MGN, LightMBN, or CLIP-ReID's baseline ("clip")."""
     feature_dim: int = Field(default=256, ge=0)
-    """Embedding size: of all stripes, of the single feature, or of each of another head; 0 = the pooled features."""
+    """Embedding size: of all stripes, the single feature, each of another head, or "clip"'s projection; 0 = pooled."""
     pcb_n_parts: int = Field(default=0, ge=0)
     """Horizontal stripes of the PCB head (Sun et al. 2018); 0 = one feature from the whole map."""
     feature_global_dim: Annotated[int, Field(ge=0)] | Literal["pooled"] = 0

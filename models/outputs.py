@@ -10,6 +10,8 @@ PARTS = "parts"
 """Name of the branch of horizontal stripes."""
 GLOBAL = "global"
 """Name of the branch that sees the whole feature map."""
+PENULTIMATE = "penultimate"
+"""Name of the class token before the last block, which only losses see."""
 FeatureKind = Literal["features", "embeddings"]
 """Fields of a branch's output: before or after the neck."""
 
@@ -43,6 +45,8 @@ class BranchOutput(NamedTuple):
     """Of the embeddings, or of the features."""
     spectral: SpectralOutput | None = None
     """None without the spectral transform."""
+    penultimate: Tensor | None = None
+    """(1, B, C) class token before the last block, of the global branch; None with other heads than "clip"."""
 
 
 class NetworkSizes(NamedTuple):
@@ -71,7 +75,8 @@ def select_images(output: Mapping[str, BranchOutput], images: slice) -> dict[str
             raise ValueError("the output of a spectral transform depends on the whole batch and cannot be sliced")
         scale = branch.scores.scale
         scores = ClassScores(branch.scores.logits[:, images], None if scale is None else scale[:, images])
-        return BranchOutput(branch.features[:, images], branch.embeddings[:, images], scores)
+        penultimate = None if branch.penultimate is None else branch.penultimate[:, images]
+        return BranchOutput(branch.features[:, images], branch.embeddings[:, images], scores, None, penultimate)
 
     return {name: select(branch) for name, branch in output.items()}
 

@@ -7,6 +7,7 @@ from config.checks.conflict import Conflict
 from config.params import Params
 from losses.loss import branch_of
 from losses.options import METRIC_SECTIONS, MetricFeature
+from models.outputs import PENULTIMATE
 
 CLASSIFIER = "model_params.classifier"
 TRIPLET = ("tri_loss_margin", "tri_loss_lambda_tri")
@@ -81,12 +82,13 @@ def _features_exist(
     params: Params, key: str, features: Sequence[MetricFeature], switch: str, is_on: bool
 ) -> Iterator[Conflict]:
     model = params.model_params
+    known = [*model.branches, *([PENULTIMATE] if model.head == "clip" else [])]
     for name in sorted(set(features)):
         if features.count(name) > 1:
             yield Conflict((key,), f'names "{name}" more than once')
         if model.head != "pcb" or name not in ("global", "parts", "concat"):
-            if branch_of(name) not in model.branches:
-                text = f'"{name}" is no feature of model_params.head "{model.head}"; there is {_named(model.branches)}'
+            if name not in known and (name == PENULTIMATE or branch_of(name) not in known):
+                text = f'"{name}" is no feature of model_params.head "{model.head}"; there is {_named(known)}'
                 yield Conflict((key, "model_params.head"), text)
             continue
         if name != "global" and model.pcb_n_parts == 0:

@@ -38,20 +38,39 @@ def backbone_has_a_map(params: Params) -> Iterator[Conflict]:
 
 
 def head_options_are_used(params: Params) -> Iterator[Conflict]:
-    """Other heads than "pcb" have their own branches, on copies of the last stages of backbones that can be split."""
+    """Other heads than "pcb" have their own branches, on backbones that have what these see."""
     model = params.model_params
     if model.head == "pcb":
         return
-    for name in OF_PCB:
+    of_others = (*OF_PCB, "part_pooling", "global_pooling") if model.head == "clip" else OF_PCB
+    for name in of_others:
         if getattr(model, name) != type(model).model_fields[name].default:
             text = f'belongs to {HEAD} "pcb", but that is "{model.head}"; leave one of them out'
+            if name not in OF_PCB:
+                text = f'has no effect: {HEAD} "{model.head}" has the class token, which is not pooled; leave it out'
             yield Conflict((f"model_params.{name}", HEAD), text)
-    if model.model not in DEPTHS and model.model not in OSNETS:
+    if model.head == "clip":
+        if not _has_class_token(params):
+            text = f'"clip" projects the class token of a vision transformer, but {MODEL} {model.model} has none'
+            yield Conflict((HEAD, MODEL), f'{text}; use "timm:vit_base_patch16_clip_quickgelu_224.openai"')
+    elif model.model not in DEPTHS and model.model not in OSNETS:
         text = f'"{model.head}" copies stages of a ResNet or OSNet, but {MODEL} is {model.model}; use one of those'
         yield Conflict((HEAD, MODEL), text)
-    if model.head == "lightmbn" and model.feature_dim == 0:
-        text = f'needs a size with {HEAD} "lightmbn", whose pooled features differ in size; use 512'
+    if model.head in ("lightmbn", "clip") and model.feature_dim == 0:
+        what = "pooled features differ in size" if model.head == "lightmbn" else "projection has a size of its own"
+        text = f'needs a size with {HEAD} "{model.head}", whose {what}; use 512'
         yield Conflict(("model_params.feature_dim", HEAD), text)
+
+
+def _has_class_token(params: Params) -> bool:
+    """Whether the backbone has a class token; also True for one that cannot be built, of which another check tells."""
+    if not params.model_params.model.startswith(TIMM):
+        return False
+    size = params.img_h, params.img_w
+    try:
+        return global_map_size(params.model_params, size) != map_size(params.model_params, size)
+    except BackboneError:
+        return True
 
 
 def pcb_options_fit(params: Params) -> Iterator[Conflict]:

@@ -136,6 +136,16 @@ class Backbone(nn.Module):
         self._add_to_stage(name, block, 0)
         self.added = (*self.added, name)
 
+    def add_projection(self, dim: int) -> None:
+        """Let branches also see a linear projection of the class token to `dim`, and the token before the last stage.
+
+        `maps` then ends with those two and the class token.
+
+        Raises:
+            ValueError: this backbone has no class token.
+        """
+        raise ValueError(f"{type(self).__name__} has no class token to project")
+
     def _add_to_stage(self, name: str, module: nn.Module, depth: int) -> None:
         """Register a module as one of the stage that so many others follow."""
         self.add_module(name, module)

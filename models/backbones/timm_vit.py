@@ -16,6 +16,7 @@ from models.backbones.timm_stages import MODEL, create_model
 MODULES = ("vision_transformer", "deit", "eva")
 """Modules of timm whose models are built here."""
 POSITION = "pos_embed"
+PROJECTION = "projection"
 STRIDE = "model_params.patch_stride"
 Grid = tuple[int, int]
 """Rows and columns of patches."""
@@ -69,6 +70,7 @@ class VisionTransformer(FromTimm):
             tokens = math.prod(self.grid) + self._prefix_positions
             self.pos_embed = nn.Parameter(torch.empty(1, tokens, self.out_channels))
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        self.projection: nn.Linear | None = None
         self.rope: Any = getattr(whole, "rope", None)
         if self.rope is not None:
             if getattr(whole, "rope_mixed", False) or not hasattr(self.rope, "update_feat_shape"):
@@ -80,7 +82,10 @@ class VisionTransformer(FromTimm):
         return self.maps(images)[0]
 
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images (B, 3, H, W) -> maps of the patch tokens (B, C, h, w); the class token (B, C, 1, 1) is the last."""
+        """Images (B, 3, H, W) -> maps of the patch tokens (B, C, h, w); the class token (B, C, 1, 1) is the last.
+
+        Before it those of `add_projection`, if that was called.
+        """
         tokens = self._embed(images)
         # Once for all blocks: that of DINOv3 is drawn anew in training.
         rope = None if self.rope is None else self.rope.get_embed()
@@ -91,17 +96,45 @@ class VisionTransformer(FromTimm):
         if self.cls_token is None:
             return tuple(maps)
         # That of the last copy, which is the global branch's, if there is one.
-        return maps[0], *maps[1:-1], outputs[-1][:, 0, :, None, None]
+        class_token = outputs[-1][:, 0]
+        seen = [class_token] if self.projection is None else [tokens[:, 0], self.projection(class_token), class_token]
+        return maps[0], *maps[1:-1], *(token[:, :, None, None] for token in seen)
+
+    def add_projection(self, dim: int) -> None:
+        """Let branches also see a linear projection of the class token, and the token before the last block."""
+        if self.cls_token is None:
+            super().add_projection(dim)
+        self.projection = nn.Linear(self.out_channels, dim, bias=False)
+        # As CLIP does.
+        nn.init.normal_(self.projection.weight, std=self.out_channels**-0.5)
+        self._add_to_stage(PROJECTION, self.projection, 0)
+        self.added = (*self.added, PROJECTION)
 
     def with_own_names(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Position embeddings of another grid are resized; the norm of averaged tokens is that of all."""
-        own = dict(state)
+        """Position embeddings of another grid are resized; the norm of averaged tokens is that of all.
+
+        timm's last layer is the projection, where it is one.
+        """
+        own = self._with_projection(dict(state))
         if not any(key.startswith(("norm.", "backbone.")) for key in own):
             own = {key.removeprefix("fc_") if key.startswith("fc_norm.") else key: value for key, value in own.items()}
         for key in (POSITION, f"backbone.{POSITION}"):
             if key in own and self.pos_embed is not None:
                 own[key] = self._resized(own[key], is_square=key == POSITION)
         return own
+
+    def _with_projection(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """With timm's `head` as the projection, if it has the same size and no bias, which a classifier has."""
+        key = f"{PROJECTION}.weight"
+        if self.projection is None or key in state or f"backbone.{key}" in state:
+            return state
+        weight, bias = state.get("head.weight"), state.get("head.bias")
+        if weight is None or weight.shape != self.projection.weight.shape or (bias is not None and bias.any()):
+            dim = self.projection.out_features
+            logger.warning("backbone: no projection to %d in the weights; left as initialised", dim)
+            return state
+        others = {name: value for name, value in state.items() if name not in ("head.weight", "head.bias")}
+        return {**others, key: weight}
 
     def _set_stride(self, image_size: tuple[int, int], stride: int) -> Grid:
         """Let the patches be so far apart; the grid of an image."""

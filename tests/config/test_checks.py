@@ -17,6 +17,7 @@ PARTS = {"pcb_n_parts": 4}
 BOTH = {"pcb_n_parts": 4, "feature_global_dim": 64}
 TALL = {"img_h": 192}
 MGN = {"head": "mgn"}
+CLIP = {"head": "clip", "model": "timm:test_vit"}
 SPECTRAL = {"batch_sampling_params": "8*4", "model_params": {"spectral_trans": 0.3}}
 MIXED = {"mix_ratio": 0.5, "pretrain_snapshot_g": "gan"}
 ALONG = {"mix_ratio": 0.5, "adv_train": True}
@@ -192,6 +193,24 @@ def gan(**options):
             TALL | TRIPLET | {"tri_loss_on": ["global", "drop", "parts"]} | model(**MGN),
             [f'tri_loss_on: "{name}" is no feature of model_params.head "mgn"' for name in ("drop", "parts")],
         ),
+        (
+            TRIPLET | {"tri_loss_on": ["penultimate"]} | model(**MGN, model="resnet_18") | TALL,
+            ['tri_loss_on: "penultimate" is no feature of model_params.head "mgn"'],
+        ),
+        (TRIPLET | {"tri_loss_on": ["penultimate"]}, ['tri_loss_on: "penultimate" is no feature of model_params.head']),
+        (
+            TRIPLET | {"tri_loss_on": ["parts", "penultimate"]} | model(**CLIP),
+            ['tri_loss_on: "parts" is no feature of model_params.head "clip"; there is "global" and "projected"'],
+        ),
+        (model(**CLIP | {"model": "resnet_50"}), ["model_params.head: model_params.model resnet_50 has none"]),
+        (model(**CLIP | {"model": "osnet_x0_25"}), ["model_params.head: model_params.model osnet_x0_25 has none"]),
+        (
+            model(**CLIP | {"model": "timm:test_vit2"}),
+            ["model_params.head: model_params.model timm:test_vit2 has none"],
+        ),
+        (model(**CLIP, feature_dim=0), ["model_params.feature_dim: needs a size with model_params.head"]),
+        (model(**CLIP, global_pooling="gem"), ["model_params.global_pooling: has no effect"]),
+        (model(**CLIP, feature_mask="global"), ["model_params.feature_mask: belongs to model_params.head"]),
         (TRIPLET | {"tri_loss_on": ["global2"]}, ['tri_loss_on: "global2" is no feature of model_params.head "pcb"']),
         (
             TALL | {"classification_weights": {"parts": 2}} | model(**MGN),
@@ -314,6 +333,9 @@ def test_what_does_not_go_together(desk, content, expected):
         {"classification_weights": {"global": 2}} | model(**BOTH | {"feature_global_dim": "pooled"}),
         TALL | TRIPLET | {"tri_loss_on": ["global", "global3", "concat2"]} | model(**MGN, global_pooling="gem"),
         {"classification_weights": {"drop": 2, "channels": 0.5}} | model(head="lightmbn", model="osnet_x0_25"),
+        TRIPLET | {"tri_loss_on": ["global", "projected", "penultimate"]} | model(**CLIP, retrieval_of="features"),
+        {"classification_weights": {"projected": 2}, "center_loss": {"weight": 1, "on": ["penultimate"]}}
+        | model(**CLIP),
         {"softmax_margin": [0, 0], "softmax_margin_step": 9},
         model(classifier_bias=True),
         {"focal_gamma": 2},

@@ -142,7 +142,7 @@ def test_networks_with_instance_normalisation_give_the_same_embeddings(
     assert np.abs(OnnxNetwork(out).embed(pixels).embeddings - expected).max() < {"fp32": 1e-4, "fp16": 2e-2}[precision]
 
 
-@pytest.mark.parametrize(("head", "sizes"), [("mgn", (16,) * 8), ("lightmbn", (16,) * 7)])
+@pytest.mark.parametrize(("head", "sizes"), [("mgn", (16,) * 8), ("lightmbn", (16,) * 7), ("clip", (64, 16))])
 def test_heads_of_several_branches_give_the_same_embeddings(
     model: Model,
     pixels: np.ndarray,
@@ -154,10 +154,12 @@ def test_heads_of_several_branches_give_the_same_embeddings(
     monkeypatch.setitem(DEPTHS, "resnet_18", ("BasicBlock", (1, 1, 1, 2)))
     plain = {"pcb_n_parts": 0, "feature_global_dim": 0, "part_pooling": "gem"}
     options = {**model.params.model_params.model_dump(), **plain, "head": head}
+    if head == "clip":
+        options |= {"model": "timm:test_vit", "last_conv_stride": 1, "part_pooling": "avg"}
     changes = {"model_params": ModelParams.model_validate(options), "img_h": 96}
     params = model.params.model_copy(update=changes)
     torch.manual_seed(0)
-    network = build_network(params.model_params, 3)
+    network = build_network(params.model_params, 3, (96, 32))
     network(torch.randn(16, 3, 96, 32))
     changed = Model(tmp_path / "changed.pth", params, model.dataset)
     save_checkpoint(changed.path, Checkpoint(network.state_dict(), params.model_dump(mode="json"), [3, 4, 5], {}))

@@ -82,6 +82,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "multi_similarity": {"weight": 0.5, "on": ("global", "drop", "global2"), "margin": 0.7},
         "center_loss": {"weight": 0.01, "on": ("channels", "concat2")}, "gather_embeddings": True,
     },
+    "the head of CLIP-ReID's baseline": {
+        "model_params": {
+            "model": "timm:test_vit", "head": "clip", "feature_dim": 8, "neck": "bnneck", "retrieval_of": "features",
+        },
+        "tri_loss_margin": 0.3, "tri_loss_on": ("global", "projected", "penultimate"), "gather_embeddings": True,
+        "center_loss": {"weight": 0.01, "on": ("penultimate",)},
+        "lr": {"base_lr": 0.01, "fc_lr": 0.02, "bias_factor": 2.0, "layer_decay": 0.5},
+    },
     "one feature, erased and masked": {
         "model_params": {**ONE, "feature_mask": "all", "global_feature_erasing": 0.5, "pcb_dropout": 0.1},
         "data_augmentation": {

@@ -1,4 +1,4 @@
-"""The losses of MGN and LightMBN, as their recipes describe them, from their definitions."""
+"""The losses of MGN, LightMBN and CLIP-ReID's baseline, as their recipes describe them, from their definitions."""
 
 from typing import Literal
 
@@ -17,8 +17,9 @@ from models.outputs import BranchOutput, ClassScores, NetworkSizes
 from tests.conftest import ROOT
 
 DIM, CLASSES = 6, 5
+RECIPES = {"mgn": "mgn", "lightmbn": "lightmbn", "clip": "clipreid_baseline"}
 LABELS = torch.tensor([0, 0, 3, 3, 4, 4])
-Head = Literal["mgn", "lightmbn"]
+Head = Literal["mgn", "lightmbn", "clip"]
 
 
 def output_of(head: Head) -> dict[str, BranchOutput]:
@@ -33,22 +34,29 @@ def output_of(head: Head) -> dict[str, BranchOutput]:
         scores = ClassScores(logits, scale) if head == "mgn" else ClassScores(logits / 64, None)
         return BranchOutput(draw(parts, len(LABELS), DIM), draw(parts, len(LABELS), DIM), scores)
 
-    return {name: branch(parts) for name, parts in HEADS[head].items()}
+    output = {name: branch(parts) for name, parts in HEADS[head].items()}
+    if head == "clip":
+        output["global"] = output["global"]._replace(penultimate=draw(1, len(LABELS), DIM))
+    return output
 
 
 def losses_of(head: Head) -> tuple[dict[str, BranchOutput], dict[str, Tensor]]:
-    params, _ = load_params(ROOT / f"recipes/field/{head}.json", plugin_options=plugin_options)
+    params, _ = load_params(ROOT / f"recipes/field/{RECIPES[head]}.json", plugin_options=plugin_options)
     output = output_of(head)
     return output, build_criterion(params)(output, LABELS).losses
 
 
-def soft_triplet(features: Tensor) -> Tensor:
-    """Of (B, D), with the hardest positive and negative of each image."""
-    losses = []
+def triplet_differences(features: Tensor) -> Tensor:
+    """Distances of the hardest positive and negative of each image of (B, D), subtracted: (B,)."""
+    differences = []
     for anchor, label in zip(features, LABELS, strict=True):
         distances = (features - anchor).norm(dim=1)
-        losses.append((distances[label == LABELS].max() - distances[label != LABELS].min()).exp().log1p())
-    return torch.stack(losses).mean()
+        differences.append(distances[label == LABELS].max() - distances[label != LABELS].min())
+    return torch.stack(differences)
+
+
+def soft_triplet(features: Tensor) -> Tensor:
+    return triplet_differences(features).exp().log1p().mean()
 
 
 def circle(scores: ClassScores, part: int) -> Tensor:
@@ -106,6 +114,22 @@ def test_lightmbn_halves_seven_classifiers_and_three_multi_similarity_losses() -
     assert losses.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(losses[name], torch.as_tensor(value), check_dtype=False)
+
+
+def test_clipreid_has_two_classifiers_and_three_triplet_losses() -> None:
+    output, losses = losses_of("clip")
+    penultimate = output["global"].penultimate
+    assert penultimate is not None
+    expected = {
+        f"softmax_{name}": F.cross_entropy(branch.scores.logits[0], LABELS, label_smoothing=0.1)
+        for name, branch in output.items()
+    }
+    compared = {"penultimate": penultimate, **{name: branch.features for name, branch in output.items()}}
+    for name, features in compared.items():
+        expected[f"triplet_{name}"] = (triplet_differences(features[0]) + 0.3).clamp_min(0).mean()
+    assert losses.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(losses[name], value, check_dtype=False)
 
 
 @pytest.mark.parametrize(("feature", "shape"), [("parts3", (3, CLASSES, DIM)), ("concat3", (1, CLASSES, 3 * DIM))])

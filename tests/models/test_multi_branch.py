@@ -11,11 +11,12 @@ from models.backbones.registry import build_backbone
 from models.erasing import TopDropBlock, top_rows
 from models.multi_branch import ChannelPooling
 from models.network import Embedder, ReidNetwork, build_network
-from models.options import HEADS, ModelParams
+from models.options import ModelParams
 
 MGN = {"head": "mgn", "model": "resnet_50", "feature_dim": 256, "part_pooling": "gem", "global_pooling": "gem"}
 LIGHTMBN = {"head": "lightmbn", "model": "osnet_x1_0", "feature_dim": 512}
 SIZE = (96, 32)
+HEADS = ("mgn", "lightmbn")
 
 
 def options_of(**options: object) -> ModelParams:
