@@ -35,7 +35,7 @@ class ModelParams(BackboneOptions):
     global_own_stage4: bool = False
     """Give the global branch its own last stage, initialised as a copy of the shared one."""
     part_pooling: Pooling = "avg"
-    """Pooling of each stripe, or of the single feature; "gem": generalised mean with a learnable power."""
+    """Pooling of each stripe, or of the single feature; "gem": generalised mean, "gem_each" with a power a stripe."""
     global_pooling: Pooling = "max"
     """Pooling of the global branch, or of every global feature of another head."""
     neck: Neck = "bn"

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Pooling = Literal["avg", "max", "gem"]
+Pooling = Literal["avg", "max", "gem", "gem_each"]
 
 EPSILON = 1e-6
 """Lower bound of the values: at zero the gradient of a root is infinite."""
@@ -18,7 +18,7 @@ class StripePooling(nn.Module):
     Args:
         num_parts: P; the map's height must be a multiple of it.
         kind: average, maximum, or generalised mean (mean of x^p)^(1/p) of the positive values, whose exponent p is
-            learnt, starting from 3; p = 1 is the average, infinity the maximum.
+            learnt, starting from 3; p = 1 is the average, infinity the maximum. "gem_each" learns one for each stripe.
 
     Source: Radenovic et al. 2018, arXiv 1711.02512, equation 3 (generalised mean).
     """
@@ -27,7 +27,9 @@ class StripePooling(nn.Module):
         super().__init__()
         self.num_parts = num_parts
         self.kind: Pooling = kind
-        self.power = nn.Parameter(torch.tensor(3.0)) if kind == "gem" else None
+        self.power: nn.Parameter | None = None
+        if kind in ("gem", "gem_each"):
+            self.power = nn.Parameter(torch.tensor(3.0) if kind == "gem" else torch.full((num_parts, 1), 3.0))
 
     def forward(self, feature_map: Tensor) -> Tensor:
         """(B, C, h, w) -> (P, B, C)."""
@@ -35,7 +37,9 @@ class StripePooling(nn.Module):
             return pool_stripes(feature_map, self.num_parts, "max" if self.kind == "max" else "avg")
         # With logarithms: a high power of a small value is zero in float32, and its gradient NaN.
         stripes = _stripes_of(feature_map.clamp_min(EPSILON), self.num_parts)
-        logarithms = (self.power * stripes.log()).logsumexp((2, 3)) - math.log(stripes.shape[2] * stripes.shape[3])
+        # (), or (P, 1, 1, 1) of all stripes.
+        power = self.power if self.kind == "gem" else self.power[..., None, None]
+        logarithms = (power * stripes.log()).logsumexp((2, 3)) - math.log(stripes.shape[2] * stripes.shape[3])
         return (logarithms / self.power).exp().transpose(0, 1)
 
 

@@ -130,8 +130,10 @@ def resnet_options_fit(params: Params) -> Iterator[Conflict]:
     """IBN-a and non-local blocks are for torchvision's ResNets; instance normalisation needs more than one position."""
     model, key = params.model_params, MODEL
     changed = [f"model_params.{name}" for name in ("ibn", "non_local") if getattr(model, name)]
+    if model.resnet_variant != "torchvision":
+        changed.append("model_params.resnet_variant")
     if changed and model.model not in DEPTHS:
-        verb = "changes" if len(changed) == 1 else f"and {changed[1]} change"
+        verb = "changes" if len(changed) == 1 else f"and {' and '.join(changed[1:])} change"
         text = f"{verb} torchvision's ResNets, but {key} is {model.model}; leave this out, or use {' or '.join(DEPTHS)}"
         yield Conflict((*changed, key), text)
     elif model.ibn and params.img_h <= 16 and params.img_w <= 16:

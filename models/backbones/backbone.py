@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from utils.errors import ParamsError
 from utils.options import Options
 
+ResNetVariant = Literal["torchvision", "fastreid"]
+
 
 class BackboneOptions(Options):
     """The settings that a backbone is built from."""
@@ -24,6 +26,8 @@ class BackboneOptions(Options):
     """IBN-a in layer1 to layer3 of a ResNet: half of each block's first BN is InstanceNorm (Pan et al. 2018)."""
     non_local: bool = False
     """A non-local block after each of a ResNet's last 2 blocks of layer2 and last 3 of layer3 (Wang et al. 2018)."""
+    resnet_variant: ResNetVariant = "torchvision"
+    """Whose ResNet: fast-reid's pools without padding, and its non-local blocks have one inner channel."""
     patch_stride: int = Field(default=0, ge=0)
     """Pixels between the patches of a vision transformer; TransReID has 12 for patches of 16; 0 = the patch size."""
     drop_path: float = Field(default=0.0, ge=0.0, lt=1.0)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from models.backbones.backbone import Backbone, BackboneOptions
+from models.backbones.backbone import Backbone, BackboneOptions, ResNetVariant
 from models.torchvision_weights import fetch_imagenet
 
 # Block and its number in each stage. Source: He et al. 2016, table 1.
@@ -55,15 +55,20 @@ class IBN(nn.Module):
 class NonLocal(nn.Module):
     """Adds to each of the N positions of a map a sum over all of them: x_i + BN(W sum_j (theta_i . phi_j) g_j / N).
 
-    theta, phi and g are linear in x and have half its channels, as in the paper; those of AGW and fast-reid have one,
-    by an integer division. The weight of the batch normalisation starts at zero, and so the block as the identity.
+    theta, phi and g are linear in x. The weight of the batch normalisation starts at zero, and so the block as the
+    identity.
+
+    Args:
+        channels: of x.
+        inner: channels of theta, phi and g; half of x's in the paper. Those of AGW and fast-reid have one, by an
+            integer division.
 
     Source: Wang et al. 2018, arXiv 1711.07971, equations 1, 4 and 6, and section 4.1 (initialisation).
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, inner: int) -> None:
         super().__init__()
-        self.inner = channels // 2
+        self.inner = inner
         self.theta = nn.Conv2d(channels, self.inner, 1)
         self.phi = nn.Conv2d(channels, self.inner, 1)
         self.g = nn.Conv2d(channels, self.inner, 1)
@@ -74,11 +79,11 @@ class NonLocal(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
         height, width = features.shape[2:]
-        # (B, N, C / 2), as a channels-last map lies in memory.
+        # (B, N, inner), as a channels-last map lies in memory.
         theta, phi, g = (layer(features).permute(0, 2, 3, 1).flatten(1, 2) for layer in (self.theta, self.phi, self.g))
         # Divided before the sums, which would overflow in float16.
         phi = phi / (height * width)
-        # The same product from either side; the smaller matrix between them is (N, N) or (C / 2, C / 2).
+        # The same product from either side; the smaller matrix between them is (N, N) or (inner, inner).
         if height * width <= self.inner:
             gathered = theta @ phi.transpose(1, 2) @ g
         else:
@@ -96,9 +101,12 @@ class ResNet(Backbone):
         ibn: the first normalisation of each block of the first three stages is an IBN.
         non_local: a non-local block follows each of the last two blocks of layer2 and the last three of layer3, or all
             if there are fewer.
+        variant: "fastreid": pooling without padding after the first convolution, rounded up; non-local blocks with one
+            inner channel, and nine of them in layer3 of a ResNet-101.
 
     Source: He et al. 2016, arXiv 1512.03385; last stride 1: Sun et al. 2018, arXiv 1711.09349, section 3; places of the
-    non-local blocks: Ye et al. 2021, arXiv 2001.04193 (AGW), whose code has them in ResNet-50 only.
+    non-local blocks: Ye et al. 2021, arXiv 2001.04193 (AGW), whose code has them in ResNet-50 only; fast-reid's
+    resnet.py.
     """
 
     def __init__(
@@ -108,6 +116,7 @@ class ResNet(Backbone):
         zero_init_residual: bool = False,
         ibn: bool = False,
         non_local: bool = False,
+        variant: ResNetVariant = "torchvision",
     ) -> None:
         # torchvision takes seconds to import; mistakes in the params are reported without it.
         from torchvision.models import resnet
@@ -121,6 +130,8 @@ class ResNet(Backbone):
         whole = resnet.ResNet(block, list(depths), zero_init_residual=zero_init_residual)
         self.conv1, self.bn1, self.relu, self.maxpool = whole.conv1, whole.bn1, whole.relu, whole.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = whole.layer1, whole.layer2, whole.layer3, whole.layer4
+        if variant == "fastreid":
+            self.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         if last_conv_stride == 1:
             for module in self.layer4.modules():
                 if isinstance(module, nn.Conv2d):
@@ -130,8 +141,9 @@ class ResNet(Backbone):
                 for residual in stage:
                     residual.bn1 = IBN(channels)
         if non_local:
-            self.layer2 = _with_non_local(self.layer2, 2, 128 * block.expansion)
-            self.layer3 = _with_non_local(self.layer3, 3, 256 * block.expansion)
+            of_layer3 = 9 if (name, variant) == ("resnet_101", "fastreid") else 3
+            self.layer2 = _with_non_local(self.layer2, 2, 128 * block.expansion, variant)
+            self.layer3 = _with_non_local(self.layer3, of_layer3, 256 * block.expansion, variant)
 
     def trunk(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> map of the third stage, or of its first block."""
@@ -177,26 +189,37 @@ def _divide(state: dict[str, Tensor], name: str) -> None:
             state[f"{name}.IN.{kind}"] = first
 
 
-def _with_non_local(stage: nn.Sequential, number: int, channels: int) -> nn.Sequential:
+def _with_non_local(stage: nn.Sequential, number: int, channels: int, variant: ResNetVariant) -> nn.Sequential:
     """A stage with a non-local block after each of its last blocks; the names of its blocks stay."""
+    inner = 1 if variant == "fastreid" else channels // 2
     extended = nn.Sequential()
     for index, block in enumerate(stage):
         extended.add_module(str(index), block)
         if index >= len(stage) - number:
-            extended.add_module(f"non_local_{index}", NonLocal(channels))
+            extended.add_module(f"non_local_{index}", NonLocal(channels, inner))
     return extended
 
 
 def build_resnet(options: BackboneOptions, _image_size: tuple[int, int]) -> ResNet:
     """The ResNet that the options describe, randomly initialised; it serves images of any size."""
-    return ResNet(options.model, options.last_conv_stride, options.zero_init_residual, options.ibn, options.non_local)
+    return ResNet(
+        options.model,
+        options.last_conv_stride,
+        options.zero_init_residual,
+        options.ibn,
+        options.non_local,
+        options.resnet_variant,
+    )
 
 
 def resnet_map_size(options: BackboneOptions, image_size: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of the map: each halving pads and rounds up, so one division does for all.
+    """Rows and columns of the map: each halving rounds up, so one division does for all, but for fast-reid's pooling.
 
     The params are checked by this, since torchvision takes seconds to import.
     """
+    if options.resnet_variant == "fastreid":
+        # Without padding the pooling rounds down what the first convolution left.
+        image_size = image_size[0] + 1 >> 2 << 2, image_size[1] + 1 >> 2 << 2
     height, width = image_size
     stride = 16 * options.last_conv_stride
     return -(-height // stride), -(-width // stride)

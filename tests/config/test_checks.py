@@ -137,6 +137,10 @@ def gan(**options):
         ({"img_h": 16, "img_w": 16} | model(ibn=True), ["model_params.ibn: img_h"]),
         (model(model="timm:resnet18", ibn=True), ["model_params.ibn: model_params.model is timm:resnet18"]),
         (model(model="timm:resnet18", ibn=True, non_local=True), ["model_params.ibn: and model_params.non_local"]),
+        (
+            model(model="timm:resnet18", ibn=True, non_local=True, resnet_variant="fastreid"),
+            ["model_params.ibn: and model_params.non_local and model_params.resnet_variant"],
+        ),
         (model(model="timm:resnet18", non_local=True), ["model_params.non_local: changes torchvision's ResNets"]),
         (
             {"imagenet_pretrain": True} | model(model="osnet_x0_25"),

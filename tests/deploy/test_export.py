@@ -114,7 +114,12 @@ def test_a_network_whose_retrieval_compares_features_is_exported_with_them(
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize(
-    "other", [{"ibn": True, "non_local": True}, {"model": "osnet_ain_x0_25", "last_conv_stride": 1}]
+    "other",
+    [
+        {"ibn": True, "non_local": True},
+        {"ibn": True, "non_local": True, "resnet_variant": "fastreid"},
+        {"model": "osnet_ain_x0_25", "last_conv_stride": 1},
+    ],
 )
 def test_networks_with_instance_normalisation_give_the_same_embeddings(
     model: Model,

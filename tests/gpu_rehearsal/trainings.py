@@ -54,6 +54,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "model_params": {**ONE, "model": "resnet_34", "ibn": True, "non_local": True, "zero_init_residual": True},
         "lr": {"base_lr": 0.01, "fc_lr": 0.02, "layer_decay": 0.5}, "ema_decay": 0.9,
     },
+    "fast-reid's ResNet": {
+        "model_params": {
+            **PARTS, "model": "resnet_34", "non_local": True, "resnet_variant": "fastreid", "part_pooling": "gem_each",
+        },
+    },
     "a network of timm": {
         "model_params": {**BOTH, "model": "timm:test_efficientnet", "global_own_stage4": True}, "ema_decay": 0.9,
         "lr": {"base_lr": 0.01, "fc_lr": 0.02, "layer_decay": 0.5},

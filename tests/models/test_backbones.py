@@ -80,12 +80,13 @@ def options_of(name: str, **options: object) -> ModelParams:
     return ModelParams.model_construct(**{**dict(ModelParams()), "model": name, **options})
 
 
-def build(name: str, stride: int = 1, size: tuple[int, int] = SIZE, **options: bool) -> Backbone:
+def build(name: str, stride: int = 1, size: tuple[int, int] = SIZE, **options: object) -> Backbone:
     return build_backbone(options_of(name, last_conv_stride=stride, **options), size)
 
 
 # Settings of ResNets that change their layers.
 CHANGED = {"ibn": True, "non_local": True}
+FASTREID = {"resnet_variant": "fastreid"}
 SIZES = [(256, 128), (384, 128), (100, 50), (33, 17)]
 
 
@@ -98,17 +99,20 @@ SIZES = [(256, 128), (384, 128), (100, 50), (33, 17)]
         *product(["tiny_transformer"], SIZES[:2], [{}], [1, 2]),
         *product(["timm:test_vit", "timm:test_vit2", "timm:vit_small_patch16_dinov3"], SIZES, [{}], [1]),
         *product(DEPTHS, SIZES[-1:], [CHANGED], [1, 2]),
+        *product(["resnet_18"], [*SIZES, (16, 16), (35, 36), (98, 18)], [FASTREID], [1, 2]),
         *product(OSNETS, SIZES, [{}], [1]),
     ],
 )
 @pytest.mark.usefixtures("trial")
-def test_a_backbone_keeps_its_contract(name: str, size: tuple[int, int], options: dict[str, bool], stride: int) -> None:
+def test_a_backbone_keeps_its_contract(
+    name: str, size: tuple[int, int], options: dict[str, object], stride: int
+) -> None:
     with torch.device("meta"):
         backbone = build(name, stride, size, **options)
         feature_map = backbone(torch.empty(2, 3, *size))
         maps = backbone.maps(torch.empty(2, 3, *size))
     # That of a ResNet is computed without it.
-    rows, columns = map_size(options_of(name, last_conv_stride=stride), size)
+    rows, columns = map_size(options_of(name, last_conv_stride=stride, **options), size)
     assert feature_map.shape == (2, backbone.out_channels, rows, columns)
     assert maps[0].shape == feature_map.shape
     assert maps[-1].shape[:2] == feature_map.shape[:2]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models.pooling import EPSILON, StripePooling, pool_stripes
+from models.pooling import EPSILON, Pooling, StripePooling, pool_stripes
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max"])
@@ -29,14 +29,16 @@ def test_parts_that_do_not_divide_the_map_are_an_error() -> None:
         pool_stripes(torch.zeros(1, 1, 6, 2), 4, "avg")
 
 
-@pytest.mark.parametrize("power", [1.0, 3.0, 4.5])
-def test_gem_is_the_generalised_mean_of_the_positive_values(power: float) -> None:
-    pooling = StripePooling(2, "gem")
+@pytest.mark.parametrize(
+    ("kind", "powers"), [("gem", (1.0, 1.0)), ("gem", (3.0, 3.0)), ("gem", (4.5, 4.5)), ("gem_each", (2.0, 4.5))]
+)
+def test_gem_is_the_generalised_mean_of_the_positive_values(kind: Pooling, powers: tuple[float, float]) -> None:
+    pooling = StripePooling(2, kind)
     assert pooling.power is not None
-    pooling.power.data.fill_(power)
+    pooling.power.data.copy_(torch.tensor(powers[0]) if kind == "gem" else torch.tensor(powers)[:, None])
     feature_map = torch.randn(3, 5, 4, 2, generator=torch.Generator().manual_seed(0)).double()
     pooled = pooling.double()(feature_map)
-    for part in range(2):
+    for part, power in enumerate(powers):
         for image in range(3):
             for channel in range(5):
                 values = feature_map[image, channel, 2 * part : 2 * part + 2].flatten().tolist()

@@ -80,9 +80,9 @@ def test_ibn_normalises_half_of_the_channels_by_image_and_the_rest_by_batch() ->
 
 
 # More positions than inner channels, as many, and fewer.
-@pytest.mark.parametrize("size", [(4, 2), (2, 2), (3, 1)])
-def test_a_non_local_block_adds_what_each_position_takes_from_all(size: tuple[int, int]) -> None:
-    block = randomised(NonLocal(8).double()).eval()
+@pytest.mark.parametrize(("size", "inner"), [((4, 2), 4), ((2, 2), 4), ((3, 1), 4), ((4, 2), 1), ((1, 1), 1)])
+def test_a_non_local_block_adds_what_each_position_takes_from_all(size: tuple[int, int], inner: int) -> None:
+    block = randomised(NonLocal(8, inner).double()).eval()
     block.bn.running_mean.fill_(0.3), block.bn.running_var.fill_(2.0)  # pyright: ignore
     features = maps(2, 8, *size)
     result = block(features)
@@ -92,7 +92,7 @@ def test_a_non_local_block_adds_what_each_position_takes_from_all(size: tuple[in
 
 @pytest.mark.parametrize("size", [(3, 2), (1, 2)])
 def test_gradients_of_both_are_the_numerical_ones(size: tuple[int, int]) -> None:
-    for module in (randomised(NonLocal(8).double()), randomised(IBN(8).double())):
+    for module in (randomised(NonLocal(8, 4).double()), randomised(IBN(8).double())):
         names, weights = zip(*module.named_parameters(), strict=True)
 
         def compute(features: Tensor, *values: Tensor, module: nn.Module = module, names=names) -> Tensor:
@@ -102,7 +102,7 @@ def test_gradients_of_both_are_the_numerical_ones(size: tuple[int, int]) -> None
 
 
 def test_a_non_local_block_starts_as_the_identity_that_learns() -> None:
-    block, features = NonLocal(8), maps(2, 8, 4, 2, dtype=torch.float32)
+    block, features = NonLocal(8, 4), maps(2, 8, 4, 2, dtype=torch.float32)
     result = block(features)
     assert torch.equal(result, features)
     (result * maps(2, 8, 4, 2, dtype=torch.float32).roll(1)).sum().backward()
@@ -118,7 +118,7 @@ def test_half_precision_is_near_float32_at_large_values(
     kind: type[IBN] | type[NonLocal], channels: int, size: tuple[int, int], dtype: torch.dtype
 ) -> None:
     torch.manual_seed(0)
-    module = kind(channels)
+    module = NonLocal(channels, channels // 2) if kind is NonLocal else kind(channels)
     if isinstance(module, NonLocal):
         nn.init.ones_(module.bn.weight)
     features = maps(4, channels, *size, dtype=torch.float32).abs() * 12
@@ -153,6 +153,21 @@ def test_non_local_blocks_follow_the_last_blocks_of_two_stages(
 ) -> None:
     expected = [f"layer2.non_local_{index}" for index in layer2] + [f"layer3.non_local_{index}" for index in layer3]
     assert placed(name, NonLocal) == expected
+
+
+def test_fast_reids_resnet_pools_without_padding_and_has_other_non_local_blocks() -> None:
+    with torch.device("meta"):
+        backbone = ResNet("resnet_101", 1, non_local=True, variant="fastreid")
+    blocks = {name: module.inner for name, module in backbone.named_modules() if isinstance(module, NonLocal)}
+    places = ["layer2.non_local_2", "layer2.non_local_3", *(f"layer3.non_local_{index}" for index in range(14, 23))]
+    assert blocks == dict.fromkeys(places, 1)
+    features = maps(1, 64, 7, 6)
+    pooled = backbone.maxpool(features)
+    for row in range(3):
+        for column in range(3):
+            window = features[:, :, 2 * row : 2 * row + 3, 2 * column : 2 * column + 3]
+            assert torch.equal(pooled[:, :, row, column], window.amax((2, 3)))
+    assert pooled.shape == (1, 64, 3, 3)
 
 
 def test_a_non_local_block_acts_where_its_name_says() -> None:
