@@ -33,6 +33,7 @@ class BranchHead(nn.Module):
         erasing: share of each stripe's rows set to zero in training.
         map_dropout: dropout rate on the feature map.
         feature_dropout: dropout rate of the input of the classifier.
+        retrieval_scale: factor of this branch in what retrieval compares.
 
     Source: Sun et al. 2018, arXiv 1711.09349 (parts); Luo et al. 2019, arXiv 1903.07071, section 3.6 (BNNeck).
     """
@@ -51,8 +52,10 @@ class BranchHead(nn.Module):
         erasing: float = 0.0,
         map_dropout: float = 0.0,
         feature_dropout: float = 0.0,
+        retrieval_scale: float = 1.0,
     ) -> None:
         super().__init__()
+        self.retrieval_scale = retrieval_scale
         self.num_parts = num_parts
         self.dim = dim or in_channels
         self.map_dropout = nn.Dropout(map_dropout)
@@ -92,10 +95,11 @@ class BranchHead(nn.Module):
         classified = embeddings if self.classifier_of == "embeddings" else features
         scores = self.classifier(self.feature_dropout(classified))
         if not spectral:
-            return BranchOutput(features, embeddings, scores)
+            return BranchOutput(features, embeddings, scores, retrieval_scale=self.retrieval_scale)
         transformed, share = spectral_transform(classified, spectral)
         spectral_scores = self.classifier(self.feature_dropout(transformed))
-        return BranchOutput(features, embeddings, scores, SpectralOutput(spectral_scores, share))
+        spectral_output = SpectralOutput(spectral_scores, share)
+        return BranchOutput(features, embeddings, scores, spectral_output, retrieval_scale=self.retrieval_scale)
 
     def _normalise(self, bn: nn.BatchNorm1d, features: Tensor) -> Tensor:
         normalised = bn(features.transpose(0, 1).flatten(1))

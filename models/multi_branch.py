@@ -1,4 +1,4 @@
-"""The heads of several branches: MGN and LightMBN, with last stages of their own, and that of CLIP-ReID's baseline."""
+"""The heads of several branches: MGN and LightMBN, with last stages of their own, CLIP-ReID's baseline, and JPM."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ from models.backbones.registry import OSNETS
 from models.erasing import TopDropBlock
 from models.heads import BranchHead
 from models.network import build_head
-from models.options import ModelParams
+from models.options import HEADS, ModelParams
 from models.outputs import GLOBAL, PENULTIMATE
 from models.pooling import StripePooling, pool_stripes
 
@@ -62,6 +62,8 @@ def build_branches(
     CLIP-ReID's baseline: the class token and its projection to `feature_dim`, in CLIP that to the space of texts.
     Losses also see the class token before the last block.
 
+    JPM: `build_jpm`.
+
     Source: Wang et al. 2018, arXiv 1804.01438, section 3; fast-reid's mgn.py; Herzog et al. 2021, arXiv 2101.10774, and
     the authors' lmbn_n.py; Li et al. 2022, arXiv 2211.13977, section 4.1 (baseline), and the authors' make_model.py.
     """
@@ -73,6 +75,8 @@ def build_branches(
             for name, size in sizes.items()
         }
         return heads, {PENULTIMATE: -3, "projected": -2, GLOBAL: -1}
+    if options.head == "jpm":
+        return build_jpm(options, backbone, num_classes)
     backbone.split_early()
     for branch in ("branch2", "branch3"):
         backbone.add_copy(branch)
@@ -102,3 +106,27 @@ def build_branches(
         "channels": head(dim, 2, 0, is_global=False, pooling=ChannelPooling(channels, dim)),
     }
     return branches, {GLOBAL: 0, "drop": 0, "global2": 1, "parts2": 1, "channels": 2}
+
+
+def build_jpm(
+    options: ModelParams, backbone: Backbone, num_classes: int
+) -> tuple[dict[str, BranchHead], dict[str, int]]:
+    """The branches of TransReID's jigsaw patch module, and which of the backbone's maps each sees.
+
+    The global branch sees the class token; the four parts are class tokens that have seen a quarter of the rearranged
+    patches each (`models/backbones/jigsaw.py`). Retrieval compares the parts with a quarter of their length.
+
+    Raises:
+        BackboneError: the backbone has no class token, or too few patches.
+
+    Source: He et al. 2021, arXiv 2102.04378, section 3.2, and the authors' make_model.py.
+    """
+    (whole, _), (parts, number) = HEADS["jpm"].items()
+    backbone.add_jigsaw(number)
+    # The rows of the maps are single tokens, so there is nothing to pool.
+    head = partial(build_head, options, backbone.out_channels, dim=options.feature_dim, num_classes=num_classes)
+    branches = {
+        whole: head(1, is_global=True, pooling="avg"),
+        parts: head(number, is_global=False, pooling="avg", retrieval_scale=1 / number),
+    }
+    return branches, {whole: 1, parts: 2}

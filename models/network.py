@@ -18,6 +18,7 @@ from models.outputs import (
     NetworkSizes,
     concat_parts,
     mean_logits,
+    scaled,
 )
 from models.pooling import Pooling
 
@@ -68,7 +69,9 @@ class ReidNetwork(nn.Module):
         """
         side = 0 if self.retrieval_of == "features" else 1
         heads_and_maps = self._heads_and_maps(self.backbone.maps(images))
-        return concat_parts([head.embed(feature_map)[side] for _, head, feature_map in heads_and_maps])
+        return concat_parts(
+            [scaled(head.embed(feature_map)[side], head.retrieval_scale) for _, head, feature_map in heads_and_maps]
+        )
 
     @property
     def scores_cover(self) -> bool:
@@ -178,6 +181,7 @@ def build_head(
     *,
     is_global: bool,
     pooling: Pooling | nn.Module | None = None,
+    retrieval_scale: float = 1.0,
 ) -> BranchHead:
     """One branch; `is_global` for the global branch beside stripes, not for a single feature.
 
@@ -202,4 +206,5 @@ def build_head(
         erasing=options.global_feature_erasing if of_whole_map else options.part_feature_erasing,
         map_dropout=0.0 if is_global else options.pcb_dropout,
         feature_dropout=options.feature_dropout,
+        retrieval_scale=retrieval_scale,
     )

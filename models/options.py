@@ -11,10 +11,11 @@ from models.outputs import GLOBAL, PARTS, FeatureKind
 from models.pooling import Pooling
 from utils.options import Options
 
-HEADS: dict[Literal["mgn", "lightmbn", "clip"], dict[str, int]] = {
+HEADS: dict[Literal["mgn", "lightmbn", "clip", "jpm"], dict[str, int]] = {
     "mgn": {GLOBAL: 1, "global2": 1, "parts2": 2, "global3": 1, "parts3": 3},
     "lightmbn": {GLOBAL: 1, "drop": 1, "global2": 1, "parts2": 2, "channels": 2},
     "clip": {GLOBAL: 1, "projected": 1},
+    "jpm": {GLOBAL: 1, PARTS: 4},
 }
 """Branches of the heads other than "pcb", and the parts of each."""
 
@@ -24,8 +25,8 @@ class ModelParams(BackboneOptions):
 
     model: BackboneName = "resnet_50"
     """Backbone: a ResNet of torchvision, an OSNet, or "timm:NAME" for a CNN or a transformer of timm."""
-    head: Literal["pcb", "mgn", "lightmbn", "clip"] = "pcb"
-    """Branches: "pcb": one feature, or stripes; or those of MGN, LightMBN, or CLIP-ReID's baseline ("clip")."""
+    head: Literal["pcb", "mgn", "lightmbn", "clip", "jpm"] = "pcb"
+    """Branches: "pcb": one feature, or stripes; those of MGN, LightMBN, CLIP-ReID's baseline, or TransReID ("jpm")."""
     feature_dim: int = Field(default=256, ge=0)
     """Embedding size: of all stripes, the single feature, each of another head, or "clip"'s projection; 0 = pooled."""
     pcb_n_parts: int = Field(default=0, ge=0)

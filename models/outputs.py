@@ -47,6 +47,8 @@ class BranchOutput(NamedTuple):
     """None without the spectral transform."""
     penultimate: Tensor | None = None
     """(1, B, C) class token before the last block, of the global branch; None with other heads than "clip"."""
+    retrieval_scale: float = 1.0
+    """Factor of the branch in what retrieval compares."""
 
 
 class NetworkSizes(NamedTuple):
@@ -76,7 +78,8 @@ def select_images(output: Mapping[str, BranchOutput], images: slice) -> dict[str
         scale = branch.scores.scale
         scores = ClassScores(branch.scores.logits[:, images], None if scale is None else scale[:, images])
         penultimate = None if branch.penultimate is None else branch.penultimate[:, images]
-        return BranchOutput(branch.features[:, images], branch.embeddings[:, images], scores, None, penultimate)
+        features, embeddings = branch.features[:, images], branch.embeddings[:, images]
+        return branch._replace(features=features, embeddings=embeddings, scores=scores, penultimate=penultimate)
 
     return {name: select(branch) for name, branch in output.items()}
 
@@ -90,8 +93,13 @@ def concat_scores(scores: Sequence[ClassScores]) -> ClassScores:
 
 
 def concat_branches(output: Mapping[str, BranchOutput], of: FeatureKind) -> Tensor:
-    """Features or embeddings of all parts of all branches concatenated: (B, D)."""
-    return concat_parts([getattr(branch, of) for branch in output.values()])
+    """Features or embeddings of all parts of all branches as retrieval compares them: (B, D)."""
+    return concat_parts([scaled(getattr(branch, of), branch.retrieval_scale) for branch in output.values()])
+
+
+def scaled(parts: Tensor, scale: float) -> Tensor:
+    """The same tensor where the scale is 1."""
+    return parts if scale == 1 else scale * parts
 
 
 def concat_parts(branches: Sequence[Tensor]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from config.checks import generator, losses, network, training
+from config.checks import backbone, generator, losses, network, training
 from config.checks.conflict import Check, Conflict, repeated_devices
 from config.eval_params import EvalParams
 from config.params import Params
@@ -33,10 +33,11 @@ CHECKS: tuple[Check[Params], ...] = (
     losses.margins_follow_steps,
     losses.classifier_fits,
     losses.weighted_branches_exist,
-    network.backbone_has_a_map,
+    backbone.backbone_has_a_map,
     network.stripes_are_equal,
-    network.resnet_options_fit,
-    network.timm_options_fit,
+    backbone.resnet_options_fit,
+    backbone.timm_options_fit,
+    backbone.transformer_options_fit,
     network.head_options_are_used,
     network.pcb_options_fit,
     network.sides_of_the_neck_are_used,

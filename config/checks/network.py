@@ -6,14 +6,13 @@ from math import lcm
 from config.checks.conflict import Conflict, multiples
 from config.params import Params
 from losses.options import METRIC_SECTIONS
-from models.backbones.backbone import BackboneError
-from models.backbones.registry import OSNETS, TIMM, global_map_size, map_size
+from models.backbones.backbone import HEAD, MODEL, BackboneError
+from models.backbones.registry import OSNETS, global_map_size, map_size
 from models.backbones.resnet import DEPTHS
 from models.erasing import band_rows
 from models.options import ModelParams
 from models.outputs import PARTS
 
-MODEL, HEAD = "model_params.model", "model_params.head"
 STRIPES = "model_params.pcb_n_parts"
 GLOBAL_DIM = "model_params.feature_global_dim"
 SIGMA = "model_params.spectral_trans"
@@ -28,49 +27,25 @@ TALL = 512
 """Height of images whose rows show how many pixels a row has."""
 
 
-def backbone_has_a_map(params: Params) -> Iterator[Conflict]:
-    """The backbone gives a feature map for the images; a ResNet always does."""
-    if params.model_params.model not in DEPTHS:
-        try:
-            map_size(params.model_params, (params.img_h, params.img_w))
-        except BackboneError as error:
-            yield Conflict(error.keys, error.text)
-
-
 def head_options_are_used(params: Params) -> Iterator[Conflict]:
     """Other heads than "pcb" have their own branches, on backbones that have what these see."""
     model = params.model_params
     if model.head == "pcb":
         return
-    of_others = (*OF_PCB, "part_pooling", "global_pooling") if model.head == "clip" else OF_PCB
-    for name in of_others:
+    sees_tokens = model.head in ("clip", "jpm")
+    for name in (*OF_PCB, "part_pooling", "global_pooling") if sees_tokens else OF_PCB:
         if getattr(model, name) != type(model).model_fields[name].default:
             text = f'belongs to {HEAD} "pcb", but that is "{model.head}"; leave one of them out'
             if name not in OF_PCB:
                 text = f'has no effect: {HEAD} "{model.head}" has the class token, which is not pooled; leave it out'
             yield Conflict((f"model_params.{name}", HEAD), text)
-    if model.head == "clip":
-        if not _has_class_token(params):
-            text = f'"clip" projects the class token of a vision transformer, but {MODEL} {model.model} has none'
-            yield Conflict((HEAD, MODEL), f'{text}; use "timm:vit_base_patch16_clip_quickgelu_224.openai"')
-    elif model.model not in DEPTHS and model.model not in OSNETS:
+    if not sees_tokens and model.model not in DEPTHS and model.model not in OSNETS:
         text = f'"{model.head}" copies stages of a ResNet or OSNet, but {MODEL} is {model.model}; use one of those'
         yield Conflict((HEAD, MODEL), text)
     if model.head in ("lightmbn", "clip") and model.feature_dim == 0:
         what = "pooled features differ in size" if model.head == "lightmbn" else "projection has a size of its own"
         text = f'needs a size with {HEAD} "{model.head}", whose {what}; use 512'
         yield Conflict(("model_params.feature_dim", HEAD), text)
-
-
-def _has_class_token(params: Params) -> bool:
-    """Whether the backbone has a class token; also True for one that cannot be built, of which another check tells."""
-    if not params.model_params.model.startswith(TIMM):
-        return False
-    size = params.img_h, params.img_w
-    try:
-        return global_map_size(params.model_params, size) != map_size(params.model_params, size)
-    except BackboneError:
-        return True
 
 
 def pcb_options_fit(params: Params) -> Iterator[Conflict]:
@@ -90,7 +65,8 @@ def embedding_divides(params: Params) -> Iterator[Conflict]:
 def stripes_are_equal(params: Params) -> Iterator[Conflict]:
     """Every stripe has an equal share of the rows of the feature map."""
     model = params.model_params
-    counts = [number for name, number in model.branches.items() if name.startswith(PARTS)]
+    # The parts of JPM are tokens.
+    counts = [number for name, number in model.branches.items() if name.startswith(PARTS) and model.head != "jpm"]
     rows = _rows(params, params.img_h) if counts else 0
     if any(rows % number for number in counts):
         key, stride = (STRIPES if model.head == "pcb" else HEAD), _of_stripes(model).last_conv_stride
@@ -124,30 +100,6 @@ def _heights_for(params: Params, rows: int, stripes: int) -> Iterator[int]:
         # Some networks need a few pixels more for the same number of rows.
         heights = range(wanted * pixels, (wanted + 3) * pixels, pixels)
         yield from [height for height in heights if _rows(params, height) == wanted][:1]
-
-
-def resnet_options_fit(params: Params) -> Iterator[Conflict]:
-    """IBN-a and non-local blocks are for torchvision's ResNets; instance normalisation needs more than one position."""
-    model, key = params.model_params, MODEL
-    changed = [f"model_params.{name}" for name in ("ibn", "non_local") if getattr(model, name)]
-    if model.resnet_variant != "torchvision":
-        changed.append("model_params.resnet_variant")
-    if changed and model.model not in DEPTHS:
-        verb = "changes" if len(changed) == 1 else f"and {' and '.join(changed[1:])} change"
-        text = f"{verb} torchvision's ResNets, but {key} is {model.model}; leave this out, or use {' or '.join(DEPTHS)}"
-        yield Conflict((*changed, key), text)
-    elif model.ibn and params.img_h <= 16 and params.img_w <= 16:
-        text = "normalises each image by itself, but at img_h 16 and img_w 16 its map has one position in layer3"
-        yield Conflict(("model_params.ibn", "img_h", "img_w"), f"{text}; use a larger img_h")
-
-
-def timm_options_fit(params: Params) -> Iterator[Conflict]:
-    """Patches and stochastic depth are of networks of timm; building one tells whether it has them."""
-    model = params.model_params
-    for name, what in (("patch_stride", "vision transformers"), ("drop_path", "networks")):
-        if getattr(model, name) and not model.model.startswith(TIMM):
-            text = f"is for {what} of timm, but {MODEL} is {model.model}; leave this out"
-            yield Conflict((f"model_params.{name}", MODEL), text)
 
 
 def global_branch_exists(params: Params) -> Iterator[Conflict]:

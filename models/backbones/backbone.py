@@ -11,6 +11,9 @@ from utils.errors import ParamsError
 from utils.options import Options
 
 ResNetVariant = Literal["torchvision", "fastreid"]
+HEAD, MODEL = "model_params.head", "model_params.model"
+NEEDS_TOKENS = f"needs a vision transformer with a class token, but {MODEL} is none"
+"""How a message goes on."""
 
 
 class BackboneOptions(Options):
@@ -149,6 +152,14 @@ class Backbone(nn.Module):
             ValueError: this backbone has no class token.
         """
         raise ValueError(f"{type(self).__name__} has no class token to project")
+
+    def add_jigsaw(self, num_parts: int) -> None:
+        """Let `maps` return a third map, of the class tokens of rearranged patches, for a vision transformer.
+
+        Raises:
+            BackboneError: this backbone has no class token, or too few patches.
+        """
+        raise BackboneError((HEAD, MODEL), f'"jpm" {NEEDS_TOKENS}; use timm:vit_base_patch16_224 or another')
 
     def _add_to_stage(self, name: str, module: nn.Module, depth: int) -> None:
         """Register a module as one of the stage that so many others follow."""

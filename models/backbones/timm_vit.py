@@ -9,8 +9,9 @@ import torch
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from models.backbones.backbone import BackboneError
+from models.backbones.backbone import HEAD, NEEDS_TOKENS, BackboneError
 from models.backbones.from_timm import FromTimm
+from models.backbones.jigsaw import MOVED, jigsaw
 from models.backbones.timm_stages import MODEL, create_model
 
 MODULES = ("vision_transformer", "deit", "eva")
@@ -65,6 +66,7 @@ class VisionTransformer(FromTimm):
         self.num_prefix_tokens: int = whole.num_prefix_tokens
         self.positions_of_patches_only = bool(whole.no_embed_class)
         self.grid = self._set_stride(image_size, patch_stride)
+        self.jigsaw_parts = 0
         self.pos_embed: nn.Parameter | None = None
         if whole.pos_embed is not None:
             tokens = math.prod(self.grid) + self._prefix_positions
@@ -84,13 +86,19 @@ class VisionTransformer(FromTimm):
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images (B, 3, H, W) -> maps of the patch tokens (B, C, h, w); the class token (B, C, 1, 1) is the last.
 
-        Before it those of `add_projection`, if that was called.
+        Before it those of `add_projection`, if that was called. After `add_jigsaw` the class tokens of P parts follow,
+        (B, C, P, 1).
         """
         tokens = self._embed(images)
         # Once for all blocks: that of DINOv3 is drawn anew in training.
         rope = None if self.rope is None else self.rope.get_embed()
         for stage in self.stage_names[1:-1]:
             tokens = self._run(stage, tokens, rope)
+        if self.jigsaw_parts:
+            whole, (copies,) = self._run(self.last, tokens, rope), self.copies
+            rearranged = jigsaw(tokens, self.num_prefix_tokens, self.jigsaw_parts)
+            parts = self._run(copies, rearranged.flatten(0, 1), rope)[:, 0].unflatten(0, (self.jigsaw_parts, -1))
+            return self._map_of(whole), whole[:, 0, :, None, None], parts.permute(1, 2, 0)[..., None]
         outputs = [self._run(names, tokens, rope) for names in (self.last, *self.copies)]
         maps = [self._map_of(output) for output in outputs]
         if self.cls_token is None:
@@ -109,6 +117,24 @@ class VisionTransformer(FromTimm):
         nn.init.normal_(self.projection.weight, std=self.out_channels**-0.5)
         self._add_to_stage(PROJECTION, self.projection, 0)
         self.added = (*self.added, PROJECTION)
+
+    def add_jigsaw(self, num_parts: int) -> None:
+        """Let `maps` return the class tokens of rearranged patches, after a copy of the last stage of their own.
+
+        Raises:
+            BackboneError: there is no class token, fewer patches than parts, or a rotary embedding.
+        """
+        patches = math.prod(self.grid)
+        if self.cls_token is None:
+            raise BackboneError((HEAD, MODEL), f'"jpm" {NEEDS_TOKENS}; use timm:vit_base_patch16_224 or another')
+        if self.rope is not None:
+            text = f'"jpm" rearranges patches, whose rotary embedding timm:{self.name} ({MODEL}) would then lack'
+            raise BackboneError((HEAD, MODEL), f"{text}; use a model without")
+        if patches < max(num_parts, MOVED + 1):
+            text = f'"jpm" cuts the patches of an image into {num_parts}, but timm:{self.name} ({MODEL}) has {patches}'
+            raise BackboneError((HEAD, MODEL, "img_h", "img_w"), f"{text} of them; use a larger img_h or img_w")
+        self.add_copy("jigsaw")
+        self.jigsaw_parts = num_parts
 
     def with_own_names(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Position embeddings of another grid are resized; the norm of averaged tokens is that of all.

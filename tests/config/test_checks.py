@@ -190,6 +190,23 @@ def gan(**options):
         (TALL | model(**MGN, model="timm:resnet18"), ["model_params.head: model_params.model is timm:resnet18"]),
         (TALL | model(**MGN | BOTH), [f'model_params.{key}: belongs to model_params.head "pcb"' for key in BOTH]),
         (
+            model(head="jpm", model="timm:test_vit", part_pooling="gem", pcb_n_parts=2),
+            [f'model_params.{key}: belongs to model_params.head "pcb"' for key in ("part_pooling", "pcb_n_parts")],
+        ),
+        (model(head="jpm"), ["model_params.head: a class token, but model_params.model is none"]),
+        (
+            model(head="jpm", model="timm:test_vit2"),
+            ["model_params.head: a class token, but model_params.model is none"],
+        ),
+        (
+            {"img_h": 32, "img_w": 32} | model(head="jpm", model="timm:test_vit"),
+            ["model_params.head: (model_params.model) has 4 of them; use a larger img_h"],
+        ),
+        (
+            model(head="jpm", model="timm:test_vit", patch_stride=17),
+            ["model_params.patch_stride: 17 leaves pixels out"],
+        ),
+        (
             TALL | model(**MGN, spectral_trans=0.1, feature_mask="parts", global_own_stage4=True),
             [f"model_params.{key}: leave" for key in ("global_own_stage4", "feature_mask", "spectral_trans")],
         ),
@@ -340,6 +357,7 @@ def test_what_does_not_go_together(desk, content, expected):
         TRIPLET | {"tri_loss_on": ["global", "projected", "penultimate"]} | model(**CLIP, retrieval_of="features"),
         {"classification_weights": {"projected": 2}, "center_loss": {"weight": 1, "on": ["penultimate"]}}
         | model(**CLIP),
+        {"classification_weights": {"parts": 0.5}} | model(head="jpm", model="timm:test_vit", patch_stride=15),
         {"softmax_margin": [0, 0], "softmax_margin_step": 9},
         model(classifier_bias=True),
         {"focal_gamma": 2},

@@ -175,21 +175,25 @@ def test_heads_of_several_branches_give_the_same_embeddings(
     assert np.abs(found - reference(changed, tall)[0]).max() < 1e-4
 
 
+ONE = {"pcb_n_parts": 0, "feature_global_dim": 0, "part_pooling": "avg", "feature_dim": 0}
+TRANSREID = {"model": "timm:test_vit", "patch_stride": 12, "head": "jpm", "retrieval_of": "features", **ONE}
+
+
 @pytest.mark.parametrize(
-    ("name", "stride"),
+    "own",
     [
-        *(("test_efficientnet", 2), ("tf_efficientnet_lite0", 2), ("convnext_atto", 2)),
-        *(("test_vit", 1), ("test_vit2", 1)),
-        *(
-            pytest.param(name, stride, marks=pytest.mark.slow)
-            for name, stride in (("eva02_tiny_patch14_224", 1), ("swin_tiny_patch4_window7_224", 2))
-        ),
+        *({"model": f"timm:{name}", "last_conv_stride": 2} for name in ("test_efficientnet", "tf_efficientnet_lite0")),
+        *({"model": f"timm:{name}"} for name in ("test_vit", "test_vit2")),
+        {"model": "timm:convnext_atto", "last_conv_stride": 2},
+        TRANSREID,
+        pytest.param({"model": "timm:eva02_tiny_patch14_224"}, marks=pytest.mark.slow),
+        pytest.param({"model": "timm:swin_tiny_patch4_window7_224", "last_conv_stride": 2}, marks=pytest.mark.slow),
     ],
 )
 def test_a_network_of_timm_gives_the_same_embeddings(
-    model: Model, pixels: np.ndarray, tmp_path: Path, name: str, stride: int
+    model: Model, pixels: np.ndarray, tmp_path: Path, own: dict[str, object]
 ) -> None:
-    options = {**model.params.model_params.model_dump(), "model": f"timm:{name}", "last_conv_stride": stride}
+    options = {**model.params.model_params.model_dump(), "last_conv_stride": 1, **own}
     params = model.params.model_copy(update={"model_params": ModelParams.model_validate(options)})
     torch.manual_seed(0)
     network = build_network(params.model_params, 3, (64, 32))

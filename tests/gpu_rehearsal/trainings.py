@@ -69,6 +69,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
         },
         "lr": {"base_lr": 0.01, "fc_lr": 0.02, "layer_decay": 0.5}, "ema_decay": 0.9,
     },
+    "TransReID": {
+        "model_params": {
+            **ONE, "model": "timm:test_vit", "head": "jpm", "patch_stride": 12, "drop_path": 0.5, "feature_dim": 0,
+            "neck": "bnneck", "retrieval_of": "features",
+        },
+        "tri_loss_margin": "soft_margin", "tri_loss_on": ("global", "parts"), "tri_loss_weights": {"parts": 0.5},
+        "classification_weights": {"global": 0.5, "parts": 0.125}, "ema_decay": 0.9,
+        "distillation": {"lambda_logits": 1.0, "lambda_embedding": 1.0},
+    },
     "an OSNet": {
         "model_params": {**BOTH, "model": "osnet_ain_x0_25", "global_own_stage4": True},
         "lr": {"base_lr": 0.01, "fc_lr": 0.02, "layer_decay": 0.5},

@@ -1,4 +1,4 @@
-"""The losses of MGN, LightMBN and CLIP-ReID's baseline, as their recipes describe them, from their definitions."""
+"""The losses of MGN, LightMBN, CLIP-ReID's baseline and TransReID, as their recipes describe them."""
 
 from typing import Literal
 
@@ -17,9 +17,9 @@ from models.outputs import BranchOutput, ClassScores, NetworkSizes
 from tests.conftest import ROOT
 
 DIM, CLASSES = 6, 5
-RECIPES = {"mgn": "mgn", "lightmbn": "lightmbn", "clip": "clipreid_baseline"}
+RECIPES = {"mgn": "mgn", "lightmbn": "lightmbn", "clip": "clipreid_baseline", "jpm": "transreid"}
 LABELS = torch.tensor([0, 0, 3, 3, 4, 4])
-Head = Literal["mgn", "lightmbn", "clip"]
+Head = Literal["mgn", "lightmbn", "clip", "jpm"]
 
 
 def output_of(head: Head) -> dict[str, BranchOutput]:
@@ -127,6 +127,20 @@ def test_clipreid_has_two_classifiers_and_three_triplet_losses() -> None:
     compared = {"penultimate": penultimate, **{name: branch.features for name, branch in output.items()}}
     for name, features in compared.items():
         expected[f"triplet_{name}"] = (triplet_differences(features[0]) + 0.3).clamp_min(0).mean()
+    assert losses.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(losses[name], value, check_dtype=False)
+
+
+def test_transreid_halves_the_losses_of_the_whole_and_the_mean_of_those_of_the_parts() -> None:
+    output, losses = losses_of("jpm")
+    whole, parts = output["global"], output["parts"]
+    expected = {
+        "softmax_global": 0.5 * F.cross_entropy(whole.scores.logits[0], LABELS),
+        "softmax_parts": 0.5 * torch.stack([F.cross_entropy(x, LABELS) for x in parts.scores.logits]).mean(),
+        "triplet_global": 0.5 * soft_triplet(whole.features[0]),
+        "triplet_parts": 0.5 * torch.stack([soft_triplet(x) for x in parts.features]).mean(),
+    }
     assert losses.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(losses[name], value, check_dtype=False)
