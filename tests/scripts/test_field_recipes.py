@@ -44,6 +44,7 @@ def test_the_readme_tabulates_every_recipe_of_the_field() -> None:
         "mobilenet.json",
         "efficientnet_lite.json",
         "vit_baseline.json",
+        "transreid.json",
         "clipreid_baseline.json",
     ]
     assert {path.name for path in FIELD} == {*re.findall(r"^\| `([^`]+)`", README, re.MULTILINE)}
