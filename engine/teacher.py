@@ -13,6 +13,7 @@ from evaluate.core.load_model import Trained, digest_of, find_network, load_trai
 from losses.loss import TeacherOutput
 from models.outputs import concat_branches, mean_logits
 from utils.errors import DataError
+from utils.precision import at_least_fp32
 
 logger = logging.getLogger(__name__)
 
@@ -48,13 +49,13 @@ class Teacher:
         return TeacherOutput(embeddings.clone(), logits.clone())
 
     def _as_trained(self, pixels: Tensor, normalisation: Normalisation) -> Tensor:
-        own = self.params.data_augmentation.normalisation
+        own, resize = self.params.data_augmentation.normalisation, self.params.eval_resize
         if own != normalisation:
             pixels = normalise_unit(unit_again(pixels, normalisation), own)
-        resize = self.params.eval_resize
         if pixels.shape[2:] == resize[:2]:
             return pixels
-        return F.interpolate(pixels, resize[:2], mode=resize.interpolation, antialias=True)
+        # On a CPU torch does not resize half precision with antialiasing.
+        return F.interpolate(at_least_fp32(pixels), resize[:2], mode=resize.interpolation, antialias=True)
 
 
 def load_teacher(params: Params, pids: Sequence[int], device: torch.device) -> Teacher | None:

@@ -163,6 +163,7 @@ def test_parameters_and_multiply_adds_are_as_many_as_published(
     in_head = sum(weight.numel() for weight in head.parameters()) + 2 * 512
     assert num_parameters + 3 * gates + in_head == published
     assert multiply_adds(nn.Sequential(backbone, head), (256, 128)) == published_multiply_adds
+    assert backbone(torch.empty(1, 3, 256, 128, device="meta")).shape == (1, round(512 * width), 16, 8)
 
 
 @pytest.mark.parametrize(

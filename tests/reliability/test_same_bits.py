@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from config.params import Params
+from models.network import build_network
 from tests.conftest import TINY_PARAMS, Script
 from tests.runs import records_of, same_weights, weights_of
-from utils.checkpoint import load_tensors
+from utils.checkpoint import Checkpoint, load_tensors, save_checkpoint
 
 MODEL = TINY_PARAMS["model_params"]
 STEPS_PER_EPOCH = 4
@@ -43,6 +46,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
         },
         "lr": {"base_lr": 0.01, "fc_lr": 0.01, "layer_decay": 0.7},
     },
+    "a transformer teaches an OSNet": {
+        "model_params": {"model": "osnet_x0_25", "feature_dim": 16},
+        "distillation": {"teacher": "teacher.pth", "lambda_logits": 1.0, "lambda_embedding": 1.0},
+    },
     "no evaluation, random order, rmsprop": {
         "batch_sampling_params": "8*1",
         "tri_loss_margin": 0,
@@ -67,11 +74,21 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 SLOW = (
     "a transformer",
+    "a transformer teaches an OSNet",
     "LightMBN",
     "two batches a step, adamw",
     "the spectral transform sets in",
     "no evaluation, random order, rmsprop",
 )
+
+
+def save_teacher(path: Path) -> None:
+    """A transformer for images of another size, which knows the identities of the data set."""
+    params = Params.model_validate({"img_h": 96, "img_w": 48, "model_params": {"model": "timm:test_vit"}})
+    torch.manual_seed(0)
+    pids = [*range(3, 13), 20]
+    network = build_network(params.model_params, len(pids), (96, 48))
+    save_checkpoint(path, Checkpoint(network.state_dict(), params.model_dump(mode="json"), pids, {}))
 
 
 def train(script: Script, name: str, states: Path, *arguments: str) -> dict[int, Path]:
@@ -111,6 +128,8 @@ def test_every_state_leads_to_the_same_end(
     script: Script, make_market: Callable[[Path], Path], settings: dict[str, Any]
 ) -> None:
     make_market(script.folder / "market")
+    if "distillation" in settings:
+        save_teacher(script.folder / "teacher.pth")
     script.write_params(**{"log_every": 3, **settings, "checkpoint": {"every_steps": 1}})
     whole = script.folder / "runs" / "whole"
     states = train(script, "whole", script.folder / "states")
