@@ -39,6 +39,8 @@ OPERATIONS = """operations:
   sample_gan      write pictures of the generator of the run NAME to the folder --out DIR, with a grid of them
   resume_train    go on with a run that was stopped, with its own params
   export_onnx     write the best model of the run NAME as an ONNX model, to --out FILE or model.onnx beside it
+  import_weights  make a checkpoint of this framework, --out FILE, of the file --from FILE of another one, --as
+                  fastreid, torchreid or transreid
   check_config    validate the params and show what they amount to; train nothing
   make_synthetic  write the synthetic pedestrians as a Market-1501-style folder to --out DIR
   build_lmdb      pack the data set of the params into one file, --out X.lmdb, which batches_dir may then name
@@ -51,7 +53,9 @@ GOES_WITH = {
     "config_path": ("start_train", "check_config", "make_synthetic", "build_lmdb", "train_gan"),
     "sub_working_dir": ("start_train", "resume_train", "train_gan", "sample_gan", "export_onnx"),
     "detach": ("start_train", "train_gan"),
-    "out": ("make_synthetic", "build_lmdb", "sample_gan", "export_onnx"),
+    "out": ("make_synthetic", "build_lmdb", "sample_gan", "export_onnx", "import_weights"),
+    "from": ("import_weights",),
+    "as": ("import_weights",),
     "count": ("sample_gan",),
 }
 
@@ -118,6 +122,11 @@ def main(argv: list[str]) -> None:
         folder, params = load_run_with_changes(args.sub_working_dir, args.set, NEEDED_TO_EXPORT)
         export_onnx(folder.best, params, args.out or folder.path / "model.onnx")
         return
+    if args.operation == "import_weights":
+        from engine.importing import import_weights
+
+        import_weights(getattr(args, "from"), getattr(args, "as"), args.out, args.set)
+        return
     params, notes = load_params(args.config_path, args.set, plugin_options=plugin_options)
     match args.operation:
         case "start_train" | "train_gan" if args.detach:
@@ -142,7 +151,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="train.py", epilog=OPERATIONS, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    operations = [line.split()[0] for line in OPERATIONS.splitlines()[1:]]
+    operations = [line.split()[0] for line in OPERATIONS.splitlines()[1:] if not line.startswith("   ")]
     parser.add_argument(
         "--operation", default="start_train", choices=operations, metavar="OPERATION", help="default: start_train"
     )
@@ -152,9 +161,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override params: lr.base_lr=0.02"
     )
     parser.add_argument("--detach", action="store_true", help="start_train or train_gan in the background")
-    parser.add_argument(
-        "--out", type=Path, metavar="PATH", help="what make_synthetic, build_lmdb, sample_gan or export_onnx writes"
-    )
+    parser.add_argument("--out", type=Path, metavar="PATH", help="what an operation writes")
+    parser.add_argument("--from", type=Path, metavar="FILE", help="the checkpoint that import_weights reads")
+    parser.add_argument("--as", metavar="FRAMEWORK", help="which framework's it is")
     parser.add_argument(
         "--count", type=whole_number(1, 1_000_000), metavar="N", help="pictures that sample_gan writes; default: 64"
     )
@@ -163,6 +172,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         parser.error(f"{args.operation} needs --sub_working_dir NAME: {NEEDS_RUN[args.operation]}")
     if args.operation in NEEDS_OUT and args.out is None:
         parser.error(f"{args.operation} needs --out PATH: where to write")
+    if args.operation == "import_weights" and not (getattr(args, "from") and getattr(args, "as")):
+        parser.error("import_weights needs --from FILE and --as FRAMEWORK: the checkpoint, and which framework's it is")
     if is_launched() and (args.operation not in SHARED or args.detach):
         what = "--detach" if args.detach else args.operation
         parser.error(f"{what} is the work of one process; start it without torchrun")

@@ -62,7 +62,9 @@ def load_eval_params(
     return _validated(EvalParams, EVALUATION_CHECKS, _layers(path, overrides, findings), plugin_options, findings)
 
 
-def params_from_dict(raw: Mapping[str, Any], source: str, plugin_options: PluginOptions) -> Loaded[Params]:
+def params_from_dict(
+    raw: Mapping[str, Any], source: str, plugin_options: PluginOptions, overrides: Sequence[str] = ()
+) -> Loaded[Params]:
     """Read the training params stored in a checkpoint; `source` is its name in messages.
 
     Raises:
@@ -77,7 +79,9 @@ def params_from_dict(raw: Mapping[str, Any], source: str, plugin_options: Plugin
         data = read_content(content, source, findings)
     except ValueError as error:
         raise ParamsError(f"{source}: {error}") from error
-    return _validated(Params, CHECKS, [Settings(data, source)], plugin_options, findings)
+    return _validated(
+        Params, CHECKS, [Settings(data, source), _overrides(overrides, findings)], plugin_options, findings
+    )
 
 
 def operation_of(path: Path) -> str | None:

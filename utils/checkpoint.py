@@ -1,6 +1,7 @@
 """Checkpoint files: written completely or not at all; read only if undamaged, without executing anything."""
 
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,26 @@ GENERATOR = "generator.pth"
 """In a run's folder: the trained person generator."""
 LAST = "last.pth"
 """In a run's folder: the state to resume from; only while the run is unfinished."""
+
+
+class _NumpyType:
+    """Stands for the type of a number of numpy in a file; nothing of it is read."""
+
+    def __init__(self, *_arguments: object) -> None: ...
+
+    def __setstate__(self, _state: object) -> None: ...
+
+
+def _numpy_number(*_arguments: object) -> None:
+    """Stands for a number of numpy in a file, such as a metric beside other frameworks' weights: read as None."""
+
+
+HARMLESS: list[Any] = [
+    (_NumpyType, "numpy.dtype"),
+    (_numpy_number, "numpy.core.multiarray.scalar"),
+    (_numpy_number, "numpy._core.multiarray.scalar"),
+]
+"""What is called, without effect, for names in a file that torch would refuse."""
 
 
 class Checkpoint(NamedTuple):
@@ -77,7 +98,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         DataError: the file is missing, damaged, unsafe to load or holds no named tensors.
     """
     content = load_tensors(path)
-    for key in ("model", "state_dict"):
+    # That of a teacher is in the files of self-supervised training.
+    for key in ("model", "state_dict", "teacher"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if (
@@ -116,13 +138,14 @@ def load_tensors(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return _load_safetensors(path)
     try:
-        with path.open("rb") as file, warnings.catch_warnings():
+        with path.open("rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(HARMLESS):
             # torch warns of foreign pickles before it refuses them.
             warnings.simplefilter("ignore", UserWarning)
             if file.read(len(ZIP_START)) == ZIP_START:
                 check_archive(path, file)
             file.seek(0)
-            return torch.load(file, map_location="cpu", weights_only=True)
+            # The encoding of bytes in files of Python 2.
+            return torch.load(file, map_location="cpu", weights_only=True, encoding="latin1")
     except UserError:
         raise
     except OSError as error:
@@ -131,7 +154,11 @@ def load_tensors(path: Path) -> Any:
     except Exception as error:
         # torch's own message of a refused type advises to switch the check off; the error behind it names the type.
         cause = error.__context__ if isinstance(error, pickle.UnpicklingError) else None
-        raise DataError(f"{path}: not a checkpoint that can be loaded safely ({first_line(cause or error)})") from error
+        why, advice = first_line(cause or error), ""
+        if found := re.match(r"Unsupported global: GLOBAL (\S+)", why):
+            why = f"a pickled {found[1]} in it may run code"
+            advice = "; save the weights alone where it was made: torch.save(model.state_dict(), FILE)"
+        raise DataError(f"{path}: not a checkpoint that can be loaded safely ({why}){advice}") from error
 
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:

@@ -120,10 +120,10 @@ class OSNet(Backbone):
 
     def with_own_names(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """torchreid names streams and transitions of OSNet-AIN otherwise than those of OSNet."""
-        return {_own_name(name): value for name, value in state.items()}
+        return {own_name(name): value for name, value in state.items()}
 
 
-def _own_name(name: str) -> str:
+def own_name(name: str) -> str:
     """For example "conv3.1.conv2.3.layers.0.bn.weight" -> "conv3.1.conv2d.0.bn.weight"."""
     name = re.sub(r"^pool([23])\.", r"conv\1.2.", name)
     name = re.sub(r"\.conv2\.([0-3])\.layers\.", lambda match: f".conv2{'abcd'[int(match[1])]}.", name)

@@ -118,7 +118,7 @@ def test_half_precision_is_near_float32_at_large_values(
     kind: type[IBN] | type[NonLocal], channels: int, size: tuple[int, int], dtype: torch.dtype
 ) -> None:
     torch.manual_seed(0)
-    module = NonLocal(channels, channels // 2) if kind is NonLocal else kind(channels)
+    module = NonLocal(channels, channels // 2) if kind is NonLocal else IBN(channels)
     if isinstance(module, NonLocal):
         nn.init.ones_(module.bn.weight)
     features = maps(4, channels, *size, dtype=torch.float32).abs() * 12

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.conftest import ROOT, TINY_PARAMS, Script, torchrun
+from tests.engine.foreign_networks import TorchreidOSNet
 from tests.scripts.documents import STORY, blocks, commands
 
 SMALL = {"train_identities": 6, "test_identities": 2, "distractors": 0, "junk": 0, "cameras": 2}
@@ -25,6 +27,7 @@ WRITTEN = (
     "classes.html",
     "persons/grid.png",
     "pedestrians.npz",
+    "osnet.npz",
     "datasets/pedestrians.lmdb",
 )
 
@@ -60,6 +63,7 @@ def prepare(script: Script, make_market: Callable[[Path], Path]) -> None:
     script.write_params(
         batches_dir="datasets/Market-1501", synthetic=SMALL, model_params=model, gan_params=generator, epoch=3
     )
+    torch.save(TorchreidOSNet("bn", 0.25).state_dict(), script.folder / "osnet_x0_25_market.pth.tar")
     shutil.copytree(ROOT / "recipes", script.folder / "recipes")
     shutil.copy(ROOT / "eval_params.json", script.folder)
     recipes = script.folder / "recipes"

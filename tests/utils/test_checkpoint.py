@@ -2,10 +2,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import pytest
 import torch
 
-from utils.checkpoint import Checkpoint, check_finite, load_checkpoint, read_weights, save_checkpoint
+from utils.checkpoint import Checkpoint, check_finite, load_checkpoint, load_tensors, read_weights, save_checkpoint
 from utils.errors import DataError
 
 CHECKPOINT = Checkpoint({"weight": torch.arange(3.0)}, {"epoch": 2}, [4, 9], {"mAP": 0.5})
@@ -61,6 +62,27 @@ def test_an_error_while_writing_is_raised_and_the_old_file_stays(
         save_checkpoint(path, CHECKPOINT._replace(params={"epoch": 3}))
     assert load_checkpoint(path).params == {"epoch": 2}
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.pth"]
+
+
+@pytest.mark.parametrize("as_archive", [True, False])
+def test_numbers_of_numpy_beside_weights_are_read_as_none(as_archive: bool, tmp_path: Path) -> None:
+    """As torchreid and fast-reid save metrics."""
+    path, numbers = tmp_path / "theirs.pth", {"rank1": np.float32(0.5), "mAP": np.float64(0.25), "epoch": np.int64(3)}
+    torch.save({"a": torch.ones(2), **numbers}, path, _use_new_zipfile_serialization=as_archive)
+    loaded = load_tensors(path)
+    assert torch.equal(loaded.pop("a"), torch.ones(2))
+    assert loaded == dict.fromkeys(numbers)
+
+
+def test_bytes_in_a_file_of_python_2_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.pth"
+    torch.save({"a": "abcde"}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    # As Python 2 pickled a text of bytes: another opcode, and one byte for its length.
+    old = content.replace(b"X\x05\x00\x00\x00abcde", b"U\x05ab\xffde")
+    assert old != content
+    path.write_bytes(old)
+    assert load_tensors(path) == {"a": "ab\xffde"}
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\3\4"])

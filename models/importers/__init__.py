@@ -1,0 +1,1 @@
+"""Checkpoints of other frameworks as ours: names, tensors, and the params that compute the same."""

@@ -1,0 +1,43 @@
+"""Importing through the real entry scripts."""
+
+import json
+
+import pytest
+import torch
+
+from tests.conftest import Script
+from tests.engine.foreign_networks import TorchreidOSNet, randomised
+
+
+def test_an_imported_osnet_is_evaluated(script: Script, make_market) -> None:
+    make_market(script.folder / "market")
+    network = randomised(TorchreidOSNet("bn", 0.25), (64, 32))
+    # As torchreid saves it, with a number of numpy.
+    content = {"state_dict": network.state_dict(), "epoch": 150, "rank1": torch.ones(1).numpy()[0]}
+    torch.save(content, script.folder / "osnet.pth.tar")
+    arguments = ("--operation", "import_weights", "--from", "osnet.pth.tar", "--as", "torchreid", "--out", "osnet.pth")
+    message = script.succeed("train.py", *arguments).stderr
+    assert "written: osnet.pth" in message
+    assert "2 tensors unused: classifier.weight, classifier.bias" in message
+    script.succeed("evaluator.py", "osnet.pth", "--set", "batches_dir=market", "result_log_file=result.json")
+    result = json.loads((script.folder / "result.json").read_text())
+    assert result["counts"]["num_query"] == 7
+    assert result["evaluation_params"]["metric"] == "euclidean"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--from", "a.pth"), "needs --from FILE and --as FRAMEWORK"),
+        (("--as", "torchreid"), "needs --from FILE and --as FRAMEWORK"),
+        (("--from", "a.pth", "--as", "torchreid", "--sub_working_dir", "run"), "--sub_working_dir goes with"),
+        (("--from", "a.pth", "--as", "torchreid"), "a.pth: no such file"),
+    ],
+)
+def test_mistakes_of_the_command_line(script: Script, arguments: tuple[str, ...], message: str) -> None:
+    assert message in script.mistake("train.py", "--operation", "import_weights", *arguments)
+
+
+def test_a_file_to_import_needs_the_operation(script: Script) -> None:
+    script.write_params()
+    assert "--from goes with import_weights" in script.mistake("train.py", "--from", "a.pth")
