@@ -15,8 +15,8 @@ def test_an_imported_osnet_is_evaluated(script: Script, make_market) -> None:
     # As torchreid saves it, with a number of numpy.
     content = {"state_dict": network.state_dict(), "epoch": 150, "rank1": torch.ones(1).numpy()[0]}
     torch.save(content, script.folder / "osnet.pth.tar")
-    arguments = ("--operation", "import_weights", "--from", "osnet.pth.tar", "--as", "torchreid", "--out", "osnet.pth")
-    message = script.succeed("train.py", *arguments).stderr
+    arguments = ("--from", "osnet.pth.tar", "--as", "torchreid", "--out", "osnet.pth", "--set", "img_h=64", "img_w=32")
+    message = script.succeed("train.py", "--operation", "import_weights", *arguments).stderr
     assert "written: osnet.pth" in message
     assert "2 tensors unused: classifier.weight, classifier.bias" in message
     script.succeed("evaluator.py", "osnet.pth", "--set", "batches_dir=market", "result_log_file=result.json")
