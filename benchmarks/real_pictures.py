@@ -44,6 +44,7 @@ GROUPS = {
     "methods": Group("What each method changes", (0, 1)),
     "recipes": Group("Whole recipes", (0, 1, 2)),
     "mobile": Group("Mobile networks", (0,)),
+    "heads": Group("Heads of several branches", (0, 1)),
 }
 
 
