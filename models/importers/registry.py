@@ -9,11 +9,16 @@ from types import ModuleType
 
 from torch import Tensor
 
-from models.importers import fastreid, torchreid, transreid
+from models.importers import clipreid, fastreid, torchreid, transreid
 from models.importers.weights import ForeignWeights, Imported, listed
 from utils.errors import DataError, ParamsError
 
-IMPORTERS: dict[str, ModuleType] = {"fastreid": fastreid, "torchreid": torchreid, "transreid": transreid}
+IMPORTERS: dict[str, ModuleType] = {
+    "fastreid": fastreid,
+    "torchreid": torchreid,
+    "transreid": transreid,
+    "clipreid": clipreid,
+}
 
 
 def import_state(state: Mapping[str, Tensor], framework: str) -> Imported:

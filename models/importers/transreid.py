@@ -14,6 +14,8 @@ LOOKS_LIKE = "a vision transformer of TransReID"
 MODELS = {(768, 12): "timm:vit_base_patch16_224", (384, 12): "timm:vit_small_patch16_224"}
 """Size of a token and number of blocks of each."""
 PATCH = 16
+PARTS = (1, 2, 3, 4)
+"""Of JPM."""
 SIZES = ((256, 128), (384, 128), (256, 256), (224, 224))
 """Height and width of the images that it is trained with."""
 
@@ -24,7 +26,7 @@ def recognises(names: Collection[str]) -> bool:
 
 
 def translate(weights: ForeignWeights) -> Imported:
-    """TransReID compares cosines of the class token before the batch normalisation.
+    """TransReID compares cosines of the class token before the batch normalisation, with JPM also those of parts.
 
     Raises:
         DataError: it is a network that is not supported.
@@ -36,15 +38,28 @@ def translate(weights: ForeignWeights) -> Imported:
             f"a transformer of {depth} blocks with tokens of {size}; supported are ViT-B (12 of 768) and DeiT-S or "
             "ViT-S (12 of 384), and not TransReID's own ViT-S of 8 blocks, which timm no longer has"
         )
-    if weights.has("base.sie_embed") or weights.has("b1."):
-        raise DataError("a TransReID with SIE or JPM, which is not supported; supported is its baseline")
-    options = {"model": model, "feature_dim": 0, "neck": "bnneck", "retrieval_of": "features", "part_pooling": "avg"}
+    if weights.has("base.sie_embed"):
+        raise DataError("a TransReID with camera or view embedding (SIE), which is not supported")
+    options = {"model": model, "feature_dim": 0, "neck": "bnneck", "retrieval_of": "features"}
     params = grid_settings(weights, weights.left["base.pos_embed"].shape[1] - 1)
     # The classifier of ImageNet, and those of identities.
     weights.drop("base.fc.", "classifier.")
+    if weights.has("b1."):
+        options["head"] = "jpm"
+        _move_jpm(weights, depth - 1)
     weights.move("base.", "backbone.")
     weights.move_norms(["bottleneck"], "branches.global.bn")
     return weights.imported({**params, "model_params": {**options, **params["model_params"]}})
+
+
+def _move_jpm(weights: ForeignWeights, last: int) -> None:
+    """Move the two copies of the last block, one for the class token and one for the parts; the original is unused."""
+    weights.drop(f"base.blocks.{last}.", "base.norm.", *(f"classifier_{part}." for part in PARTS))
+    for copy, block, norm in (("b1", f"blocks.{last}", "norm"), ("b2", f"blocks_{last}_jigsaw", "norm_jigsaw")):
+        weights.move(f"{copy}.0.", f"backbone.{block}.")
+        weights.move(f"{copy}.1.", f"backbone.{norm}.")
+    weights.move_norms([f"bottleneck_{part}" for part in PARTS], "branches.parts.bn")
+    weights.assumed.append("JPM's 4 parts, 2 groups and shift of 5 are those of TransReID's configurations of persons")
 
 
 def grid_settings(weights: ForeignWeights, patches: int) -> dict[str, Any]:

@@ -53,8 +53,10 @@ NETWORKS: dict[str, Network] = {
     "OSNet-AIN": ("torchreid", lambda: foreign.TorchreidOSNet("ain", 0.5), PLAIN, IMAGENET, BILINEAR),
     "a ResNet": ("torchreid", lambda: foreign.TorchreidResNet("resnet18", 0), PLAIN, IMAGENET, BILINEAR),
     "a ResNet of 512": ("torchreid", lambda: foreign.TorchreidResNet("resnet18", 512), PLAIN, IMAGENET, BILINEAR),
-    "ViT": ("transreid", lambda: foreign.TransReIDBaseline(384, 16), PLAIN, HALF, BILINEAR),
-    "ViT with overlapping patches": ("transreid", lambda: foreign.TransReIDBaseline(384, 12), PLAIN, HALF, BILINEAR),
+    "ViT": ("transreid", lambda: foreign.TransReID(384, 16), PLAIN, HALF, BILINEAR),
+    "JPM": ("transreid", lambda: foreign.TransReID(384, 16, jpm=True), PLAIN, HALF, BILINEAR),
+    "CLIP-ReID": ("clipreid", foreign.ClipReID, PLAIN, HALF, BILINEAR),
+    "ViT with overlapping patches": ("transreid", lambda: foreign.TransReID(384, 12), PLAIN, HALF, BILINEAR),
 }
 
 
@@ -112,7 +114,7 @@ def saved(network: nn.Module, path: Path, **changes: Tensor | None) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["BoT with IBN and a reduction", "OSNet-AIN", "a ResNet of 512", "ViT"])
+@pytest.mark.parametrize("name", ["BoT with IBN and a reduction", "OSNet-AIN", "a ResNet of 512", "JPM"])
 def test_no_number_is_lost_or_changed(name: str, tmp_path: Path) -> None:
     """But a bias that is subtracted from a mean."""
     framework, make, *_ = NETWORKS[name]
@@ -207,13 +209,25 @@ MISTAKES: dict[str, tuple[Callable[[], nn.Module], dict[str, Tensor | None], str
     "another normalisation": (bot, {"pixel_mean": torch.full((1, 3, 1, 1), 127.5)}, "fastreid", "pixel_mean is"),
     "another OSNet": (osnet, {"conv1.conv.weight": torch.ones(24, 3, 7, 7)}, "torchreid", "of kind bn and width 0.375"),
     "other images": (
-        lambda: foreign.TransReIDBaseline(384, 16, (112, 48)),
+        lambda: foreign.TransReID(384, 16, size=(112, 48)),
         {},
         "transreid",
         "21 position embeddings, which no images of 256 x 128, .* have",
     ),
+    "views or cameras": (
+        lambda: foreign.TransReID(384, 16),
+        {"base.sie_embed": torch.ones(6, 1, 384)},
+        "transreid",
+        "camera or view embedding .SIE., which is not supported",
+    ),
+    "a ResNet of CLIP": (
+        osnet,
+        {"image_encoder.layer1.0.conv1.weight": torch.ones(1)},
+        "clipreid",
+        "a ResNet of CLIP, which is not supported",
+    ),
     "fewer blocks": (
-        lambda: foreign.TransReIDBaseline(384, 16),
+        lambda: foreign.TransReID(384, 16),
         {f"base.blocks.11.{key}": None for key in foreign.Block(384, 6).state_dict()},
         "transreid",
         "a transformer of 11 blocks with tokens of 384",
