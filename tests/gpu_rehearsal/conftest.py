@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 import data.cache.fill
 import data.eval_loader
 import data.loader
+from models.backbones import timm_swin
 from models.backbones.osnet import PLACES
 from models.backbones.registry import BACKBONES
 from models.backbones.resnet import DEPTHS
@@ -16,10 +18,13 @@ from tests.gpu_rehearsal.trainings import TINY_ENTRY
 
 @pytest.fixture(autouse=True)
 def _small_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
-    """resnet_18 is another, and resnet_34 and OSNet-AIN have few blocks."""
+    """resnet_18 is another; resnet_34, OSNet-AIN and Swin Transformers have few blocks."""
     monkeypatch.setitem(BACKBONES, "resnet_18", TINY_ENTRY)
     monkeypatch.setitem(DEPTHS, "resnet_34", ("Bottleneck", (1, 1, 1, 1)))
     monkeypatch.setitem(PLACES, "ain", (("residual",), ("none",), ("residual",)))
+    # The second block of the first stage shifts its windows.
+    small = partial(timm_swin.create_model, depths=(2, 1), embed_dim=8, num_heads=(1, 2))
+    monkeypatch.setattr(timm_swin, "create_model", small)
 
 
 @pytest.fixture

@@ -78,6 +78,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "classification_weights": {"global": 0.5, "parts": 0.125}, "ema_decay": 0.9,
         "distillation": {"lambda_logits": 1.0, "lambda_embedding": 1.0},
     },
+    "a Swin Transformer": {
+        "model_params": {
+            **BOTH, "model": "timm:swin_tiny_patch4_window7_224", "last_conv_stride": 2, "global_own_stage4": True,
+            "drop_path": 0.5,
+        },
+        "lr": {"base_lr": 0.01, "fc_lr": 0.02, "layer_decay": 0.5}, "ema_decay": 0.9,
+    },
     "an OSNet": {
         "model_params": {**BOTH, "model": "osnet_ain_x0_25", "global_own_stage4": True},
         "lr": {"base_lr": 0.01, "fc_lr": 0.02, "layer_decay": 0.5},
