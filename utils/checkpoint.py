@@ -22,6 +22,10 @@ LAST = "last.pth"
 """In a run's folder: the state to resume from; only while the run is unfinished."""
 
 
+STATE_DICTS = ("model", "state_dict", "module", "teacher", "target_encoder")
+"""Where files have their weights; the last are those that self-supervised training (DINO, MSN) keeps."""
+
+
 class _NumpyType:
     """Stands for the type of a number of numpy in a file; nothing of it is read."""
 
@@ -98,8 +102,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         DataError: the file is missing, damaged, unsafe to load or holds no named tensors.
     """
     content = load_tensors(path)
-    # That of a teacher is in the files of self-supervised training.
-    for key in ("model", "state_dict", "teacher"):
+    for key in STATE_DICTS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if (

@@ -3,7 +3,7 @@
 Another one is a module with `LOOKS_LIKE`, `recognises` and `translate`, and an entry of IMPORTERS.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from types import ModuleType
 
@@ -38,11 +38,17 @@ def import_state(state: Mapping[str, Tensor], framework: str) -> Imported:
     return importer.translate(ForeignWeights(state))
 
 
+def framework_of(names: Collection[str]) -> str | None:
+    """The framework of a checkpoint with these names; None: none that is known, or ours."""
+    if any(name.startswith("branches.") for name in names):
+        return None
+    return next((framework for framework, importer in IMPORTERS.items() if importer.recognises(names)), None)
+
+
 def _looks_like(state: Mapping[str, Tensor]) -> str:
     """What a file may be instead, and what to do then."""
     if any(name.startswith("branches.") for name in state):
         return "it is a checkpoint of this framework, which needs no import"
-    for name, importer in IMPORTERS.items():
-        if importer.recognises(state.keys()):
-            return f"it looks like {importer.LOOKS_LIKE}; use --as {name}"
+    if (framework := framework_of(state.keys())) is not None:
+        return f"it looks like {IMPORTERS[framework].LOOKS_LIKE}; use --as {framework}"
     return f"its names are of no network known here: {listed(state)}"

@@ -1,4 +1,5 @@
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from models.backbones.from_timm import LIKE_TORCHVISION
 from models.network import ReidNetwork, build_network
 from models.options import ModelParams
 from models.pretrained import load_snapshot
+from tests.engine.foreign_networks import FastReidBaseline, FastReidMGN, TransReID
 from utils.checkpoint import Checkpoint, save_checkpoint
 from utils.errors import DataError, ParamsError
 
@@ -219,3 +221,83 @@ def test_timms_weights_that_do_not_fit_are_listed(hub: Path) -> None:
 def test_a_network_without_weights_says_so() -> None:
     with pytest.raises(ParamsError, match=r"imagenet_pretrain: timm has no weights for model_params.model timm:r"):
         timm_network("resnetblur18").backbone.load_imagenet()
+
+
+def vit(**options: object) -> ReidNetwork:
+    """For images with the grid that timm's test_vit has nowhere else."""
+    model = ModelParams.model_validate({"model": "timm:test_vit", "feature_dim": 0, **options})
+    torch.manual_seed(4)
+    return build_network(model, 3, (256, 128))
+
+
+def test_the_weights_of_self_supervised_training_fill_the_backbone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a teacher (DINO, TransReID-SSL), with PASS's further tokens, and of the first encoder of two (MoCo, LUPerson)."""
+    source = {key: torch.randn_like(value) for key, value in vit().backbone.state_dict().items()}
+    teacher = {f"module.backbone.{key}": value for key, value in source.items()} | {
+        "module.head.mlp.0.weight": torch.ones(2)
+    }
+    torch.save({"student": {"a": torch.ones(1)}, "teacher": teacher, "epoch": 100}, tmp_path / "dino.pth")
+    first, patches = source["pos_embed"].split((1, source["pos_embed"].shape[1] - 1), dim=1)
+    passed = {**teacher, "module.backbone.cls_pos": first, "module.backbone.pos_embed": patches}
+    torch.save({"teacher": {**passed, "module.backbone.part_token1": first}}, tmp_path / "pass.pth")
+    bare = {key.removeprefix("module.backbone."): value for key, value in passed.items()}
+    torch.save(bare, tmp_path / "bare.pth")
+    for name in ("dino", "pass", "bare"):
+        target = vit()
+        load_snapshot(target, tmp_path / f"{name}.pth")
+        loaded = target.backbone.state_dict()
+        assert [key for key, value in source.items() if not torch.equal(loaded[key], value)] == []
+    assert "part_token1" in caplog.text
+    resnet = network(0).backbone.state_dict()
+    both = {
+        f"module.encoder_{letter}.{key}": value + place
+        for place, letter in enumerate("qk")
+        for key, value in resnet.items()
+    }
+    torch.save({"state_dict": {**both, "module.queue": torch.ones(2)}}, tmp_path / "moco.pth")
+    target = network(1)
+    load_snapshot(target, tmp_path / "moco.pth")
+    assert all(torch.equal(value, resnet[key]) for key, value in target.backbone.state_dict().items())
+
+
+FOREIGN: dict[str, tuple[Callable[[], nn.Module], dict[str, object], tuple[int, int]]] = {
+    "fast-reid": (
+        lambda: FastReidBaseline("resnet50", "fixed", False, (2, 3)),
+        {"model": "resnet_50", "non_local": True},
+        (64, 32),
+    ),
+    "MGN": (lambda: FastReidMGN("resnet34", 512, 4), {"model": "resnet_34", "head": "mgn"}, (96, 32)),
+    "TransReID": (lambda: TransReID(384, 12), {"model": "timm:vit_small_patch16_224", "patch_stride": 12}, (256, 128)),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_checkpoint_of_another_framework_fills_the_backbone(name: str, tmp_path: Path) -> None:
+    make, options, size = FOREIGN[name]
+    theirs = make()
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    variant = {} if name == "TransReID" else {"resnet_variant": "fastreid"}
+    target = build_network(ModelParams.model_validate({**options, **variant, "feature_dim": 4}), 3, size).eval()
+    load_snapshot(target, tmp_path / "theirs.pth")
+    images = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        found = target.backbone.maps(images)
+        if name == "fast-reid":
+            expected = [theirs.eval().backbone(images)]  # pyright: ignore[reportCallIssue]
+        elif name == "MGN":
+            shared = theirs.eval().backbone(images)  # pyright: ignore[reportCallIssue]
+            expected = [theirs.get_submodule(f"b{number}")(shared) for number in (1, 2, 3)]
+        else:
+            found, expected = found[-1:], [theirs.eval()(images)[:, :, None, None]]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * float(other.abs().max()))
+
+
+def test_a_checkpoint_of_another_framework_that_is_not_supported_is_refused(tmp_path: Path) -> None:
+    torch.save(
+        {**FastReidBaseline("resnet18").state_dict(), "backbone.conv1.0.weight": torch.ones(1)}, tmp_path / "a.pth"
+    )
+    with pytest.raises(DataError, match=r"pretrain_snapshot: .*a\.pth: a ResNeSt of fast-reid, which is not supported"):
+        load_snapshot(network(0), tmp_path / "a.pth")
