@@ -51,7 +51,18 @@ class EvalParams(Options):
             changes |= {"data_layout": "auto", "test_list": ""}
         given = {key: getattr(self, key) for key in ("data_layout", "test_list")}
         changes |= {key: value for key, value in given.items() if value is not None}
-        return tuple(params.model_copy(update=changes | {"batches_dir": folder}) for folder in folders)
+        return tuple(
+            self._of_other_cameras(params.model_copy(update=changes | {"batches_dir": folder}), params)
+            for folder in folders
+        )
+
+    def _of_other_cameras(self, params: Params, trained: Params) -> Params:
+        """Cameras of another data set are not those of the training, unless the evaluation says so."""
+        said = self.evaluation_params is not None and "same_cameras" in self.evaluation_params.model_fields_set
+        if said or not trained.model_params.camera_embedding or params.batches_dir == trained.batches_dir:
+            return params
+        evaluation = params.evaluation_params.model_copy(update={"same_cameras": False})
+        return params.model_copy(update={"evaluation_params": evaluation})
 
     @staticmethod
     def _evaluation(given: EvaluationParams, trained: EvaluationParams) -> EvaluationParams:

@@ -10,6 +10,8 @@ JUNK_PID = -1
 """Marks a gallery image that counts neither as a match nor as an error (Market-1501)."""
 DISTRACTOR_PID = 0
 """Marks a gallery image that matches no query (Market-1501)."""
+UNKNOWN_CAMID = -1
+"""Camera of an image that was taken by none, such as a generated one."""
 
 
 class Sample(NamedTuple):
@@ -45,3 +47,8 @@ def fingerprint(samples: Sequence[Sample]) -> str:
 def sorted_pids(samples: Sequence[Sample]) -> list[int]:
     """The pids of the samples in ascending order; the index in this list is the class label."""
     return sorted({sample.pid for sample in samples})
+
+
+def sorted_camids(samples: Sequence[Sample]) -> list[int]:
+    """The cameras of the samples in ascending order."""
+    return sorted({sample.camid for sample in samples})

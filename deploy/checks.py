@@ -107,7 +107,9 @@ def measure(params: Params, dataset: Dataset, network: nn.Module) -> Measured:
     """
     if not dataset.query or not dataset.gallery:
         raise DataError(f"{params.batches_dir}: no query or no gallery images to measure on")
-    context = EvalContext(params, network)
+    # As deployed, where cameras are unknown.
+    options = params.evaluation_params.model_copy(update={"same_cameras": False})
+    context = EvalContext(params.model_copy(update={"evaluation_params": options}), network)
     features = TestFeatures(extract(context, dataset.query, "query"), extract(context, dataset.gallery, "gallery"))
     options = RetrievalOptions()
     retrieval = retrieve(features, options, torch.device("cpu"))

@@ -16,6 +16,7 @@ from data.samplers import epoch_batches
 from engine.run import RunFolder
 from engine.teacher import Teacher
 from losses.loss import Losses, TeacherOutput
+from utils.device import to_device
 from utils.distributed import this_process
 from utils.precision import Precision
 from utils.randomness import (
@@ -57,6 +58,8 @@ class TrainBatch(NamedTuple):
     """The training images of the batch of all processes."""
     number: int
     """Of the batch, counted over all epochs."""
+    camids: Tensor | None = None
+    """(B,) int64, the cameras; None where no network asks for them."""
 
 
 class ExtraImages(Protocol):
@@ -120,6 +123,7 @@ class TrainBatches:
         device: of this process.
         teacher: looks at every batch; None without distillation.
         extra_images: adds images of another source; None: there are none.
+        camids: the training images' cameras (N,) int64, on the CPU; None where no network asks for them.
     """
 
     def __init__(
@@ -133,6 +137,7 @@ class TrainBatches:
         device: torch.device,
         teacher: Teacher | None = None,
         extra_images: ExtraImages | None = None,
+        camids: Tensor | None = None,
     ) -> None:
         self.params = params
         self.paths = paths
@@ -143,6 +148,7 @@ class TrainBatches:
         self.device = device
         self.teacher = teacher
         self.extra_images = extra_images
+        self.camids = camids
         self.pixel_generator = torch.Generator(device)
 
     def steps(self, epoch: int, first_step: int) -> Iterator[list[TrainBatch]]:
@@ -177,19 +183,21 @@ class TrainBatches:
                 step = []
 
     def _train_batch(self, epoch: int, pixels: Tensor, batch: Batch, indices: Sequence[int], number: int) -> TrainBatch:
+        own = list(indices[this_process().share(len(indices))])
+        camids = None if self.camids is None else to_device(self.camids[own], self.device)
         # Before the network's forward pass: the memory that the teacher takes is free again by then.
         with self.precision.autocast(pixels.device):
-            taught = None if self.teacher is None else self.teacher(pixels, self.params.data_augmentation.normalisation)
+            normalisation = self.params.data_augmentation.normalisation
+            taught = None if self.teacher is None else self.teacher(pixels, normalisation, camids)
         extra = None
         if self.extra_images is not None:
-            own = indices[this_process().share(len(indices))]
             extra = self.extra_images.make(epoch, own, batch.labels, number)
         if extra is not None:
             # Augmented as if they had been read, or the lack of it would tell them apart.
             height, width = extra.images.shape[2:]
             draws = self._draw(GENERATED_AUGMENTATION, number, len(extra.images), (height, width))
             extra = extra._replace(images=self._augmented(extra.images, draws, GENERATED_PIXELS, number))
-        return TrainBatch(pixels, batch.labels, taught, extra, batch.images, indices, number)
+        return TrainBatch(pixels, batch.labels, taught, extra, batch.images, indices, number, camids)
 
     def _draw(self, purpose: int, number: int, num_images: int, size: tuple[int, int]) -> AugmentParams:
         """What is drawn for this process's images of a batch, of this height and width before they are cropped."""

@@ -8,7 +8,7 @@ import torch
 from config.params import Params
 from data.cache import build_image_cache, build_store
 from data.dataset import check_training_set, read_dataset, summary_table, without_bad_images
-from data.samples import Dataset, Sample, sorted_pids
+from data.samples import Dataset, Sample, sorted_camids, sorted_pids
 from engine.batches import ExtraImages, TrainBatches, num_processes
 from engine.consistency import check_ranks_agree, run_fingerprint
 from engine.optim import build_optimizer, freeze_all_but_classifiers
@@ -25,6 +25,7 @@ from models.network import ReidNetwork, build_network
 from models.pretrained import load_snapshot
 from models.sync_bn import synchronise_batch_norm
 from utils.distributed import fail_together, this_process
+from utils.errors import ParamsError
 from utils.files import expand_user
 from utils.memory import explain_oom
 from utils.precision import choose_compilation, choose_precision
@@ -50,7 +51,8 @@ def build_trainer(
     dataset = read_training_data(params)
     plan = plan_training(params, [sample.pid for sample in dataset.train], device)
     schedule = build_schedule(params, plan.steps_per_epoch, plan.num_epochs * plan.steps_per_epoch)
-    logger.info("%s", describe_training(params, plan, schedule, len(sorted_pids(dataset.train))))
+    pids, camids = sorted_pids(dataset.train), sorted_camids(dataset.train)
+    logger.info("%s", describe_training(params, plan, schedule, len(pids), camids))
     with explain_oom(f"putting the network on {device}", "take a smaller model, or free memory of the device"):
         return _build(params, folder, device, dataset, plan, schedule, resume, build_extra_images)
 
@@ -74,7 +76,7 @@ def _build(
         teacher = load_teacher(params, pids, device)
         extra_images = build_extra_images(params, dataset.train, device, resume)
         torch.manual_seed(seed_for(INITIAL_WEIGHTS, params.seed))
-        network = start_network(params, len(pids), resume)
+        network = start_network(params, len(pids), sorted_camids(dataset.train), resume)
     if compilation.reason:
         logger.info("network and losses are not compiled: %s", compilation.reason)
     network = prepare_network(network, params, device)
@@ -82,6 +84,9 @@ def _build(
     optimizer = build_optimizer(params, network, criterion)
     paths = [sample.path for sample in dataset.train]
     store = build_store(paths, params.train_resize, params.data_cache, device)
+    camids = None
+    if network.camids or (teacher is not None and teacher.uses_cameras):
+        camids = torch.tensor([sample.camid for sample in dataset.train])
     others = {
         "kind of device": device.type,
         "precision": precision.name,
@@ -91,7 +96,9 @@ def _build(
     }
     return ReidTrainer(
         Run(params, folder, device, plan, run_fingerprint(params, dataset, others)),
-        TrainBatches(params, paths, torch.tensor(labels), pids, store, precision, device, teacher, extra_images),
+        TrainBatches(
+            params, paths, torch.tensor(labels), pids, store, precision, device, teacher, extra_images, camids
+        ),
         Stepper(network, criterion, optimizer, precision, compilation.mode, params.clip_grad_norm, params.ema_decay),
         schedule,
         build_image_cache(params.data_cache),
@@ -125,14 +132,35 @@ def read_training_data(params: Params) -> Dataset:
     logger.info("data set %s\n%s", params.batches_dir, summary_table(dataset))
     with fail_together():
         check_training_set(dataset.train, params, num_processes(params))
+        check_cameras(dataset.train, params)
         if params.evaluation_params.type is not None:
             load_plugin(params.evaluation_params.type).check_data(dataset, params)
     return dataset
 
 
-def start_network(params: Params, num_classes: int, resume: bool = False) -> ReidNetwork:
-    """The network with the weights that training starts from; random ones for a run to resume."""
-    network = build_network(params.model_params, num_classes, (params.img_h, params.img_w))
+def check_cameras(train: Sequence[Sample], params: Params) -> None:
+    """Check that a network with camera embedding has cameras to tell apart.
+
+    Raises:
+        ParamsError: all images are of one camera, as where cameras are unknown.
+    """
+    if params.model_params.camera_embedding and len(sorted_camids(train)) < 2:
+        raise ParamsError(
+            "model_params.camera_embedding: tells cameras apart, but the training images of batches_dir "
+            f"{params.batches_dir} are all of one camera, or of unknown ones; set it to 0"
+        )
+
+
+def start_network(params: Params, num_classes: int, camids: Sequence[int], resume: bool = False) -> ReidNetwork:
+    """The network with the weights that training starts from; random ones for a run to resume.
+
+    Args:
+        params: of the run.
+        num_classes: N.
+        camids: cameras of the training set.
+        resume: whether the weights are those of a saved state.
+    """
+    network = build_network(params.model_params, num_classes, (params.img_h, params.img_w), camids)
     if params.imagenet_pretrain and not resume:
         network.backbone.load_imagenet()
     if params.pretrain_snapshot and not resume:

@@ -11,7 +11,7 @@ import torch
 from config.load import OPERATION, load_params, operation_of
 from config.params import Params
 from data.dataset import summary_table
-from data.samples import sorted_pids
+from data.samples import sorted_camids, sorted_pids
 from engine.build import read_training_data, start_network
 from engine.consistency import check_environment
 from engine.launch import launch, needs_launch, process_group
@@ -151,14 +151,14 @@ def check_config(params: Params, notes: Sequence[str], check_extra_images: Calla
     device = choose_device(params.parallels)
     check_environment(params, device)
     dataset = read_training_data(params)
-    pids = sorted_pids(dataset.train)
-    start_network(params, len(pids))  # the files it starts from are there and fit
+    pids, camids = sorted_pids(dataset.train), sorted_camids(dataset.train)
+    start_network(params, len(pids), camids)  # the files it starts from are there and fit
     load_teacher(params, pids, device)
     if extra := check_extra_images(params):
         logger.info("%s", extra)
     plan = plan_training(params, [sample.pid for sample in dataset.train], device)
     schedule = build_schedule(params, plan.steps_per_epoch, plan.num_epochs * plan.steps_per_epoch)
-    logger.info("%s\n%s", describe_device(device), describe_training(params, plan, schedule, len(pids)))
+    logger.info("%s\n%s", describe_device(device), describe_training(params, plan, schedule, len(pids), camids))
 
 
 def make_synthetic_set(params: Params, notes: Sequence[str], out: Path) -> None:

@@ -9,9 +9,11 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
+from data.samples import UNKNOWN_CAMID
 from engine.average import WeightAverage
 from engine.batches import ExtraBatch, TrainBatch
 from engine.checkpointing import Stateful
@@ -54,15 +56,20 @@ class ModelWithLoss(nn.Module):
         step: Tensor,
         updated_parts: Tensor | None,
         spectral: bool,
+        camids: Tensor | None = None,
     ) -> tuple[Tensor, Losses]:
         """The sum of all losses, and each of them with the metrics, without gradient.
 
         Arguments as of TrainBatch, of the criterion and of the network. Only tensors differ from step to step: for
         anything else that changes another graph is compiled.
         """
-        of_extra = None
+        of_extra, images = None, pixels
+        if extra is not None:
+            images = torch.cat([pixels, extra.images])
+            if camids is not None:
+                camids = F.pad(camids, (0, len(extra.images)), value=UNKNOWN_CAMID)
         with self.precision.autocast(pixels.device):
-            output = self.network(pixels if extra is None else torch.cat([pixels, extra.images]), spectral)
+            output = self.network(images, spectral, camids)
         if extra is not None:
             number = len(pixels)
             of_extra = GeneratedOutput(select_images(output, slice(number, None)), extra.labels, extra.sources)
@@ -200,7 +207,7 @@ class Stepper:
         for number, batch in enumerate(batches, start=1):
             with self._accumulating(number < len(batches)):
                 inputs = batch.pixels, batch.labels, batch.taught, batch.extra, number_of_step, updated_parts, spectral
-                loss, losses = self.module(*inputs)
+                loss, losses = self.module(*inputs, batch.camids)
                 self.scaler.scale(loss if len(batches) == 1 else loss / len(batches)).backward()
             for part in self.remembering:
                 part.remember()

@@ -48,12 +48,20 @@ def plan_training(params: Params, labels: Sequence[int], device: torch.device) -
     )
 
 
-def describe_training(params: Params, plan: TrainingPlan, schedule: Schedule, num_classes: int) -> str:
-    """The arithmetic of a run: steps, images, identities, parameters, learning rates."""
+def describe_training(
+    params: Params, plan: TrainingPlan, schedule: Schedule, num_classes: int, camids: Sequence[int] = ()
+) -> str:
+    """The arithmetic of a run: steps, images, identities, parameters, learning rates.
+
+    Args:
+        params, plan, schedule: of the run.
+        num_classes: N.
+        camids: cameras of the training set.
+    """
     images, devices = params.batch_images * params.accumulate_steps, num_processes(params)
     spread = f" on each of {devices} devices" if devices > 1 else ""
     with torch.device("meta"):
-        network = build_network(params.model_params, num_classes, (params.img_h, params.img_w))
+        network = build_network(params.model_params, num_classes, (params.img_h, params.img_w), camids)
     count = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     return (
         f"{plan.num_epochs} epochs of {plan.steps_per_epoch} steps of {images} images{spread}; "

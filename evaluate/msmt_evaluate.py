@@ -53,8 +53,11 @@ def _folder(config: Params) -> str:
 
 
 def _on_msmt(config: Params) -> Params:
-    """The params with MSMT17 as their data set, so that messages name the right folder."""
-    return config.model_copy(update={"batches_dir": _folder(config)})
+    """The params with MSMT17 as their data set, so that messages name the right folder; with its own cameras."""
+    options = config.evaluation_params
+    if _folder(config) != config.batches_dir:
+        options = options.model_copy(update={"same_cameras": False})
+    return config.model_copy(update={"batches_dir": _folder(config), "evaluation_params": options})
 
 
 def _read_msmt(config: Params) -> Dataset:

@@ -50,28 +50,35 @@ class ReidNetwork(nn.Module):
         self.branches = nn.ModuleDict(branches)
         self.embedding_dim = sum(branch.num_parts * branch.dim for branch in branches.values())
 
-    def forward(self, images: Tensor, spectral: bool = False) -> dict[str, BranchOutput]:
+    def forward(self, images: Tensor, spectral: bool = False, camids: Tensor | None = None) -> dict[str, BranchOutput]:
         """Normalised images (B, 3, H, W) -> output of every branch, by name; for training.
 
-        With `spectral` also that of the spectral transform, if the network has one.
+        With `spectral` also that of the spectral transform, if the network has one. The cameras `camids` (B,) of the
+        images matter to a network with camera embedding only; None = unknown.
         """
         sigma = self.spectral_sigma if spectral else 0.0
-        maps = self.backbone.maps(images)
+        maps = self._maps(images, camids)
         output = {name: head(feature_map, sigma) for name, head, feature_map in self._heads_and_maps(maps)}
         if PENULTIMATE in self.map_of:
             token = maps[self.map_of[PENULTIMATE]].flatten(1)
             output[GLOBAL] = output[GLOBAL]._replace(penultimate=token[None])
         return output
 
-    def embed(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor, camids: Tensor | None = None) -> Tensor:
         """Normalised images (B, 3, H, W) -> concatenated embeddings (B, D) of all parts and branches, or features, as
-        `retrieval_of` says; for retrieval.
+        `retrieval_of` says; for retrieval. Cameras as in `forward`.
         """
         side = 0 if self.retrieval_of == "features" else 1
-        heads_and_maps = self._heads_and_maps(self.backbone.maps(images))
+        heads_and_maps = self._heads_and_maps(self._maps(images, camids))
         return concat_parts(
             [scaled(head.embed(feature_map)[side], head.retrieval_scale) for _, head, feature_map in heads_and_maps]
         )
+
+    @property
+    def camids(self) -> tuple[int, ...]:
+        """The cameras that have an embedding; empty for a network without. Waits for the device."""
+        embedding = self.backbone.camera_embedding
+        return () if embedding is None else tuple(embedding.get_buffer("camids").tolist())
 
     @property
     def scores_cover(self) -> bool:
@@ -93,6 +100,12 @@ class ReidNetwork(nn.Module):
         """The branches in the order of the embedding."""
         return list(self.branches.values())  # pyright: ignore[reportReturnType]
 
+    def _maps(self, images: Tensor, camids: Tensor | None) -> tuple[Tensor, ...]:
+        """The maps of the backbone, which takes cameras only if it has embeddings of them."""
+        if self.backbone.camera_embedding is None:
+            return self.backbone.maps(images)
+        return self.backbone.maps(images, camids)  # pyright: ignore[reportCallIssue]
+
     def _heads_and_maps(self, maps: Sequence[Tensor]) -> Iterator[tuple[str, BranchHead, Tensor]]:
         """Each branch and its feature map."""
         for name, head in zip(self.branches, self.heads(), strict=True):
@@ -105,12 +118,16 @@ class Embedder(nn.Module):
     Args:
         network: shared, not copied.
         labels: pid of each of the N classes: the sorted pids of the training set.
+
+    Attributes:
+        reported: cameras without an embedding of which the log tells.
     """
 
     def __init__(self, network: ReidNetwork, labels: Sequence[int] = ()) -> None:
         super().__init__()
         self.network = network
         self.labels = tuple(labels)
+        self.reported: set[int] = set()
 
     @property
     def branch_dims(self) -> tuple[int, ...]:
@@ -118,21 +135,31 @@ class Embedder(nn.Module):
         return tuple(head.dim for head in self.network.heads() for _ in range(head.num_parts))
 
     @property
+    def camids(self) -> tuple[int, ...]:
+        """The cameras that have an embedding; empty for a network without."""
+        return self.network.camids
+
+    @property
     def is_compiled(self) -> bool:
         """Whether `compile` was called."""
         return self._compiled_call_impl is not None
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) -> embeddings (B, D), not yet of unit length."""
-        return self.network.embed(images)
+    def forward(self, images: Tensor, camids: Tensor | None = None) -> Tensor:
+        """Normalised images (B, 3, H, W) and their cameras (B,) -> embeddings (B, D), not yet of unit length."""
+        return self.network.embed(images) if camids is None else self.network.embed(images, camids)
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) -> class scores of the whole network (B, N)."""
+    def logits(self, images: Tensor, camids: Tensor | None = None) -> Tensor:
+        """Normalised images (B, 3, H, W) and their cameras (B,) -> class scores of the whole network (B, N)."""
         # Not a call of the module, which would run code compiled for training.
-        return mean_logits(self.network.forward(images))
+        return mean_logits(self.network.forward(images, camids=camids))
 
 
-def build_network(options: ModelParams, num_classes: int, image_size: tuple[int, int] = (256, 128)) -> ReidNetwork:
+def build_network(
+    options: ModelParams,
+    num_classes: int,
+    image_size: tuple[int, int] = (256, 128),
+    camids: Sequence[int] = (),
+) -> ReidNetwork:
     """The network that `model_params` describes, randomly initialised, for N = num_classes identities.
 
     With stripes, `feature_dim` is divided among them, and `feature_global_dim` adds a global branch; without, there is
@@ -142,8 +169,16 @@ def build_network(options: ModelParams, num_classes: int, image_size: tuple[int,
         options: the params' `model_params`.
         num_classes: N.
         image_size: height and width of the images, for a backbone that depends on them.
+        camids: the cameras of the training set, for a backbone with camera embedding.
+
+    Raises:
+        ValueError: a camera embedding, but no cameras.
     """
     backbone = build_backbone(options, image_size)
+    if options.camera_embedding:
+        if not camids:
+            raise ValueError("camera_embedding needs the cameras of the training set")
+        backbone.add_camera_embedding(camids, options.camera_embedding)
     if options.head != "pcb":
         # Only who uses it imports it.
         from models.multi_branch import build_branches

@@ -27,6 +27,8 @@ class ModelParams(BackboneOptions):
     """Backbone: a ResNet of torchvision, an OSNet, or "timm:NAME" for a CNN or a transformer of timm."""
     head: Literal["pcb", "mgn", "lightmbn", "clip", "jpm"] = "pcb"
     """Branches: "pcb": one feature, or stripes; those of MGN, LightMBN, CLIP-ReID's baseline, or TransReID ("jpm")."""
+    camera_embedding: float = Field(default=0.0, ge=0.0)
+    """Factor of learnable vectors of cameras that a vision transformer's tokens get (TransReID's SIE: 3); 0 = off."""
     feature_dim: int = Field(default=256, ge=0)
     """Embedding size: of all stripes, the single feature, each of another head, or "clip"'s projection; 0 = pooled."""
     pcb_n_parts: int = Field(default=0, ge=0)

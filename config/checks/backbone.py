@@ -53,6 +53,8 @@ def transformer_options_fit(params: Params) -> Iterator[Conflict]:
         yield Conflict((HEAD, MODEL), f'{text}; use "timm:vit_base_patch16_clip_quickgelu_224.openai"')
     if model.head == "jpm":
         yield from _refusals(params, lambda backbone: backbone.add_jigsaw(model.branches[PARTS]))
+    if model.camera_embedding:
+        yield from _refusals(params, lambda backbone: backbone.add_camera_embedding((0, 1), model.camera_embedding))
 
 
 def _has_class_token(params: Params) -> bool:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from data.augmentation.normalisation import normalise
 from data.eval_loader import eval_batches
 from data.features import Features
-from data.samples import Sample, fingerprint
+from data.samples import UNKNOWN_CAMID, Sample, fingerprint
 from evaluate.core.context import EvalContext
 from models.network import Embedder
 from utils.distributed import fail_together, gather_objects, gather_rows, is_one_of_several, this_process
@@ -25,8 +25,11 @@ from utils.precision import CompileName, choose_compilation, evaluation_precisio
 
 logger = logging.getLogger(__name__)
 
-Reading = Callable[[Tensor], Tensor]
-"""Normalised images (B, 3, H, W) -> one row per image (B, D): `online_net` or one of its methods."""
+Reading = Callable[..., Tensor]
+"""Normalised images (B, 3, H, W) -> one row per image (B, D): `online_net` or one of its methods.
+
+Those of a network with camera embeddings also take the cameras (B,) int64.
+"""
 
 IMAGES_PER_STEP = 192
 """Images that are embedded in the time of a training step of 64 images, of which the forward pass is about a third: an
@@ -83,6 +86,8 @@ def read_images(
     part = this_process().share(len(samples))
     batch = f"{config.evaluation_params.batch_size} images of {config.img_h} x {config.img_w} a batch"
     advice = "lower evaluation_params.batch_size"
+    if isinstance(net, Embedder):
+        _report_unseen_cameras(net, config, samples, description)
     if reading is net:
         _compile_if_it_pays(net, config.compile, (part.stop - part.start) * (2 if flip else 1))
     with fail_together(), explain_oom(f"{description}: evaluating {batch}", advice):
@@ -118,6 +123,7 @@ def _read_batches(
     precision = evaluation_precision(config.precision, device)
     positions: list[int] = []
     batches: list[Tensor] = []
+    camids = _cameras(config, net, samples)
     pinned = device.type == "cuda"
     stream = eval_batches(paths, config.eval_resize, batch_size, config.bad_images, cache=config.images, pinned=pinned)
     bar = tqdm(desc=description, total=len(samples), unit="img", leave=False, disable=bars_hidden())
@@ -126,12 +132,13 @@ def _read_batches(
         for kept, pixels in stream:
             pixels = _filled_up(pixels.to(device, non_blocking=True), batch_size)
             images = normalise(pixels, config.data_augmentation.normalisation)
+            cameras = () if camids is None else (_cameras_of(camids[kept], images),)
             with precision.autocast(device):
-                rows = reading(images).float()
+                rows = reading(images, *cameras).float()
                 if rows.shape[:-1] != (len(images),):
                     raise ValueError(f"online_net: returned {tuple(rows.shape)} for {len(images)} images, not (B, D)")
                 if flip:
-                    rows = rows + reading(images.flip(3)).float()
+                    rows = rows + reading(images.flip(3), *cameras).float()
             # Copied off the device at once: training needs the memory that a large gallery would take. The copies are
             # asynchronous, as are those of the images, so that the device never waits for this loop while images are
             # read fast enough; `synchronize` below waits for them.
@@ -141,6 +148,30 @@ def _read_batches(
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return positions, batches
+
+
+def _cameras(config: EvalContext, net: nn.Module, samples: Sequence[Sample]) -> Tensor | None:
+    """The cameras of the images (N,) int64; None for a network that does not ask for them, or cannot know them."""
+    if not getattr(net, "camids", ()) or not config.evaluation_params.same_cameras:
+        return None
+    return torch.tensor([sample.camid for sample in samples])
+
+
+def _cameras_of(camids: Tensor, images: Tensor) -> Tensor:
+    """The cameras of a batch on its device, filled up as the images are."""
+    return F.pad(camids, (0, len(images) - len(camids)), value=UNKNOWN_CAMID).to(images.device, non_blocking=True)
+
+
+def _report_unseen_cameras(net: Embedder, config: EvalContext, samples: Sequence[Sample], description: str) -> None:
+    """Log once which cameras get the mean of a network's camera embeddings."""
+    known = getattr(net, "camids", ())
+    same = known if config.evaluation_params.same_cameras else ()
+    unseen = sorted({sample.camid for sample in samples} - {*same, *net.reported})
+    if known and unseen:
+        net.reported.update(unseen)
+        listing = ", ".join(map(str, unseen[:10])) + (f" and {len(unseen) - 10} more" if len(unseen) > 10 else "")
+        text = "%s: the network was not trained with cameras %s; they get the mean of its camera embeddings"
+        logger.info(text, description, listing)
 
 
 def _filled_up(pixels: Tensor, batch_size: int) -> Tensor:

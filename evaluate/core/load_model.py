@@ -16,6 +16,9 @@ from utils.checkpoint import MODEL_BEST, check_finite, load_checkpoint
 from utils.errors import DataError
 from utils.files import expand_user
 
+CAMIDS = "backbone.camera_embedding.camids"
+"""Tensor of the cameras that a network has embeddings of."""
+
 
 class Trained(NamedTuple):
     """A network and what it was trained with and on."""
@@ -57,7 +60,8 @@ def load_trained_network(path: Path) -> Trained:
     checkpoint = load_checkpoint(path)
     params, _ = params_from_dict(checkpoint.params, str(path), plugin_options)
     # On the meta device: no initial weights are drawn only to be replaced.
-    described = params.model_params, len(checkpoint.labels), (params.img_h, params.img_w)
+    camids = checkpoint.model.get(CAMIDS, torch.empty(0)).tolist()
+    described = params.model_params, len(checkpoint.labels), (params.img_h, params.img_w), camids
     with torch.device("meta"):
         network = build_network(*described)
     own = network.state_dict()

@@ -1,6 +1,6 @@
 """The contract of all backbones: images in, feature map out."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Literal
 
@@ -11,8 +11,8 @@ from utils.errors import ParamsError
 from utils.options import Options
 
 ResNetVariant = Literal["torchvision", "fastreid"]
-HEAD, MODEL = "model_params.head", "model_params.model"
-NEEDS_TOKENS = f"needs a vision transformer with a class token, but {MODEL} is none"
+HEAD, MODEL, CAMERAS = "model_params.head", "model_params.model", "model_params.camera_embedding"
+NEEDS_TOKENS = f"needs a vision transformer of timm, but {MODEL} is none; use timm:vit_base_patch16_224 or another"
 """How a message goes on."""
 
 
@@ -76,6 +76,8 @@ class Backbone(nn.Module):
         """Names of the modules that end the trunk, for a subclass that can be split among them."""
         self.added: tuple[str, ...] = ()
         """Names of the modules that no pretrained weights have."""
+        self.camera_embedding: nn.Module | None
+        self.register_module("camera_embedding", None)
 
     def trunk(self, images: Tensor) -> Tensor:
         """What all branches share, such as all stages but the last: images (B, 3, H, W) -> input of the rest."""
@@ -159,7 +161,21 @@ class Backbone(nn.Module):
         Raises:
             BackboneError: this backbone has no class token, or too few patches.
         """
-        raise BackboneError((HEAD, MODEL), f'"jpm" {NEEDS_TOKENS}; use timm:vit_base_patch16_224 or another')
+        raise BackboneError((HEAD, MODEL), f'"jpm" {NEEDS_TOKENS}')
+
+    def add_camera_embedding(self, camids: Sequence[int], factor: float) -> None:
+        """Add a learnable vector of its camera to the tokens of each image; for a vision transformer.
+
+        `maps` then also takes the cameras of the images, (B,) int64; without, each has an unknown one.
+
+        Args:
+            camids: of the cameras of the training set.
+            factor: of the vectors.
+
+        Raises:
+            BackboneError: this backbone has no tokens.
+        """
+        raise BackboneError((CAMERAS, MODEL), NEEDS_TOKENS)
 
     def _add_to_stage(self, name: str, module: nn.Module, depth: int) -> None:
         """Register a module as one of the stage that so many others follow."""

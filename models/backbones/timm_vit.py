@@ -9,15 +9,17 @@ import torch
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from models.backbones.backbone import HEAD, NEEDS_TOKENS, BackboneError
+from models.backbones.backbone import HEAD, BackboneError
 from models.backbones.from_timm import FromTimm
 from models.backbones.jigsaw import MOVED, jigsaw
 from models.backbones.timm_stages import MODEL, create_model
+from models.cameras import CAMIDS, CameraEmbedding
 
 MODULES = ("vision_transformer", "deit", "eva")
 """Modules of timm whose models are built here."""
 POSITION = "pos_embed"
 PROJECTION = "projection"
+CAMERA = "camera_embedding"
 STRIDE = "model_params.patch_stride"
 Grid = tuple[int, int]
 """Rows and columns of patches."""
@@ -83,13 +85,13 @@ class VisionTransformer(FromTimm):
         """Images (B, 3, H, W) -> map of the patch tokens (B, C, h, w)."""
         return self.maps(images)[0]
 
-    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+    def maps(self, images: Tensor, camids: Tensor | None = None) -> tuple[Tensor, ...]:
         """Images (B, 3, H, W) -> maps of the patch tokens (B, C, h, w); the class token (B, C, 1, 1) is the last.
 
         Before it those of `add_projection`, if that was called. After `add_jigsaw` the class tokens of P parts follow,
-        (B, C, P, 1).
+        (B, C, P, 1). After `add_camera_embedding` the cameras of the images (B,) may be given.
         """
-        tokens = self._embed(images)
+        tokens = self._embed(images, camids)
         # Once for all blocks: that of DINOv3 is drawn anew in training.
         rope = None if self.rope is None else self.rope.get_embed()
         for stage in self.stage_names[1:-1]:
@@ -126,7 +128,8 @@ class VisionTransformer(FromTimm):
         """
         patches = math.prod(self.grid)
         if self.cls_token is None:
-            raise BackboneError((HEAD, MODEL), f'"jpm" {NEEDS_TOKENS}; use timm:vit_base_patch16_224 or another')
+            text = f'"jpm" needs a class token, but timm:{self.name} ({MODEL}) has none; use another model'
+            raise BackboneError((HEAD, MODEL), text)
         if self.rope is not None:
             text = f'"jpm" rearranges patches, whose rotary embedding timm:{self.name} ({MODEL}) would then lack'
             raise BackboneError((HEAD, MODEL), f"{text}; use a model without")
@@ -136,18 +139,33 @@ class VisionTransformer(FromTimm):
         self.add_copy("jigsaw")
         self.jigsaw_parts = num_parts
 
+    def add_camera_embedding(self, camids: Sequence[int], factor: float) -> None:
+        """Add a learnable vector of its camera to all tokens of each image, as to the positions."""
+        self._add_to_stage(CAMERA, CameraEmbedding(camids, self.out_channels, factor), len(self.stage_names) - 1)
+        self.added = (*self.added, CAMERA)
+
     def with_own_names(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Position embeddings of another grid are resized; the norm of averaged tokens is that of all.
 
-        timm's last layer is the projection, where it is one.
+        timm's last layer is the projection, where it is one. Vectors of other cameras are left out.
         """
-        own = self._with_projection(dict(state))
+        own = self._with_projection(self._without_other_cameras(state))
         if not any(key.startswith(("norm.", "backbone.")) for key in own):
             own = {key.removeprefix("fc_") if key.startswith("fc_norm.") else key: value for key, value in own.items()}
         for key in (POSITION, f"backbone.{POSITION}"):
             if key in own and self.pos_embed is not None:
                 own[key] = self._resized(own[key], is_square=key == POSITION)
         return own
+
+    def _without_other_cameras(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The state without camera embedding, if that is of other cameras than this one."""
+        own = None if self.camera_embedding is None else self.camera_embedding.get_buffer(CAMIDS).tolist()
+        for prefix in (CAMERA, f"backbone.{CAMERA}"):
+            camids = state.get(f"{prefix}.{CAMIDS}")
+            if own is not None and camids is not None and camids.tolist() != own:
+                logger.warning("backbone: camera embeddings of other cameras in the weights; left as initialised")
+                return {key: value for key, value in state.items() if not key.startswith(f"{prefix}.")}
+        return dict(state)
 
     def _with_projection(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """With timm's `head` as the projection, if it has the same size and no bias, which a classifier has."""
@@ -183,8 +201,8 @@ class VisionTransformer(FromTimm):
         """Position embeddings of class and register tokens."""
         return 0 if self.positions_of_patches_only else self.num_prefix_tokens
 
-    def _embed(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> tokens of class, registers and patches (B, N, C) with their positions."""
+    def _embed(self, images: Tensor, camids: Tensor | None = None) -> Tensor:
+        """Images (B, 3, H, W) -> tokens of class, registers and patches (B, N, C) with positions and cameras."""
         patches = self.patch_embed.norm(self.patch_embed.proj(images).flatten(2).transpose(1, 2))
         if self.pos_embed is not None and self.positions_of_patches_only:
             patches = patches + self.pos_embed
@@ -194,6 +212,8 @@ class VisionTransformer(FromTimm):
         tokens = torch.cat([*prefix, patches], dim=1)
         if self.pos_embed is not None and not self.positions_of_patches_only:
             tokens = tokens + self.pos_embed
+        if self.camera_embedding is not None:
+            tokens = tokens + self.camera_embedding(camids)
         return self.norm_pre(tokens)
 
     def _run(self, names: Sequence[str], tokens: Tensor, rope: Tensor | None) -> Tensor:

@@ -196,10 +196,15 @@ def gan(**options):
                 'model_params.pcb_n_parts: belongs to model_params.head "pcb"',
             ],
         ),
-        (model(head="jpm"), ["model_params.head: a class token, but model_params.model is none"]),
+        (model(head="jpm"), ['model_params.head: "jpm" needs a vision transformer of timm, but model_params.model']),
         (
             model(head="jpm", model="timm:test_vit2"),
-            ["model_params.head: a class token, but model_params.model is none"],
+            ["model_params.head: (model_params.model) has none"],
+        ),
+        (model(camera_embedding=3), ["model_params.camera_embedding: a vision transformer of timm, but model_params"]),
+        (
+            model(camera_embedding=3, head="jpm", model="osnet_x0_25"),
+            ["model_params.camera_embedding: needs a vision transformer", 'model_params.head: "jpm" needs a vision'],
         ),
         (
             {"img_h": 32, "img_w": 32} | model(head="jpm", model="timm:test_vit"),
@@ -361,6 +366,7 @@ def test_what_does_not_go_together(desk, content, expected):
         {"classification_weights": {"projected": 2}, "center_loss": {"weight": 1, "on": ["penultimate"]}}
         | model(**CLIP),
         {"classification_weights": {"parts": 0.5}} | model(head="jpm", model="timm:test_vit", patch_stride=15),
+        model(camera_embedding=3, model="timm:test_vit2", pcb_n_parts=2),
         {"softmax_margin": [0, 0], "softmax_margin_step": 9},
         model(classifier_bias=True),
         {"focal_gamma": 2},

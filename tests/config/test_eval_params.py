@@ -44,6 +44,19 @@ def test_another_data_set_is_looked_at_anew(desk):
     assert {(params.data_layout, params.test_list) for params in several} == {("vehicleid", "test_list_1600.txt")}
 
 
+def test_another_data_set_has_cameras_of_its_own_unless_it_is_said(desk):
+    model = {"model": "timm:test_vit", "camera_embedding": 3}
+    trained = desk.load({"batches_dir": "market", "model_params": model}).params
+
+    def same_cameras(content):
+        return [params.evaluation_params.same_cameras for params in desk.load_eval(content).params.as_trained(trained)]
+
+    assert same_cameras({"batches_dir": "market"}) == [True]
+    assert same_cameras({"data_dirs": ["market", "duke"]}) == [True, False]
+    assert same_cameras({"batches_dir": "moved", "evaluation_params": {"same_cameras": True}}) == [True]
+    assert same_cameras({"evaluation_params": {"same_cameras": False}}) == [False]
+
+
 def test_sections_of_a_plugin_are_changed_key_by_key(desk):
     trained = desk.load({"evaluation_params": {"type": "market_evaluate", "neighbours": {"k1": 9, "k2": 3}}}).params
     content = {"evaluation_params": {"type": "market_evaluate", "neighbours": {"k2": 4}}}

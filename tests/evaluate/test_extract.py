@@ -59,6 +59,29 @@ def test_embeds_every_image_in_order(image_files):
     assert net.seen == [(torch.Size([size, 3, 32, 16]), torch.float32) for size in (2, 2, 1)]
 
 
+class Cameras(MeanColour):
+    """Adds the camera of each image to its colour."""
+
+    camids = (1, 2)
+
+    def forward(self, images: torch.Tensor, camids: torch.Tensor | None = None) -> torch.Tensor:
+        colours = super().forward(images)
+        return colours if camids is None else colours + camids[:, None]
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_network_that_asks_for_cameras_gets_those_of_the_images_it_sees(image_files, flip):
+    paths = image_files(COLOURS)
+    paths[1].write_bytes(b"broken")
+    samples = [Sample(path, 1, camid) for path, camid in zip(paths, (3, 9, 1, 2, 4), strict=True)]
+    config = params(Cameras().eval(), bad_images="skip")
+    options = config.evaluation_params.model_copy(update={"same_cameras": False})
+    found = extract(config, samples, "gallery", flip=flip)
+    without = extract(config.model_copy(update={"evaluation_params": options}), samples, "gallery", flip=flip)
+    added = (found.features - without.features) / (2 if flip else 1)
+    torch.testing.assert_close(added, torch.tensor([[3.0], [1], [2], [4]]).expand(4, 3))
+
+
 def test_images_kept_from_an_earlier_evaluation_are_not_read_again(image_files):
     net, kept = MeanColour().eval(), DecodedImageCache(10**6)
     paths = image_files(COLOURS)

@@ -41,6 +41,26 @@ def test_a_network_of_market_is_measured_on_msmt17(msmt_folder: Path, market_fol
     assert (evaluation.counts["num_query"], evaluation.counts["num_gallery"]) == (2, 4)
 
 
+class AsksForCameras(nn.Sequential):
+    """Remembers whether it was told any."""
+
+    camids = (1,)
+
+    def forward(self, images: torch.Tensor, *camids: torch.Tensor) -> torch.Tensor:
+        self.told = bool(camids)
+        return super().forward(images)
+
+
+def test_cameras_of_msmt17_are_not_those_of_another_data_set(
+    msmt_folder: Path, market_folder: Callable[..., Path]
+) -> None:
+    market = market_folder({"0001_c1_0.png": RED}, {"0001_c2_0.png": RED})
+    net = AsksForCameras(nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    for config, same in ((params(market, msmt_dir=str(msmt_folder)), False), (params(msmt_folder), True)):
+        evaluate(EvalContext(config, net))
+        assert net.told == same
+
+
 def test_without_a_folder_it_is_the_data_set_itself(msmt_folder: Path) -> None:
     assert evaluate(EvalContext(params(msmt_folder), network())).score == pytest.approx(0.75)
 

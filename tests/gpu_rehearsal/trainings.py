@@ -30,6 +30,7 @@ from models.network import build_network
 from utils.precision import FP32, Precision
 
 IDENTITIES, STEPS_PER_EPOCH = 4, 2
+CAMERAS = (0, 1, 2)
 EMBEDDING = 12
 """Size of the embeddings that a generator is conditioned on."""
 
@@ -72,7 +73,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "TransReID": {
         "model_params": {
             **ONE, "model": "timm:test_vit", "head": "jpm", "patch_stride": 12, "drop_path": 0.5, "feature_dim": 0,
-            "neck": "bnneck", "retrieval_of": "features",
+            "neck": "bnneck", "retrieval_of": "features", "camera_embedding": 3.0,
         },
         "tri_loss_margin": "soft_margin", "tri_loss_on": ("global", "parts"), "tri_loss_weights": {"parts": 0.5},
         "classification_weights": {"global": 0.5, "parts": 0.125}, "ema_decay": 0.9,
@@ -236,13 +237,14 @@ def make_trainer(
     images = torch.randint(0, 256, (len(labels), *params.resize_to, 3), dtype=torch.uint8)
     teacher = _teacher(device) if params.distillation.lambda_logits else None
     extra_images = _generated_images(params, len(labels), device) if params.num_generated else None
-    network = build_network(params.model_params, IDENTITIES, (params.img_h, params.img_w))
+    network = build_network(params.model_params, IDENTITIES, (params.img_h, params.img_w), CAMERAS)
     network = prepare_network(network, params, device)
     criterion = build_losses(params, network, teacher).to(device)
+    camids = torch.arange(len(labels)) % len(CAMERAS) if network.camids else None
     plan, store, paths = plan_training(params, labels.tolist(), device), DeviceStore(images.to(device)), [Path()]
     return ReidTrainer(
         Run(params, RunFolder("", ""), device, plan, {}),
-        TrainBatches(params, paths, labels, [*range(IDENTITIES)], store, FP32, device, teacher, extra_images),
+        TrainBatches(params, paths, labels, [*range(IDENTITIES)], store, FP32, device, teacher, extra_images, camids),
         Stepper(
             network,
             criterion,

@@ -129,8 +129,8 @@ def test_weights_of_a_plain_transformer_fill_both_copies_of_the_last_block() -> 
 @pytest.mark.parametrize(
     ("options", "size", "words"),
     [
-        ({"model": "resnet_18", "patch_stride": 0}, SIZE, "needs a vision transformer with a class token"),
-        ({"model": "timm:swin_tiny_patch4_window7_224", "patch_stride": 0, "last_conv_stride": 2}, SIZE, "class token"),
+        ({"model": "resnet_18", "patch_stride": 0}, SIZE, "of timm"),
+        ({"model": "timm:swin_tiny_patch4_window7_224", "patch_stride": 0, "last_conv_stride": 2}, SIZE, "of timm"),
         ({"model": "timm:test_vit2"}, SIZE, "class token"),
         ({"model": "timm:eva02_tiny_patch14_224"}, SIZE, "rotary"),
         ({"patch_stride": 0}, (32, 32), "cuts the patches of an image into 4"),

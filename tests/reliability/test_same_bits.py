@@ -42,7 +42,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "ema_decay": 0.9,
         "model_params": {
             **{"model": "timm:test_vit", "patch_stride": 14, "drop_path": 0.5, "feature_dim": 16},
-            **{"pcb_n_parts": 2, "feature_global_dim": 8, "global_own_stage4": True},
+            **{"pcb_n_parts": 2, "feature_global_dim": 8, "global_own_stage4": True, "camera_embedding": 3.0},
         },
         "lr": {"base_lr": 0.01, "fc_lr": 0.01, "layer_decay": 0.7},
     },
