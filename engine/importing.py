@@ -11,7 +11,7 @@ from config.load import params_from_dict
 from evaluate.core.plugins import plugin_options
 from models.importers.registry import import_state
 from models.importers.weights import COUNTER, Imported, listed
-from models.network import build_network
+from models.network import build_network, camids_in
 from utils.checkpoint import Checkpoint, check_finite, read_weights, save_checkpoint
 from utils.errors import DataError
 
@@ -45,7 +45,8 @@ def import_weights(path: Path, framework: str, out: Path | None, overrides: Sequ
         raise DataError(f"{path}: {error}") from error
     params, _ = params_from_dict(imported.params, f"{path} as {framework}", plugin_options, overrides)
     with torch.device("meta"):
-        own = build_network(params.model_params, 0, (params.img_h, params.img_w)).state_dict()
+        size, camids = (params.img_h, params.img_w), camids_in(imported.tensors)
+        own = build_network(params.model_params, 0, size, camids).state_dict()
     model = _fitted(path, imported, own)
     save_checkpoint(out, Checkpoint(model, params.model_dump(mode="json"), [], {}))
     logger.info("%s: %d tensors used: %s", path, len(imported.used), ", ".join(imported.used))

@@ -199,6 +199,12 @@ def build_network(
     return ReidNetwork(backbone, branches, options.spectral_trans, options.retrieval_of)
 
 
+def camids_in(state: Mapping[str, Tensor]) -> list[int]:
+    """The cameras that have an embedding in the state dict of a network."""
+    camids = state.get("backbone.camera_embedding.camids")
+    return [] if camids is None else camids.tolist()
+
+
 def build_backbone(options: ModelParams, image_size: tuple[int, int]) -> Backbone:
     """The backbone that `model_params` describes, randomly initialised, for images of this height and width."""
     backbone = registry.build_backbone(options, image_size)

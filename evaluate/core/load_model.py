@@ -11,13 +11,10 @@ from torch import Tensor
 from config.load import params_from_dict
 from config.params import Params
 from evaluate.core.plugins import plugin_options
-from models.network import ReidNetwork, build_network
+from models.network import ReidNetwork, build_network, camids_in
 from utils.checkpoint import MODEL_BEST, check_finite, load_checkpoint
 from utils.errors import DataError
 from utils.files import expand_user
-
-CAMIDS = "backbone.camera_embedding.camids"
-"""Tensor of the cameras that a network has embeddings of."""
 
 
 class Trained(NamedTuple):
@@ -60,8 +57,8 @@ def load_trained_network(path: Path) -> Trained:
     checkpoint = load_checkpoint(path)
     params, _ = params_from_dict(checkpoint.params, str(path), plugin_options)
     # On the meta device: no initial weights are drawn only to be replaced.
-    camids = checkpoint.model.get(CAMIDS, torch.empty(0)).tolist()
-    described = params.model_params, len(checkpoint.labels), (params.img_h, params.img_w), camids
+    size, camids = (params.img_h, params.img_w), camids_in(checkpoint.model)
+    described = params.model_params, len(checkpoint.labels), size, camids
     with torch.device("meta"):
         network = build_network(*described)
     own = network.state_dict()
