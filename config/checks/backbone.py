@@ -39,10 +39,18 @@ def resnet_options_fit(params: Params) -> Iterator[Conflict]:
 def timm_options_fit(params: Params) -> Iterator[Conflict]:
     """Patches and stochastic depth are of networks of timm; building one tells whether it has them."""
     model = params.model_params
-    for name, what in (("patch_stride", "vision transformers"), ("drop_path", "networks")):
-        if getattr(model, name) and not model.model.startswith(TIMM):
+    kinds = {"patch_stride": "vision transformers", "semantic_weight": "Swin Transformers", "drop_path": "networks"}
+    for name, what in kinds.items():
+        if getattr(model, name) != type(model).model_fields[name].default and not model.model.startswith(TIMM):
             text = f"is for {what} of timm, but {MODEL} is {model.model}; leave this out"
             yield Conflict((f"model_params.{name}", MODEL), text)
+    if model.semantic_weight is not None and params.imagenet_pretrain:
+        text = (
+            "is of layers that SOLIDER's weights have, and those of ImageNet lack; name its file as pretrain_snapshot"
+        )
+        yield Conflict(
+            ("model_params.semantic_weight", "imagenet_pretrain"), f"{text}, and set imagenet_pretrain false"
+        )
 
 
 def transformer_options_fit(params: Params) -> Iterator[Conflict]:

@@ -33,6 +33,8 @@ class BackboneOptions(Options):
     """Whose ResNet: fast-reid's pools without padding, and its non-local blocks have one inner channel."""
     patch_stride: int = Field(default=0, ge=0)
     """Pixels between the patches of a vision transformer; TransReID has 12 for patches of 16; 0 = the patch size."""
+    semantic_weight: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Semantic weight of a Swin Transformer with SOLIDER's weights (Chen et al. 2023), 0.2 for re-ID; null = none."""
     drop_path: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Stochastic depth of a network of timm: rate at the last block, less before (Huang et al. 2016); 0 = off."""
 

@@ -67,6 +67,9 @@ def build_timm(options: BackboneOptions, image_size: ImageSize) -> Backbone:
     if options.patch_stride and not is_vit:
         text = f"sets the patches of a vision transformer apart, and {options.model} (model) is none; leave it out"
         raise BackboneError(("model_params.patch_stride", MODEL), text)
+    if options.semantic_weight is not None and not is_swin:
+        text = f"is for a Swin Transformer, such as SOLIDER's, and {options.model} (model) is none; leave it out"
+        raise BackboneError(("model_params.semantic_weight", MODEL), text)
     if not is_vit and not is_swin:
         return TimmBackbone(name, options.last_conv_stride, options.zero_init_residual, options.drop_path)
     if options.zero_init_residual:
@@ -78,7 +81,7 @@ def build_timm(options: BackboneOptions, image_size: ImageSize) -> Backbone:
     if options.last_conv_stride == 1:
         text = f"1 is impossible for {options.model} (model), whose last stage merges patches; set it to 2"
         raise BackboneError(("model_params.last_conv_stride", MODEL), text)
-    return timm_swin.SwinTransformer(name, image_size, options.drop_path)
+    return timm_swin.SwinTransformer(name, image_size, options.drop_path, options.semantic_weight)
 
 
 def build_osnet(options: BackboneOptions, _image_size: ImageSize) -> Backbone:

@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import torch
+from timm.models.swin_transformer import PatchMerging
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.backbones.from_timm import FromTimm
 from models.backbones.timm_stages import create_model
@@ -21,11 +24,14 @@ class SwinTransformer(FromTimm):
         name: as timm knows it, such as "swin_tiny_patch4_window7_224.ms_in22k_ft_in1k".
         image_size: height and width of the images.
         drop_path: rate of stochastic depth of the last block; the others' rise to it linearly.
+        semantic_weight: of the layers that SOLIDER's weights have after each merging of patches; None: there are none.
 
     Source: Liu et al. 2021, arXiv 2103.14030.
     """
 
-    def __init__(self, name: str, image_size: tuple[int, int], drop_path: float = 0.0) -> None:
+    def __init__(
+        self, name: str, image_size: tuple[int, int], drop_path: float = 0.0, semantic_weight: float | None = None
+    ) -> None:
         whole: Any = create_model(name, img_size=image_size, always_partition=True, drop_path_rate=drop_path)
         *lower, last = (f"layers.{number}" for number in range(len(whole.layers)))
         stages = ("patch_embed",), *((layer,) for layer in lower), (last, "norm")
@@ -33,6 +39,10 @@ class SwinTransformer(FromTimm):
         self.patch_embed: nn.Module = whole.patch_embed
         self.layers: nn.Module = whole.layers
         self.norm: nn.Module = whole.norm
+        for merging in [module for module in self.modules() if isinstance(module, PatchMerging)]:
+            if semantic_weight is not None:
+                merging.__class__ = SemanticMerging
+                merging.semantic = SemanticLayer(merging.out_dim, semantic_weight)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> feature map (B, C, h, w)."""
@@ -41,3 +51,43 @@ class SwinTransformer(FromTimm):
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images (B, 3, H, W) -> maps (B, C, h, w): that of `forward`, and one of each copy."""
         return tuple(feature_map.permute(0, 3, 1, 2) for feature_map in super().maps(images))
+
+
+class SemanticMerging(PatchMerging):
+    """A merging of patches, and a semantic layer of its result."""
+
+    semantic: "SemanticLayer"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H / 2, W / 2, D)."""
+        return self.semantic(super().forward(x))
+
+
+class SemanticLayer(nn.Module):
+    """Scales and shifts channels by amounts that SOLIDER has learnt as functions of a weight.
+
+    The weight is high for tasks that need semantics, such as parsing, and low for those of appearance, such as re-ID.
+    The functions are not trained, as in the authors' fine-tuning.
+
+    Args:
+        dim: C.
+        weight: between 0 and 1.
+
+    Source: Chen et al. 2023, arXiv 2303.17602, section 3.3; SOLIDER-REID's swin_transformer.py.
+    """
+
+    def __init__(self, dim: int, weight: float) -> None:
+        super().__init__()
+        self.weight = weight
+        for name in ("scale", "shift"):
+            self.register_buffer(f"{name}_weight", nn.init.trunc_normal_(torch.empty(dim, 2), std=0.02))
+            self.register_buffer(f"{name}_bias", torch.zeros(dim))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(..., C) -> the same shape."""
+        return features * F.softplus(self._amounts("scale")) + self._amounts("shift")
+
+    def _amounts(self, name: str) -> Tensor:
+        """A linear function of (weight, 1 - weight): (C,)."""
+        slopes, bias = self.get_buffer(f"{name}_weight"), self.get_buffer(f"{name}_bias")
+        return self.weight * slopes[:, 0] + (1 - self.weight) * slopes[:, 1] + bias

@@ -201,6 +201,12 @@ def gan(**options):
             model(head="jpm", model="timm:test_vit2"),
             ["model_params.head: (model_params.model) has none"],
         ),
+        (model(semantic_weight=0), ["model_params.semantic_weight: is for Swin Transformers of timm"]),
+        (
+            {"imagenet_pretrain": True}
+            | model(semantic_weight=0, model="timm:swin_tiny_patch4_window7_224", last_conv_stride=2),
+            ["model_params.semantic_weight: is of layers of SOLIDER"],
+        ),
         (model(camera_embedding=3), ["model_params.camera_embedding: a vision transformer of timm, but model_params"]),
         (
             model(camera_embedding=3, head="jpm", model="osnet_x0_25"),

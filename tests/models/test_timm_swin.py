@@ -42,6 +42,38 @@ def test_the_global_branch_has_a_copy_of_the_last_stage() -> None:
     assert {backbone.stages_above(key) for key, _ in backbone.named_parameters()} == {0, 1, 2, 3, 4}
 
 
+def test_soliders_layers_scale_and_shift_each_merged_map_by_the_semantic_weight() -> None:
+    backbone, plain = build((64, 32), semantic_weight=0.2).eval(), build((64, 32)).eval()
+    state = backbone.state_dict()
+    for name, value in state.items():
+        if ".semantic." in name:
+            torch.nn.init.normal_(value)
+    backbone.load_state_dict(state)
+    plain.load_state_dict({name: value for name, value in state.items() if ".semantic." not in name})
+    images = torch.randn(2, 3, 64, 32)
+    features = plain.get_submodule("patch_embed")(images)
+    weights = torch.tensor([[0.2, 0.8]])
+    for number, layer in enumerate(plain.get_submodule("layers").children()):
+        features = layer.get_submodule("downsample")(features)
+        if number:
+            amounts = []
+            for name in ("scale", "shift"):
+                linear = torch.nn.Linear(2, features.shape[-1])
+                start = f"layers.{number}.downsample.semantic.{name}_"
+                linear.load_state_dict({"weight": state[f"{start}weight"], "bias": state[f"{start}bias"]})
+                amounts.append(linear(weights).flatten())
+            features = features * torch.nn.functional.softplus(amounts[0]) + amounts[1]
+        features = layer.get_submodule("blocks")(features)
+    expected = plain.get_submodule("norm")(features).permute(0, 3, 1, 2)
+    torch.testing.assert_close(backbone(images), expected)
+    assert not torch.allclose(expected, plain(images), atol=0.1)
+
+
+def test_soliders_layers_are_not_trained() -> None:
+    backbone, plain = build((64, 32), semantic_weight=0.2), build((64, 32))
+    assert [name for name, _ in backbone.named_parameters()] == [name for name, _ in plain.named_parameters()]
+
+
 @pytest.mark.parametrize(
     ("options", "key", "words"),
     [

@@ -181,6 +181,7 @@ def test_the_class_token_has_no_size() -> None:
 @pytest.mark.parametrize(
     ("options", "keys", "words"),
     [
+        ({"semantic_weight": 0.2}, {"semantic_weight", "model"}, "Swin Transformer"),
         ({"patch_stride": 17}, {"patch_stride", "model"}, "at most 16"),
         ({"model": "timm:resnet10t", "patch_stride": 8}, {"patch_stride", "model"}, "vision transformer"),
         ({"model": "timm:vgg11", "last_conv_stride": 2, "drop_path": 0.1}, {"drop_path", "model"}, "set it to 0"),
