@@ -45,12 +45,8 @@ def timm_options_fit(params: Params) -> Iterator[Conflict]:
             text = f"is for {what} of timm, but {MODEL} is {model.model}; leave this out"
             yield Conflict((f"model_params.{name}", MODEL), text)
     if model.semantic_weight is not None and params.imagenet_pretrain:
-        text = (
-            "is of layers that SOLIDER's weights have, and those of ImageNet lack; name its file as pretrain_snapshot"
-        )
-        yield Conflict(
-            ("model_params.semantic_weight", "imagenet_pretrain"), f"{text}, and set imagenet_pretrain false"
-        )
+        text = "is of layers of SOLIDER, which weights of ImageNet lack; name its file as pretrain_snapshot"
+        yield Conflict(("model_params.semantic_weight", "imagenet_pretrain"), f"{text}, and set that to false")
 
 
 def transformer_options_fit(params: Params) -> Iterator[Conflict]:

@@ -82,7 +82,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "a Swin Transformer": {
         "model_params": {
             **BOTH, "model": "timm:swin_tiny_patch4_window7_224", "last_conv_stride": 2, "global_own_stage4": True,
-            "drop_path": 0.5,
+            "drop_path": 0.5, "semantic_weight": 0.2,
         },
         "lr": {"base_lr": 0.01, "fc_lr": 0.02, "layer_decay": 0.5}, "ema_decay": 0.9,
     },

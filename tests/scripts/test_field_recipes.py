@@ -29,6 +29,7 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_recipe_of_the_field_is_checked_at_full_size(path: Path, script: Script, market: Path) -> None:
     # Weights would be downloaded, and so few images make fewer steps than the recipes warm up or freeze.
     settings = [f"batches_dir={market}", "imagenet_pretrain=false", "lr.warmup_steps=0", "lr.freeze_backbone_steps=0"]
+    settings.append("pretrain_snapshot=")
     arguments = ["--operation", "check_config", "--config_path", str(path), "--set", *settings]
     shown = script.succeed("train.py", *arguments)
     assert re.search(r"\d+ epochs of \d+ steps of (64|48) images; 20 identities", shown.stdout + shown.stderr)
@@ -41,10 +42,14 @@ def test_the_readme_tabulates_every_recipe_of_the_field() -> None:
         "sbs.json",
         "mgn.json",
         "lightmbn.json",
+        "osnet.json",
+        "osnet_ain.json",
         "mobilenet.json",
         "efficientnet_lite.json",
         "vit_baseline.json",
         "transreid.json",
+        "transreid_small.json",
+        "swin_solider.json",
         "clipreid_baseline.json",
     ]
     assert {path.name for path in FIELD} == {*re.findall(r"^\| `([^`]+)`", README, re.MULTILINE)}

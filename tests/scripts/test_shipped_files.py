@@ -22,7 +22,7 @@ PARAMS_FILES = sorted([ROOT / "params.json", *RECIPES])
 def test_shipped_params_load_and_their_network_takes_a_step(path: Path) -> None:
     params, notes = load_params(path, plugin_options=plugin_options)
     assert notes == ()
-    network = build_network(params.model_params, num_classes=4, image_size=(params.img_h, params.img_w))
+    network = build_network(params.model_params, 4, (params.img_h, params.img_w), camids=(1, 2))
     criterion = build_criterion(params, sizes=network.sizes, teacher_dim=network.embedding_dim)
     labels = torch.tensor([0, 0, 1, 1])
     output = network(torch.randn(4, 3, params.img_h, params.img_w), spectral=True)
