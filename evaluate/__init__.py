@@ -43,7 +43,8 @@ model is the one whose gallery images most often have their nearest neighbour in
 Numbers may be Python's, NumPy's or tensors without dimensions.
 
 `config.online_net` as training and evaluator.py build it also has `logits` (images -> class scores), `labels` (the pid
-of each class) and `branch_dims` (the sizes of the parts of an embedding). `config.features` is not None where
+of each class) and `branch_dims` (the sizes of the parts of an embedding). A network whose `camids` are not empty takes
+the cameras of the images as well, (B,) int64, which `extract` gives it. `config.features` is not None where
 embeddings are evaluated that a file brought; there is no network then (`config.has_net`).
 
 `config` is frozen. `config.model_copy(update={"batches_dir": folder})` is the same with other values of keys,

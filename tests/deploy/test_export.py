@@ -176,7 +176,14 @@ def test_heads_of_several_branches_give_the_same_embeddings(
 
 
 ONE = {"pcb_n_parts": 0, "feature_global_dim": 0, "part_pooling": "avg", "feature_dim": 0}
-TRANSREID = {"model": "timm:test_vit", "patch_stride": 12, "head": "jpm", "retrieval_of": "features", **ONE}
+TRANSREID = {
+    **ONE,
+    "model": "timm:test_vit",
+    "patch_stride": 12,
+    "head": "jpm",
+    "retrieval_of": "features",
+    "camera_embedding": 3.0,
+}
 
 
 @pytest.mark.parametrize(
@@ -196,7 +203,7 @@ def test_a_network_of_timm_gives_the_same_embeddings(
     options = {**model.params.model_params.model_dump(), "last_conv_stride": 1, **own}
     params = model.params.model_copy(update={"model_params": ModelParams.model_validate(options)})
     torch.manual_seed(0)
-    network = build_network(params.model_params, 3, (64, 32))
+    network = build_network(params.model_params, 3, (64, 32), camids=(2, 5))
     network(torch.randn(16, 3, 64, 32))
     changed = Model(tmp_path / "changed.pth", params, model.dataset)
     save_checkpoint(changed.path, Checkpoint(network.state_dict(), params.model_dump(mode="json"), [3, 4, 5], {}))
