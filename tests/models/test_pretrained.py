@@ -233,7 +233,7 @@ def vit(**options: object) -> ReidNetwork:
 def test_the_weights_of_self_supervised_training_fill_the_backbone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of a teacher (DINO, TransReID-SSL), with PASS's further tokens, and of the first encoder of two (MoCo, LUPerson)."""
+    """Of a teacher (DINO, TransReID-SSL), with PASS's further tokens, and the first encoder of two (MoCo, LUPerson)."""
     source = {key: torch.randn_like(value) for key, value in vit().backbone.state_dict().items()}
     teacher = {f"module.backbone.{key}": value for key, value in source.items()} | {
         "module.head.mlp.0.weight": torch.ones(2)
