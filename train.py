@@ -40,7 +40,7 @@ OPERATIONS = """operations:
   resume_train    go on with a run that was stopped, with its own params
   export_onnx     write the best model of the run NAME as an ONNX model, to --out FILE or model.onnx beside it
   import_weights  make a checkpoint of this framework, --out FILE, of the file --from FILE of another one, --as
-                  fastreid, torchreid, transreid or clipreid
+                  fastreid, torchreid, transreid, solider or clipreid
   check_config    validate the params and show what they amount to; train nothing
   make_synthetic  write the synthetic pedestrians as a Market-1501-style folder to --out DIR
   build_lmdb      pack the data set of the params into one file, --out X.lmdb, which batches_dir may then name

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from models.network import ReidNetwork
@@ -27,10 +26,13 @@ def load_snapshot(network: ReidNetwork, path: Path) -> None:
         DataError: the file is unreadable or holds NaN, none of its tensors fits, or the backbone's are of another
             shape.
     """
+    # Only who starts from a file imports it.
+    from models.importers.pretraining import translated
+
     state = read_weights(path)
     check_finite(path, state)
     try:
-        state = network.backbone.with_own_names(_translated(state))
+        state = network.backbone.with_own_names(translated(state))
     except (ValueError, DataError) as error:
         raise DataError(f"pretrain_snapshot: {path}: {error}") from error
     state = network.backbone.complete_state(_with_our_names(state, network), BACKBONE)
@@ -53,22 +55,6 @@ def load_snapshot(network: ReidNetwork, path: Path) -> None:
     _warn_of("not in the file, left as initialised", sorted(own.keys() - state.keys()))
     _warn_of("of another shape, left as initialised", list(resized.values()))
     _warn_of("in the file, not in the network", sorted(state.keys() - own.keys()))
-
-
-def _translated(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of another framework with our names, as far as the backbone does not know its names itself."""
-    from models.importers.registry import framework_of, import_state
-
-    framework = framework_of(state.keys())
-    if framework not in (None, "torchreid"):
-        return import_state(state, framework).tensors
-    # MoCo, as of LUPerson, trains two encoders and keeps both.
-    state = {key.removeprefix("encoder_q."): value for key, value in state.items() if not key.startswith("encoder_k.")}
-    for prefix in ("", BACKBONE):
-        # PASS has the position of the class token by itself, and more tokens.
-        if (first := state.pop(f"{prefix}cls_pos", None)) is not None:
-            state[f"{prefix}pos_embed"] = torch.cat([first, state[f"{prefix}pos_embed"]], dim=1)
-    return state
 
 
 def _with_our_names(state: Mapping[str, Tensor], network: ReidNetwork) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from types import ModuleType
 
 from torch import Tensor
 
-from models.importers import clipreid, fastreid, torchreid, transreid
+from models.importers import clipreid, fastreid, solider, torchreid, transreid
 from models.importers.weights import ForeignWeights, Imported, listed
 from utils.errors import DataError, ParamsError
 
@@ -17,6 +17,7 @@ IMPORTERS: dict[str, ModuleType] = {
     "fastreid": fastreid,
     "torchreid": torchreid,
     "transreid": transreid,
+    "solider": solider,
     "clipreid": clipreid,
 }
 

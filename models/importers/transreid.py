@@ -7,6 +7,8 @@ configurations vit_base.yml.
 from collections.abc import Collection
 from typing import Any
 
+import torch
+
 from models.importers.weights import ForeignWeights, Imported
 from utils.errors import DataError
 
@@ -14,6 +16,7 @@ LOOKS_LIKE = "a vision transformer of TransReID"
 MODELS = {(768, 12): "timm:vit_base_patch16_224", (384, 12): "timm:vit_small_patch16_224"}
 """Size of a token and number of blocks of each."""
 PATCH = 16
+SIE_FACTOR = 3.0
 PARTS = (1, 2, 3, 4)
 """Of JPM."""
 SIZES = ((256, 128), (384, 128), (256, 256), (224, 224))
@@ -38,18 +41,30 @@ def translate(weights: ForeignWeights) -> Imported:
             f"a transformer of {depth} blocks with tokens of {size}; supported are ViT-B (12 of 768) and DeiT-S or "
             "ViT-S (12 of 384), and not TransReID's own ViT-S of 8 blocks, which timm no longer has"
         )
-    if weights.has("base.sie_embed"):
-        raise DataError("a TransReID with camera or view embedding (SIE), which is not supported")
-    options = {"model": model, "feature_dim": 0, "neck": "bnneck", "retrieval_of": "features"}
+    options: dict[str, Any] = {"model": model, "feature_dim": 0, "neck": "bnneck", "retrieval_of": "features"}
     params = grid_settings(weights, weights.left["base.pos_embed"].shape[1] - 1)
     # The classifier of ImageNet, and those of identities.
     weights.drop("base.fc.", "classifier.")
+    if weights.has("base.sie_embed"):
+        options["camera_embedding"] = SIE_FACTOR
+        _move_cameras(weights)
     if weights.has("b1."):
         options["head"] = "jpm"
         _move_jpm(weights, depth - 1)
     weights.move("base.", "backbone.")
     weights.move_norms(["bottleneck"], "branches.global.bn")
     return weights.imported({**params, "model_params": {**options, **params["model_params"]}})
+
+
+def _move_cameras(weights: ForeignWeights) -> None:
+    """Move the vectors of the cameras, whose identifiers a file does not hold."""
+    vectors = weights.take("base.sie_embed").flatten(1)
+    weights.own["backbone.camera_embedding.weight"] = vectors
+    weights.own["backbone.camera_embedding.camids"] = torch.arange(1, len(vectors) + 1)
+    weights.assumed.append(
+        f"the vectors of SIE are of the cameras 1 to {len(vectors)}, and not of views; the factor {SIE_FACTOR:g} is as "
+        "in TransReID's configurations"
+    )
 
 
 def _move_jpm(weights: ForeignWeights, last: int) -> None:

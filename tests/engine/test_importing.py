@@ -54,8 +54,11 @@ NETWORKS: dict[str, Network] = {
     "a ResNet": ("torchreid", lambda: foreign.TorchreidResNet("resnet18", 0), PLAIN, IMAGENET, BILINEAR),
     "a ResNet of 512": ("torchreid", lambda: foreign.TorchreidResNet("resnet18", 512), PLAIN, IMAGENET, BILINEAR),
     "ViT": ("transreid", lambda: foreign.TransReID(384, 16), PLAIN, HALF, BILINEAR),
+    "SIE": ("transreid", lambda: foreign.TransReID(384, 16, cameras=6), PLAIN, HALF, BILINEAR),
     "JPM": ("transreid", lambda: foreign.TransReID(384, 16, jpm=True), PLAIN, HALF, BILINEAR),
     "CLIP-ReID": ("clipreid", foreign.ClipReID, PLAIN, HALF, BILINEAR),
+    "SOLIDER": ("solider", foreign.Solider, SBS, HALF, BILINEAR),
+    "SOLIDER with a reduction": ("solider", lambda: foreign.Solider(16), SBS, HALF, BILINEAR),
     "ViT with overlapping patches": ("transreid", lambda: foreign.TransReID(384, 12), PLAIN, HALF, BILINEAR),
 }
 
@@ -105,6 +108,19 @@ def test_an_imported_network_gives_the_other_frameworks_embeddings(
     assert expected.std() > 1e-2
     scale = expected.abs().max()
     torch.testing.assert_close(found / scale, expected / scale, rtol=0, atol=1e-4)
+
+
+def test_imported_camera_embeddings_are_those_of_cameras_from_1(tmp_path: Path) -> None:
+    network = foreign.randomised(foreign.TransReID(384, 16, jpm=True, cameras=6), (256, 128))
+    path = import_weights(saved(network, tmp_path / "theirs.pth"), "transreid", None, [])
+    ours = load_trained_network(path).network.eval()
+    images = torch.randn(2, 3, 256, 128)
+    assert ours.camids == (1, 2, 3, 4, 5, 6)
+    with torch.no_grad():
+        # Theirs count from 0.
+        expected, found = network(images, torch.tensor([0, 4])), ours.embed(images, torch.tensor([1, 5]))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(found, ours.embed(images), atol=0.01)
 
 
 def saved(network: nn.Module, path: Path, **changes: Tensor | None) -> Path:
@@ -213,12 +229,6 @@ MISTAKES: dict[str, tuple[Callable[[], nn.Module], dict[str, Tensor | None], str
         {},
         "transreid",
         "21 position embeddings, which no images of 256 x 128, .* have",
-    ),
-    "views or cameras": (
-        lambda: foreign.TransReID(384, 16),
-        {"base.sie_embed": torch.ones(6, 1, 384)},
-        "transreid",
-        "camera or view embedding .SIE., which is not supported",
     ),
     "a ResNet of CLIP": (
         osnet,

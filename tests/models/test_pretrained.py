@@ -13,7 +13,7 @@ from models.backbones.from_timm import LIKE_TORCHVISION
 from models.network import ReidNetwork, build_network
 from models.options import ModelParams
 from models.pretrained import load_snapshot
-from tests.engine.foreign_networks import FastReidBaseline, FastReidMGN, TransReID
+from tests.engine.foreign_networks import FastReidBaseline, FastReidMGN, Solider, TransReID
 from utils.checkpoint import Checkpoint, save_checkpoint
 from utils.errors import DataError, ParamsError
 
@@ -260,6 +260,19 @@ def test_the_weights_of_self_supervised_training_fill_the_backbone(
     target = network(1)
     load_snapshot(target, tmp_path / "moco.pth")
     assert all(torch.equal(value, resnet[key]) for key, value in target.backbone.state_dict().items())
+
+
+def test_the_teacher_of_solider_fills_a_swin_transformer(tmp_path: Path) -> None:
+    theirs = Solider()
+    state = {f"module.backbone.{key}": value for key, value in theirs.base.state_dict().items()}  # pyright: ignore
+    torch.save({"teacher": {**state, "module.head.weight": torch.ones(2)}}, tmp_path / "theirs.pth")
+    options = {"model": "timm:swin_tiny_patch4_window7_224", "last_conv_stride": 2, "semantic_weight": 0.2}
+    target = build_network(ModelParams.model_validate({**options, "feature_dim": 4}), 3, (64, 32)).eval()
+    load_snapshot(target, tmp_path / "theirs.pth")
+    images = torch.randn(2, 3, 64, 32)
+    with torch.no_grad():
+        found = target.backbone(images).mean((2, 3))
+        torch.testing.assert_close(found, theirs.eval()(images), rtol=1e-4, atol=1e-4)
 
 
 FOREIGN: dict[str, tuple[Callable[[], nn.Module], dict[str, object], tuple[int, int]]] = {
