@@ -20,6 +20,7 @@ from engine.commands import (
     Task,
     build_lmdb,
     check_config,
+    load_checkpoint_with_changes,
     load_run_with_changes,
     make_synthetic_set,
     resume_train,
@@ -38,7 +39,8 @@ OPERATIONS = """operations:
   train_gan       train a person generator in working_dir/NAME, as gan_params says
   sample_gan      write pictures of the generator of the run NAME to the folder --out DIR, with a grid of them
   resume_train    go on with a run that was stopped, with its own params
-  export_onnx     write the best model of the run NAME as an ONNX model, to --out FILE or model.onnx beside it
+  export_onnx     write the best model of the run NAME, or the checkpoint --from FILE, as an ONNX model, to --out FILE
+                  or beside it
   import_weights  make a checkpoint of this framework, --out FILE, of the file --from FILE of another one, --as
                   fastreid, torchreid, transreid, solider or clipreid
   check_config    validate the params and show what they amount to; train nothing
@@ -54,7 +56,7 @@ GOES_WITH = {
     "sub_working_dir": ("start_train", "resume_train", "train_gan", "sample_gan", "export_onnx"),
     "detach": ("start_train", "train_gan"),
     "out": ("make_synthetic", "build_lmdb", "sample_gan", "export_onnx", "import_weights"),
-    "from": ("import_weights",),
+    "from": ("import_weights", "export_onnx"),
     "as": ("import_weights",),
     "count": ("sample_gan",),
 }
@@ -119,6 +121,10 @@ def main(argv: list[str]) -> None:
     if args.operation == "export_onnx":
         from deploy.export import export_onnx
 
+        if path := getattr(args, "from"):
+            params = load_checkpoint_with_changes(path, args.set, NEEDED_TO_EXPORT)
+            export_onnx(path, params, args.out or path.with_suffix(".onnx"))
+            return
         folder, params = load_run_with_changes(args.sub_working_dir, args.set, NEEDED_TO_EXPORT)
         export_onnx(folder.best, params, args.out or folder.path / "model.onnx")
         return
@@ -162,13 +168,18 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--detach", action="store_true", help="start_train or train_gan in the background")
     parser.add_argument("--out", type=Path, metavar="PATH", help="what an operation writes")
-    parser.add_argument("--from", type=Path, metavar="FILE", help="the checkpoint that import_weights reads")
+    parser.add_argument(
+        "--from", type=Path, metavar="FILE", help="the checkpoint that import_weights or export_onnx reads"
+    )
     parser.add_argument("--as", metavar="FRAMEWORK", help="which framework's it is")
     parser.add_argument(
         "--count", type=whole_number(1, 1_000_000), metavar="N", help="pictures that sample_gan writes; default: 64"
     )
     args = parser.parse_args(argv)
-    if args.operation in NEEDS_RUN and not args.sub_working_dir:
+    names_file = args.operation == "export_onnx" and getattr(args, "from") is not None
+    if names_file and args.sub_working_dir:
+        parser.error("export_onnx takes --sub_working_dir NAME or --from FILE, not both")
+    if args.operation in NEEDS_RUN and not args.sub_working_dir and not names_file:
         parser.error(f"{args.operation} needs --sub_working_dir NAME: {NEEDS_RUN[args.operation]}")
     if args.operation in NEEDS_OUT and args.out is None:
         parser.error(f"{args.operation} needs --out PATH: where to write")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from config.load import OPERATION, load_params, operation_of
+from config.load import OPERATION, load_params, operation_of, params_from_dict
 from config.params import Params
 from data.dataset import summary_table
 from data.samples import sorted_camids, sorted_pids
@@ -21,7 +21,7 @@ from engine.summary import describe_training, log_environment, plan_training
 from engine.teacher import load_teacher
 from engine.trainer import Trainer
 from evaluate.core.plugins import plugin_options
-from utils.checkpoint import is_finished
+from utils.checkpoint import is_finished, load_checkpoint
 from utils.device import choose_device, describe_device
 from utils.distributed import broadcast_from_rank0, fail_together, this_process
 from utils.errors import DataError, ParamsError
@@ -126,15 +126,34 @@ def load_run_with_changes(name: str, overrides: Sequence[str], changeable: Seque
         ParamsError: an override of another key.
         DataError: there is no such run.
     """
+    changes, others = _parted(overrides, changeable)
+    folder = open_run_folder(_working_dir(others, changeable), name)
+    params, _ = load_params(folder.params, changes, plugin_options=plugin_options)
+    return folder, params
+
+
+def load_checkpoint_with_changes(path: Path, overrides: Sequence[str], changeable: Sequence[str]) -> Params:
+    """The params in a checkpoint, some of them changed; as `load_run_with_changes`.
+
+    Raises:
+        ParamsError: an override of another key.
+        DataError: the file is no checkpoint.
+    """
+    changes, others = _parted(overrides, changeable)
+    if others:
+        text = f"a checkpoint has the params it was trained with; only {', '.join(changeable)} may be set"
+        raise ParamsError(f"--set {others[0]}: {text}")
+    return params_from_dict(load_checkpoint(path).params, str(path), plugin_options, changes).params
+
+
+def _parted(overrides: Sequence[str], changeable: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The overrides of keys, or sections of keys, that may change, and the others."""
     changes = [
         override
         for override in overrides
         if any(f"{override.partition('=')[0]}.".startswith(f"{key}.") for key in changeable)
     ]
-    others = [override for override in overrides if override not in changes]
-    folder = open_run_folder(_working_dir(others, changeable), name)
-    params, _ = load_params(folder.params, changes, plugin_options=plugin_options)
-    return folder, params
+    return changes, [override for override in overrides if override not in changes]
 
 
 def check_config(params: Params, notes: Sequence[str], check_extra_images: Callable[[Params], str]) -> None:

@@ -9,7 +9,8 @@ from tests.conftest import Script
 from tests.engine.foreign_networks import TorchreidOSNet, randomised
 
 
-def test_an_imported_osnet_is_evaluated(script: Script, make_market) -> None:
+@pytest.mark.slow
+def test_an_imported_osnet_is_evaluated_and_exported(script: Script, make_market) -> None:
     make_market(script.folder / "market")
     network = randomised(TorchreidOSNet("bn", 0.25), (64, 32))
     # As torchreid saves it, with a number of numpy.
@@ -23,6 +24,10 @@ def test_an_imported_osnet_is_evaluated(script: Script, make_market) -> None:
     result = json.loads((script.folder / "result.json").read_text())
     assert result["counts"]["num_query"] == 7
     assert result["evaluation_params"]["metric"] == "euclidean"
+    export = ("--operation", "export_onnx", "--from", "osnet.pth", "--set")
+    assert "only export_params, batches_dir may be set" in script.mistake("train.py", *export, "img_h=32")
+    script.succeed("train.py", *export, "batches_dir=market", "export_params.measured_images=0")
+    assert (script.folder / "osnet.onnx").is_file()
 
 
 @pytest.mark.parametrize(
@@ -38,6 +43,11 @@ def test_mistakes_of_the_command_line(script: Script, arguments: tuple[str, ...]
     assert message in script.mistake("train.py", "--operation", "import_weights", *arguments)
 
 
+def test_a_file_or_a_run_is_exported(script: Script) -> None:
+    arguments = ("--operation", "export_onnx", "--from", "a.pth", "--sub_working_dir", "run")
+    assert "takes --sub_working_dir NAME or --from FILE" in script.mistake("train.py", *arguments)
+
+
 def test_a_file_to_import_needs_the_operation(script: Script) -> None:
     script.write_params()
-    assert "--from goes with import_weights" in script.mistake("train.py", "--from", "a.pth")
+    assert "--from goes with import_weights and export_onnx" in script.mistake("train.py", "--from", "a.pth")
