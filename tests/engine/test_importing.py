@@ -21,7 +21,8 @@ from models.importers.weights import COUNTER
 from models.network import build_network
 from models.options import ModelParams
 from models.pretrained import load_snapshot
-from tests.engine import foreign_networks as foreign
+from tests import foreign
+from tests.foreign import fastreid, solider, torchreid, transformers
 from utils.checkpoint import load_checkpoint
 from utils.errors import DataError, ParamsError, UserError
 
@@ -36,30 +37,30 @@ SMALLER = ["img_h=96", "img_w=48"]
 
 Network = tuple[str, Callable[[], nn.Module], tuple[int, int], tuple, Image.Resampling]
 NETWORKS: dict[str, Network] = {
-    "BoT": ("fastreid", lambda: foreign.FastReidBaseline("resnet18"), BOT, IMAGENET, BICUBIC),
+    "BoT": ("fastreid", lambda: fastreid.FastReidBaseline("resnet18"), BOT, IMAGENET, BICUBIC),
     "BoT with IBN and a reduction": (
         "fastreid",
-        lambda: foreign.FastReidBaseline("resnet18", ibn=True, dim=16),
+        lambda: fastreid.FastReidBaseline("resnet18", ibn=True, dim=16),
         BOT,
         IMAGENET,
         BICUBIC,
     ),
-    "AGW": ("fastreid", lambda: foreign.FastReidBaseline("resnet50", "fixed", False, (2, 3)), BOT, IMAGENET, BICUBIC),
-    "SBS": ("fastreid", lambda: foreign.FastReidBaseline("resnet18", "trained"), SBS, IMAGENET, BICUBIC),
-    "MGN": ("fastreid", lambda: foreign.FastReidMGN("resnet34", 512, 8), (96, 48), IMAGENET, BICUBIC),
-    "OSNet": ("torchreid", lambda: foreign.TorchreidOSNet("bn", 0.25), PLAIN, IMAGENET, BILINEAR),
-    "OSNet x1.0": ("torchreid", lambda: foreign.TorchreidOSNet("bn", 1.0), PLAIN, IMAGENET, BILINEAR),
-    "OSNet-IBN": ("torchreid", lambda: foreign.TorchreidOSNet("ibn", 1.0), PLAIN, IMAGENET, BILINEAR),
-    "OSNet-AIN": ("torchreid", lambda: foreign.TorchreidOSNet("ain", 0.5), PLAIN, IMAGENET, BILINEAR),
-    "a ResNet": ("torchreid", lambda: foreign.TorchreidResNet("resnet18", 0), PLAIN, IMAGENET, BILINEAR),
-    "a ResNet of 512": ("torchreid", lambda: foreign.TorchreidResNet("resnet18", 512), PLAIN, IMAGENET, BILINEAR),
-    "ViT": ("transreid", lambda: foreign.TransReID(384, 16), PLAIN, HALF, BILINEAR),
-    "SIE": ("transreid", lambda: foreign.TransReID(384, 16, cameras=6), PLAIN, HALF, BILINEAR),
-    "JPM": ("transreid", lambda: foreign.TransReID(384, 16, jpm=True), PLAIN, HALF, BILINEAR),
-    "CLIP-ReID": ("clipreid", foreign.ClipReID, PLAIN, HALF, BILINEAR),
-    "SOLIDER": ("solider", foreign.Solider, SBS, HALF, BILINEAR),
-    "SOLIDER with a reduction": ("solider", lambda: foreign.Solider(16), SBS, HALF, BILINEAR),
-    "ViT with overlapping patches": ("transreid", lambda: foreign.TransReID(384, 12), PLAIN, HALF, BILINEAR),
+    "AGW": ("fastreid", lambda: fastreid.FastReidBaseline("resnet50", "fixed", False, (2, 3)), BOT, IMAGENET, BICUBIC),
+    "SBS": ("fastreid", lambda: fastreid.FastReidBaseline("resnet18", "trained"), SBS, IMAGENET, BICUBIC),
+    "MGN": ("fastreid", lambda: fastreid.FastReidMGN("resnet34", 512, 8), (96, 48), IMAGENET, BICUBIC),
+    "OSNet": ("torchreid", lambda: torchreid.TorchreidOSNet("bn", 0.25), PLAIN, IMAGENET, BILINEAR),
+    "OSNet x1.0": ("torchreid", lambda: torchreid.TorchreidOSNet("bn", 1.0), PLAIN, IMAGENET, BILINEAR),
+    "OSNet-IBN": ("torchreid", lambda: torchreid.TorchreidOSNet("ibn", 1.0), PLAIN, IMAGENET, BILINEAR),
+    "OSNet-AIN": ("torchreid", lambda: torchreid.TorchreidOSNet("ain", 0.5), PLAIN, IMAGENET, BILINEAR),
+    "a ResNet": ("torchreid", lambda: torchreid.TorchreidResNet("resnet18", 0), PLAIN, IMAGENET, BILINEAR),
+    "a ResNet of 512": ("torchreid", lambda: torchreid.TorchreidResNet("resnet18", 512), PLAIN, IMAGENET, BILINEAR),
+    "ViT": ("transreid", lambda: transformers.TransReID(384, 16), PLAIN, HALF, BILINEAR),
+    "SIE": ("transreid", lambda: transformers.TransReID(384, 16, cameras=6), PLAIN, HALF, BILINEAR),
+    "JPM": ("transreid", lambda: transformers.TransReID(384, 16, jpm=True), PLAIN, HALF, BILINEAR),
+    "CLIP-ReID": ("clipreid", transformers.ClipReID, PLAIN, HALF, BILINEAR),
+    "SOLIDER": ("solider", solider.Solider, SBS, HALF, BILINEAR),
+    "SOLIDER with a reduction": ("solider", lambda: solider.Solider(16), SBS, HALF, BILINEAR),
+    "ViT with overlapping patches": ("transreid", lambda: transformers.TransReID(384, 12), PLAIN, HALF, BILINEAR),
 }
 
 
@@ -111,7 +112,7 @@ def test_an_imported_network_gives_the_other_frameworks_embeddings(
 
 
 def test_imported_camera_embeddings_are_those_of_cameras_from_1(tmp_path: Path) -> None:
-    network = foreign.randomised(foreign.TransReID(384, 16, jpm=True, cameras=6), (256, 128))
+    network = foreign.randomised(transformers.TransReID(384, 16, jpm=True, cameras=6), (256, 128))
     path = import_weights(saved(network, tmp_path / "theirs.pth"), "transreid", None, [])
     ours = load_trained_network(path).network.eval()
     images = torch.randn(2, 3, 256, 128)
@@ -157,7 +158,7 @@ def sum_of_bits(values: Tensor) -> int:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    return import_weights(saved(foreign.TorchreidResNet("resnet18", 8), tmp_path / "a.pth"), "torchreid", None, [])
+    return import_weights(saved(torchreid.TorchreidResNet("resnet18", 8), tmp_path / "a.pth"), "torchreid", None, [])
 
 
 def test_an_imported_checkpoint_is_a_teacher_and_a_start(small: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -178,7 +179,7 @@ def test_an_imported_checkpoint_is_a_teacher_and_a_start(small: Path, caplog: py
 
 def test_what_is_used_and_what_is_not_is_listed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    path = saved(foreign.TorchreidOSNet("bn", 0.25), tmp_path / "a.pth")
+    path = saved(torchreid.TorchreidOSNet("bn", 0.25), tmp_path / "a.pth")
     import_weights(path, "torchreid", tmp_path / "ours.pth", [])
     used, unused = (next(text for text in caplog.messages if f" {kind}: " in text) for kind in ("used", "unused"))
     assert "conv1.conv.weight, " in used
@@ -186,11 +187,11 @@ def test_what_is_used_and_what_is_not_is_listed(tmp_path: Path, caplog: pytest.L
 
 
 def osnet() -> nn.Module:
-    return foreign.TorchreidOSNet("bn", 0.25)
+    return torchreid.TorchreidOSNet("bn", 0.25)
 
 
 def bot() -> nn.Module:
-    return foreign.FastReidBaseline("resnet18")
+    return fastreid.FastReidBaseline("resnet18")
 
 
 MISTAKES: dict[str, tuple[Callable[[], nn.Module], dict[str, Tensor | None], str, str]] = {
@@ -217,7 +218,7 @@ MISTAKES: dict[str, tuple[Callable[[], nn.Module], dict[str, Tensor | None], str
     "a ResNeSt": (bot, {"backbone.conv1.0.weight": torch.ones(1)}, "fastreid", "a ResNeSt of fast-reid"),
     "another depth": (bot, {"backbone.layer4.2.conv1.weight": torch.ones(1)}, "fastreid", r"\(2, 2, 2, 3\) blocks"),
     "other non-local blocks": (
-        lambda: foreign.FastReidBaseline("resnet18", "fixed", False, (1, 1)),
+        lambda: fastreid.FastReidBaseline("resnet18", "fixed", False, (1, 1)),
         {"backbone.NL_2.0.g.weight": torch.ones(64, 128, 1, 1)},
         "fastreid",
         "non-local blocks with 64 inner channels; fast-reid's have 1",
@@ -225,7 +226,7 @@ MISTAKES: dict[str, tuple[Callable[[], nn.Module], dict[str, Tensor | None], str
     "another normalisation": (bot, {"pixel_mean": torch.full((1, 3, 1, 1), 127.5)}, "fastreid", "pixel_mean is"),
     "another OSNet": (osnet, {"conv1.conv.weight": torch.ones(24, 3, 7, 7)}, "torchreid", "of kind bn and width 0.375"),
     "other images": (
-        lambda: foreign.TransReID(384, 16, size=(112, 48)),
+        lambda: transformers.TransReID(384, 16, size=(112, 48)),
         {},
         "transreid",
         "21 position embeddings, which no images of 256 x 128, .* have",
@@ -237,8 +238,8 @@ MISTAKES: dict[str, tuple[Callable[[], nn.Module], dict[str, Tensor | None], str
         "a ResNet of CLIP, which is not supported",
     ),
     "fewer blocks": (
-        lambda: foreign.TransReID(384, 16),
-        {f"base.blocks.11.{key}": None for key in foreign.Block(384, 6).state_dict()},
+        lambda: transformers.TransReID(384, 16),
+        {f"base.blocks.11.{key}": None for key in transformers.Block(384, 6).state_dict()},
         "transreid",
         "a transformer of 11 blocks with tokens of 384",
     ),

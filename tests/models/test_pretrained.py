@@ -13,7 +13,9 @@ from models.backbones.from_timm import LIKE_TORCHVISION
 from models.network import ReidNetwork, build_network
 from models.options import ModelParams
 from models.pretrained import load_snapshot
-from tests.engine.foreign_networks import FastReidBaseline, FastReidMGN, Solider, TransReID
+from tests.foreign.fastreid import FastReidBaseline, FastReidMGN
+from tests.foreign.solider import Solider
+from tests.foreign.transformers import TransReID
 from utils.checkpoint import Checkpoint, save_checkpoint
 from utils.errors import DataError, ParamsError
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT, TINY_PARAMS, Script, torchrun
-from tests.engine.foreign_networks import TorchreidOSNet
+from tests.foreign.torchreid import TorchreidOSNet
 from tests.scripts.documents import STORY, blocks, commands
 
 SMALL = {"train_identities": 6, "test_identities": 2, "distractors": 0, "junk": 0, "cameras": 2}

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tests.conftest import Script
-from tests.engine.foreign_networks import TorchreidOSNet, randomised
+from tests.foreign import randomised
+from tests.foreign.torchreid import TorchreidOSNet
 
 
 @pytest.mark.slow
