@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from timm.models.swin_transformer import PatchMerging
+from timm.models.swin_transformer import PatchMerging, SwinTransformerBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,6 +25,7 @@ class SwinTransformer(FromTimm):
         image_size: height and width of the images.
         drop_path: rate of stochastic depth of the last block; the others' rise to it linearly.
         semantic_weight: of the layers that SOLIDER's weights have after each merging of patches; None: there are none.
+            Maps are then also padded to whole windows before they are shifted, and not after, as in SOLIDER.
 
     Source: Liu et al. 2021, arXiv 2103.14030.
     """
@@ -43,6 +44,9 @@ class SwinTransformer(FromTimm):
             if semantic_weight is not None:
                 merging.__class__ = SemanticMerging
                 merging.semantic = SemanticLayer(merging.out_dim, semantic_weight)
+        for block in [module for module in self.modules() if isinstance(module, SwinTransformerBlock)]:
+            if semantic_weight is not None:
+                block.__class__ = PaddedBlock
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> feature map (B, C, h, w)."""
@@ -51,6 +55,16 @@ class SwinTransformer(FromTimm):
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images (B, 3, H, W) -> maps (B, C, h, w): that of `forward`, and one of each copy."""
         return tuple(feature_map.permute(0, 3, 1, 2) for feature_map in super().maps(images))
+
+
+class PaddedBlock(SwinTransformerBlock):
+    """A block that pads its map to whole windows before it is shifted, as mmdetection's, which SOLIDER has."""
+
+    def _attn(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> the same shape."""
+        rows, columns = x.shape[1:3]
+        height, width = self.window_size
+        return super()._attn(F.pad(x, (0, 0, 0, -columns % width, 0, -rows % height)))[:, :rows, :columns]
 
 
 class SemanticMerging(PatchMerging):
