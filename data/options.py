@@ -114,6 +114,9 @@ class BatchSampling(Options):
     """Identities in a batch of P x K sampling."""
     K: int = Field(default=4, ge=1)
     """Images of each identity in a batch of P x K sampling."""
+    every_image: bool = False
+    """P x K sampling: draw identities by their numbers of images, so that an epoch shows all; false: all identities
+    equally often."""
 
 
 class DataOptions(Options):

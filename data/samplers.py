@@ -26,7 +26,8 @@ def epoch_batches(
     rng = np.random.default_rng([seed, epoch])
     sampling = options.batch_sampling_params
     if sampling.class_balanced:
-        return pk_batches(labels, world_size * sampling.P, sampling.K, rng, accumulate)
+        P = world_size * sampling.P
+        return pk_batches(labels, P, sampling.K, rng, accumulate, every_image=sampling.every_image)
     return random_batches(len(labels), world_size * options.batch_images, rng, accumulate)
 
 
@@ -42,24 +43,56 @@ def random_batches(num_images: int, batch_size: int, rng: np.random.Generator, a
     return np.resize(order, (num_batches, batch_size)).tolist()
 
 
-def pk_batches(labels: Sequence[int], P: int, K: int, rng: np.random.Generator, accumulate: int = 1) -> list[list[int]]:
+def pk_batches(
+    labels: Sequence[int],
+    P: int,
+    K: int,
+    rng: np.random.Generator,
+    accumulate: int = 1,
+    *,
+    every_image: bool = False,
+) -> list[list[int]]:
     """P x K batches: P identities, K images of each, the images of an identity next to each other.
 
-    The number of batches is the multiple of `accumulate` that brings an epoch closest to the size of the set.
-    Identities, and the images of each, are dealt from shuffled decks, so all are used equally often; the images of an
-    identity with fewer than K are repeated.
+    The number of batches is the multiple of `accumulate` that brings an epoch closest to the size of the set. The
+    images of an identity are dealt from a shuffled deck, so all are used equally often; those of an identity with fewer
+    than K are repeated. Identities are dealt from a deck as well, or, with `every_image`, drawn as often as their
+    images fill groups of K.
 
-    Source: Hermans et al. 2017, section 2.
+    Source: Hermans et al. 2017, arXiv 1703.07737, section 2; with `every_image` like the strong baseline (Luo et al.
+    2019, arXiv 1903.07071).
     """
     images_of: dict[int, list[int]] = {}
     for index, label in enumerate(labels):
         images_of.setdefault(label, []).append(index)
     if len(images_of) < P:
         raise ValueError(f"P {P} exceeds the number of identities {len(images_of)}")
-    identities = _Deck(sorted(images_of), rng)
-    images = {label: _Deck(indices, rng) for label, indices in images_of.items()}
+    decks = [_Deck(images_of[label], rng) for label in sorted(images_of)]
+    groups = [-(-len(deck.cards) // K) for deck in decks]
+    identities = _Draws(groups, rng) if every_image else _Deck(list(range(len(decks))), rng)
     num_batches = max(1, round(len(labels) / (P * K * accumulate))) * accumulate
-    return [[index for label in identities.deal(P) for index in images[label].deal(K)] for _ in range(num_batches)]
+    return [[index for place in identities.deal(P) for index in decks[place].deal(K)] for _ in range(num_batches)]
+
+
+class _Draws:
+    """Draws different things, each as often as its count, and then all over again.
+
+    What is left most often is the most likely to be drawn, so that nothing remains at the end that has to be drawn
+    twice at once.
+    """
+
+    def __init__(self, counts: Sequence[int], rng: np.random.Generator) -> None:
+        self.counts = np.array(counts)
+        self.rng = rng
+        self.left = self.counts.copy()
+
+    def deal(self, number: int) -> list[int]:
+        """Different places of `counts`."""
+        if np.count_nonzero(self.left) < number:
+            self.left += self.counts
+        drawn = self.rng.choice(len(self.left), number, replace=False, p=self.left / self.left.sum())
+        self.left[drawn] -= 1
+        return drawn.tolist()
 
 
 class _Deck:

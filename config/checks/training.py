@@ -23,6 +23,9 @@ SCHEDULES_OF = {
 def batch_size_fits_sampling(params: Params) -> Iterator[Conflict]:
     """P x K sampling decides the batch size; with random sampling batch_size does, if it is given."""
     sampling = params.batch_sampling_params
+    if sampling.every_image and not sampling.class_balanced:
+        keys = ("batch_sampling_params.every_image", "batch_sampling_params.class_balanced")
+        yield Conflict(keys, "is for P x K sampling; random batches have every image anyway; leave it out")
     if not sampling.class_balanced and params.batch_size is not None:
         return
     images = sampling.P * sampling.K

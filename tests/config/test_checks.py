@@ -46,6 +46,7 @@ def gan(**options):
         ({"batch_sampling_params": PK | {"P": 9000}}, ["batch_sampling_params.P: 9000 x 2 = 18000"]),
         ({"batch_sampling_params": PK | {"P": 1, "K": 1}, "batch_size": 9}, ["batch_sampling_params.P: 1 x 1 = 1"]),
         ({"batch_sampling_params": "1*1"}, ["batch_sampling_params: 1 x 1 = 1"]),
+        ({"batch_sampling_params": {"every_image": True}}, ["batch_sampling_params.every_image: is for P x K"]),
         (
             {"data_augmentation": {"resize_h": 235, "resize_w": 100, "pad": 10}},
             ["data_augmentation.resize_h: the crop, img_h 256", "data_augmentation.resize_w: the crop, img_w 128"],
@@ -350,6 +351,7 @@ def test_what_does_not_go_together(desk, content, expected):
     [
         {"batch_sampling_params": PK, "batch_size": 8},
         {"batch_sampling_params": "4*2", "batch_size": 8},
+        {"batch_sampling_params": PK | {"every_image": True}},
         {"batch_sampling_params": {"class_balanced": False, "P": 1, "K": 1}, "batch_size": 9},
         {"data_augmentation": {"resize_h": 236, "resize_w": 108, "pad": 10}},
         {"data_augmentation": {"resize_h": 288}},

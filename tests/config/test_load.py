@@ -44,7 +44,8 @@ MODELS = (
         ({"tri_loss_on": "parts"}, 'tri_loss_on: expected a list, got "parts"; did you mean ["parts"]?'),
         ({"tri_loss_on": []}, "tri_loss_on: expected at least one entry, got []"),
         ({"tri_loss_on": ["part"]}, 'tri_loss_on[0]: unknown value "part"; did you mean "parts"? Allowed: "global", '
-         '"parts", "concat", "global2", "parts2", "concat2", "global3", "parts3", "concat3", "drop", "channels"'),
+         '"parts", "concat", "global2", "parts2", "concat2", "global3", "parts3", "concat3", "drop", "channels", '
+         '"projected", "penultimate"'),
         ({"model_params": {"model": "resnet_51"}},
          f'model_params.model: unknown value "resnet_51"; did you mean "resnet_50"? Allowed: {MODELS}'),
         ({"model_params": {"model": "xyz"}}, f'model_params.model: unknown value "xyz". Allowed: {MODELS}'),

@@ -49,6 +49,39 @@ def test_pk_sampling_uses_identities_and_their_images_equally_often(rng: np.rand
         assert max(counts.values()) - min(counts.values()) <= 1
 
 
+def test_pk_sampling_of_every_image_draws_identities_by_their_numbers_of_images(rng: np.random.Generator) -> None:
+    labels = [label for label in range(12) for _ in range(2 + 4 * label)]
+    batches = pk_batches(labels, 4, 4, rng, every_image=True)
+    assert len(batches) == round(len(labels) / 16)
+    for batch in batches:
+        groups = [[labels[index] for index in batch[first : first + 4]] for first in range(0, 16, 4)]
+        assert [len(set(group)) for group in groups] == [1, 1, 1, 1]
+        assert len({group[0] for group in groups}) == 4
+        # All different, but for the identity of two images.
+        assert all(len(set(batch[4 * place :][:4])) == min(4, 2 + 4 * group[0]) for place, group in enumerate(groups))
+    counts = Counter(index for batch in batches for index in batch)
+    seen = len(counts) / len(labels)
+    equally = Counter(index for batch in pk_batches(labels, 4, 4, rng) for index in batch)
+    # Without it the images of the large identities are left out.
+    assert len(equally) / len(labels) < 0.8 < 0.9 < seen
+    # Images of one identity are used equally often, and identities by their numbers of groups.
+    many = pk_batches(labels * 10, 4, 4, rng, every_image=True)
+    uses = Counter(index for batch in many for index in batch)
+    for label in range(12):
+        counts_of = [uses[index] for index in range(len(labels) * 10) if (labels * 10)[index] == label]
+        assert max(counts_of) - min(counts_of) <= 1
+
+
+def test_draws_are_of_different_things_and_as_often_as_their_counts(rng: np.random.Generator) -> None:
+    labels = [0] * 8 + [1] * 8 + [2] * 4 + [3] * 4
+    groups = Counter(
+        labels[batch[first]] for batch in pk_batches(labels, 2, 4, rng, every_image=True) for first in (0, 4)
+    )
+    assert groups == {0: 2, 1: 2, 2: 1, 3: 1}
+    # All take part in every batch, although their numbers differ.
+    assert all({labels[i] for i in batch} == {0, 1, 2, 3} for batch in pk_batches(labels, 4, 1, rng, every_image=True))
+
+
 def test_identities_with_few_images_repeat_them_evenly(rng: np.random.Generator) -> None:
     for batch in pk_batches([0, 1, 1, 2, 2, 2], 3, 5, rng):
         counts = Counter(batch)
@@ -64,6 +97,8 @@ def test_p_may_be_the_number_of_identities(rng: np.random.Generator) -> None:
 def test_what_cannot_be_sampled_is_an_error(rng: np.random.Generator) -> None:
     with pytest.raises(ValueError, match="P 11"):
         pk_batches(LABELS, 11, 2, rng)
+    with pytest.raises(ValueError, match="P 11"):
+        pk_batches(LABELS, 11, 2, rng, every_image=True)
     with pytest.raises(ValueError, match="batch_size 6"):
         random_batches(5, 6, rng)
 

@@ -50,7 +50,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "model_params": {**ONE, "part_pooling": "max"}, "optimizer": "adam",
         "lr": {"base_lr": 0.01, "fc_lr": 0.02, "schedule": "flat_cosine", "flat_epoch": 2, "warmup_steps": 3},
     },
-    "a ResNet": {"model_params": {**ONE, "model": "resnet_34", "last_conv_stride": 2}},
+    "a ResNet": {
+        "model_params": {**ONE, "model": "resnet_34", "last_conv_stride": 2},
+        "batch_sampling_params": {"class_balanced": True, "P": 4, "K": 2, "every_image": True},
+    },
     "IBN and non-local blocks": {
         "model_params": {**ONE, "model": "resnet_34", "ibn": True, "non_local": True, "zero_init_residual": True},
         "lr": {"base_lr": 0.01, "fc_lr": 0.02, "layer_decay": 0.5}, "ema_decay": 0.9,
