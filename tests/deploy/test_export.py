@@ -186,6 +186,9 @@ TRANSREID = {
 }
 
 
+SOLIDER = {"model": "timm:swin_tiny_patch4_window7_224", "last_conv_stride": 2, "semantic_weight": 0.2}
+
+
 @pytest.mark.parametrize(
     "own",
     [
@@ -195,6 +198,7 @@ TRANSREID = {
         TRANSREID,
         pytest.param({"model": "timm:eva02_tiny_patch14_224"}, marks=pytest.mark.slow),
         pytest.param({"model": "timm:swin_tiny_patch4_window7_224", "last_conv_stride": 2}, marks=pytest.mark.slow),
+        pytest.param(SOLIDER, marks=pytest.mark.slow),
     ],
 )
 def test_a_network_of_timm_gives_the_same_embeddings(
