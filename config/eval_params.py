@@ -56,13 +56,13 @@ class EvalParams(Options):
             for folder in folders
         )
 
-    def _of_other_cameras(self, params: Params, trained: Params) -> Params:
-        """Cameras of another data set are not those of the training, unless the evaluation says so."""
-        said = self.evaluation_params is not None and "same_cameras" in self.evaluation_params.model_fields_set
-        if said or not trained.model_params.camera_embedding or params.batches_dir == trained.batches_dir:
+    @staticmethod
+    def _of_other_cameras(params: Params, trained: Params) -> Params:
+        """Cameras of another data set are not those of the training, unless the params say so."""
+        options = params.evaluation_params
+        if options.same_cameras is not None or params.batches_dir == trained.batches_dir:
             return params
-        evaluation = params.evaluation_params.model_copy(update={"same_cameras": False})
-        return params.model_copy(update={"evaluation_params": evaluation})
+        return params.model_copy(update={"evaluation_params": options.model_copy(update={"same_cameras": False})})
 
     @staticmethod
     def _evaluation(given: EvaluationParams, trained: EvaluationParams) -> EvaluationParams:

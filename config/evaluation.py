@@ -16,8 +16,8 @@ class EvaluationParams(Options):
     """Also evaluate before training, so that a mistake in the test set shows before the first epoch."""
     batch_size: int = Field(default=128, ge=1)
     """Images per batch."""
-    same_cameras: bool = True
-    """Cameras have the numbers they have in the training set; for a network with camera_embedding."""
+    same_cameras: bool | None = None
+    """Cameras have the numbers of the training set, for camera_embedding; null = on the batches_dir of the training."""
 
     def data_set(self, batches_dir: str) -> str:
         """Name of what is measured; a plug-in with data of its own names these instead of `batches_dir`."""

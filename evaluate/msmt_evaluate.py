@@ -55,7 +55,7 @@ def _folder(config: Params) -> str:
 def _on_msmt(config: Params) -> Params:
     """The params with MSMT17 as their data set, so that messages name the right folder; with its own cameras."""
     options = config.evaluation_params
-    if _folder(config) != config.batches_dir:
+    if _folder(config) != config.batches_dir and options.same_cameras is None:
         options = options.model_copy(update={"same_cameras": False})
     return config.model_copy(update={"batches_dir": _folder(config), "evaluation_params": options})
 

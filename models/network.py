@@ -57,7 +57,7 @@ class ReidNetwork(nn.Module):
         images matter to a network with camera embedding only; None = unknown.
         """
         sigma = self.spectral_sigma if spectral else 0.0
-        maps = self._maps(images, camids)
+        maps = self.backbone.maps(images, camids)
         output = {name: head(feature_map, sigma) for name, head, feature_map in self._heads_and_maps(maps)}
         if PENULTIMATE in self.map_of:
             token = maps[self.map_of[PENULTIMATE]].flatten(1)
@@ -69,9 +69,9 @@ class ReidNetwork(nn.Module):
         `retrieval_of` says; for retrieval. Cameras as in `forward`.
         """
         side = 0 if self.retrieval_of == "features" else 1
-        heads_and_maps = self._heads_and_maps(self._maps(images, camids))
+        maps = self.backbone.maps(images, camids)
         return concat_parts(
-            [scaled(head.embed(feature_map)[side], head.retrieval_scale) for _, head, feature_map in heads_and_maps]
+            [scaled(head.embed(seen)[side], head.retrieval_scale) for _, head, seen in self._heads_and_maps(maps)]
         )
 
     @property
@@ -99,12 +99,6 @@ class ReidNetwork(nn.Module):
     def heads(self) -> list[BranchHead]:
         """The branches in the order of the embedding."""
         return list(self.branches.values())  # pyright: ignore[reportReturnType]
-
-    def _maps(self, images: Tensor, camids: Tensor | None) -> tuple[Tensor, ...]:
-        """The maps of the backbone, which takes cameras only if it has embeddings of them."""
-        if self.backbone.camera_embedding is None:
-            return self.backbone.maps(images)
-        return self.backbone.maps(images, camids)  # pyright: ignore[reportCallIssue]
 
     def _heads_and_maps(self, maps: Sequence[Tensor]) -> Iterator[tuple[str, BranchHead, Tensor]]:
         """Each branch and its feature map."""
@@ -146,7 +140,7 @@ class Embedder(nn.Module):
 
     def forward(self, images: Tensor, camids: Tensor | None = None) -> Tensor:
         """Normalised images (B, 3, H, W) and their cameras (B,) -> embeddings (B, D), not yet of unit length."""
-        return self.network.embed(images) if camids is None else self.network.embed(images, camids)
+        return self.network.embed(images, camids)
 
     def logits(self, images: Tensor, camids: Tensor | None = None) -> Tensor:
         """Normalised images (B, 3, H, W) and their cameras (B,) -> class scores of the whole network (B, N)."""

@@ -152,7 +152,7 @@ def _read_batches(
 
 def _cameras(config: EvalContext, net: nn.Module, samples: Sequence[Sample]) -> Tensor | None:
     """The cameras of the images (N,) int64; None for a network that does not ask for them, or cannot know them."""
-    if not getattr(net, "camids", ()) or not config.evaluation_params.same_cameras:
+    if not getattr(net, "camids", ()) or config.evaluation_params.same_cameras is False:
         return None
     return torch.tensor([sample.camid for sample in samples])
 
@@ -164,14 +164,14 @@ def _cameras_of(camids: Tensor, images: Tensor) -> Tensor:
 
 def _report_unseen_cameras(net: Embedder, config: EvalContext, samples: Sequence[Sample], description: str) -> None:
     """Log once which cameras get the mean of a network's camera embeddings."""
-    known = getattr(net, "camids", ())
-    same = known if config.evaluation_params.same_cameras else ()
-    unseen = sorted({sample.camid for sample in samples} - {*same, *net.reported})
-    if known and unseen:
+    are_same = config.evaluation_params.same_cameras is not False
+    unseen = sorted({sample.camid for sample in samples} - {*(net.camids if are_same else ()), *net.reported})
+    if net.camids and unseen:
         net.reported.update(unseen)
         listing = ", ".join(map(str, unseen[:10])) + (f" and {len(unseen) - 10} more" if len(unseen) > 10 else "")
-        text = "%s: the network was not trained with cameras %s; they get the mean of its camera embeddings"
-        logger.info(text, description, listing)
+        advice = "" if are_same else "; if these are the cameras of the training, set evaluation_params.same_cameras"
+        text = "%s: the network was not trained with cameras %s; they get the mean of its camera embeddings%s"
+        logger.info(text, description, listing, advice)
 
 
 def _filled_up(pixels: Tensor, batch_size: int) -> Tensor:

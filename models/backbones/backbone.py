@@ -95,11 +95,15 @@ class Backbone(nn.Module):
             features = self.get_submodule(name)(features)
         return features
 
-    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+    def maps(self, images: Tensor, camids: Tensor | None = None) -> tuple[Tensor, ...]:
         """Images (B, 3, H, W) -> the maps (B, C, h, w) that the branches see: that of `forward`, and one of each copy.
 
         Stripes see the first, and the global branch, or the single feature, the last. An override may return a map of
         any size as the last: a class token is one of (B, C, 1, 1).
+
+        Args:
+            images: normalised.
+            camids: (B,) int64, the cameras; None = unknown. Without camera embedding they change nothing.
         """
         features = self.trunk(images)
         first = self.run((*self.last, *self.added), features)
@@ -167,8 +171,6 @@ class Backbone(nn.Module):
 
     def add_camera_embedding(self, camids: Sequence[int], factor: float) -> None:
         """Add a learnable vector of its camera to the tokens of each image; for a vision transformer.
-
-        `maps` then also takes the cameras of the images, (B,) int64; without, each has an unknown one.
 
         Args:
             camids: of the cameras of the training set.

@@ -52,9 +52,9 @@ class SwinTransformer(FromTimm):
         """Images (B, 3, H, W) -> feature map (B, C, h, w)."""
         return super().forward(images).permute(0, 3, 1, 2)
 
-    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+    def maps(self, images: Tensor, camids: Tensor | None = None) -> tuple[Tensor, ...]:
         """Images (B, 3, H, W) -> maps (B, C, h, w): that of `forward`, and one of each copy."""
-        return tuple(feature_map.permute(0, 3, 1, 2) for feature_map in super().maps(images))
+        return tuple(feature_map.permute(0, 3, 1, 2) for feature_map in super().maps(images, camids))
 
 
 class PaddedBlock(SwinTransformerBlock):

@@ -47,6 +47,7 @@ def translate(weights: ForeignWeights) -> Imported:
     weights.drop("base.fc.", "classifier.")
     if weights.has("base.sie_embed"):
         options["camera_embedding"] = SIE_FACTOR
+        params["evaluation_params"]["same_cameras"] = True
         _move_cameras(weights)
     if weights.has("b1."):
         options["head"] = "jpm"
@@ -61,10 +62,12 @@ def _move_cameras(weights: ForeignWeights) -> None:
     vectors = weights.take("base.sie_embed").flatten(1)
     weights.own["backbone.camera_embedding.weight"] = vectors
     weights.own["backbone.camera_embedding.camids"] = torch.arange(1, len(vectors) + 1)
-    weights.assumed.append(
+    weights.assumed += [
         f"the vectors of SIE are of the cameras 1 to {len(vectors)}, and not of views; the factor {SIE_FACTOR:g} is as "
-        "in TransReID's configurations"
-    )
+        "in TransReID's configurations",
+        "evaluation_params.same_cameras is true, for the data set that it was trained on; false gives all images the "
+        "mean of the vectors",
+    ]
 
 
 def _move_jpm(weights: ForeignWeights, last: int) -> None:

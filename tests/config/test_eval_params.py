@@ -51,8 +51,8 @@ def test_another_data_set_has_cameras_of_its_own_unless_it_is_said(desk):
     def same_cameras(content):
         return [params.evaluation_params.same_cameras for params in desk.load_eval(content).params.as_trained(trained)]
 
-    assert same_cameras({"batches_dir": "market"}) == [True]
-    assert same_cameras({"data_dirs": ["market", "duke"]}) == [True, False]
+    assert same_cameras({"batches_dir": "market"}) == [None]
+    assert same_cameras({"data_dirs": ["market", "duke"]}) == [None, False]
     assert same_cameras({"batches_dir": "moved", "evaluation_params": {"same_cameras": True}}) == [True]
     assert same_cameras({"evaluation_params": {"same_cameras": False}}) == [False]
 

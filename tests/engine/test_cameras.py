@@ -2,25 +2,31 @@
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from config.load import params_from_dict
 from config.params import Params
 from data.samples import Sample
 from engine.batches import ExtraBatch
-from engine.build import check_cameras
+from engine.build import build_trainer, check_cameras
+from engine.run import RunFolder
 from engine.step import ModelWithLoss
 from engine.teacher import load_teacher
 from engine.trainer import ReidTrainer
+from evaluate.core.plugins import plugin_options
 from losses.criterion import build_criterion
 from losses.generated import GeneratedWeights
 from losses.options import LossOptions
 from models.network import build_network
 from tests.conftest import TINY_PARAMS
 from tests.engine.conftest import MakeTrainer
+from tests.processes import run_in_processes
 from utils.checkpoint import Checkpoint, save_checkpoint
 from utils.errors import ParamsError
 from utils.precision import FP32
@@ -72,6 +78,43 @@ def test_generated_images_are_of_no_camera() -> None:
     assert seen[0].tolist() == [7, 1, 15, 1, -1, -1]
 
 
+def one_step(folder: Path, market: Path, images: str) -> tuple[list[int], dict[str, Tensor]]:
+    """The cameras of a process's images, and the gradients of all processes after one step."""
+    raw = {
+        **TINY_PARAMS,
+        "batches_dir": str(market),
+        "batch_sampling_params": images,
+        "evaluation_params": {"type": None},
+        "model_params": {**SIE, "head": "jpm"},
+        "tri_loss_on": ["global", "parts"],
+        "gather_embeddings": True,
+        "sync_bn": True,
+    }
+    params, _ = params_from_dict(raw, "params.json", plugin_options)
+    trainer = build_trainer(params, RunFolder(str(folder), "run"), torch.device("cpu"))
+    (batch,) = next(trainer.batches.steps(0, 0))
+    assert batch.camids is not None
+    trainer.stepper.backward([batch], 0)
+    found = {name: each.grad for name, each in trainer.network.named_parameters() if each.grad is not None}
+    return batch.camids.tolist(), found
+
+
+@pytest.mark.slow
+def test_two_processes_know_the_cameras_of_their_own_images(
+    tmp_path: Path, make_market: Callable[[Path], Path]
+) -> None:
+    market = make_market(tmp_path / "market")
+    (tmp_path / "run").mkdir()
+    expected, whole = one_step(tmp_path, market, "4*2")
+    processes = run_in_processes(one_step, 2, tmp_path, market, "2*2")
+    assert [camid for camids, _ in processes for camid in camids] == expected
+    assert "backbone.camera_embedding.weight" in whole
+    for _, gradients in processes:
+        assert gradients.keys() == whole.keys()
+        for name, gradient in gradients.items():
+            assert (gradient - whole[name]).norm() <= 1e-3 * whole[name].norm() + 1e-6, name
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_a_teacher_sees_the_cameras_of_its_own_data_set_only(tmp_path: Path, same: bool) -> None:
     raw = {**TINY_PARAMS, "evaluation_params": {}, "model_params": SIE}
@@ -111,11 +154,13 @@ def test_a_training_set_of_one_camera_is_one_message() -> None:
     check_cameras(samples(0, 0), Params())
 
 
+@pytest.mark.parametrize("same", [None, False])
 def test_cameras_that_the_network_was_not_trained_with_are_reported_once(
-    make_trainer: MakeTrainer, caplog: pytest.LogCaptureFixture
+    make_trainer: MakeTrainer, caplog: pytest.LogCaptureFixture, same: bool | None
 ) -> None:
     caplog.set_level(logging.INFO)
-    trainer = make_trainer(model_params=SIE, evaluation_params={"type": "market_evaluate"})
+    evaluation = {"type": "market_evaluate", "same_cameras": same}
+    trainer = make_trainer(model_params=SIE, evaluation_params=evaluation)
     for _ in range(2):
         assert trainer.evaluate().metrics["mAP"] > 0
     told = [record.getMessage() for record in caplog.records if "was not trained with" in record.getMessage()]
@@ -123,3 +168,4 @@ def test_cameras_that_the_network_was_not_trained_with_are_reported_once(
         "query: the network was not trained with cameras 2;",
         "gallery: the network was not trained with cameras 3, 11;",
     ]
+    assert all(("set evaluation_params.same_cameras" in message) == (same is False) for message in told)

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from config.eval_params import EvalParams
 from config.load import params_from_dict
 from data.augmentation.normalisation import normalise
 from data.decoding import decode_bytes
@@ -122,6 +123,9 @@ def test_imported_camera_embeddings_are_those_of_cameras_from_1(tmp_path: Path) 
         expected, found = network(images, torch.tensor([0, 4])), ours.embed(images, torch.tensor([1, 5]))
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
         assert not torch.allclose(found, ours.embed(images), atol=0.01)
+    # Wherever the data set lies.
+    (params,) = EvalParams(batches_dir="datasets/Market-1501").as_trained(load_trained_network(path).params)
+    assert params.evaluation_params.same_cameras
 
 
 def saved(network: nn.Module, path: Path, **changes: Tensor | None) -> Path:

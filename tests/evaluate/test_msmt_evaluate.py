@@ -46,9 +46,9 @@ class AsksForCameras(nn.Sequential):
 
     camids = (1,)
 
-    def forward(self, images: torch.Tensor, *camids: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor, *camids: torch.Tensor) -> torch.Tensor:
         self.told = bool(camids)
-        return super().forward(images)
+        return super().forward(input)
 
 
 def test_cameras_of_msmt17_are_not_those_of_another_data_set(
@@ -56,7 +56,9 @@ def test_cameras_of_msmt17_are_not_those_of_another_data_set(
 ) -> None:
     market = market_folder({"0001_c1_0.png": RED}, {"0001_c2_0.png": RED})
     net = AsksForCameras(nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
-    for config, same in ((params(market, msmt_dir=str(msmt_folder)), False), (params(msmt_folder), True)):
+    elsewhere = {"msmt_dir": str(msmt_folder)}
+    configs = params(market, **elsewhere), params(market, **elsewhere, same_cameras=True), params(msmt_folder)
+    for config, same in zip(configs, (False, True, True), strict=True):
         evaluate(EvalContext(config, net))
         assert net.told == same
 

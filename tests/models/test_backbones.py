@@ -52,7 +52,7 @@ class TinyTransformer(Backbone):
         self.class_token = nn.Parameter(torch.zeros(8, 1))
         self.last_block = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
 
-    def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def maps(self, images: Tensor, camids: Tensor | None = None) -> tuple[Tensor, Tensor]:
         patches = self.embed(images) + self.position
         tokens = torch.cat([self.class_token.expand(len(images), -1, -1), patches.flatten(2)], dim=2)
         tokens = self.last_block(tokens.transpose(1, 2)).transpose(1, 2)
