@@ -115,8 +115,7 @@ class BatchSampling(Options):
     K: int = Field(default=4, ge=1)
     """Images of each identity in a batch of P x K sampling."""
     every_image: bool = False
-    """P x K sampling: draw identities by their numbers of images, so that an epoch shows all; false: all identities
-    equally often."""
+    """P x K sampling draws identities by their numbers of images, which shows nearly all images; false: equally."""
 
 
 class DataOptions(Options):
