@@ -45,8 +45,9 @@ def timm_options_fit(params: Params) -> Iterator[Conflict]:
             text = f"is for {what} of timm, but {MODEL} is {model.model}; leave this out"
             yield Conflict((f"model_params.{name}", MODEL), text)
     if model.semantic_weight is not None and params.imagenet_pretrain:
-        text = "is of layers of SOLIDER, which weights of ImageNet lack; name its file as pretrain_snapshot"
-        yield Conflict(("model_params.semantic_weight", "imagenet_pretrain"), f"{text}, and set that to false")
+        text = "is for SOLIDER's weights, and ImageNet weights lack its layers; set imagenet_pretrain to false"
+        keys = "model_params.semantic_weight", "imagenet_pretrain"
+        yield Conflict(keys, f"{text}, and pretrain_snapshot to the file of SOLIDER")
 
 
 def transformer_options_fit(params: Params) -> Iterator[Conflict]:

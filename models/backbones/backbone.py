@@ -12,7 +12,7 @@ from utils.options import Options
 
 ResNetVariant = Literal["torchvision", "fastreid"]
 HEAD, MODEL, CAMERAS = "model_params.head", "model_params.model", "model_params.camera_embedding"
-NEEDS_TOKENS = f"needs a vision transformer of timm, but {MODEL} is none; use timm:vit_base_patch16_224 or another"
+NEEDS_TOKENS = f"needs a vision transformer (ViT) of timm, but {MODEL} is another network; use a timm:vit_... model"
 """How a message goes on."""
 
 
