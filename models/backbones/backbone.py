@@ -189,7 +189,7 @@ class Backbone(nn.Module):
         self.stage_names = tuple(stages)
 
     def complete_state(self, state: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
-        """A state dict in which missing copies are those of the modules `last`, and missing blocks as they are here.
+        """A state dict in which missing copies are those of the modules `last`.
 
         Args:
             state: of this backbone.
@@ -202,9 +202,7 @@ class Backbone(nn.Module):
             for name, copy in zip(self.last, copies, strict=True):
                 shared, own = f"{prefix}{name}.", f"{prefix}{copy}."
                 completed |= {own + key.removeprefix(shared): state[key] for key in state if key.startswith(shared)}
-        added = tuple(f"{name}." for name in self.added)
-        here = {f"{prefix}{key}": value for key, value in self.state_dict().items() if key.startswith(added)}
-        return {**here, **completed}
+        return completed
 
     def with_own_names(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The state dict of another library for this network, with the names of this backbone.
@@ -224,5 +222,7 @@ class Backbone(nn.Module):
         raise ParamsError(f"imagenet_pretrain: there are no weights for {type(self).__name__}; set it to false")
 
     def load_imagenet(self) -> None:
-        """Load ImageNet weights; raises as `imagenet_state`."""
-        self.load_state_dict(self.complete_state(self.imagenet_state()))
+        """Load ImageNet weights; what no such weights have stays as it is. Raises as `imagenet_state`."""
+        added = tuple(f"{name}." for name in self.added)
+        here = {key: value for key, value in self.state_dict().items() if key.startswith(added)}
+        self.load_state_dict({**here, **self.complete_state(self.imagenet_state())})

@@ -18,6 +18,7 @@ from models.options import ModelParams
 from models.outputs import concat_branches
 from models.pretrained import load_snapshot
 from utils.checkpoint import Checkpoint, save_checkpoint
+from utils.errors import DataError
 
 CAMIDS, SIZE = (2, 5, 9), (64, 32)
 SEEN = torch.tensor([5, 2, 5, 9])
@@ -124,6 +125,19 @@ def test_a_snapshot_gives_vectors_of_the_same_cameras_only(
     assert network.camids == CAMIDS
     assert ("camera embeddings of other cameras" in caplog.text) == (not same)
     assert torch.equal(network.backbone.state_dict()["pos_embed"], earlier.backbone.state_dict()["pos_embed"])
+
+
+def test_a_file_without_vectors_is_said_to_lack_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plain = build_network(options_of(camera_embedding=0), 5, SIZE)
+    torch.save(plain.state_dict(), tmp_path / "plain.pth")
+    load_snapshot(build(), tmp_path / "plain.pth")
+    assert "not in the file, left as initialised: backbone.camera_embedding.camids" in caplog.text
+
+
+def test_a_file_of_which_nothing_fits_is_refused_though_the_vectors_are_there(tmp_path: Path) -> None:
+    torch.save({"something.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(DataError, match="none of its 1 tensors fits"):
+        load_snapshot(build(), tmp_path / "other.pth")
 
 
 def test_weights_of_imagenet_leave_the_vectors_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,7 +104,8 @@ def test_weights_of_a_plain_backbone_fill_all_branches(head: str, options: dict[
     nn.init.normal_(next(plain.parameters()))
     backbone = network.backbone
     plain_state = {**{key: value for key, value in backbone.state_dict().items() if ".non_local_" in key}}
-    backbone.load_state_dict(backbone.complete_state({**plain_state, **plain.state_dict()}))
+    completed = backbone.complete_state({**plain_state, **plain.state_dict()})
+    backbone.load_state_dict({**backbone.state_dict(), **completed})
     for copies in backbone.copies:
         for name, copy in zip(backbone.last, copies, strict=True):
             if "non_local" not in name:
