@@ -82,6 +82,7 @@ def test_vectors_are_exact_in_half_precision_and_learn_from_their_own_images_onl
         vectors = embedding(SEEN)
     assert torch.equal(vectors[:, 0], 2 * embedding.weight[[1, 0, 1, 2]])
     vectors[:1].sum().backward()
+    assert embedding.weight.grad is not None
     assert torch.equal(embedding.weight.grad, torch.tensor([[0.0], [2.0], [0.0]]).expand(3, 8))
 
 
