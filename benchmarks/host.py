@@ -103,7 +103,7 @@ def make_free(trainer: ReidTrainer) -> None:
         for size in (2, 2, sizes.num_classes)
     ]
 
-    def forward(images: Tensor, spectral: bool = False) -> dict[str, BranchOutput]:
+    def forward(images: Tensor, spectral: bool = False, camids: Tensor | None = None) -> dict[str, BranchOutput]:
         outputs = iter(FreeNetwork.apply(fixed, *parameters))
         branches = ((next(outputs), next(outputs), ClassScores(next(outputs), None)) for _ in sizes.branches)
         return {name: BranchOutput(*branch) for name, branch in zip(sizes.branches, branches, strict=True)}

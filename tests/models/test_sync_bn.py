@@ -150,7 +150,7 @@ class Network(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), IBN(4), NonLocal(4), BatchNormAct2d(4),
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), IBN(4), NonLocal(4, 2), BatchNormAct2d(4),
             nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5, momentum=None), nn.Flatten(), nn.Linear(20, 6), nn.BatchNorm1d(6),
         )  # fmt: skip
         nn.init.ones_(self.layers.get_parameter("4.bn.weight"))
