@@ -42,61 +42,53 @@ class ChannelPooling(nn.Module):
         return torch.stack([self.bn(half) for half in halves]).relu()
 
 
-def build_branches(
-    options: ModelParams, backbone: Backbone, num_classes: int
-) -> tuple[dict[str, BranchHead], dict[str, int]]:
-    """The branches of `options.head`, and which of the backbone's maps each sees.
+Branches = tuple[dict[str, BranchHead], dict[str, int]]
+"""Heads by name, and which of the backbone's maps each sees."""
 
-    MGN: the branches share the backbone up to the first block of the last stage but one; each of the three has the rest
-    for itself, as copies that start with the same weights. The first has a global feature, the second a global feature
-    and two stripes, the third one and three stripes: eight features of `feature_dim`, which retrieval concatenates. The
-    last stage of the first branch has `last_conv_stride`, those of the others stride 1. Where code and paper differ,
-    this is fast-reid's MGN: batch normalisation without ReLU after the reduction, and classifiers of its result. Unlike
-    there, the stripes of a branch share the power of generalised-mean pooling.
 
-    LightMBN: three such branches. In the first another block follows; its map is pooled twice, whole and through a
-    Top-DropBlock. The second has a global feature and two stripes, the third the two halves of the channels: seven
-    features of `feature_dim`. Pooling is as in the authors' code: average for stripes and channels (`part_pooling` for
-    the former), maximum (`global_pooling`) for the others, but average for the first on an OSNet.
+def build_branches(options: ModelParams, backbone: Backbone, num_classes: int) -> Branches:
+    """The branches of `options.head`, which may add to the backbone what they see."""
+    builders = {"mgn": build_mgn, "lightmbn": build_lightmbn, "clip": build_clip, "jpm": build_jpm}
+    return builders[options.head](options, backbone, num_classes)
 
-    CLIP-ReID's baseline: the class token and its projection to `feature_dim`, in CLIP that to the space of texts.
-    Losses also see the class token before the last block.
 
-    JPM: `build_jpm`.
+def build_mgn(options: ModelParams, backbone: Backbone, num_classes: int) -> Branches:
+    """MGN: a branch with a global feature, and two with a global feature and two or three stripes.
 
-    Source: Wang et al. 2018, arXiv 1804.01438, section 3; fast-reid's mgn.py; Herzog et al. 2021, arXiv 2101.10774, and
-    the authors' lmbn_n.py; Li et al. 2022, arXiv 2211.13977, section 4.1 (baseline), and the authors' make_model.py.
+    The branches share the backbone as `split_in_three` says. Retrieval concatenates their eight features of
+    `feature_dim`. Where code and paper differ, this is fast-reid's MGN: batch normalisation without ReLU after the
+    reduction, and classifiers of its result. There the stripes of a branch have a power of generalised-mean pooling
+    each, which is `part_pooling` "gem_each" here.
+
+    Source: Wang et al. 2018, arXiv 1804.01438, section 3; fast-reid's mgn.py.
     """
-    if options.head == "clip":
-        backbone.add_projection(options.feature_dim)
-        sizes = {GLOBAL: backbone.out_channels, "projected": options.feature_dim}
-        heads = {
-            name: build_head(options, size, 1, 0, num_classes, is_global=True, pooling="avg")
-            for name, size in sizes.items()
-        }
-        return heads, {PENULTIMATE: -3, "projected": -2, GLOBAL: -1}
-    if options.head == "jpm":
-        return build_jpm(options, backbone, num_classes)
-    backbone.split_early()
-    for branch in ("branch2", "branch3"):
-        backbone.add_copy(branch)
-    for name in (name for copies in backbone.copies for name in copies):
-        for module in backbone.get_submodule(name).modules():
-            if isinstance(module, nn.Conv2d):
-                module.stride = (1, 1)
+    split_in_three(backbone)
+    head = partial(build_head, options, backbone.out_channels, dim=options.feature_dim, num_classes=num_classes)
+    branches = {
+        GLOBAL: head(1, is_global=True),
+        "global2": head(1, is_global=True),
+        "parts2": head(2, is_global=False),
+        "global3": head(1, is_global=True),
+        "parts3": head(3, is_global=False),
+    }
+    return branches, {GLOBAL: 0, "global2": 1, "parts2": 1, "global3": 2, "parts3": 2}
+
+
+def build_lightmbn(options: ModelParams, backbone: Backbone, num_classes: int) -> Branches:
+    """LightMBN: seven features of `feature_dim` of three branches.
+
+    The branches share the backbone as `split_in_three` says. In the first another block follows; its map is pooled
+    twice, whole and through a Top-DropBlock. The second has a global feature and two stripes, the third the two halves
+    of the channels. Pooling is as in the authors' code: average for stripes and channels (`part_pooling` for the
+    former), maximum (`global_pooling`) for the others, but average for the first on an OSNet.
+
+    Source: Herzog et al. 2021, arXiv 2101.10774, and the authors' lmbn_n.py.
+    """
+    split_in_three(backbone)
+    backbone.add_block("bottleneck")
     channels, dim = backbone.out_channels, options.feature_dim
     head = partial(build_head, options, num_classes=num_classes)
     whole = partial(head, channels, 1, dim, is_global=True)
-    if options.head == "mgn":
-        branches = {
-            GLOBAL: whole(),
-            "global2": whole(),
-            "parts2": head(channels, 2, dim, is_global=False),
-            "global3": whole(),
-            "parts3": head(channels, 3, dim, is_global=False),
-        }
-        return branches, {GLOBAL: 0, "global2": 1, "parts2": 1, "global3": 2, "parts3": 2}
-    backbone.add_block("bottleneck")
     drop = nn.Sequential(TopDropBlock(DROPPED_ROWS), StripePooling(1, options.global_pooling))
     branches = {
         GLOBAL: whole(pooling="avg" if options.model in OSNETS else None),
@@ -108,10 +100,39 @@ def build_branches(
     return branches, {GLOBAL: 0, "drop": 0, "global2": 1, "parts2": 1, "channels": 2}
 
 
-def build_jpm(
-    options: ModelParams, backbone: Backbone, num_classes: int
-) -> tuple[dict[str, BranchHead], dict[str, int]]:
-    """The branches of TransReID's jigsaw patch module, and which of the backbone's maps each sees.
+def split_in_three(backbone: Backbone) -> None:
+    """Let three branches share the backbone up to the first block of its last stage but one.
+
+    Each has the rest for itself, as copies that start with the same weights. The last stage of the first branch has
+    `last_conv_stride`, those of the others stride 1.
+    """
+    backbone.split_early()
+    for branch in ("branch2", "branch3"):
+        backbone.add_copy(branch)
+    for name in (name for copies in backbone.copies for name in copies):
+        for module in backbone.get_submodule(name).modules():
+            if isinstance(module, nn.Conv2d):
+                module.stride = (1, 1)
+
+
+def build_clip(options: ModelParams, backbone: Backbone, num_classes: int) -> Branches:
+    """CLIP-ReID's baseline: the class token and its projection to `feature_dim`, in CLIP that to the space of texts.
+
+    Losses also see the class token before the last block.
+
+    Source: Li et al. 2022, arXiv 2211.13977, section 4.1 (baseline), and the authors' make_model.py.
+    """
+    backbone.add_projection(options.feature_dim)
+    sizes = {GLOBAL: backbone.out_channels, "projected": options.feature_dim}
+    heads = {
+        name: build_head(options, size, 1, 0, num_classes, is_global=True, pooling="avg")
+        for name, size in sizes.items()
+    }
+    return heads, {PENULTIMATE: -3, "projected": -2, GLOBAL: -1}
+
+
+def build_jpm(options: ModelParams, backbone: Backbone, num_classes: int) -> Branches:
+    """TransReID's jigsaw patch module: a global branch and four parts.
 
     The global branch sees the class token; the four parts are class tokens that have seen a quarter of the rearranged
     patches each (`models/backbones/jigsaw.py`). Retrieval compares the parts with a quarter of their length.

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from deploy.predictor import Predictor
 from tests.conftest import Script
 from tests.runs import records_of
+from utils.checkpoint import load_checkpoint
 
 TEACHER = {"model": "timm:test_vit", "feature_dim": 0, "retrieval_of": "features"}
 STUDENT = {"model": "osnet_x0_25", "feature_dim": 16, "pcb_n_parts": 2, "feature_global_dim": 8}
@@ -35,7 +35,7 @@ def test_a_student_is_exported_and_evaluated_without_its_teacher(
     losses = records_of(student)[-1]["losses"]
     assert 0 < losses["distillation_embedding"] < 4
     assert losses["distillation_logits"] > 0
-    assert not any("distillation" in name for name in torch.load(student / "model_best.pth")["model"])
+    assert not any("distillation" in name for name in load_checkpoint(student / "model_best.pth").model)
     shutil.rmtree(script.folder / "runs" / "teacher")
     script.succeed("train.py", "--operation", "export_onnx", "--sub_working_dir", "student")
     script.succeed("evaluator.py", "runs/student/model.onnx", "--set", "result_log_file=result.json")
