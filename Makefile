@@ -7,10 +7,19 @@ BIN := $(VENV)/bin
 # tests have in common is mostly made once, and takes over tests of the others when it is done.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal --durations 20
 
-.PHONY: train test test-all gpu bench lint clean
+.PHONY: train serve test test-all gpu bench lint clean
+
+ifeq ($(MAKECMDGOALS),serve)
+ifeq ($(and $(MODEL),$(GALLERY)),)
+$(error name a model and a folder of images: make serve MODEL=runs/NAME/model.onnx GALLERY=DIR)
+endif
+endif
 
 train: $(VENV)/.installed
 	$(BIN)/python train.py --operation start_train
+
+serve: $(VENV)/.installed-deploy
+	$(BIN)/python -m deploy.serve --model "$(MODEL)" --gallery "$(GALLERY)"
 
 test: $(VENV)/.installed-dev lint
 	$(PYTEST) --hypothesis-profile quick -m "not slow and not gpu"
@@ -37,7 +46,11 @@ $(VENV)/.installed: $(BIN)/python requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+$(VENV)/.installed-deploy: $(VENV)/.installed requirements-deploy.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-deploy.txt
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-deploy requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 

@@ -1,6 +1,8 @@
 """Errors that a user can correct, shown as one message with exit code 2, without a traceback."""
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _ADVICE = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
@@ -24,6 +26,20 @@ class DataError(UserError):
 
 class ReportedByOtherRankError(UserError):
     """Another process of the run reports the error; this one ends silently."""
+
+
+@contextmanager
+def optional_imports(what: str, install: str) -> Iterator[None]:
+    """Turns a missing package into a user error: "the service needs the package uvicorn; install it: pip install ...".
+
+    Args:
+        what: needs the packages that are imported in the block.
+        install: the command that installs them.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(f"{what} needs the package {error.name}; install it: {install}") from error
 
 
 def with_advice(error: OSError) -> str:

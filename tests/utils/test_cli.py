@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from utils.cli import exit_code_of
-from utils.errors import DataError
+from utils.errors import DataError, optional_imports
 
 
 def failing(error: BaseException) -> None:
@@ -26,3 +26,13 @@ def test_exit_codes_and_tracebacks(
 def test_success_is_silent(caplog: pytest.LogCaptureFixture) -> None:
     assert exit_code_of(lambda: None) == 0
     assert caplog.text == ""
+
+
+def test_a_missing_package_is_a_message_with_the_command_that_installs_it(caplog: pytest.LogCaptureFixture) -> None:
+    def work() -> None:
+        with optional_imports("the service", "pip install -r requirements-deploy.txt"):
+            import no_such_package  # pyright: ignore[reportMissingImports] # noqa: F401
+
+    assert exit_code_of(work) == 2
+    assert "the service needs the package no_such_package" in caplog.text
+    assert "pip install -r requirements-deploy.txt" in caplog.text
