@@ -28,6 +28,8 @@ from utils.cli import exit_code_of
 from utils.distributed import fail_together, this_process
 from utils.errors import ParamsError
 from utils.files import expand_user
+from utils.hub import PREFIX as HUB
+from utils.hub import fetch
 from utils.logs import log_to_screen
 
 EXPORTED = ".onnx"
@@ -57,9 +59,8 @@ def main(argv: list[str]) -> None:
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """The command line; a mistake in it exits with code 2 and the usage."""
     parser = argparse.ArgumentParser(prog="evaluator.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument(
-        "path", type=Path, help="a params file such as eval_params.json, or a model (.pth, .onnx) or features"
-    )
+    what = 'a params file such as eval_params.json, or a model (.pth, .onnx, hub folder, "hf://...") or features'
+    parser.add_argument("path", help=what)
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override: model_path=runs/NAME"
     )
@@ -68,9 +69,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 
 def read_options(args: argparse.Namespace) -> EvalParams:
     """The params file, or the defaults for a model or features named in its place."""
-    path, overrides = args.path, args.set
-    if path.suffix.lower() in (".pth", EXPORTED, ".npz") or path.is_dir():
-        path, overrides = None, [f"model_path={json.dumps(str(path))}", *overrides]
+    path, overrides = Path(args.path), args.set
+    if path.suffix.lower() in (".pth", EXPORTED, ".npz", ".safetensors") or path.is_dir() or args.path.startswith(HUB):
+        path, overrides = None, [f"model_path={json.dumps(args.path)}", *overrides]
     options, notes = load_eval_params(path, overrides, plugin_options=plugin_options)
     for note in notes:
         logger.info("%s", note)
@@ -79,6 +80,8 @@ def read_options(args: argparse.Namespace) -> EvalParams:
 
 def read_subject(options: EvalParams) -> Subject:
     """What `model_path` names."""
+    if options.model_path.startswith(HUB):
+        options = options.model_copy(update={"model_path": str(fetch(options.model_path))})
     path = expand_user(options.model_path)
     if path.suffix.lower() != EXPORTED:
         return load_subject(options)

@@ -41,6 +41,7 @@ OPERATIONS = """operations:
   resume_train    go on with a run that was stopped, with its own params
   export_onnx     write the best model of the run NAME, or the checkpoint --from FILE, as an ONNX model, to --out FILE
                   or beside it
+  export_hub      write the same as a folder for the Hugging Face hub, to --out DIR or the folder hub beside it
   import_weights  make a checkpoint of this framework, --out FILE, of the file --from FILE of another one, --as
                   fastreid, torchreid, transreid, solider or clipreid
   check_config    validate the params and show what they amount to; train nothing
@@ -51,12 +52,14 @@ OPERATIONS = """operations:
 SHARED = ("start_train", "resume_train")
 """Operations that several processes do together."""
 
+EXPORTS = ("export_onnx", "export_hub")
+
 GOES_WITH = {
     "config_path": ("start_train", "check_config", "make_synthetic", "build_lmdb", "train_gan"),
-    "sub_working_dir": ("start_train", "resume_train", "train_gan", "sample_gan", "export_onnx"),
+    "sub_working_dir": ("start_train", "resume_train", "train_gan", "sample_gan", *EXPORTS),
     "detach": ("start_train", "train_gan"),
-    "out": ("make_synthetic", "build_lmdb", "sample_gan", "export_onnx", "import_weights"),
-    "from": ("import_weights", "export_onnx"),
+    "out": ("make_synthetic", "build_lmdb", "sample_gan", "import_weights", *EXPORTS),
+    "from": ("import_weights", *EXPORTS),
     "as": ("import_weights",),
     "count": ("sample_gan",),
 }
@@ -64,7 +67,7 @@ GOES_WITH = {
 NEEDS_RUN = {
     "resume_train": "the run to go on with",
     "sample_gan": "the run of the generator",
-    "export_onnx": "the run to export",
+    **dict.fromkeys(EXPORTS, "the run to export"),
 }
 
 NEEDS_OUT = ("make_synthetic", "build_lmdb", "sample_gan")
@@ -118,15 +121,8 @@ def main(argv: list[str]) -> None:
 
         sample_gan(args.sub_working_dir, args.set, args.out, args.count or 64)
         return
-    if args.operation == "export_onnx":
-        from deploy.export import export_onnx
-
-        if path := getattr(args, "from"):
-            params = load_checkpoint_with_changes(path, args.set, NEEDED_TO_EXPORT)
-            export_onnx(path, params, args.out or path.with_suffix(".onnx"))
-            return
-        folder, params = load_run_with_changes(args.sub_working_dir, args.set, NEEDED_TO_EXPORT)
-        export_onnx(folder.best, params, args.out or folder.path / "model.onnx")
+    if args.operation in EXPORTS:
+        export(args)
         return
     if args.operation == "import_weights":
         from engine.importing import import_weights
@@ -152,6 +148,23 @@ def main(argv: list[str]) -> None:
             build_lmdb(params, notes, args.out)
 
 
+def export(args: argparse.Namespace) -> None:
+    """Write a trained network for other programs."""
+    if path := getattr(args, "from"):
+        params, out = load_checkpoint_with_changes(path, args.set, NEEDED_TO_EXPORT), path.with_suffix(".onnx")
+    else:
+        folder, params = load_run_with_changes(args.sub_working_dir, args.set, NEEDED_TO_EXPORT)
+        path, out = folder.best, folder.path / "model.onnx"
+    if args.operation == "export_onnx":
+        from deploy.export import export_onnx
+
+        export_onnx(path, params, args.out or out)
+    else:
+        from deploy.hub import export_hub
+
+        export_hub(path, params, args.out or out.with_name("hub"))
+
+
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """The command line; a mistake in it exits with code 2 and the usage."""
     parser = argparse.ArgumentParser(
@@ -168,17 +181,15 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--detach", action="store_true", help="start_train or train_gan in the background")
     parser.add_argument("--out", type=Path, metavar="PATH", help="what an operation writes")
-    parser.add_argument(
-        "--from", type=Path, metavar="FILE", help="the checkpoint that import_weights or export_onnx reads"
-    )
+    parser.add_argument("--from", type=Path, metavar="FILE", help="the checkpoint to import or to export")
     parser.add_argument("--as", metavar="FRAMEWORK", help="which framework's it is")
     parser.add_argument(
         "--count", type=whole_number(1, 1_000_000), metavar="N", help="pictures that sample_gan writes; default: 64"
     )
     args = parser.parse_args(argv)
-    names_file = args.operation == "export_onnx" and getattr(args, "from") is not None
+    names_file = args.operation in EXPORTS and getattr(args, "from") is not None
     if names_file and args.sub_working_dir:
-        parser.error("export_onnx takes --sub_working_dir NAME or --from FILE, not both")
+        parser.error(f"{args.operation} takes --sub_working_dir NAME or --from FILE, not both")
     if args.operation in NEEDS_RUN and not args.sub_working_dir and not names_file:
         parser.error(f"{args.operation} needs --sub_working_dir NAME: {NEEDS_RUN[args.operation]}")
     if args.operation in NEEDS_OUT and args.out is None:

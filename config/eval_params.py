@@ -17,7 +17,7 @@ class EvalParams(Options):
     """An offline evaluation. Its evaluation_params are those of params.json; null = as trained."""
 
     model_path: str = "runs"
-    """A .pth, .onnx or run folder, a folder of runs (the newest finished one is used), or features saved as .npz."""
+    """A .pth or .onnx, a run's or hub folder, "hf://owner/name", runs (the newest is used), or features as .npz."""
     batches_dir: str | None = None
     """Folder or .lmdb file of the data set, or "synthetic"; null = as trained."""
     data_dirs: tuple[str, ...] = ()

@@ -79,6 +79,8 @@ class ExportParams(Options):
     """Training images for the calibration of "int8"."""
     measured_images: int = Field(default=2000, ge=0)
     """Maximum of test images for the metrics and thresholds of the exported model; 0 = not measured."""
+    licence: str = Field(default="", pattern="^[a-z0-9.-]*$")
+    """For export_hub: licence of the weights as the hub abbreviates it, such as "apache-2.0"; "" = not stated."""
 
 
 class Params(LossOptions, ModelOptions, DataOptions):

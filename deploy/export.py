@@ -65,10 +65,10 @@ def export_onnx(model: Path, params: Params, out: Path) -> ModelCard:
             quantise(proto, unfinished, [decode(path, params.eval_resize) for path in paths], options.layout)
         else:
             onnx.save(proto, unfinished)
-        _set_card(unfinished, _card(trained, options, NOT_MEASURED))
+        _set_card(unfinished, model_card(trained, options, NOT_MEASURED))
         onnx.checker.check_model(unfinished, full_check=True)
         check_parity(unfinished, trained, options, parity_images)
-        card = _card(trained, options, _measured(unfinished, trained, params, dataset))
+        card = model_card(trained, options, _measured(unfinished, trained, params, dataset))
         _set_card(unfinished, card)
     logger.info("written: %s, %.1f MB, opset %d, %s", out, out.stat().st_size / 1e6, card.opset, card.precision)
     return card
@@ -109,7 +109,8 @@ def _set_card(path: Path, card: ModelCard) -> None:
     onnx.save(proto, path)
 
 
-def _card(trained: Trained, options: ExportParams, measured: Measured) -> ModelCard:
+def model_card(trained: Trained, options: ExportParams, measured: Measured) -> ModelCard:
+    """The card of a network that is exported."""
     params = trained.params
     mean, std = STATISTICS[params.data_augmentation.normalisation]
     return ModelCard(

@@ -1,5 +1,6 @@
 """The network of an exported model or a checkpoint: raw pixels in, embeddings of unit length out."""
 
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +12,13 @@ import torch
 
 from data.augmentation.normalisation import STATISTICS, Normalisation, normalise
 from data.decoding import Resize
-from deploy.card import ModelCard
+from deploy.card import PREFIX, ModelCard
 from evaluate.core.load_model import load_trained_network
 from models.network import Embedder
+from utils.checkpoint import HUB_WEIGHTS
 from utils.device import choose_device
 from utils.errors import DataError, first_line
+from utils.hub import CONFIG, read_config
 from utils.precision import evaluation_precision
 from utils.process import num_own_cpus
 
@@ -125,22 +128,21 @@ class ForeignNetwork:
 
 
 class TorchNetwork:
-    """A checkpoint of start_train, run by torch: on the first GPU if there is one, else on the CPU.
+    """A checkpoint of start_train or export_hub, run by torch: on the first GPU if there is one, else on the CPU.
 
     Args:
-        path: the .pth file.
+        path: the .pth file, or the model.safetensors of a hub folder.
         threads: torch's CPU threads in the whole process; 0 = torch's default.
 
     Raises:
         DataError, ParamsError: as `load_trained_network`.
     """
 
-    card: ModelCard | None = None
-
     def __init__(self, path: Path, threads: int = 0) -> None:
         if threads:
             torch.set_num_threads(threads)
         params, labels, network, _ = load_trained_network(path)
+        self.card = card_of_hub(path) if path.name == HUB_WEIGHTS else None
         self.device = choose_device(())
         placed = network.to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.embedder = Embedder(placed, labels).eval()
@@ -222,3 +224,10 @@ def _run(
 def card_of(session: onnxruntime.InferenceSession, path: Path) -> ModelCard | None:
     """The card of a model; None if another program wrote it; raises like `ModelCard.from_metadata`."""
     return ModelCard.from_metadata(session.get_modelmeta().custom_metadata_map, str(path))
+
+
+def card_of_hub(weights: Path) -> ModelCard | None:
+    """The card in the config.json of a hub folder; raises like `ModelCard.from_metadata`."""
+    config = read_config(weights)
+    metadata = {f"{PREFIX}{key}": json.dumps(config[key]) for key in ModelCard.model_fields if key in config}
+    return ModelCard.from_metadata(metadata, str(weights.with_name(CONFIG)))

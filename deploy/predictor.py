@@ -1,7 +1,6 @@
 """Embeddings of images of any kind, by an exported model or a checkpoint."""
 
 import argparse
-import hashlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -17,7 +16,7 @@ from data.read_ahead import read_ahead
 from deploy.networks import ForeignNetwork, OnnxNetwork, TorchNetwork
 from utils.cli import whole_number
 from utils.errors import DataError
-from utils.files import expand_user
+from utils.hub import digest_of_file, model_file
 
 AnyImage = Path | str | bytes | Image.Image | np.ndarray
 """A file's path, its content, an image of Pillow, or (H, W, 3) uint8 RGB pixels."""
@@ -33,7 +32,8 @@ class Predictor:
     decode the next images, resized as in training, while the network computes. Several threads may share a predictor.
 
     Args:
-        path: a model.onnx of export_onnx, or a model_best.pth. Any other .onnx needs the last five.
+        path: a model.onnx of export_onnx, a model_best.pth, a run's or hub folder, or "hf://owner/name" on the Hugging
+            Face hub. Any other .onnx needs the last five.
         batch_size: images in a batch of the network.
         threads: CPU threads of the network; 0 = all.
         img_h, img_w: size of the images, pixels, for an .onnx of another program.
@@ -42,7 +42,7 @@ class Predictor:
         warm_up: embed blank images first, so that the first real ones are not slower than others.
 
     Attributes:
-        card: the model card; None for a checkpoint and for a model of another program.
+        card: the model card; None for a model_best.pth and for a model of another program.
         digest: SHA-256 of the file, hexadecimal.
         embedding_dim: D.
         branch_dims: sizes of the parts of an embedding that have losses of their own; empty if unknown.
@@ -66,14 +66,13 @@ class Predictor:
         interpolation: Interpolation = "bilinear",
         warm_up: bool = True,
     ) -> None:
-        path = expand_user(path)
         if batch_size < 1:
             raise ValueError(f"batch_size: at least 1 expected, got {batch_size}")
+        path = model_file(path)
         self.network = _open(path, threads, Resize(img_h, img_w, interpolation), normalisation)
         self.batch_size = batch_size
         self.card = self.network.card
-        with path.open("rb") as file:
-            self.digest = hashlib.file_digest(file, "sha256").hexdigest()
+        self.digest = digest_of_file(path)
         self.embedding_dim, self.branch_dims = self.network.embedding_dim, self.network.branch_dims
         self.resize = self.network.resize
         self.img_h, self.img_w = self.resize[:2]
@@ -167,7 +166,8 @@ def predictor_parser(program: str, description: str | None, batch_size: int) -> 
         allow_abbrev=False,
     )
     number = whole_number(1, 100_000)
-    parser.add_argument("--model", type=Path, required=True, metavar="FILE", help="a model.onnx or model_best.pth")
+    what = 'a model.onnx, model_best.pth or hub folder, or "hf://owner/name"'
+    parser.add_argument("--model", required=True, metavar="MODEL", help=what)
     parser.add_argument(
         "--batch-size", type=number, default=batch_size, metavar="N", help=f"images in a batch; default: {batch_size}"
     )
@@ -195,6 +195,6 @@ def _open(
         raise ValueError(f"img_h, img_w: {path} already has them")
     if kind == ".onnx":
         return OnnxNetwork(path, threads)
-    if kind == ".pth":
+    if kind in (".pth", ".safetensors"):
         return TorchNetwork(path, threads)
-    raise DataError(f"{path}: expected an .onnx of export_onnx, or a .pth of a training")
+    raise DataError(f"{path}: expected an .onnx of export_onnx, a .pth of a training, or a folder of export_hub")

@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from utils.errors import DataError, UserError, first_line
+from utils.errors import DataError, UserError, first_line, optional_imports
 from utils.files import ZIP_START, atomic_path, check_archive
 
 FORMAT = 1
 MODEL_BEST = "model_best.pth"
 """In a run's folder: the best model so far; with evaluation off, the last."""
+HUB_WEIGHTS = "model.safetensors"
+"""In a hub folder: the weights; config.json beside it has the rest of the checkpoint."""
 GENERATOR = "generator.pth"
 """In a run's folder: the trained person generator."""
 LAST = "last.pth"
@@ -59,6 +61,11 @@ class Checkpoint(NamedTuple):
     """Of the evaluation of this model; empty without one."""
 
 
+def model_in(folder: Path) -> Path | None:
+    """The model in a run's or hub folder; None if there is none."""
+    return next((folder / name for name in (MODEL_BEST, HUB_WEIGHTS) if (folder / name).is_file()), None)
+
+
 def is_finished(run: Path) -> bool:
     """Whether the run is finished: it has a model or a generator, and no state to resume from."""
     return any((run / name).is_file() for name in (MODEL_BEST, GENERATOR)) and not (run / LAST).exists()
@@ -70,12 +77,20 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint.
+    """Read a checkpoint, or the model.safetensors of a hub folder.
 
     Raises:
         DataError: the file is missing, damaged, unsafe to load or not of this format; names the wrong entry.
     """
-    content = load_tensors(path)
+    if path.suffix == ".safetensors":
+        # Only here, as few use it.
+        from utils.hub import check_digest, read_config
+
+        config = read_config(path)
+        check_digest(path, config)
+        content = {**config, "model": load_tensors(path)}
+    else:
+        content = load_tensors(path)
     expected = {"format", *Checkpoint._fields}
     if not isinstance(content, Mapping) or not expected <= content.keys():
         raise DataError(f"{path}: not a checkpoint of this framework; expected the keys {', '.join(sorted(expected))}")
@@ -165,8 +180,9 @@ def load_tensors(path: Path) -> Any:
 
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    with optional_imports(str(path), "pip install safetensors"):
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
 
     try:
         return load_file(path)

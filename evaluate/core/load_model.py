@@ -12,7 +12,7 @@ from config.load import params_from_dict
 from config.params import Params
 from evaluate.core.plugins import plugin_options
 from models.network import ReidNetwork, build_network, camids_in
-from utils.checkpoint import MODEL_BEST, check_finite, load_checkpoint
+from utils.checkpoint import MODEL_BEST, check_finite, load_checkpoint, model_in
 from utils.errors import DataError
 from utils.files import expand_user
 
@@ -30,7 +30,7 @@ class Trained(NamedTuple):
 
 
 def find_network(named: str, key: str, advice: str) -> Path:
-    """The re-ID checkpoint that a key of the params names: a file, or that of a run's folder.
+    """The re-ID checkpoint that a key of the params names: a file, or that of a run's or hub folder.
 
     Args:
         named: the file or folder.
@@ -41,7 +41,7 @@ def find_network(named: str, key: str, advice: str) -> Path:
         DataError: there is none.
     """
     path = expand_user(named)
-    path = path / MODEL_BEST if path.is_dir() else path
+    path = model_in(path) or (path / MODEL_BEST if path.is_dir() else path)
     if not path.is_file():
         raise DataError(f"{key}: {path}: no such file; {advice}, or give its path as seen from {Path.cwd()}")
     return path

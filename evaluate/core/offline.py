@@ -18,7 +18,7 @@ from evaluate.core.context import EvalContext
 from evaluate.core.load_model import load_trained_network
 from evaluate.core.plugins import Evaluation, plugin_options
 from models.network import Embedder
-from utils.checkpoint import MODEL_BEST, is_finished
+from utils.checkpoint import MODEL_BEST, is_finished, model_in
 from utils.device import choose_device, describe_device
 from utils.errors import DataError, ParamsError
 from utils.files import expand_user, write_json
@@ -59,15 +59,15 @@ def load_subject(options: EvalParams) -> Subject:
 
 
 def find_model(path: Path) -> Path:
-    """The checkpoint that `model_path` means: a file, that of a run's folder, or that of the newest finished run.
+    """The checkpoint that `model_path` means: a file, that of a run's or hub folder, or of the newest finished run.
 
     Raises:
         DataError: there is none.
     """
     if path.is_file():
         return path
-    if (path / MODEL_BEST).is_file():
-        return path / MODEL_BEST
+    if model := model_in(path):
+        return model
     if not path.is_dir():
         raise DataError(
             f"model_path: {path}: no such file or folder; train a model first, or name a .pth, .onnx or .npz file"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 
-STORY = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+STORY = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs").glob("*/*.md"))]
 """The pages whose commands run one after the other, in this order."""
 
 PAGES = [

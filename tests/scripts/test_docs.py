@@ -31,7 +31,8 @@ from tests.scripts.documents import (
 
 COMMANDS = sorted({command for page in PAGES for command in commands(page) + inline_commands(page)})
 RUN_FILES = {"params.json", "metrics.jsonl", "model_best.pth", "last.pth", "generator.pth"}
-"""Files of a run folder."""
+HUB_FILES = {"config.json", "reid_config.json"}
+"""Files of a run folder, and of a hub folder."""
 
 
 class Parsed(BaseException):
@@ -100,8 +101,8 @@ def check_settings(script: str, arguments: argparse.Namespace) -> None:
     if script == "train.py":
         load_params(arguments.config_path, arguments.set, plugin_options=plugin_options)
     elif script == "evaluator.py":
-        path = arguments.path if arguments.path.suffix == ".json" else None
-        load_eval_params(path, arguments.set, plugin_options=plugin_options)
+        path = Path(arguments.path)
+        load_eval_params(path if path.suffix == ".json" else None, arguments.set, plugin_options=plugin_options)
 
 
 @pytest.mark.parametrize("settings", blocks(ROOT / "docs" / "training.md", "json"))
@@ -122,7 +123,7 @@ def test_what_a_page_links_to_exists(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_files_and_definitions_that_a_page_names_exist(page: Path) -> None:
-    assert sorted(named for named in named_paths(page) - RUN_FILES if not exists(named)) == []
+    assert sorted(named for named in named_paths(page) - RUN_FILES - HUB_FILES if not exists(named)) == []
 
 
 def exists(named: str) -> bool:
@@ -144,5 +145,7 @@ def test_the_files_that_a_picture_names_exist(picture: Path) -> None:
 def test_the_readme_is_short_and_leads_to_every_page() -> None:
     text = STORY[0].read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 250
-    assert {f"docs/{page.name}" for page in STORY[1:]} <= links(STORY[0])
+    assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= links(STORY[0])
+    for page in (ROOT / "docs").glob("*/*.md"):
+        assert f"{page.parent.name}/{page.name}" in links(page.parent.with_suffix(".md"))
     assert {"make train", "make test"} <= set(commands(STORY[0]))

@@ -29,6 +29,22 @@ def test_the_evaluator_measures_the_export(trained: Script) -> None:
     assert {"rank1", "mAP"} <= result["metrics"].keys()
 
 
+def test_a_hub_folder_is_written_and_measured(trained: Script) -> None:
+    trained.succeed("train.py", "--operation", "export_hub", "--sub_working_dir", "first")
+    trained.succeed("evaluator.py", "runs/first/hub", "--set", "result_log_file=hub.json")
+    trained.succeed("evaluator.py", "runs/first", "--set", "result_log_file=run.json")
+    hub, run = (json.loads((trained.folder / name).read_text())["metrics"] for name in ("hub.json", "run.json"))
+    assert hub == run
+    licence = ["--set", "export_params.licence=Apache 2"]
+    assert "licence" in trained.mistake("train.py", "--operation", "export_hub", "--sub_working_dir", "first", *licence)
+
+
+def test_a_repository_that_cannot_be_fetched_is_named(trained: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(trained.folder / "cache"))
+    assert "hf://owner/name: cannot be fetched" in trained.mistake("evaluator.py", "hf://owner/name")
+
+
 def test_what_needs_class_scores_says_that_an_export_has_none(trained: Script) -> None:
     settings = ["--set", "evaluation_params.type=classification_evaluate"]
     assert "gives embeddings only" in trained.mistake("evaluator.py", "runs/first/model.onnx", *settings)
