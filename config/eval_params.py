@@ -1,5 +1,6 @@
 """The tree that eval_params.json becomes: which network to evaluate, and what to change of how it was trained."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, SerializeAsAny
@@ -11,6 +12,26 @@ from models.outputs import FeatureKind
 from utils.options import Options
 
 T = TypeVar("T", bound=Options)
+
+
+class Expected(Options):
+    """What a params file says of the network; a warning tells where the checkpoint, which decides, differs."""
+
+    img_h: int | None = None
+    """Height of the network's input; null = any."""
+    img_w: int | None = None
+    """Width of the network's input; null = any."""
+    model_params: Mapping[str, bool | int | float | str] = {}
+    """Some keys of the model_params that it was trained with."""
+
+    def differences(self, params: Params) -> list[str]:
+        """What the params of a checkpoint say otherwise, one text for each key."""
+        given = {key: getattr(self, key) for key in ("img_h", "img_w") if getattr(self, key) is not None}
+        trained = {key: getattr(params, key) for key in given}
+        for key, value in self.model_params.items():
+            given[f"model_params.{key}"] = value
+            trained[f"model_params.{key}"] = getattr(params.model_params, key)
+        return [f"{key} {trained[key]} instead of {given[key]}" for key in given if trained[key] != given[key]]
 
 
 class EvalParams(Options):
@@ -30,6 +51,8 @@ class EvalParams(Options):
     """Indices of the GPUs to evaluate on, one process each; empty: the first GPU, or the CPU where there is none."""
     retrieval_of: FeatureKind | None = None
     """Compare the embeddings of a checkpoint, or the "features" before the neck; null = as trained."""
+    expected: Expected = Expected()
+    """The network that is expected; only compared with the checkpoint."""
     evaluation_params: SerializeAsAny[EvaluationParams] | None = None
     """The evaluation; null = as trained; with the trained type, the keys given here change the trained ones."""
     result_log_file: str = ""

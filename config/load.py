@@ -12,7 +12,8 @@ from config.checks.training import SCHEDULES_OF
 from config.errors import Findings, dotted, one_line, shown
 from config.eval_params import EvalParams
 from config.evaluation import EvaluationParams
-from config.legacy import translate
+from config.legacy import Spelling, translate
+from config.legacy_params import SPELLINGS
 from config.params import Params
 from config.reading import Settings, is_storable, parse, read_content, read_file
 from config.validation import EVALUATION, PluginOptions, validate
@@ -51,15 +52,19 @@ def load_params(path: Path, overrides: Sequence[str] = (), *, plugin_options: Pl
         ParamsError: with every mistake, one a line.
     """
     findings = Findings()
-    return _validated(Params, CHECKS, _layers(path, overrides, findings), plugin_options, findings)
+    return _validated(Params, CHECKS, SPELLINGS, _layers(path, overrides, findings), plugin_options, findings)
 
 
 def load_eval_params(
     path: Path | None, overrides: Sequence[str] = (), *, plugin_options: PluginOptions
 ) -> Loaded[EvalParams]:
     """Read the evaluator's params in a file, None for the defaults; arguments and errors as for `load_params`."""
+    # Here, as only an evaluation reads them.
+    from config.legacy_eval import SPELLINGS
+
     findings = Findings()
-    return _validated(EvalParams, EVALUATION_CHECKS, _layers(path, overrides, findings), plugin_options, findings)
+    layers = _layers(path, overrides, findings)
+    return _validated(EvalParams, EVALUATION_CHECKS, SPELLINGS, layers, plugin_options, findings)
 
 
 def params_from_dict(
@@ -79,9 +84,8 @@ def params_from_dict(
         data = read_content(content, source, findings)
     except ValueError as error:
         raise ParamsError(f"{source}: {error}") from error
-    return _validated(
-        Params, CHECKS, [Settings(data, source), _overrides(overrides, findings)], plugin_options, findings
-    )
+    layers = [Settings(data, source), _overrides(overrides, findings)]
+    return _validated(Params, CHECKS, SPELLINGS, layers, plugin_options, findings)
 
 
 def operation_of(path: Path) -> str | None:
@@ -105,6 +109,7 @@ def _layers(path: Path | None, overrides: Sequence[str], findings: Findings) -> 
 def _validated(
     model: type[T],
     checks: Sequence[Check[T]],
+    spellings: Sequence[Spelling],
     layers: Iterable[Settings],
     plugin_options: PluginOptions,
     findings: Findings,
@@ -114,7 +119,7 @@ def _validated(
     for layer in layers:
         _drop_annotations(layer, findings)
         _expand_sampling(layer, findings)
-        translate(layer, findings)
+        translate(layer, spellings, {*model.model_fields}, findings)
         _replace_batch_size(merged, layer, findings)
         _drop_options_of_other_plugin(merged, layer, findings)
         merged.merge(layer)

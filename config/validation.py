@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from config.errors import Findings, Key, one_line, shown
 from config.evaluation import EvaluationParams
-from config.legacy import read_booleans
+from config.legacy import adapt_values
 from config.reading import Settings
 from config.sections import Sections, allowed_values, fields_of, nearest, sections_of, suggestion
 from utils.errors import ParamsError
@@ -66,7 +66,7 @@ def validate(model: type[T], settings: Settings, plugin_options: PluginOptions, 
     """
     plugin = _plugin(settings, plugin_options, findings)
     sections = sections_of(model) | sections_of(plugin or EvaluationParams, (EVALUATION,))
-    read_booleans(settings, sections, findings)
+    adapt_values(settings, sections, findings)
     data = deepcopy(settings.data)
     if not isinstance(data.get(EVALUATION), dict):
         return _build(model, data, (), settings, sections, findings)

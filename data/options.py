@@ -1,6 +1,6 @@
 """The options of the data: its location, image size, sampling and augmentation."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -10,6 +10,8 @@ from data.decoding import RESAMPLING, Interpolation, Resize
 from data.layouts import LayoutChoice
 from data.synthetic.options import SyntheticOptions
 from utils.options import Options
+
+Pixels = Annotated[int, Field(ge=0)]
 
 if TYPE_CHECKING:
     NormalisationSetting = Normalisation
@@ -61,8 +63,8 @@ class DataAugmentation(Options):
 
     mirror: bool = True
     """Flip left-right with probability 0.5."""
-    pad: int = Field(default=0, ge=0)
-    """Pixels of zero padding on each side before a random crop of img_h x img_w; 0 = off."""
+    pad: Pixels | tuple[Pixels, Pixels] = 0
+    """Pixels of zero padding on each side, or [above and below, left and right], before a random crop; 0 = off."""
     resize_h: int = Field(default=0, ge=0)
     """Height to resize to before the random crop; 0 = img_h."""
     resize_w: int = Field(default=0, ge=0)
@@ -93,6 +95,11 @@ class DataAugmentation(Options):
     """Mean and standard deviation per channel; "auto": as the backbone's weights expect; "unit": 0 and 1."""
     interpolation: InterpolationSetting = "auto"  # pyright: ignore[reportAssignmentType]
     """How all images are resized, with antialiasing; "auto": as the backbone's weights expect."""
+
+    @property
+    def pads(self) -> tuple[int, int]:
+        """Pixels of padding above and below, and left and right."""
+        return (self.pad, self.pad) if isinstance(self.pad, int) else self.pad
 
     @property
     def jitters_colours(self) -> bool:

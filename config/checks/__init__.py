@@ -6,6 +6,8 @@ from config.checks import backbone, generator, losses, network, training
 from config.checks.conflict import Check, Conflict, repeated_devices
 from config.eval_params import EvalParams
 from config.params import Params
+from config.sections import nearest
+from models.options import ModelParams
 
 
 def data_sets_are_named_once(params: EvalParams) -> Iterator[Conflict]:
@@ -18,6 +20,17 @@ def data_sets_are_named_once(params: EvalParams) -> Iterator[Conflict]:
     if len(params.data_dirs) > 1 and params.features_path:
         text = "holds the embeddings of one data set, but data_dirs names several"
         yield Conflict(("features_path", "data_dirs"), text)
+
+
+def expected_keys_exist(params: EvalParams) -> Iterator[Conflict]:
+    """What is expected of a network is something that networks have."""
+    names = list(ModelParams.model_fields)
+    for key in params.expected.model_params:
+        if key not in names:
+            near = nearest(key, names)
+            yield Conflict(
+                (f"expected.model_params.{key}",), "unknown key" + (f"; did you mean '{near}'?" if near else "")
+            )
 
 
 CHECKS: tuple[Check[Params], ...] = (
@@ -48,4 +61,4 @@ CHECKS: tuple[Check[Params], ...] = (
     training.frozen_backbone_has_weights,
     training.fine_tuning_has_effect,
 )
-EVALUATION_CHECKS: tuple[Check[EvalParams], ...] = (data_sets_are_named_once,)
+EVALUATION_CHECKS: tuple[Check[EvalParams], ...] = (data_sets_are_named_once, expected_keys_exist)

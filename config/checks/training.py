@@ -41,10 +41,10 @@ def batch_size_fits_sampling(params: Params) -> Iterator[Conflict]:
 def augmentation_fits_image(params: Params) -> Iterator[Conflict]:
     """The random crop lies inside the padded image; the smallest area of a rectangle is not above the largest."""
     augmentation = params.data_augmentation
-    for resize, size in (("resize_h", "img_h"), ("resize_w", "img_w")):
+    for resize, size, pad in (("resize_h", "img_h", augmentation.pads[0]), ("resize_w", "img_w", augmentation.pads[1])):
         given, needed = getattr(augmentation, resize), getattr(params, size)
-        if given and given + 2 * augmentation.pad < needed:
-            text = f"{given} with data_augmentation.pad {augmentation.pad} is smaller than the crop, {size} {needed}"
+        if given and given + 2 * pad < needed:
+            text = f"{given} with data_augmentation.pad {pad} is smaller than the crop, {size} {needed}"
             yield Conflict((f"data_augmentation.{resize}", size, "data_augmentation.pad"), text)
     for name in ("random_erasing", "grayscale_patch"):
         rectangle, section = getattr(augmentation, name), f"data_augmentation.{name}"

@@ -70,7 +70,7 @@ def apply(
         from data.augmentation.auto_augment import apply_policy
 
         images = apply_policy(images, params.policy)
-    images = crop_and_mirror(images, params.tops, params.lefts, params.mirrored, options.pad, height, width)
+    images = crop_and_mirror(images, params.tops, params.lefts, params.mirrored, options.pads, height, width)
     if params.grey_rectangles is not None:
         # The crops are copies, which may change in place.
         erase_(images, params.grey_rectangles, grey(images).round().to(images.dtype).expand_as(images))

@@ -124,7 +124,7 @@ def shift(images: Tensor, shifts: Tensor) -> Tensor:
     downwards, rightwards = shifts.unbind(1)
     # The largest possible shift, known without reading the numbers from the device.
     pad = max(height, width) // SHIFT_DIVISOR
-    return crop_and_mirror(images, -downwards, -rightwards, None, pad, height, width)
+    return crop_and_mirror(images, -downwards, -rightwards, None, (pad, pad), height, width)
 
 
 class _Shift(torch.autograd.Function):

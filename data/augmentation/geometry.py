@@ -9,7 +9,7 @@ from utils.device import to_device
 
 
 def crop_and_mirror(
-    images: Tensor, tops: Tensor, lefts: Tensor, mirrored: Tensor | None, pad: int, height: int, width: int
+    images: Tensor, tops: Tensor, lefts: Tensor, mirrored: Tensor | None, pads: tuple[int, int], height: int, width: int
 ) -> Tensor:
     """Crop height x width from each image and mirror some of the crops; pixels outside an image are zero.
 
@@ -18,10 +18,10 @@ def crop_and_mirror(
 
     Args:
         images: (B, 3, H, W) of any type and layout.
-        tops, lefts: (B,) int64, first row and column of each crop, in -pad..H + pad - height, -pad..W + pad - width;
-            on the CPU or where the images are.
+        tops, lefts: (B,) int64, first row and column of each crop, which lies in the padded image; on the CPU or where
+            the images are.
         mirrored: (B,) bool, or None for none.
-        pad: pixels by which crops may extend beyond the image, at least 0.
+        pads: rows above and below, and columns left and right, by which crops may extend beyond the image.
         height, width: size of the crops, pixels.
 
     Returns:
@@ -29,16 +29,17 @@ def crop_and_mirror(
     """
     batch, _, full_height, full_width = images.shape
     sides = [images] if mirrored is None else [images, images.flip(3)]
-    padded_height, padded_width = full_height + 2 * pad, full_width + 2 * pad
+    above, left = pads
+    padded_height, padded_width = full_height + 2 * above, full_width + 2 * left
     padded = images.new_zeros((batch, len(sides), padded_height, padded_width, 3))
     for side, source in enumerate(sides):
-        padded[:, side, pad : pad + full_height, pad : pad + full_width] = source.permute(0, 2, 3, 1)
+        padded[:, side, above : above + full_height, left : left + full_width] = source.permute(0, 2, 3, 1)
     pictures = torch.arange(0, batch * len(sides), len(sides), device=tops.device)
     if mirrored is not None:
         pictures = pictures + mirrored
         lefts = torch.where(mirrored, full_width - width - lefts, lefts)
     # The pixel at which each crop begins, and those at which its rows begin.
-    starts = (pictures * padded_height + tops + pad) * padded_width + lefts + pad
+    starts = (pictures * padded_height + tops + above) * padded_width + lefts + left
     further = torch.arange(0, height * padded_width, padded_width, device=images.device)
     rows = to_device(starts, images.device)[:, None] + further
     # Window i begins at pixel i and has the length of a row of a crop; windows overlap, as views.

@@ -77,16 +77,17 @@ def sample(
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, device=generator.device)
 
-    def places(number: int) -> Tensor:
-        return torch.randint(number, (batch,), generator=generator, device=generator.device) - options.pad
+    def places(full: int, part: int, pad: int) -> Tensor:
+        number = full + 2 * pad - part + 1
+        return torch.randint(number, (batch,), generator=generator, device=generator.device) - pad
 
     def around(centre: float, spread: float) -> Tensor | None:
         return centre + spread * (2 * uniform(batch) - 1) if spread else None
 
     erasing = options.random_erasing
     params = AugmentParams(
-        tops=places(full_height + 2 * options.pad - height + 1),
-        lefts=places(full_width + 2 * options.pad - width + 1),
+        tops=places(full_height, height, options.pads[0]),
+        lefts=places(full_width, width, options.pads[1]),
         mirrored=uniform(batch) < 0.5 if options.mirror else None,
         brightness=around(1.0, options.brightness),
         contrast=around(1.0, options.contrast),

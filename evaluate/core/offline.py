@@ -112,6 +112,8 @@ def load_trained(path: Path, options: EvalParams) -> Subject:
     trained, labels, network, _ = load_trained_network(path)
     device = choose_device(options.parallels)
     logger.info("model %s; %s", path, describe_device(device))
+    if differences := options.expected.differences(trained):
+        logger.warning("%s has %s; the checkpoint decides", path, ", ".join(differences))
     if device.type == "cpu" and trained.keep_freed_memory:
         keep_freed_memory()
     if options.retrieval_of is not None:

@@ -448,7 +448,7 @@ def test_no_second_mistake_follows_from_the_first(desk, content):
 def test_a_conflict_is_shown_where_the_key_was_written(desk):
     (line,) = desk.mistakes(TRIPLET, "batch_size=9")
     assert line.startswith("--set: batch_size: is 9")
-    old = {"batch_sampling_params": PK | {"batch_size": 9}}
+    old = {"batch_sampling_params": {"class_balanced": True, "K": 2, "batch_size": 9}}
     assert desk.conflicts(old)[0].startswith("batch_sampling_params.batch_size: is 9")
     distilled = {"focal_loss": True, "distillation": {"teacher": "t.pth", "lambda_logits": 1}}
     assert desk.conflicts(NO_CLS | distilled)[0].startswith("focal_loss: changes the classification loss")

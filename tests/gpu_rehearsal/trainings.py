@@ -136,7 +136,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
             "embedding_relu": True, "feature_dropout": 0.1, "feature_mask": "global",
         },
         "data_augmentation": {
-            **COLOURS, "pad": 4, "noise": 0.1, "random_erasing": {"probability": 0.5, "fill": "noise"},
+            **COLOURS, "pad": (4, 2), "noise": 0.1, "random_erasing": {"probability": 0.5, "fill": "noise"},
         },
         "tri_loss_margin": "soft_margin", "tri_loss_on": ("global", "parts", "concat"), "gather_embeddings": True,
         "optimizer": "amsgrad", "clip_grad_norm": 1.0, "ema_decay": 0.5,

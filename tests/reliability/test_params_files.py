@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.legacy import SPELLINGS
+from config.legacy_params import SPELLINGS
 from config.load import load_eval_params, load_params, params_from_dict
 from config.params import Params
 from evaluate.core.plugins import plugin_options
@@ -31,7 +31,7 @@ STRANGE: list[Any] = [
 ]
 WORDS = [
     *Params.model_fields,
-    *(spelling.old for spelling in SPELLINGS),
+    *(key for spelling in SPELLINGS for key in spelling.keys),
     "extends",
     "$schema",
     "",
@@ -64,7 +64,7 @@ def mutated(draw: random.Random) -> dict[str, Any]:
                 place[draw.choice(WORDS)] = deepcopy(draw.choice(STRANGE))
             case 2:
                 # Spelt as the predecessor did, in the section where it belongs.
-                section, _, name = draw.choice(SPELLINGS).old.rpartition(".")
+                section, _, name = draw.choice(draw.choice(SPELLINGS).keys).rpartition(".")
                 inner = tree.setdefault(section, {}) if section else tree
                 if isinstance(inner, dict):
                     inner[name] = deepcopy(draw.choice(STRANGE))

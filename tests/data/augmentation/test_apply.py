@@ -72,8 +72,8 @@ def reference(image: np.ndarray, params: AugmentParams, options: DataAugmentatio
     """One image (H, W, 3) uint8 -> (12, 8, 3), step by step with Python loops; without AutoAugment and rotation."""
     assert params.mirrored is not None
     assert params.rectangles is not None
-    padded = np.pad(image, ((options.pad, options.pad), (options.pad, options.pad), (0, 0)))
-    top, left = int(params.tops) + options.pad, int(params.lefts) + options.pad
+    padded = np.pad(image, (*((pad, pad) for pad in options.pads), (0, 0)))
+    top, left = int(params.tops) + options.pads[0], int(params.lefts) + options.pads[1]
     crop = padded[top : top + 12, left : left + 8]
     crop = crop[:, ::-1] if bool(params.mirrored) else crop
     crop = reference_grey(crop, params) / 255

@@ -17,32 +17,39 @@ def random_images(batch: int, height: int = 12, width: int = 8) -> Tensor:
     )
 
 
-def reference_crop(image: Tensor, top: int, left: int, mirrored: bool, pad: int, height: int, width: int) -> np.ndarray:
+def reference_crop(
+    image: Tensor, top: int, left: int, mirrored: bool, pads: tuple[int, int], height: int, width: int
+) -> np.ndarray:
     """A slice of the padded image (3, H, W), its columns in reverse if mirrored."""
-    padded = np.pad(image.numpy(), ((0, 0), (pad, pad), (pad, pad)))
-    crop = padded[:, top + pad : top + pad + height, left + pad : left + pad + width]
+    above, beside = pads
+    padded = np.pad(image.numpy(), ((0, 0), (above, above), (beside, beside)))
+    crop = padded[:, top + above : top + above + height, left + beside : left + beside + width]
     return crop[:, :, ::-1] if mirrored else crop
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-@pytest.mark.parametrize(("pad", "height", "width"), [(0, 12, 8), (3, 12, 8), (0, 5, 3), (2, 9, 10), (1, 14, 10)])
+@pytest.mark.parametrize(
+    ("pads", "height", "width"),
+    [((0, 0), 12, 8), ((3, 3), 12, 8), ((0, 0), 5, 3), ((2, 2), 9, 10), ((1, 1), 14, 10), ((3, 1), 12, 8)],
+)
 def test_crops_and_mirrors_equal_slices_of_a_padded_image(
-    layout: torch.memory_format, dtype: torch.dtype, pad: int, height: int, width: int
+    layout: torch.memory_format, dtype: torch.dtype, pads: tuple[int, int], height: int, width: int
 ) -> None:
     images = random_images(12).to(dtype).contiguous(memory_format=layout)
     rng = torch.Generator().manual_seed(1)
-    tops = torch.randint(12 + 2 * pad - height + 1, (12,), generator=rng) - pad
-    lefts = torch.randint(8 + 2 * pad - width + 1, (12,), generator=rng) - pad
+    above, beside = pads
+    tops = torch.randint(12 + 2 * above - height + 1, (12,), generator=rng) - above
+    lefts = torch.randint(8 + 2 * beside - width + 1, (12,), generator=rng) - beside
     # The corners of what is allowed come up for certain.
-    tops[:2], lefts[:2] = torch.tensor([-pad, 12 + pad - height]), torch.tensor([8 + pad - width, -pad])
+    tops[:2], lefts[:2] = torch.tensor([-above, 12 + above - height]), torch.tensor([8 + beside - width, -beside])
     for mirrored in (torch.arange(12) % 2 == 1, None):
-        crops = crop_and_mirror(images, tops, lefts, mirrored, pad, height, width)
+        crops = crop_and_mirror(images, tops, lefts, mirrored, pads, height, width)
         assert crops.is_contiguous(memory_format=torch.channels_last)
         for index in range(12):
             turned = mirrored is not None and bool(mirrored[index])
             place = int(tops[index]), int(lefts[index])
-            expected = reference_crop(images[index], *place, turned, pad, height, width)
+            expected = reference_crop(images[index], *place, turned, pads, height, width)
             np.testing.assert_array_equal(crops[index].numpy(), expected)
 
 

@@ -22,6 +22,12 @@ def test_what_is_off_is_not_drawn() -> None:
     assert params[2:] == (None,) * 10
 
 
+def test_the_padding_above_may_differ_from_that_beside() -> None:
+    params = sample(DataAugmentation(pad=(3, 1)), 9000, 12, 8, 12, 8, generator())
+    assert {*params.tops.tolist()} == {*range(-3, 4)}
+    assert {*params.lefts.tolist()} == {*range(-1, 2)}
+
+
 def test_crops_are_uniform_over_all_that_fit_the_padded_image() -> None:
     params = sample(DataAugmentation(pad=2), 9000, 14, 8, 12, 8, generator())
     # torchvision's RandomCrop: each of H + 2 pad - height + 1 places with the same probability.
