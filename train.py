@@ -156,9 +156,9 @@ def export(args: argparse.Namespace) -> None:
         folder, params = load_run_with_changes(args.sub_working_dir, args.set, NEEDED_TO_EXPORT)
         path, out = folder.best, folder.path / "model.onnx"
     if args.operation == "export_onnx":
-        from deploy.export import export_onnx
+        from deploy.export import export_onnx, file_name
 
-        export_onnx(path, params, args.out or out)
+        export_onnx(path, params, args.out or out.with_name(file_name(params) or out.name))
     else:
         from deploy.hub import export_hub
 

@@ -65,10 +65,12 @@ class CheckpointOptions(Options):
 class ExportParams(Options):
     """Input, precision and checks of the exported model."""
 
-    layout: Literal["nhwc", "nchw"] = "nhwc"
-    """Layout of the uint8 RGB input: (B, H, W, 3), as images are decoded, or (B, 3, H, W)."""
+    profile: Literal["ours", "boxmot", "ultralytics", "deepstream", "tao"] = "ours"
+    """The program that runs the model; "ours" is Predictor and the service. See docs/deploying.md."""
+    layout: Literal["nhwc", "nchw"] | None = None
+    """Layout of the uint8 RGB input: (B, H, W, 3), the default of "ours", or (B, 3, H, W), that of other profiles."""
     resize: bool = False
-    """Resize inside the model, which then takes images of any size, one size a batch; otherwise img_h x img_w only."""
+    """Resize inside the model, which then takes images of any size, one size a batch ("ultralytics": a square)."""
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     """Precision of the network; "int8" is calibrated on training images. Embeddings are float32."""
     simplify: bool = False

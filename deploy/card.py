@@ -31,6 +31,8 @@ class ModelCard(Options):
 
     format: Literal[1] = FORMAT
     """Version of this list."""
+    profile: str = "ours"
+    """The value of export_params.profile; older files do not have it. Others take floats and return no lengths."""
     img_h: int = Field(ge=1)
     """Height of the network's images, pixels."""
     img_w: int = Field(ge=1)
@@ -38,7 +40,7 @@ class ModelCard(Options):
     resize: bool
     """Whether the model resizes images to that size itself."""
     layout: Literal["nhwc", "nchw"]
-    """Layout of the uint8 pixels it takes."""
+    """Layout of the pixels it takes."""
     colour_order: Literal["RGB"] = "RGB"
     """Order of the channels."""
     mean: tuple[float, float, float]

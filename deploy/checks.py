@@ -11,12 +11,13 @@ from torch import nn
 
 from config.params import ExportParams, Params
 from data.augmentation.normalisation import normalise
-from data.features import TestFeatures
+from data.features import Features, TestFeatures
 from data.images import decode
 from data.samples import DISTRACTOR_PID, JUNK_PID, Dataset, Sample, sorted_pids
 from deploy.card import Threshold
 from deploy.graph import Exportable
 from deploy.networks import OnnxNetwork
+from deploy.profiles.profile import bilinear
 from evaluate.core.context import EvalContext
 from evaluate.core.extract import extract
 from evaluate.core.load_model import Trained
@@ -29,6 +30,7 @@ LIMITS = {"fp32": 1e-4, "fp16": 2e-2}
 """Largest difference of a value of an embedding of unit length. For 8 bits the metrics show the loss."""
 RESIZED_LIMIT = 2e-2
 """The same between resizing in the model and by Pillow, which rounds to whole values after each direction."""
+BATCH = 32
 BATCHES = (1, 7)
 """Sizes of the first batches; the last one takes the rest."""
 
@@ -43,18 +45,31 @@ def check_parity(path: Path, trained: Trained, options: ExportParams, paths: Seq
     """
     exported = OnnxNetwork(path)
     params = trained.params
-    pixels = np.stack([decode(image, params.eval_resize) for image in paths])
-    expected = _embed_in_torch(trained, pixels)
+    pixels = read_as_fed(exported, paths) if exported.profile else _read(paths, params)
     batches = [batch for batch in np.split(pixels, np.cumsum(BATCHES)) if len(batch)]
     embeddings = np.concatenate([exported.embed(batch).embeddings for batch in batches])
+    if pixels.shape[1:3] != params.eval_resize[:2]:
+        pixels = np.stack([bilinear(image, *params.eval_resize[:2]) for image in pixels])
+    expected = _embed_in_torch(trained, pixels)
     limit = LIMITS.get(options.precision, np.inf)
     _compare(embeddings, expected, limit, f"{len(paths)} images, onnxruntime against torch", options)
-    if not options.resize:
+    if exported.profile or not options.resize:
         return
     originals = [np.array(decode(image)) for image in paths]
     resized = np.concatenate([exported.embed(image[None]).embeddings for image in originals])
     _compare(resized, _resize_and_embed_in_torch(trained, originals), limit, "resized by the model", options)
     _compare(resized, expected, max(limit, RESIZED_LIMIT), "resized by the model against Pillow", options)
+
+
+def _read(paths: Sequence[Path], params: Params) -> np.ndarray:
+    """Images (B, H, W, 3) uint8, resized as in evaluation."""
+    return np.stack([decode(path, params.eval_resize) for path in paths])
+
+
+def read_as_fed(network: OnnxNetwork, paths: Sequence[Path]) -> np.ndarray:
+    """Images (B, H, W, 3) of values in 0..255, resized as by the consumer that a model was exported for."""
+    assert network.profile is not None
+    return np.stack([network.profile.resize(decode(path), *network.resize[:2]) for path in paths])
 
 
 def _compare(embeddings: np.ndarray, expected: np.ndarray, limit: float, what: str, options: ExportParams) -> None:
@@ -72,7 +87,9 @@ def _compare(embeddings: np.ndarray, expected: np.ndarray, limit: float, what: s
 
 @torch.inference_mode()
 def _embed_in_torch(trained: Trained, pixels: np.ndarray) -> np.ndarray:
-    """Embeddings (B, D) of unit length as in evaluation, by other code than that which is exported."""
+    """Pixels (B, H, W, 3) in 0..255 -> embeddings (B, D) of unit length as in evaluation, by other code than that
+    which is exported.
+    """
     images = normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2), trained.params.data_augmentation.normalisation)
     return torch.nn.functional.normalize(Embedder(trained.network).eval()(images)).numpy()
 
@@ -105,12 +122,34 @@ def measure(params: Params, dataset: Dataset, network: nn.Module) -> Measured:
     Raises:
         DataError: there is no query with a true match.
     """
-    if not dataset.query or not dataset.gallery:
-        raise DataError(f"{params.batches_dir}: no query or no gallery images to measure on")
+    _check_test_set(dataset, params)
     # As deployed, where cameras are unknown.
     options = params.evaluation_params.model_copy(update={"same_cameras": False})
     context = EvalContext(params.model_copy(update={"evaluation_params": options}), network)
     features = TestFeatures(extract(context, dataset.query, "query"), extract(context, dataset.gallery, "gallery"))
+    return _ranked(features)
+
+
+def measure_as_fed(params: Params, dataset: Dataset, network: OnnxNetwork) -> Measured:
+    """The same of a model with a profile, on images resized as its consumer resizes them."""
+    _check_test_set(dataset, params)
+    return _ranked(TestFeatures(_as_fed(network, dataset.query), _as_fed(network, dataset.gallery)))
+
+
+def _check_test_set(dataset: Dataset, params: Params) -> None:
+    if not dataset.query or not dataset.gallery:
+        raise DataError(f"{params.batches_dir}: no query or no gallery images to measure on")
+
+
+def _as_fed(network: OnnxNetwork, samples: list[Sample]) -> Features:
+    parts = [samples[first : first + BATCH] for first in range(0, len(samples), BATCH)]
+    rows = [network.embed(read_as_fed(network, [sample.path for sample in part])).embeddings for part in parts]
+    pids = torch.tensor([sample.pid for sample in samples])
+    camids = torch.tensor([sample.camid for sample in samples])
+    return Features(torch.from_numpy(np.concatenate(rows)), pids, camids, samples, network.branch_dims)
+
+
+def _ranked(features: TestFeatures) -> Measured:
     options = RetrievalOptions()
     retrieval = retrieve(features, options, torch.device("cpu"))
     roc = retrieval_roc(retrieval.distances, retrieval.truth, options.memory).roc
@@ -121,7 +160,7 @@ def measure(params: Params, dataset: Dataset, network: nn.Module) -> Measured:
     ]
     result = retrieval.result
     metrics = {"rank1": result.cmc(1), "rank5": result.cmc(5), "mAP": result.mean_ap, "mINP": result.mean_inp}
-    return Measured(metrics, tuple(thresholds), len(dataset.query) + len(dataset.gallery))
+    return Measured(metrics, tuple(thresholds), len(features.query.pids) + len(features.gallery.pids))
 
 
 def subset(dataset: Dataset, max_images: int) -> Dataset:

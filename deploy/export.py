@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,11 @@ from data.dataset import read_dataset
 from data.images import decode
 from data.samples import Dataset, Sample
 from deploy.card import ModelCard
-from deploy.checks import Measured, check_parity, measure, subset
+from deploy.checks import BATCH, Measured, check_parity, measure, measure_as_fed, subset
 from deploy.evaluated import ExportedEmbedder
-from deploy.graph import quantise, to_onnx
+from deploy.graph import input_size, quantise, to_onnx
 from deploy.networks import OnnxNetwork
+from deploy.profiles.registry import profile_of
 from evaluate.core.load_model import Trained, load_trained_network
 from evaluate.core.table import comparison_table
 from models.network import Embedder
@@ -29,7 +30,7 @@ from utils.files import atomic_path
 
 NUM_PARITY_IMAGES = 64
 MAX_MAP_LOSS = 0.01
-"""Loss of mAP in 8 bits above which the export warns."""
+"""Loss of mAP above which the export warns."""
 NOT_MEASURED = Measured({}, (), 0)
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def export_onnx(model: Path, params: Params, out: Path) -> ModelCard:
     """Write a trained network as an ONNX model, but only if it gives the same embeddings.
 
     The model takes raw pixels, with normalisation inside, and returns `embedding` (B, D) of unit length and `length`
-    (B, 1). Its metadata is a `ModelCard`.
+    (B, 1); with a profile, what that says. Its metadata is a `ModelCard`.
 
     Args:
         model: the checkpoint.
@@ -48,8 +49,10 @@ def export_onnx(model: Path, params: Params, out: Path) -> ModelCard:
 
     Raises:
         DataError: the checkpoint or data set cannot be used, or the embeddings differ.
+        ParamsError: an option contradicts the profile.
     """
     options = params.export_params
+    profile = profile_of(options)
     trained = load_trained_network(model)
     out.parent.mkdir(parents=True, exist_ok=True)
     dataset = read_dataset(params)
@@ -62,7 +65,7 @@ def export_onnx(model: Path, params: Params, out: Path) -> ModelCard:
             if not dataset.train:
                 raise DataError('export_params.precision: "int8" needs training images, but the data set has none')
             paths = _spread(dataset.train, options.calibration_images)
-            quantise(proto, unfinished, [decode(path, params.eval_resize) for path in paths], options.layout)
+            quantise(proto, unfinished, _calibration(paths, params))
         else:
             onnx.save(proto, unfinished)
         _set_card(unfinished, model_card(trained, options, NOT_MEASURED))
@@ -70,6 +73,11 @@ def export_onnx(model: Path, params: Params, out: Path) -> ModelCard:
         check_parity(unfinished, trained, options, parity_images)
         card = model_card(trained, options, _measured(unfinished, trained, params, dataset))
         _set_card(unfinished, card)
+    if profile and (sidecar := profile.sidecar(out, card)):
+        with atomic_path(out.with_name(sidecar[0])) as beside:
+            beside.write_text(sidecar[1], encoding="utf-8")
+    if profile and (warning := profile.warning(out, params.img_h, params.img_w)):
+        logger.warning(warning)
     logger.info("written: %s, %.1f MB, opset %d, %s", out, out.stat().st_size / 1e6, card.opset, card.precision)
     return card
 
@@ -80,23 +88,50 @@ def _spread(samples: Sequence[Sample], number: int) -> list[Path]:
     return [samples[place].path for place in places]
 
 
+def file_name(params: Params) -> str:
+    """The name that the profile gives to the exported file; "" if it gives none."""
+    profile = profile_of(params.export_params)
+    return profile.file_name(params.model_params.model, params.img_h, params.img_w) if profile else ""
+
+
+def _calibration(paths: Sequence[Path], params: Params) -> Iterator[np.ndarray]:
+    """Batches of images as the model takes them."""
+    options = params.export_params
+    profile = profile_of(options)
+    height, width, _ = params.eval_resize
+    for first in range(0, len(paths), BATCH):
+        part = paths[first : first + BATCH]
+        if profile:
+            size = input_size(options, height, width)
+            yield profile.encode(np.stack([profile.resize(decode(path), *size) for path in part]))
+        else:
+            pixels = np.stack([decode(path, params.eval_resize) for path in part])
+            yield pixels.transpose(0, 3, 1, 2) if options.layout == "nchw" else pixels
+
+
 def _measured(path: Path, trained: Trained, params: Params, dataset: Dataset) -> Measured:
-    """The metrics of the exported model on the test set, in 8 bits compared with those of the network."""
+    """The metrics of the exported model on the test set, in 8 bits or with a profile compared with the network's."""
     options = params.export_params
     if not options.measured_images:
         return NOT_MEASURED
     part = subset(dataset, options.measured_images)
+    network = OnnxNetwork(path)
     try:
-        after = measure(params, part, ExportedEmbedder(OnnxNetwork(path), params.data_augmentation.normalisation))
+        if network.profile:
+            after = measure_as_fed(params, part, network)
+        else:
+            after = measure(params, part, ExportedEmbedder(network, params.data_augmentation.normalisation))
     except DataError as error:
         logger.warning("not measured, and without thresholds: %s", error)
         return NOT_MEASURED
-    rows = {f"exported, {options.precision}": after.metrics}
-    if options.precision == "int8":
+    resized = f", resized as by {network.profile.consumer}" if network.profile else ""
+    rows = {f"exported, {options.precision}{resized}": after.metrics}
+    if options.precision == "int8" or network.profile:
         before = measure(params, part, Embedder(trained.network).eval())
         rows = {"trained": before.metrics, **rows}
         if (loss := before.metrics["mAP"] - after.metrics["mAP"]) > MAX_MAP_LOSS:
-            logger.warning('8 bits cost %.1f points of mAP here; "fp32" costs none', 100 * loss)
+            cause = "8 bits cost" if options.precision == "int8" else f"images{resized} cost"
+            logger.warning("%s %.1f points of mAP here", cause, 100 * loss)
     logger.info("measured on %d test images\n%s", after.num_images, comparison_table(rows))
     return after
 
@@ -116,8 +151,9 @@ def model_card(trained: Trained, options: ExportParams, measured: Measured) -> M
     return ModelCard(
         img_h=params.img_h,
         img_w=params.img_w,
+        profile=options.profile,
         resize=options.resize,
-        layout=options.layout,
+        layout="nchw" if profile_of(options) else options.layout or "nhwc",
         mean=mean,
         std=std,
         interpolation=params.data_augmentation.interpolation,

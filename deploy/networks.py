@@ -13,6 +13,7 @@ import torch
 from data.augmentation.normalisation import STATISTICS, Normalisation, normalise
 from data.decoding import Resize
 from deploy.card import PREFIX, ModelCard
+from deploy.profiles.registry import PROFILES
 from evaluate.core.load_model import load_trained_network
 from models.network import Embedder
 from utils.checkpoint import HUB_WEIGHTS
@@ -64,12 +65,16 @@ class OnnxNetwork:
                 "its images: img_h, img_w"
             )
         self.card = card
-        self.resize = Resize(card.img_h, card.img_w, card.interpolation)
+        self.profile = PROFILES.get(card.profile)
+        height, width = self.session.get_inputs()[0].shape[2:] if self.profile else (card.img_h, card.img_w)
+        self.resize = Resize(height, width, card.interpolation)
         self.embedding_dim, self.branch_dims = card.embedding_dim, card.branch_dims
         self.layout = card.layout
 
     def embed(self, pixels: np.ndarray) -> Embeddings:
         """(B, img_h, img_w, 3) uint8 RGB -> embeddings."""
+        if self.profile is not None:
+            return _unit(_run(self.session, self.profile.encode(pixels))[0])
         given = pixels if self.layout == "nhwc" else np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         return Embeddings(*_run(self.session, given, [EMBEDDING, LENGTH]))
 
@@ -117,8 +122,7 @@ class ForeignNetwork:
         """(B, img_h, img_w, 3) uint8 RGB -> embeddings."""
         parts = np.split(pixels, len(pixels)) if self.one_by_one else [pixels]
         rows = np.concatenate([_run(self.session, self._input(part))[0] for part in parts]).astype(np.float32)
-        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        return Embeddings(rows / np.maximum(lengths, MIN_LENGTH), lengths)
+        return _unit(rows)
 
     def _input(self, pixels: np.ndarray) -> np.ndarray:
         if self.dtype != np.uint8:
@@ -219,6 +223,12 @@ def _run(
 ) -> list[np.ndarray]:
     """The named outputs, or all, of a model with one input."""
     return [np.asarray(output) for output in session.run(names, {session.get_inputs()[0].name: given})]
+
+
+def _unit(rows: np.ndarray) -> Embeddings:
+    """Embeddings (B, D), and their lengths."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return Embeddings(rows / np.maximum(lengths, MIN_LENGTH), lengths)
 
 
 def card_of(session: onnxruntime.InferenceSession, path: Path) -> ModelCard | None:

@@ -1,0 +1,1 @@
+"""What other programs feed an exported model and read from it: one file each, listed in `registry.py`."""

@@ -1,0 +1,70 @@
+"""The interface of an export profile, and the resizing that most consumers do."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import numpy as np
+
+from data.augmentation.normalisation import Channels
+from deploy.card import ModelCard
+
+
+class Profile(ABC):
+    """How another program, the consumer, uses an embedding network: float32 (B, 3, H, W) in, the embedding out.
+
+    The embedding is not of unit length, as consumers normalise it themselves.
+    """
+
+    consumer: str
+    """Its name in messages."""
+    input_name = "images"
+    output_name = "embedding"
+    mean: Channels
+    """What it subtracts from pixels in 0..1, by R, G, B; undone in the graph unless the network's own is the same."""
+    std: Channels
+    """What it divides by after that."""
+    is_bgr = False
+    """Whether its first channel is blue."""
+    precisions: tuple[str, ...] = ("fp32", "fp16", "int8")
+    """Values of export_params.precision that it can run."""
+    allows_resize = False
+    """Whether export_params.resize makes sense: the graph then takes squares of the network's height."""
+
+    @abstractmethod
+    def resize(self, crop: np.ndarray, height: int, width: int) -> np.ndarray:
+        """A crop (h, w, 3) uint8 RGB -> (height, width, 3) values in 0..255, resized as the consumer does."""
+
+    @abstractmethod
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
+        """Resized pixels (B, H, W, 3) RGB -> (B, 3, H, W) float32 as the consumer feeds them.
+
+        A plain copy of the consumer's own code, with which the graph is compared.
+        """
+
+    def file_name(self, backbone: str, height: int, width: int) -> str:
+        """The name of the exported file, unless --out says another."""
+        return f"model_{self.consumer.lower()}.onnx"
+
+    def warning(self, path: Path, height: int, width: int) -> str:
+        """What the consumer may not be able to do with this file; "" if nothing."""
+        return ""
+
+    def sidecar(self, path: Path, card: ModelCard) -> tuple[str, str] | None:
+        """The name and text of a file that is written beside the model at `path`; None: none."""
+        return None
+
+
+def bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize (h, w, C) without antialiasing, as OpenCV and torch do: (height, width, C) float32, not rounded."""
+    top, bottom, down = _neighbours(image.shape[0], height)
+    left, right, along = _neighbours(image.shape[1], width)
+    down, along = down[:, None, None], along[:, None]
+    rows = image[top] * (1 - down) + image[bottom] * down
+    return rows[:, left] * (1 - along) + rows[:, right] * along
+
+
+def _neighbours(size: int, new_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each new pixel the two old ones around its centre, and the weight of the second."""
+    place = np.clip((np.arange(new_size) + 0.5) * size / new_size - 0.5, 0, size - 1)
+    first = np.floor(place).astype(int)
+    return first, np.minimum(first + 1, size - 1), (place - first).astype(np.float32)
