@@ -19,56 +19,43 @@ logger = logging.getLogger(__name__)
 
 
 class Changes(NamedTuple):
-    """Numbers of images."""
+    """Numbers of images; one whose file has changed is removed, and added under a new id."""
 
     added: int
-    replaced: int
-    """The file has changed; the image has a new id."""
     removed: int
-    """The file no longer exists, or has changed and cannot be read."""
     unreadable: int
-    """Not in the gallery."""
 
 
 def synchronise(gallery: Gallery, folder: Path, predictor: Predictor) -> Changes:
     """Update the gallery to the images in a folder and its subfolders.
 
-    New and changed files are embedded in batches, and each batch is on disk before the next one: if it is interrupted,
+    New and changed files are embedded in batches, and each batch is stored before the next one: if it is interrupted,
     the next call continues. Images are recognised by suffix; hidden files and folders are skipped. A name that begins
     as in Market-1501 gives the camera; the time is that of the file's last change. Uploaded images stay, also if a
     file has the same name: that file is skipped with a warning, and so are unreadable files.
 
     Raises:
-        DataError: the folder cannot be listed, or the disk is full.
+        DataError: the folder cannot be listed, or the gallery cannot be written.
     """
-    known = {item.name: (id_, item.stamp) for id_, item in gallery.items().items()}
-    uploaded = {name for name, (_, stamp) in known.items() if not stamp}
+    known = gallery.items()
     with readable(folder):
         files = {item.name: item for item in _images_below(folder)}
-    _warn(folder, "have the names of uploaded images, and are left out", [name for name in files if name in uploaded])
-    gone = [id_ for name, (id_, _) in known.items() if name not in files and name not in uploaded]
-    gallery.remove(gone)
-    # By name: the ids of files that have changed.
-    outdated = {
-        name: known[name][0] for name in files if name in known and known[name][1] not in ("", files[name].stamp)
-    }
-    wanted = [item for name, item in files.items() if name not in known or name in outdated]
-
-    num_embedded, num_replaced, num_stale = 0, 0, 0
+    stamps = {name: item.stamp for name, item in files.items()}
+    outdated = [id_ for id_, item in known.items() if item.stamp and item.stamp != stamps.get(item.name)]
+    gallery.remove(outdated)
+    kept = {item.name for item in gallery.items().values()}
+    clashing = [item.name for item in known.values() if not item.stamp and item.name in files]
+    _warn(folder, "have the names of uploaded images, and are left out", clashing)
+    wanted = [item for name, item in files.items() if name not in kept]
+    num_added = 0
     problems: list[str] = []
     with tqdm(desc="embedding", total=len(wanted), unit="img", leave=False, disable=bars_hidden()) as progress:
         for batch in embed_batches(predictor, (folder / item.name for item in wanted)):
-            items = [wanted[number] for number in batch.numbers]
-            replaced = [outdated[item.name] for item in items if item.name in outdated]
-            stale = [outdated[name] for number in batch.errors if (name := wanted[number].name) in outdated]
-            gallery.remove([*replaced, *stale])
-            gallery.add(batch.vectors, items)
-            num_embedded, num_replaced = num_embedded + len(items), num_replaced + len(replaced)
-            num_stale += len(stale)
-            problems += [str(error) for error in batch.errors.values()]
-            progress.update(len(items) + len(batch.errors))
+            num_added += len(gallery.add(batch.vectors, [wanted[number] for number in batch.numbers]))
+            problems += map(str, batch.errors.values())
+            progress.update(len(batch.numbers) + len(batch.errors))
     _warn(folder, "cannot be read, and are left out", problems)
-    return Changes(num_embedded - num_replaced, num_replaced, len(gone) + num_stale, len(problems))
+    return Changes(num_added, len(outdated), len(problems))
 
 
 def _images_below(folder: Path) -> Iterator[Item]:

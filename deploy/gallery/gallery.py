@@ -1,79 +1,101 @@
-"""Embeddings of images on disk, with name, camera and time, and the search for the nearest."""
+"""Embeddings of images with name, camera and time in a table of Lance, and the search for the nearest."""
 
+import functools
+import logging
+import operator
+import os
+import re
 import threading
-import zlib
-from collections.abc import Collection, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from math import inf
 from pathlib import Path
+from typing import Any
 
+import lance
 import numpy as np
+import pyarrow as pa
+from pyarrow.compute import Expression, field
 
-from deploy.gallery.approximate import ApproximateSearch, Choice
-from deploy.gallery.exact import LENGTH_TOLERANCE, Found, search_exactly
-from deploy.gallery.items import Entry, Item, Match, UnknownIdError
-from deploy.gallery.records import Records
-from deploy.gallery.rows import open_rows
-from deploy.gallery.vectors import DTYPE
-from utils.errors import DataError
-from utils.files import remove_leftovers
-from utils.locks import locked
+from deploy.gallery.items import Item, Match, NameTakenError, UnknownIdError, decode_name, encode_name
+from utils.errors import DataError, first_line, with_advice
 
 __all__ = ["Gallery", "Item", "Match", "NameTakenError", "UnknownIdError"]
 
+INDEX_ROWS = 200_000
+"""Number of images from which an index is built."""
+UNINDEXED_SHARE = 0.05
+"""The index is extended when it lacks a larger share of the images; until then they are compared exactly."""
+CANDIDATES = 10
+"""For each result that is found with the index."""
+OPTIMIZE_EVERY, ROWS_PER_CHANGE = 64, 1024
+"""Changes after which files are merged and the index is built or extended; so many rows count as another change."""
+SMALL_ROWS, LARGE_ROWS, MANY_FILES = 2**10, 2**20, 256
+"""Files of few rows are merged; if there are many files, so are larger ones."""
+CLEANUP = {"interval": 100, "older_than_seconds": 900}
+"""After so many versions of the table, older ones than this are removed."""
+CACHES = 2**30, 2**28
+"""Bytes of the index and of metadata that are kept in memory."""
+STORE = {"connect_timeout": "3s", "timeout": "10s", "client_retry_timeout": "10"}
+"""Limits of a request to an object store, which is tried six times."""
+LENGTH_TOLERANCE = 1e-5
+"""Largest difference of a vector's length from 1."""
+ITEM = ["name", "camid", "time", "stamp"]
 
-class NameTakenError(DataError):
-    """An item of this name is in the gallery already."""
+logger = logging.getLogger(__name__)
 
 
-class Gallery:
-    """An index of images by their embeddings; for one process, and any number of its threads.
+class Gallery(AbstractContextManager["Gallery"]):
+    """An index of images by their embeddings, for any number of threads, and of processes that are not forked.
 
-    Changes by `add` and `remove` are on disk when they return; a kill within one of them leaves all or nothing of it.
-    If more than half of the rows belong to removed items, they are dropped when the gallery is opened.
+    A change is seen by every process when `add` or `remove` returns, and survives a kill; a kill before leaves all or
+    nothing of it. Several processes may write: names and ids stay unique.
 
-    Up to a million images every search is exact. Above that, an index of faiss finds candidates, whose distances and
-    order are exact; near images may be missed. The first search builds it; searches of other threads are exact until
-    it is ready.
+    Searches are exact up to `index_rows` images. Above that, an index (IVF-RQ) finds candidates, whose distances are
+    exact: near images may be missed.
 
     Args:
-        folder: of the index, created if missing; for nothing else.
+        place: of the index: a folder, created if missing, or a URI such as "s3://bucket/gallery".
         dim: D, size of the embeddings.
         model: identifies the model; embeddings of different models cannot be compared.
-        index: "auto", or the search at any size.
+        index_rows: number of images from which an index is built.
 
     Raises:
-        DataError: the index is damaged, of another model, or cannot be read or created.
-        LockedError: another process uses it, or another gallery of this process.
+        DataError: the index is of another model, or cannot be read or created.
     """
 
-    def __init__(self, folder: Path, dim: int, model: str, *, index: Choice = "auto") -> None:
-        if dim < 1:
-            raise ValueError(f"dim: at least 1 expected, got {dim}")
-        self.folder, self.dim, self.model = folder, dim, model
-        self._lock = threading.RLock()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DataError(f"{folder}: cannot be created: {error.strerror}") from error
-        with ExitStack() as stack:
-            stack.enter_context(locked(folder / ".lock", "a gallery", wait=False))
-            remove_leftovers(folder)
-            self._records = stack.enter_context(closing(Records(folder / "items.lmdb", dim, model)))
-            self._vectors, self._columns = open_rows(folder, self._records, dim)
-            stack.callback(self._vectors.close)
-            self._approximate = ApproximateSearch(folder, self._records.state.generation, dim, index)
-            stack.callback(self._approximate.save)
-            self._resources = stack.pop_all()
-
-    def __enter__(self) -> "Gallery":
-        return self
+    def __init__(self, place: Path | str, dim: int, model: str, *, index_rows: int = INDEX_ROWS) -> None:
+        self.dim, self.index_rows, self._uri = dim, index_rows, f"{place}/gallery.lance"
+        fields = [
+            # Lance's conflict detection then admits a name once, whatever number of processes write.
+            pa.field("name", pa.string(), False, {"lance-schema:unenforced-primary-key": "true"}),
+            pa.field("camid", pa.int64(), False),
+            pa.field("time", pa.float64(), False),
+            pa.field("stamp", pa.string(), False),
+            pa.field("vector", pa.list_(pa.float32(), dim), False),
+            pa.field("crop", pa.binary()),
+        ]
+        self._schema = pa.schema(fields, {"format": "1", "embedding size": str(dim), "model": model})
+        self._options: dict[str, Any] = {"session": lance.Session(*CACHES)}  # pyright: ignore[reportPrivateImportUsage]
+        if "://" in self._uri:
+            self._options["storage_options"] = STORE
+        self._write_lock, self._num_changes = threading.Lock(), 0
+        with self._table("opened", create=True) as table:
+            found = table.schema.metadata or {}
+        for key, own in (self._schema.metadata or {}).items():
+            theirs = found.get(key, b"unknown")
+            if theirs != own:
+                raise DataError(
+                    f"{self._uri}: its {key.decode()} is {theirs.decode()}, but {own.decode()} is in use; use that "
+                    "model, or another place for the index"
+                )
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        pass
 
     def __len__(self) -> int:
-        return self._records.state.num_items
+        with self._table("read") as table:
+            return table.count_rows()
 
     def add(self, vectors: np.ndarray, items: Sequence[Item], images: Sequence[bytes] = ()) -> list[int]:
         """Add images.
@@ -84,56 +106,49 @@ class Gallery:
             images: encoded images to store, one for each item; () = none.
 
         Returns:
-            Their ids, ascending; ids are not reused.
+            Their ids, which are not reused.
 
         Raises:
             NameTakenError: there is an item of the same name.
-            DataError: the disk is full.
-            ValueError: wrong shapes or numbers, vectors not of unit length, equal names, or an invalid item.
+            DataError: the disk is full, or the store cannot be reached.
+            ValueError: wrong shapes or numbers, vectors not of unit length, equal or invalid names.
         """
-        vectors = self._checked(vectors)
-        if len(items) != len(vectors) or (images and len(images) != len(items)):
-            raise ValueError(f"{len(vectors)} vectors, {len(items)} items and {len(images)} images")
-        if problems := [problem for item in items if (problem := item.problem())]:
-            raise ValueError(problems[0])
-        if len({item.name for item in items}) < len(items):
+        names = [encode_name(item.name) for item in items]
+        together = zip(items, names, self._checked(vectors), images or [None] * len(items), strict=True)
+        rows = [
+            {**item._asdict(), "name": name, "vector": vector, "crop": image} for item, name, vector, image in together
+        ]
+        if len(set(names)) < len(names):
             raise ValueError("names: several items have the same name")
-        if not len(items):
+        if not rows:
             return []
-        with self._lock:
-            if taken := [item.name for item in items if self._records.has_name(item.name)]:
-                raise NameTakenError(f"{taken[0]}: is in the gallery already; remove it first, or take another name")
-            state = self._records.state
-            self._vectors.write(state.rows, vectors)
-            rows = range(state.rows, state.rows + len(items))
-            checksums = [zlib.crc32(vector) for vector in vectors]
-            entries = [Entry(*fields) for fields in zip(rows, checksums, items, strict=True)]
-            ids = list(range(state.next_id, state.next_id + len(items)))
-            after = state._replace(rows=rows.stop, next_id=ids[-1] + 1, num_items=state.num_items + len(items))
-            self._records.add(entries, images, after)
-            camids, times = [item.camid for item in items], [item.time for item in items]
-            self._columns = self._columns.append(ids, camids, times)
-        return ids
+        added = pa.Table.from_pylist(rows, self._schema)
+        with self._write_lock, self._table("written") as table:
+            try:
+                table.merge_insert("name").when_matched_fail().when_not_matched_insert_all().execute(added)
+            except OSError:
+                table.checkout_latest()
+                if taken := _rows(table, ["name"], field("name").isin(names)):
+                    name = decode_name(taken[0]["name"])
+                    message = f"{name}: is in the gallery already; remove it first, or take another name"
+                    raise NameTakenError(message) from None
+                raise
+            ids = {row["name"]: row["_rowid"] for row in _rows(table, ["name"], field("name").isin(names))}
+        self._optimize_sometimes(1 + len(names) // ROWS_PER_CHANGE)
+        return [ids[name] for name in names]
 
     def remove(self, ids: Sequence[int]) -> None:
         """Remove images; none if there is no such id, which raises an UnknownIdError."""
-        ids = list(dict.fromkeys(ids))
         if not ids:
             return
-        with self._lock:
-            rows = [self._records.entry(id_).row for id_ in ids]
-            state = self._records.state
-            self._records.remove(ids, state._replace(num_items=state.num_items - len(ids)))
-            self._columns = self._columns.kill(rows)
+        with self._write_lock, self._table("written") as table:
+            if unknown := set(ids) - {row["_rowid"] for row in _rows(table, ["camid"], _with_ids(ids))}:
+                raise UnknownIdError(min(unknown))
+            table.delete(_with_ids(ids))
+        self._optimize_sometimes(1)
 
     def search(
-        self,
-        queries: np.ndarray,
-        k: int,
-        *,
-        camids: Collection[int] = (),
-        start: float = -inf,
-        end: float = inf,
+        self, queries: np.ndarray, k: int, *, camids: Collection[int] = (), start: float = -inf, end: float = inf
     ) -> list[list[Match]]:
         """The images nearest to each query.
 
@@ -146,65 +161,119 @@ class Gallery:
         Returns:
             For each query its matches, nearest first; of equal distances the lower id first.
         """
-        queries = self._checked(queries)
+        found: list[list[Match]] = [[] for _ in self._checked(queries)]
         if k < 1:
             raise ValueError(f"k: at least 1 expected, got {k}")
-        while True:
-            with self._lock:
-                columns = self._columns
-                vectors = self._vectors.rows(len(columns.ids))
-            wanted = columns.select(camids, start, end)
-            found = self._approximate.search(vectors, columns.num_alive, wanted, queries, k)
-            if found is None:
-                found = search_exactly(vectors, wanted, queries, k)
-            with self._lock:
-                is_alive = self._columns.is_alive
-                # Otherwise images were removed during the search, and others take their places.
-                if all(is_alive[one.rows].all() for one in found):
-                    return [self._matches(one, columns.ids) for one in found]
+        if not found:
+            return found
+        conditions = [field("camid").isin(list(camids))] if camids else []
+        if start > -inf or end < inf:
+            conditions += [field("time") != 0, field("time") >= start, field("time") <= end]
+        wanted = functools.reduce(operator.and_, conditions) if conditions else None
+        nearest = {"column": "vector", "q": queries, "k": k, "metric": "l2", "refine_factor": CANDIDATES}
+        with self._table("read") as table:
+            rows = _rows(table, [*ITEM, "_distance"], wanted, nearest=nearest, prefilter=True)
+        for row in rows:
+            # Half the squared difference of unit vectors is 1 - cosine, but exactly 0 between equal ones.
+            found[row["query_index"]].append(Match(row["_rowid"], _item(row), row["_distance"] / 2))
+        return [sorted(matches, key=lambda match: (match.distance, match.id)) for matches in found]
 
     def item(self, id: int) -> Item:
         """Name, camera and time of an image; raises an UnknownIdError if there is no such id."""
-        with self._lock:
-            return self._records.entry(id).item
+        return _item(self._row(id, ITEM))
 
     def vector(self, id: int) -> np.ndarray:
         """The embedding of an image, (D,) float32; raises an UnknownIdError if there is no such id."""
-        with self._lock:
-            row = self._records.entry(id).row
-            return self._vectors.rows(row + 1)[row].copy()
+        return np.array(self._row(id, ["vector"])["vector"], np.float32)
 
     def image(self, id: int) -> bytes | None:
         """The stored image, or None; raises an UnknownIdError if there is no such id."""
-        with self._lock:
-            self._records.entry(id)
-            return self._records.image(id)
+        return self._row(id, ["crop"])["crop"]
 
     def items(self) -> dict[int, Item]:
         """All items by id, in the order of the ids."""
-        with self._lock:
-            return {id_: entry.item for id_, entry in self._records.entries()}
+        with self._table("read") as table:
+            return dict(sorted((row["_rowid"], _item(row)) for row in _rows(table, ITEM)))
 
     def cameras(self) -> list[int]:
         """The cameras of the images, sorted."""
-        columns = self._columns
-        return np.unique(columns.camids[columns.is_alive]).tolist()
+        with self._table("read") as table:
+            return np.unique(table.to_table(columns=["camid"])["camid"].to_numpy()).tolist()
 
-    def close(self) -> None:
-        """Save the index and release the folder; a second call does nothing."""
-        with self._lock:
-            self._resources.close()
+    def optimize(self) -> None:
+        """Merge small files, and build or extend the index; `add` and `remove` do so from time to time.
 
-    def _matches(self, found: Found, ids: np.ndarray) -> list[Match]:
-        numbers = zip(ids[found.rows].tolist(), found.distances.tolist(), strict=True)
-        return [Match(id_, self._records.entry(id_).item, distance) for id_, distance in numbers]
+        Raises:
+            DataError: the disk is full, the store cannot be reached, or another process does the same.
+        """
+        with self._table("optimized") as table:
+            has_many = len(table.get_fragments()) > MANY_FILES
+            table.optimize.compact_files(target_rows_per_fragment=LARGE_ROWS if has_many else SMALL_ROWS)
+            num_rows = table.count_rows()
+            num_indexed = sum(index.num_rows_indexed for index in table.describe_indices())
+            if num_indexed == 0 and num_rows >= self.index_rows:
+                table.create_index("vector", "IVF_RQ", metric="l2")
+            elif num_indexed and num_rows - num_indexed > UNINDEXED_SHARE * num_rows:
+                table.optimize.optimize_indices()
+
+    def _optimize_sometimes(self, num_changes: int) -> None:
+        self._num_changes += num_changes
+        if self._num_changes < OPTIMIZE_EVERY:
+            return
+        self._num_changes = 0
+        try:
+            self.optimize()
+        except DataError as error:
+            logger.warning("%s; it will be tried again", error)
+
+    def _row(self, id_: int, columns: list[str]) -> dict[str, Any]:
+        with self._table("read") as table:
+            for row in _rows(table, columns, _with_ids([id_])):
+                return row
+        raise UnknownIdError(id_)
+
+    @contextmanager
+    def _table(self, purpose: str, create: bool = False) -> Iterator[lance.LanceDataset]:
+        """The newest version of the table; Lance's errors within the block become a DataError."""
+        try:
+            if create:
+                self._create()
+            yield lance.dataset(self._uri, **self._options)
+        except (OSError, ValueError, RuntimeError) as error:
+            # Lance appends the lines of its source; the system's errors are known by their number.
+            reason = re.sub(r"(, \S+\.rs:\d+:\d+)+$", "", first_line(error))
+            if match := re.search(r"\(os error (\d+)\)", str(error)):
+                reason = with_advice(OSError(int(match[1]), os.strerror(int(match[1]))))
+            raise DataError(f"{self._uri}: cannot be {purpose}: {reason}") from error
+
+    def _create(self) -> None:
+        # The ids of images are Lance's stable row ids.
+        new = {"enable_stable_row_ids": True, "auto_cleanup_options": CLEANUP}
+        try:
+            lance.write_dataset(self._schema.empty_table(), self._uri, **new, **self._options)
+        except OSError as error:
+            if "already exists" not in str(error):
+                raise
 
     def _checked(self, vectors: np.ndarray) -> np.ndarray:
-        if vectors.dtype != np.float32 or vectors.ndim != 2 or vectors.shape[1] != self.dim:
+        if vectors.dtype != np.float32 or vectors.shape[1:] != (self.dim,):
             raise ValueError(f"vectors: expected float32 (N, {self.dim}), got {vectors.dtype} {vectors.shape}")
         lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
-        is_wrong = ~(np.abs(lengths - 1) <= LENGTH_TOLERANCE)
-        if is_wrong.any():
-            row = int(is_wrong.argmax())
-            raise ValueError(f"vectors: expected unit length, got {lengths[row]:.6g} in row {row}")
-        return np.ascontiguousarray(vectors, DTYPE)
+        if not (np.abs(lengths - 1) <= LENGTH_TOLERANCE).all():
+            raise ValueError(f"vectors: expected unit length, got {lengths}")
+        return vectors
+
+
+def _rows(
+    table: lance.LanceDataset, columns: list[str], wanted: Expression | str | None = None, **options: Any
+) -> list[dict[str, Any]]:
+    return table.to_table(columns=columns, filter=wanted, with_row_id=True, **options).to_pylist()
+
+
+def _with_ids(ids: Sequence[int]) -> str:
+    """The filter of rows with these ids; there are none below 0 or of more than 63 bits."""
+    return f"_rowid IN ({', '.join(str(id_) for id_ in ids if 0 <= id_ < 2**63) or 'NULL'})"
+
+
+def _item(row: dict[str, Any]) -> Item:
+    return Item(decode_name(row["name"]), row["camid"], row["time"], row["stamp"])
