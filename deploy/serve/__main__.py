@@ -1,8 +1,8 @@
 """Serve a model and a gallery: `python -m deploy.serve --model runs/NAME/model.onnx --gallery DIR`.
 
 DIR is a folder of images, such as crops of persons, searched recursively. New and changed images are embedded when the
-service starts. Their index is stored in DIR/.gallery, or in the folder that --index names. A DIR that does not exist is
-created: a gallery to be filled by POST /gallery.
+service starts. Their index is stored in DIR/.gallery, or in the folder or object store that --index names. A DIR that
+does not exist is created: a gallery to be filled by POST /gallery.
 """
 
 import argparse
@@ -113,7 +113,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """The command line; a mistake in it exits with code 2 and the usage."""
     parser = predictor_parser("python -m deploy.serve", __doc__, batch_size=16)
     parser.add_argument("--gallery", type=Path, required=True, metavar="DIR", help="the folder of images")
-    parser.add_argument("--index", type=Path, metavar="DIR", help="folder of the index; default: .gallery in there")
+    parser.add_argument("--index", metavar="PLACE", help="of the index, a folder or s3://...; default: .gallery in DIR")
     parser.add_argument("--host", default="127.0.0.1", help="address to bind; default: 127.0.0.1")
     parser.add_argument("--port", type=whole_number(0, 65535), default=8000, help="default: 8000; 0 = any that is free")
     parser.add_argument("--token-file", type=Path, metavar="FILE", help=f"file of the clients' token; or {TOKEN}")
