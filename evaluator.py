@@ -32,7 +32,7 @@ from utils.hub import PREFIX as HUB
 from utils.hub import fetch
 from utils.logs import log_to_screen
 
-EXPORTED = ".onnx"
+EXPORTED = (".onnx", ".xml")
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """The command line; a mistake in it exits with code 2 and the usage."""
     parser = argparse.ArgumentParser(prog="evaluator.py", description=__doc__, allow_abbrev=False)
-    what = 'a params file such as eval_params.json, or a model (.pth, .onnx, hub folder, "hf://...") or features'
+    what = 'a params file such as eval_params.json, or a model (.pth, .onnx, .xml, hub folder, "hf://...") or features'
     parser.add_argument("path", help=what)
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override: model_path=runs/NAME"
@@ -70,7 +70,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 def read_options(args: argparse.Namespace) -> EvalParams:
     """The params file, or the defaults for a model or features named in its place."""
     path, overrides = Path(args.path), args.set
-    if path.suffix.lower() in (".pth", EXPORTED, ".npz", ".safetensors") or path.is_dir() or args.path.startswith(HUB):
+    if path.suffix.lower() in (".pth", *EXPORTED, ".npz", ".safetensors") or path.is_dir() or args.path.startswith(HUB):
         path, overrides = None, [f"model_path={json.dumps(args.path)}", *overrides]
     options, notes = load_eval_params(path, overrides, plugin_options=plugin_options)
     for note in notes:
@@ -83,7 +83,7 @@ def read_subject(options: EvalParams) -> Subject:
     if options.model_path.startswith(HUB):
         options = options.model_copy(update={"model_path": str(fetch(options.model_path))})
     path = expand_user(options.model_path)
-    if path.suffix.lower() != EXPORTED:
+    if path.suffix.lower() not in EXPORTED:
         return load_subject(options)
     # Only here, as onnxruntime takes half a second to import.
     from deploy.evaluated import load_exported

@@ -146,10 +146,12 @@ def make_model(folder: Path, model_params: dict[str, Any], size: tuple[int, int]
     return folder / MODEL_BEST
 
 
-def export(checkpoint: Path, precision: str) -> Path:
-    """Its model in ONNX, beside it."""
-    params, path = load_trained_network(checkpoint).params, checkpoint.with_name(f"{precision}.onnx")
-    options = ExportParams.model_validate({"precision": precision, "measured_images": 0, "calibration_images": 32})
+def export(checkpoint: Path, precision: str, profile: str = "ours") -> Path:
+    """Its model in ONNX, or with the profile "openvino", beside it."""
+    suffix = ".xml" if profile == "openvino" else ".onnx"
+    params, path = load_trained_network(checkpoint).params, checkpoint.with_name(precision).with_suffix(suffix)
+    values = {"profile": profile, "precision": precision, "measured_images": 0, "calibration_images": 32}
+    options = ExportParams.model_validate(values)
     export_onnx(checkpoint, params.model_copy(update={"export_params": options}), path)
     return path
 
@@ -159,6 +161,7 @@ def embedding(checkpoint: Path, args: argparse.Namespace) -> list[Row]:
     paths = {EAGER: checkpoint, "predictor, checkpoint": checkpoint}
     for precision in ("fp32", "int8"):
         paths[f"predictor, onnx {precision}"] = export(checkpoint, precision)
+        paths[f"predictor, openvino {precision}"] = export(checkpoint, precision, "openvino")
     return race(paths, args)
 
 

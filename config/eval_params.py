@@ -38,7 +38,7 @@ class EvalParams(Options):
     """An offline evaluation. Its evaluation_params are those of params.json; null = as trained."""
 
     model_path: str = "runs"
-    """A .pth or .onnx, a run's or hub folder, "hf://owner/name", runs (the newest is used), or features as .npz."""
+    """A .pth, .onnx or .xml, a run's or hub folder, "hf://owner/name", runs (the newest counts), or features (.npz)."""
     batches_dir: str | None = None
     """Folder or .lmdb file of the data set, or "synthetic"; null = as trained."""
     data_dirs: tuple[str, ...] = ()

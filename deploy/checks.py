@@ -16,7 +16,7 @@ from data.images import decode
 from data.samples import DISTRACTOR_PID, JUNK_PID, Dataset, Sample, sorted_pids
 from deploy.card import Threshold
 from deploy.graph import Exportable
-from deploy.networks import OnnxNetwork
+from deploy.networks import ExportedNetwork, open_exported
 from deploy.profiles.profile import bilinear
 from evaluate.core.context import EvalContext
 from evaluate.core.extract import extract
@@ -43,7 +43,7 @@ def check_parity(path: Path, trained: Trained, options: ExportParams, paths: Seq
     Raises:
         DataError: they differ by more than the format allows, or the model returns NaN or infinity.
     """
-    exported = OnnxNetwork(path)
+    exported = open_exported(path)
     params = trained.params
     pixels = read_as_fed(exported, paths) if exported.profile else _read(paths, params)
     batches = [batch for batch in np.split(pixels, np.cumsum(BATCHES)) if len(batch)]
@@ -52,7 +52,7 @@ def check_parity(path: Path, trained: Trained, options: ExportParams, paths: Seq
         pixels = np.stack([bilinear(image, *params.eval_resize[:2]) for image in pixels])
     expected = _embed_in_torch(trained, pixels)
     limit = LIMITS.get(options.precision, np.inf)
-    _compare(embeddings, expected, limit, f"{len(paths)} images, onnxruntime against torch", options)
+    _compare(embeddings, expected, limit, f"{len(paths)} images, {exported.runs_on} against torch", options)
     if exported.profile or not options.resize:
         return
     originals = [np.array(decode(image)) for image in paths]
@@ -66,7 +66,7 @@ def _read(paths: Sequence[Path], params: Params) -> np.ndarray:
     return np.stack([decode(path, params.eval_resize) for path in paths])
 
 
-def read_as_fed(network: OnnxNetwork, paths: Sequence[Path]) -> np.ndarray:
+def read_as_fed(network: ExportedNetwork, paths: Sequence[Path]) -> np.ndarray:
     """Images (B, H, W, 3) of values in 0..255, resized as by the consumer that a model was exported for."""
     assert network.profile is not None
     return np.stack([network.profile.resize(decode(path), *network.resize[:2]) for path in paths])
@@ -130,7 +130,7 @@ def measure(params: Params, dataset: Dataset, network: nn.Module) -> Measured:
     return _ranked(features)
 
 
-def measure_as_fed(params: Params, dataset: Dataset, network: OnnxNetwork) -> Measured:
+def measure_as_fed(params: Params, dataset: Dataset, network: ExportedNetwork) -> Measured:
     """The same of a model with a profile, on images resized as its consumer resizes them."""
     _check_test_set(dataset, params)
     return _ranked(TestFeatures(_as_fed(network, dataset.query), _as_fed(network, dataset.gallery)))
@@ -141,7 +141,7 @@ def _check_test_set(dataset: Dataset, params: Params) -> None:
         raise DataError(f"{params.batches_dir}: no query or no gallery images to measure on")
 
 
-def _as_fed(network: OnnxNetwork, samples: list[Sample]) -> Features:
+def _as_fed(network: ExportedNetwork, samples: list[Sample]) -> Features:
     parts = [samples[first : first + BATCH] for first in range(0, len(samples), BATCH)]
     rows = [network.embed(read_as_fed(network, [sample.path for sample in part])).embeddings for part in parts]
     pids = torch.tensor([sample.pid for sample in samples])

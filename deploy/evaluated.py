@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from config.eval_params import EvalParams
 from config.load import params_from_dict
 from data.augmentation.normalisation import Normalisation, denormalise
-from deploy.networks import OnnxNetwork
+from deploy.networks import ExportedNetwork, open_exported
 from evaluate.core.offline import Subject, subject_of
 from evaluate.core.plugins import plugin_options
 from utils.errors import ParamsError
@@ -29,7 +29,7 @@ class ExportedEmbedder(nn.Module):
         normalisation: of the input images.
     """
 
-    def __init__(self, network: OnnxNetwork, normalisation: Normalisation) -> None:
+    def __init__(self, network: ExportedNetwork, normalisation: Normalisation) -> None:
         super().__init__()
         self.network = network
         self.normalisation: Normalisation = normalisation
@@ -52,7 +52,7 @@ def load_exported(path: Path, options: EvalParams) -> Subject:
     """
     if options.retrieval_of is not None:
         raise ParamsError(f"retrieval_of: {path} has one output; evaluate its checkpoint, or leave retrieval_of out")
-    network = OnnxNetwork(path, parallels=options.parallels)
+    network = open_exported(path, parallels=options.parallels)
     trained, _ = params_from_dict(network.card.params, str(path), plugin_options)
-    logger.info("model %s; onnxruntime on %s", path, ", ".join(network.session.get_providers()))
+    logger.info("model %s; %s", path, network.runs_on)
     return subject_of(path, trained, ExportedEmbedder(network, trained.data_augmentation.normalisation), options)

@@ -5,6 +5,7 @@ import json
 import logging
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,12 @@ from deploy.card import ModelCard
 from deploy.checks import BATCH, Measured, check_parity, measure, measure_as_fed, subset
 from deploy.evaluated import ExportedEmbedder
 from deploy.graph import input_size, quantise, to_onnx
-from deploy.networks import OnnxNetwork
+from deploy.networks import OPENVINO, open_exported
 from deploy.profiles.registry import profile_of
 from evaluate.core.load_model import Trained, load_trained_network
 from evaluate.core.table import comparison_table
 from models.network import Embedder
-from utils.errors import DataError
+from utils.errors import DataError, ParamsError
 from utils.files import atomic_path
 
 NUM_PARITY_IMAGES = 64
@@ -59,17 +60,11 @@ def export_onnx(model: Path, params: Params, out: Path) -> ModelCard:
     parity_images = _spread([*dataset.query, *dataset.gallery] or dataset.train, NUM_PARITY_IMAGES)
     if not parity_images:
         raise DataError("the data set has no images to check the export with; use another: --set batches_dir=DIR")
-    with atomic_path(out) as unfinished:
-        proto = to_onnx(trained, options)
-        if options.precision == "int8":
-            if not dataset.train:
-                raise DataError('export_params.precision: "int8" needs training images, but the data set has none')
-            paths = _spread(dataset.train, options.calibration_images)
-            quantise(proto, unfinished, _calibration(paths, params))
-        else:
-            onnx.save(proto, unfinished)
+    if (out.suffix == OPENVINO) != (options.profile == "openvino"):
+        raise ParamsError(f'--out: export_params.profile "openvino", and only it, writes an {OPENVINO} file; got {out}')
+    with _unfinished(out) as unfinished:
+        _write(trained, params, dataset, unfinished)
         _set_card(unfinished, model_card(trained, options, NOT_MEASURED))
-        onnx.checker.check_model(unfinished, full_check=True)
         check_parity(unfinished, trained, options, parity_images)
         card = model_card(trained, options, _measured(unfinished, trained, params, dataset))
         _set_card(unfinished, card)
@@ -80,6 +75,36 @@ def export_onnx(model: Path, params: Params, out: Path) -> ModelCard:
         logger.warning(warning)
     logger.info("written: %s, %.1f MB, opset %d, %s", out, out.stat().st_size / 1e6, card.opset, card.precision)
     return card
+
+
+def _unfinished(out: Path) -> AbstractContextManager[Path]:
+    """A path to write to that replaces `out` in the end."""
+    if out.suffix != OPENVINO:
+        return atomic_path(out)
+    from deploy.openvino import atomic_model
+
+    return atomic_model(out)
+
+
+def _write(trained: Trained, params: Params, dataset: Dataset, target: Path) -> None:
+    """Write the model file, without a card."""
+    options = params.export_params
+    batches: Iterator[np.ndarray] = iter(())
+    if options.precision == "int8":
+        if not dataset.train:
+            raise DataError('export_params.precision: "int8" needs training images, but the data set has none')
+        batches = _calibration(_spread(dataset.train, options.calibration_images), params)
+    if target.suffix == OPENVINO:
+        from deploy.openvino import convert
+
+        convert(to_onnx(trained, options.model_copy(update={"precision": "fp32"})), target, options.precision, batches)
+        return
+    proto = to_onnx(trained, options)
+    if options.precision == "int8":
+        quantise(proto, target, batches)
+    else:
+        onnx.save(proto, target)
+    onnx.checker.check_model(target, full_check=True)
 
 
 def _spread(samples: Sequence[Sample], number: int) -> list[Path]:
@@ -115,7 +140,7 @@ def _measured(path: Path, trained: Trained, params: Params, dataset: Dataset) ->
     if not options.measured_images:
         return NOT_MEASURED
     part = subset(dataset, options.measured_images)
-    network = OnnxNetwork(path)
+    network = open_exported(path)
     try:
         if network.profile:
             after = measure_as_fed(params, part, network)
@@ -138,6 +163,11 @@ def _measured(path: Path, trained: Trained, params: Params, dataset: Dataset) ->
 
 def _set_card(path: Path, card: ModelCard) -> None:
     """Replace the metadata of a model file."""
+    if path.suffix == OPENVINO:
+        from deploy.openvino import set_card
+
+        set_card(path, card)
+        return
     proto = onnx.load(path)
     del proto.metadata_props[:]
     onnx.helper.set_model_props(proto, card.to_metadata())

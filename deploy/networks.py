@@ -2,6 +2,7 @@
 
 import json
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ PIXELS, EMBEDDING, LENGTH = "images", "embedding", "length"
 """Names of the input and the outputs of an exported model."""
 MIN_LENGTH = 1e-12
 """Lower bound of the divisor: an embedding of zeros stays zeros."""
+OPENVINO = ".xml"
+"""Suffix of OpenVINO's models."""
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 """onnxruntime's names of devices."""
 _ERRORS_ONLY = 3
@@ -44,8 +47,28 @@ class Embeddings(NamedTuple):
     """(B, 1) float32, their lengths before normalisation."""
 
 
-class OnnxNetwork:
-    """A model of export_onnx, run by onnxruntime: on a GPU if onnxruntime supports one, else on the CPU.
+class ExportedNetwork(ABC):
+    """A model of export_onnx.
+
+    Args:
+        card: its card.
+        size: height and width of the images it takes.
+        runs_on: what runs it, and where.
+    """
+
+    def __init__(self, card: ModelCard, size: tuple[int, int], runs_on: str) -> None:
+        self.runs_on = runs_on
+        self.card, self.profile = card, PROFILES.get(card.profile)
+        self.resize = Resize(*size, card.interpolation)
+        self.embedding_dim, self.branch_dims = card.embedding_dim, card.branch_dims
+
+    @abstractmethod
+    def embed(self, pixels: np.ndarray) -> Embeddings:
+        """(B, img_h, img_w, 3) RGB, uint8 or, with a profile, values in 0..255 of any type -> embeddings."""
+
+
+class OnnxNetwork(ExportedNetwork):
+    """An .onnx file, run by onnxruntime: on a GPU if onnxruntime supports one, else on the CPU.
 
     Args:
         path: the .onnx file.
@@ -64,19 +87,26 @@ class OnnxNetwork:
                 f"{path}: has no model card (no reid.* metadata); export it with export_onnx, or give the sizes of "
                 "its images: img_h, img_w"
             )
-        self.card = card
-        self.profile = PROFILES.get(card.profile)
-        height, width = self.session.get_inputs()[0].shape[2:] if self.profile else (card.img_h, card.img_w)
-        self.resize = Resize(height, width, card.interpolation)
-        self.embedding_dim, self.branch_dims = card.embedding_dim, card.branch_dims
-        self.layout = card.layout
+        has_profile = card.profile in PROFILES
+        size = self.session.get_inputs()[0].shape[2:] if has_profile else (card.img_h, card.img_w)
+        super().__init__(card, size, f"onnxruntime on {', '.join(self.session.get_providers())}")
 
     def embed(self, pixels: np.ndarray) -> Embeddings:
-        """(B, img_h, img_w, 3) uint8 RGB -> embeddings."""
+        """(B, img_h, img_w, 3) RGB, uint8 or, with a profile, values in 0..255 of any type -> embeddings."""
         if self.profile is not None:
-            return _unit(_run(self.session, self.profile.encode(pixels))[0])
-        given = pixels if self.layout == "nhwc" else np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+            return unit_length(_run(self.session, self.profile.encode(pixels))[0])
+        given = pixels if self.card.layout == "nhwc" else np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         return Embeddings(*_run(self.session, given, [EMBEDDING, LENGTH]))
+
+
+def open_exported(path: Path, threads: int = 0, parallels: Sequence[int] = ()) -> ExportedNetwork:
+    """A model of export_onnx with any profile; arguments and errors are those of `OnnxNetwork`."""
+    if path.suffix.lower() != OPENVINO:
+        return OnnxNetwork(path, threads, parallels)
+    # Only here, as few have OpenVINO.
+    from deploy.openvino import OpenVinoNetwork
+
+    return OpenVinoNetwork(path, threads)
 
 
 class ForeignNetwork:
@@ -122,7 +152,7 @@ class ForeignNetwork:
         """(B, img_h, img_w, 3) uint8 RGB -> embeddings."""
         parts = np.split(pixels, len(pixels)) if self.one_by_one else [pixels]
         rows = np.concatenate([_run(self.session, self._input(part))[0] for part in parts]).astype(np.float32)
-        return _unit(rows)
+        return unit_length(rows)
 
     def _input(self, pixels: np.ndarray) -> np.ndarray:
         if self.dtype != np.uint8:
@@ -225,7 +255,7 @@ def _run(
     return [np.asarray(output) for output in session.run(names, {session.get_inputs()[0].name: given})]
 
 
-def _unit(rows: np.ndarray) -> Embeddings:
+def unit_length(rows: np.ndarray) -> Embeddings:
     """Embeddings (B, D), and their lengths."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return Embeddings(rows / np.maximum(lengths, MIN_LENGTH), lengths)

@@ -13,7 +13,7 @@ from data.augmentation.normalisation import Normalisation
 from data.decoding import Interpolation, Resize, decode_bytes
 from data.images import decode
 from data.read_ahead import read_ahead
-from deploy.networks import ForeignNetwork, OnnxNetwork, TorchNetwork
+from deploy.networks import OPENVINO, ExportedNetwork, ForeignNetwork, TorchNetwork, open_exported
 from utils.cli import whole_number
 from utils.errors import DataError
 from utils.hub import digest_of_file, model_file
@@ -32,8 +32,8 @@ class Predictor:
     decode the next images, resized as in training, while the network computes. Several threads may share a predictor.
 
     Args:
-        path: a model.onnx of export_onnx, a model_best.pth, a run's or hub folder, or "hf://owner/name" on the Hugging
-            Face hub. Any other .onnx needs the last five.
+        path: a model.onnx or model.xml of export_onnx, a model_best.pth, a run's or hub folder, or "hf://owner/name" on
+            the Hugging Face hub. Any other .onnx needs the last five.
         batch_size: images in a batch of the network.
         threads: CPU threads of the network; 0 = all.
         img_h, img_w: size of the images, pixels, for an .onnx of another program.
@@ -184,7 +184,7 @@ def predictor_of(args: argparse.Namespace) -> Predictor:
 
 def _open(
     path: Path, threads: int, resize: Resize, normalisation: Normalisation
-) -> OnnxNetwork | ForeignNetwork | TorchNetwork:
+) -> ExportedNetwork | ForeignNetwork | TorchNetwork:
     img_h, img_w, _ = resize
     if bool(img_h) != bool(img_w):
         raise ValueError(f"img_h, img_w: give both or none, got {img_h} and {img_w}")
@@ -193,8 +193,10 @@ def _open(
         return ForeignNetwork(path, resize, normalisation, threads)
     if img_h:
         raise ValueError(f"img_h, img_w: {path} already has them")
-    if kind == ".onnx":
-        return OnnxNetwork(path, threads)
+    if kind in (".onnx", OPENVINO):
+        return open_exported(path, threads)
     if kind in (".pth", ".safetensors"):
         return TorchNetwork(path, threads)
-    raise DataError(f"{path}: expected an .onnx of export_onnx, a .pth of a training, or a folder of export_hub")
+    raise DataError(
+        f"{path}: expected an .onnx or .xml of export_onnx, a .pth of a training, or a folder of export_hub"
+    )

@@ -3,6 +3,7 @@
 from config.params import ExportParams
 from deploy.profiles.boxmot import BoxMOT
 from deploy.profiles.deepstream import DeepStream
+from deploy.profiles.openvino import OpenVINO
 from deploy.profiles.profile import Profile
 from deploy.profiles.tao import TAO
 from deploy.profiles.ultralytics import Ultralytics
@@ -13,6 +14,7 @@ PROFILES: dict[str, Profile] = {
     "ultralytics": Ultralytics(),
     "deepstream": DeepStream(),
     "tao": TAO(),
+    "openvino": OpenVINO(),
 }
 """By export_params.profile. "ours" is none of them: it takes uint8 pixels and also returns the lengths."""
 

@@ -15,7 +15,8 @@ def test_every_part_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[st
     size = ["--model", "resnet_18", "--size", "64", "32", "--batch", "2", "--batches", "2"]
     main([*size, "--rounds", "2", "--out", str(tmp_path / "out")])
     (rows,) = json.loads((tmp_path / "out.json").read_text())["tables"].values()
-    names = ["torch eager", "predictor, checkpoint", "predictor, onnx fp32", "predictor, onnx int8"]
+    exports = [f"{runtime} {precision}" for precision in ("fp32", "int8") for runtime in ("onnx", "openvino")]
+    names = ["torch eager", *(f"predictor, {name}" for name in ("checkpoint", *exports))]
     assert [row[""] for row in rows] == names
     assert rows[0]["times torch eager"] == [1.0, 1.0]
     assert all(len(row["images/s"]) == 2 and min(row["images/s"]) > 0 for row in rows)

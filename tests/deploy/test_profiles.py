@@ -41,7 +41,7 @@ INPUTS = {
 NAMES = {"tao": ("input", "fc_pred")}
 
 
-@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("name", INPUTS)
 def test_a_consumer_gets_the_embedding_of_the_network(model: Model, tmp_path: Path, name: str) -> None:
     out = tmp_path / "model.onnx"
     card = export_onnx(model.path, model.exporting(profile=name, measured_images=0), out)
