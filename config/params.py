@@ -132,6 +132,8 @@ class Params(LossOptions, ModelOptions, DataOptions):
     """The evaluation after each epoch; its plug-in declares further keys."""
     log_every: int = Field(default=10, ge=1)
     """Steps between logged losses."""
+    loggers: tuple[Literal["tensorboard", "wandb", "mlflow", "clearml"], ...] = ("tensorboard",)
+    """Where params, curves, images and the best model go; all but "tensorboard" need a package of that name."""
     export_params: ExportParams = ExportParams()
     """How export_onnx writes the trained network."""
     working_dir: str = "runs"

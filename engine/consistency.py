@@ -8,6 +8,7 @@ import torch
 
 from config.params import Params
 from data.samples import Dataset, fingerprint
+from engine.sinks import check_loggers
 from utils.distributed import broadcast_from_rank0, fail_together, this_process
 from utils.errors import DataError, ParamsError
 from utils.precision import choose_compilation, choose_precision
@@ -28,6 +29,7 @@ RESUMABLE_CHANGES = (
     "epoch",
     "gan_params.epoch",
     "log_every",
+    "loggers",
     "data_cache",
     "keep_freed_memory",
     "max_bad_steps",
@@ -47,9 +49,11 @@ def check_environment(params: Params, device: torch.device) -> None:
     """Check that all processes compute alike; every process must call this.
 
     Raises:
-        UserError: they do not, or the device does not have the precision or the compilation asked for.
+        UserError: they do not, or the device does not have the precision or the compilation asked for, or a package
+            for logging is not installed.
     """
     with fail_together():
+        check_loggers(params.loggers)
         mine = {
             "kind of device": device.type,
             "precision": choose_precision(params.precision, device).name,

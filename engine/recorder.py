@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -12,13 +13,14 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
+from config.params import Params
 from engine.meter import Means
 from engine.run import RunFolder
-from engine.sinks import Sink, TensorBoard
+from engine.sinks import Sink, open_sinks
 from evaluate.core.plugins import Evaluation
 from evaluate.core.table import metrics_table
 from utils.distributed import this_process
-from utils.errors import DataError
+from utils.errors import DataError, UserError
 from utils.files import write_text
 from utils.logs import bars_hidden
 
@@ -64,18 +66,25 @@ class EpochRecord(NamedTuple):
 
 
 class Recorder:
-    """Curves and images for TensorBoard, one JSON line per epoch. What cannot be written stops no training.
+    """Curves, images and files for the loggers, one JSON line per epoch. What cannot be written stops no training.
 
     Args:
         folder: the run's folder; of several processes only rank 0 writes into it.
         purge_step: TensorBoard hides what was recorded at this step or later, as it is recorded again; 0 for a new run.
-        sinks: where curves and images go besides TensorBoard.
+        params: of the run; they name its loggers.
+        sinks: where everything goes besides.
     """
 
-    def __init__(self, folder: RunFolder, purge_step: int = 0, sinks: Sequence[Sink] = ()) -> None:
+    def __init__(
+        self, folder: RunFolder, purge_step: int = 0, params: Params | None = None, sinks: Sequence[Sink] = ()
+    ) -> None:
         self.writes = this_process().is_rank_zero
-        self.sinks: list[Sink] = [TensorBoard(folder.path, purge_step), *sinks] if self.writes else []
-        self.metrics = folder.metrics
+        self.sinks: list[Sink] = []
+        if self.writes:
+            params = params or Params()
+            self.sinks = open_sinks(params.loggers, folder.path, params.model_dump(mode="json"), purge_step)
+            self.sinks += sinks
+        self.metrics, self.report = folder.metrics, folder.report
         self._lines: list[str] = []
         self._is_written = True
 
@@ -115,6 +124,19 @@ class Recorder:
         for name, picture in evaluation.pictures.items():
             self._image(f"evaluation/{name}", picture, step)
 
+    def best(self, evaluation: Evaluation | None) -> None:
+        """Write the report of the best model so far into the run's folder, if a logger has a use for it."""
+        report = evaluation and evaluation.report
+        if report is None or not any(sink.takes_files for sink in self.sinks):
+            return
+        # Here, as most trainings make none.
+        from evaluate.core.report.page import write_report
+
+        try:
+            write_report(self.report, [report()])
+        except (UserError, OSError) as error:
+            logger.warning("%s: not written: %s; training continues", self.report, error)
+
     def epochs(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Write metrics.jsonl, one line for each epoch so far, as a whole, so that no reader sees half a line."""
         if not self.writes:
@@ -130,14 +152,17 @@ class Recorder:
         for sink in self.sinks:
             sink.flush()
 
-    def settle(self) -> None:
-        """Write what could not be written before.
+    def settle(self, best: Path) -> None:
+        """Write what could not be written before, and give the best model and its report to the loggers.
 
         Raises:
             DataError: metrics.jsonl cannot be.
         """
         if self.writes and not self._is_written:
             self._write()
+        for path in (best, self.report):
+            for sink in self.sinks if path.is_file() else ():
+                sink.file(path)
 
     def _image(self, tag: str, pixels: np.ndarray, step: int) -> None:
         """An image (H, W, 3) uint8."""

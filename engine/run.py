@@ -53,6 +53,11 @@ class RunFolder(NamedTuple):
         return self.path / "metrics.jsonl"
 
     @property
+    def report(self) -> Path:
+        """The report of the best model, written for loggers that take files."""
+        return self.path / "report.html"
+
+    @property
     def best(self) -> Path:
         """The best model so far; with evaluation off, the last."""
         return self.path / MODEL_BEST
@@ -159,7 +164,7 @@ def _hold(folder: RunFolder) -> Iterator[None]:
         raise DataError(f"{folder.path}: cannot be made ({error.strerror}); choose another working_dir") from error
     with locked(folder.path / LOCK, "a training", wait=False):
         # Of the run's own files only: an evaluation may be writing beside them.
-        for path in (folder.params, folder.last, folder.best, folder.generator, folder.metrics):
+        for path in (folder.params, folder.last, folder.best, folder.generator, folder.metrics, folder.report):
             remove_leftovers(folder.path, path.name)
         yield
 

@@ -75,7 +75,7 @@ class Trainer(ABC):
         # A resumed run records again what followed its state; after an epoch's last step that is the evaluation.
         is_epoch_complete = self.step == (self.epoch + 1) * self.plan.steps_per_epoch
         first_recorded = self.step + (not is_epoch_complete) if self.is_resumed else 0
-        recorder = Recorder(self.folder, first_recorded)
+        recorder = Recorder(self.folder, first_recorded, self.params)
         checkpointer = AsyncCheckpointer(self.folder.last, self.params.checkpoint, recorder.flush, self.best)
         with recorder, checkpointer:
             if self.is_resumed:
@@ -90,7 +90,7 @@ class Trainer(ABC):
             checkpointer.finish()
             with fail_together():
                 self.best.write()
-                recorder.settle()
+                recorder.settle(self.best.path)
                 self.after_training()
             wait_for_all()  # a process that fails before this needs the state when torchrun restarts it
             if this_process().is_rank_zero:
@@ -158,6 +158,7 @@ class Trainer(ABC):
         if (evaluation is not None or not every) and self.best.is_better(score):
             self.best.keep(score, self.best_model(evaluation))
             checkpointer.write_best()
+            recorder.best(evaluation)
         rates = learning_rates(*self.optimizers)
         recorder.steps(recent, rates, self.step)
         recorder.pictures(self.pictures(), self.step)
@@ -321,9 +322,7 @@ class ReidTrainer(Trainer):
         self.monitor.inspect(steps, self.batches.paths, f"{rates}, precision {self.stepper.precision.name}")
 
     def evaluate(self) -> Evaluation:
-        evaluation = evaluate(EvalContext(self.params, self.embedder.eval(), self.cache))
-        # Only an offline evaluation needs these; they would keep all embeddings in memory.
-        return evaluation._replace(features=None, report=None)
+        return evaluate(EvalContext(self.params, self.embedder.eval(), self.cache))
 
     def best_model(self, evaluation: Evaluation | None) -> Checkpoint:
         state = self.stepper.evaluated.state_dict()

@@ -57,6 +57,7 @@ CHECKS: tuple[Check[Params], ...] = (
     training.devices_fit,
     training.schedule_is_ordered,
     training.schedule_options_are_used,
+    training.loggers_are_named_once,
     training.imagenet_weights_exist,
     training.frozen_backbone_has_weights,
     training.fine_tuning_has_effect,

@@ -111,6 +111,12 @@ def schedule_options_are_used(params: Params) -> Iterator[Conflict]:
             yield Conflict((f"lr.{name}", "lr.schedule"), text)
 
 
+def loggers_are_named_once(params: Params) -> Iterator[Conflict]:
+    """A logger gets everything once."""
+    if len(set(params.loggers)) < len(params.loggers):
+        yield Conflict(("loggers",), "names a logger twice")
+
+
 def imagenet_weights_exist(params: Params) -> Iterator[Conflict]:
     """There are ImageNet weights for torchvision's and timm's networks."""
     model = params.model_params.model

@@ -13,6 +13,7 @@ from engine import recorder as recorder_module
 from engine.recorder import Recorder
 from engine.run import RunFolder
 from evaluate.core.plugins import Evaluation
+from evaluate.core.report import Report
 from utils.errors import DataError
 
 
@@ -57,10 +58,10 @@ def test_a_metrics_file_that_cannot_be_written_stops_nothing_before_the_end(
         recorder.epochs([{"epoch": 1}])
         assert "No space left on device; training continues" in caplog.text
         with pytest.raises(DataError, match="No space left"):
-            recorder.settle()
+            recorder.settle(folder.best)
         monkeypatch.setattr(recorder_module, "write_text", write)
         recorder.epochs([{"epoch": 1}, {"epoch": 2}])
-        recorder.settle()
+        recorder.settle(folder.best)
     assert folder.metrics.read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
 
 
@@ -81,6 +82,8 @@ def test_images_are_shown_as_a_grid(folder: RunFolder) -> None:
 class Printer:
     """A sink in a few lines."""
 
+    takes_files = True
+
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -89,6 +92,9 @@ class Printer:
 
     def image(self, tag: str, pixels: np.ndarray, step: int) -> None:
         self.lines.append(f"{step} {tag} {pixels.shape}")
+
+    def file(self, path: Path) -> None:
+        self.lines.append(path.name)
 
     def flush(self) -> None:
         self.lines.append("flush")
@@ -102,8 +108,13 @@ def test_a_sink_of_ones_own_gets_everything(folder: RunFolder) -> None:
     with Recorder(folder, sinks=[sink]) as recorder:
         recorder.scalars("train", {"softmax": 0.5, "triplet": 0.25}, 10)
         recorder.pictures({"samples": torch.zeros(9, 3, 4, 2, dtype=torch.uint8)}, 10)
-        recorder.evaluation(Evaluation(0.5, "mAP", {"mAP": 0.5}, {}, {"ranks": np.zeros((6, 5, 3), np.uint8)}), 20)
+        pictures = {"ranks": np.zeros((6, 5, 3), np.uint8)}
+        evaluation = Evaluation(0.5, "mAP", {"mAP": 0.5}, {}, pictures, report=lambda: Report("title", "subtitle", ()))
+        recorder.evaluation(evaluation, 20)
+        recorder.best(evaluation)
         recorder.flush()
+        folder.best.touch()
+        recorder.settle(folder.best)
     assert sink.lines == [
         "10 train/softmax 0.5",
         "10 train/triplet 0.25",
@@ -111,5 +122,23 @@ def test_a_sink_of_ones_own_gets_everything(folder: RunFolder) -> None:
         "20 evaluation/mAP 0.5",
         "20 evaluation/ranks (6, 5, 3)",
         "flush",
+        "model_best.pth",
+        "report.html",
         "close",
     ]
+
+
+def test_a_report_that_cannot_be_made_stops_no_training(folder: RunFolder, caplog: pytest.LogCaptureFixture) -> None:
+    def report() -> Report:
+        raise DataError("no room")
+
+    with Recorder(folder, sinks=[Printer()]) as recorder:
+        recorder.best(Evaluation(0.5, "mAP", {"mAP": 0.5}, {}, {}, report=report))
+        recorder.settle(folder.best)
+    assert "no room; training continues" in caplog.text
+
+
+def test_a_training_with_tensorboard_alone_makes_no_report(folder: RunFolder) -> None:
+    with Recorder(folder) as recorder:
+        recorder.best(Evaluation(0.5, "mAP", {"mAP": 0.5}, {}, {}, report=lambda: pytest.fail("made")))
+    assert not folder.report.exists()

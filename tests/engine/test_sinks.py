@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from engine.sinks import TensorBoard
+from engine.sinks.tensorboard import TensorBoard
 from tests.disks import file_size_limit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +62,7 @@ def test_a_resumed_run_hides_what_was_written_from_its_step_on(tmp_path: Path) -
 
 def test_what_was_recorded_survives_a_kill(tmp_path: Path) -> None:
     program = (
-        "import os, signal, sys; from pathlib import Path; from engine.sinks import TensorBoard\n"
+        "import os, signal, sys; from pathlib import Path; from engine.sinks.tensorboard import TensorBoard\n"
         "sink = TensorBoard(Path(sys.argv[1]))\n"
         "for step in range(50): sink.scalars({'train/loss': 0.0}, step)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -1,4 +1,4 @@
-"""Where curves and images of a run go: TensorBoard, and any object with the methods of a `Sink`."""
+"""TensorBoard's files of curves and images."""
 
 import logging
 import os
@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 import numpy as np
 from tensorboardX import summary
@@ -18,25 +18,6 @@ from tensorboardX.record_writer import masked_crc32c
 from utils.errors import with_advice
 
 logger = logging.getLogger(__name__)
-
-
-class Sink(Protocol):
-    """Takes what a run records. A failure must end the sink, not the training.
-
-    The training calls all methods, one at a time; another thread may call `flush` while one of them runs.
-    """
-
-    def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """One point of each curve, by its tag such as "train/softmax"."""
-
-    def image(self, tag: str, pixels: np.ndarray, step: int) -> None:
-        """One image (H, W, 3) uint8."""
-
-    def flush(self) -> None:
-        """Return when everything given before is saved; called before the training state is saved."""
-
-    def close(self) -> None:
-        """Flush, and end."""
 
 
 class TensorBoard:
@@ -49,6 +30,8 @@ class TensorBoard:
         folder: of the run.
         purge_step: TensorBoard hides what earlier files of the folder hold of this step and later; 0 for a new run.
     """
+
+    takes_files = False
 
     def __init__(self, folder: Path, purge_step: int = 0) -> None:
         # The step keeps a run that is resumed within a second from overwriting its own file.
@@ -70,6 +53,9 @@ class TensorBoard:
         """One image (H, W, 3) uint8."""
         content = summary.image(tag, pixels, dataformats="HWC")
         self._write(Event(wall_time=time.time(), step=step, summary=content))
+
+    def file(self, path: Path) -> None:
+        """Nothing: the file lies in the same folder."""
 
     def flush(self) -> None:
         """Return when every event before is on the disk."""
