@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,25 +38,23 @@ def synchronise(gallery: Gallery, folder: Path, predictor: Predictor) -> Changes
     Raises:
         DataError: the folder cannot be listed, or the gallery cannot be written.
     """
-    known = gallery.items()
+    known = {item.name: (id_, item.stamp) for id_, item in gallery.items().items()}
     with readable(folder):
         files = {item.name: item for item in _images_below(folder)}
     stamps = {name: item.stamp for name, item in files.items()}
-    outdated = [id_ for id_, item in known.items() if item.stamp and item.stamp != stamps.get(item.name)]
-    gallery.remove(outdated)
-    kept = {item.name for item in gallery.items().values()}
-    clashing = [item.name for item in known.values() if not item.stamp and item.name in files]
-    _warn(folder, "have the names of uploaded images, and are left out", clashing)
-    wanted = [item for name, item in files.items() if name not in kept]
-    num_added = 0
+    outdated = {name: id_ for name, (id_, stamp) in known.items() if stamp and stamp != stamps.get(name)}
+    gallery.remove([*outdated.values()])
+    uploaded = [name for name in files if name in known and not known[name][1]]
+    _warn(folder, "have the names of uploaded images, and are left out", uploaded)
+    wanted = [item for name, item in files.items() if name not in known or name in outdated]
     problems: list[str] = []
     with tqdm(desc="embedding", total=len(wanted), unit="img", leave=False, disable=bars_hidden()) as progress:
         for batch in embed_batches(predictor, (folder / item.name for item in wanted)):
-            num_added += len(gallery.add(batch.vectors, [wanted[number] for number in batch.numbers]))
+            gallery.add(batch.vectors, [wanted[number] for number in batch.numbers])
             problems += map(str, batch.errors.values())
             progress.update(len(batch.numbers) + len(batch.errors))
     _warn(folder, "cannot be read, and are left out", problems)
-    return Changes(num_added, len(outdated), len(problems))
+    return Changes(len(wanted) - len(problems), len(outdated), len(problems))
 
 
 def _images_below(folder: Path) -> Iterator[Item]:
@@ -66,21 +65,14 @@ def _images_below(folder: Path) -> Iterator[Item]:
 
     for place, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(place, name)
-            if not name.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES:
-                yield _item(path, folder)
-
-
-def _item(path: Path, folder: Path) -> Item:
-    """The item of a file; a file that is missing by now, or a broken link, is reported when it is read."""
-    match = NAME.match(path.name)
-    name, camid = path.relative_to(folder).as_posix(), int(match["camid"]) if match else 0
-    try:
-        status = path.stat()
-    except OSError:
-        return Item(name, camid, stamp="missing")
-    return Item(name, camid, status.st_mtime, f"{status.st_size}:{status.st_mtime_ns}")
+        for path in (Path(place, name) for name in sorted(names)):
+            if not path.name.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES:
+                match = NAME.match(path.name)
+                taken, stamp = 0.0, "missing"  # by now, or a broken link: reported when it is read
+                with suppress(OSError):
+                    status = path.stat()
+                    taken, stamp = status.st_mtime, f"{status.st_size}:{status.st_mtime_ns}"
+                yield Item(path.relative_to(folder).as_posix(), int(match["camid"]) if match else 0, taken, stamp)
 
 
 def _warn(folder: Path, what: str, names: Sequence[str]) -> None:

@@ -1,8 +1,6 @@
 """Images of a gallery, without their embeddings."""
 
-import re
 from typing import NamedTuple
-from urllib.parse import unquote
 
 from utils.errors import DataError
 
@@ -18,14 +16,10 @@ class NameTakenError(DataError):
 class Item(NamedTuple):
     """One image of a gallery."""
 
-    name: str
-    """Unique in a gallery; for an image of the folder its relative path, with forward slashes."""
-    camid: int = 0
-    """Camera; 0 = unknown."""
-    time: float = 0.0
-    """When the image was taken, Unix seconds; 0 = unknown."""
-    stamp: str = ""
-    """Size and modification time of a file, to detect changes; "" for an uploaded image."""
+    name: str  # unique; for an image of the folder its relative path, with forward slashes
+    camid: int = 0  # camera; 0 = unknown
+    time: float = 0.0  # when the image was taken, Unix seconds; 0 = unknown
+    stamp: str = ""  # size and modification time of a file, to detect changes; "" for an uploaded image
 
 
 class Match(NamedTuple):
@@ -33,15 +27,4 @@ class Match(NamedTuple):
 
     id: int
     item: Item
-    distance: float
-    """1 - cosine, 0..2."""
-
-
-def encode_name(name: str) -> str:
-    """As valid Unicode: bytes of a file name that are not UTF-8, and %, become %XX."""
-    return re.sub("[%\udc80-\udcff]", lambda match: f"%{ord(match[0]) & 0xFF:02X}", name)
-
-
-def decode_name(encoded: str) -> str:
-    """The inverse of `encode_name`."""
-    return unquote(encoded, errors="surrogateescape")
+    distance: float  # 1 - cosine, 0..2

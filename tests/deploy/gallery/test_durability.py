@@ -81,7 +81,7 @@ def test_several_writers_lose_nothing_and_share_no_name(tmp_path: Path, rng: np.
     with Gallery(tmp_path, DIM, "model") as gallery:
         own = gallery.add(unit(rng, 20), named(20))
         vectors = {id_: gallery.vector(id_) for id_ in own}
-        writers = [adding(tmp_path, f"w{number}", 8) for number in range(2)]
+        writers = [adding(tmp_path, f"w{number}", 5) for number in range(2)]
         num_seen = {len(gallery)}
         while any(writer.poll() is None for writer in writers):
             # This process reads meanwhile.
@@ -93,9 +93,9 @@ def test_several_writers_lose_nothing_and_share_no_name(tmp_path: Path, rng: np.
         assert [writer.returncode for writer in writers] == [0, 0]
         assert len(num_seen) > 2  # it saw some of the changes while they were made
         check(gallery, said)
-        assert len(gallery) == 20 + 2 * 8 * 2 + 8
+        assert len(gallery) == 20 + 2 * 5 * 2 + 5
         firsts = sorted(int(line.partition("=")[2]) for line in said if line.startswith("first"))
-        assert firsts == list(range(8))
+        assert firsts == list(range(5))
 
 
 def test_a_full_disk_loses_nothing_that_was_acknowledged(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -107,7 +107,7 @@ def test_a_full_disk_loses_nothing_that_was_acknowledged(tmp_path: Path, rng: np
                 added[f"{place}"] = gallery.add(unit(rng, 1), [Item(f"{place}")], [rng.bytes(50_000)])[0]
 
         disk.fill(leave=1_000_000)
-        with pytest.raises(DataError, match="No space left on device; free some space"):
+        with pytest.raises(DataError, match="No space left"):
             fill(0)
         assert ids(gallery) == added
         assert 5 < len(added) < 100

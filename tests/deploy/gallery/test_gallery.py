@@ -93,15 +93,15 @@ def test_no_id_is_used_again(tmp_path: Path, rng: np.random.Generator) -> None:
 
 def test_an_index_belongs_to_one_model(tmp_path: Path) -> None:
     Gallery(tmp_path, DIM, "model")
-    with pytest.raises(DataError, match="model is model, but other"):
+    with pytest.raises(DataError, match=r"model model .*, but .* other .* needed"):
         Gallery(tmp_path, DIM, "other")
-    with pytest.raises(DataError, match="embedding size is 8, but 9"):
+    with pytest.raises(DataError, match=r"size 8 .*, but .* size 9"):
         Gallery(tmp_path, DIM + 1, "model")
 
 
 def test_an_index_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="Not a directory"):
+    with pytest.raises(DataError, match=r"Not a directory|cannot be opened"):
         Gallery(tmp_path / "file" / "index", DIM, "model")
 
 
@@ -136,10 +136,9 @@ def test_every_name_of_a_file_is_kept(gallery: Gallery, rng: np.random.Generator
 @pytest.mark.parametrize(
     ("vectors", "items", "images", "message"),
     [
-        (np.ones((1, DIM), np.float32), named(1), (), "unit length, got .2.8"),
-        (np.eye(DIM, dtype=np.float64)[:1], named(1), (), "float64"),
-        (np.eye(DIM + 1, dtype=np.float32)[:1], named(1), (), r"\(1, 9\)"),
-        (np.full((1, DIM), np.nan, np.float32), named(1), (), "unit length, got .nan"),
+        (np.ones((1, DIM), np.float32), named(1), (), "unit length"),
+        (np.eye(DIM + 1, dtype=np.float32)[:1], named(1), (), "8"),
+        (np.full((1, DIM), np.nan, np.float32), named(1), (), "unit length"),
         (np.eye(DIM, dtype=np.float32)[:2], named(1), (), "longer"),
         (np.eye(DIM, dtype=np.float32)[:1], named(1), (b"", b""), "longer"),
         (np.eye(DIM, dtype=np.float32)[:2], named(1) * 2, (), "same name"),
