@@ -1,215 +1,144 @@
-"""The service's routes."""
+"""The service as an application of FastAPI, and uvicorn as its server."""
 
-import hashlib
-import time
-from collections.abc import AsyncIterator, Collection
+import hmac
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request
+import uvicorn
+from anyio.to_thread import current_default_thread_limiter
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, Histogram, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
 
-from deploy.gallery.gallery import Gallery, Item, Match, UnknownIdError
+from deploy.gallery.gallery import Gallery, NameTakenError, UnknownIdError
 from deploy.predictor import Predictor
-from deploy.serve.counters import Counters
-from deploy.serve.errors import RequestError
+from deploy.serve.batching import Batcher
 from deploy.serve.limits import Limits
 from deploy.serve.middleware import Middleware
-from deploy.serve.request_parsing import IdBody, ImagesBody, cancel_on_disconnect, is_json, parse_json, read_body
-from deploy.serve.service import SearchQuery, Service
+from deploy.serve.routes import Routes
+from utils.errors import DataError
 
-PAGE = Path(__file__).with_name("page")
-PAGE_FILES = {
-    "/": "page.html",
-    "/docs": "docs.html",
-    **{f"/{name}": name for name in ("page.css", "page.js", "docs.js")},
-}
-FLOATS = "application/octet-stream"
-IMAGE_TYPES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image/webp", b"BM": "image/bmp"}
-"""First bytes of the image files that are read, and their media types."""
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+STATUS = {UnknownIdError: 404, NameTakenError: 409, DataError: 507, ClientDisconnect: 400, Exception: 500}
+"""Of the answer to a request that raises an error; DataError: the gallery cannot be written."""
+HEADERS = [
+    ("Content-Security-Policy", "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Cache-Control", "no-store"),
+]
+"""Of every answer."""
+
+logger = logging.getLogger(__name__)
 
 
 def create_app(
-    predictor: Predictor,
-    gallery: Gallery,
-    folder: Path,
-    limits: Limits,
-    *,
-    hosts: Collection[str] = (),
-    token: str = "",
-    threads: int = 2,
-) -> Middleware:
-    """The service as an ASGI application.
+    predictor: Predictor, gallery: Gallery, folder: Path, limits: Limits, *, token: str = "", threads: int = 2
+) -> FastAPI:
+    """The service.
 
     Args:
-        predictor: embeds.
-        gallery: is searched; the caller closes it.
+        predictor, gallery: used by nobody else; the caller closes the gallery.
         folder: where images lie that the gallery does not store itself.
-        limits: of what clients may ask.
-        hosts: names the service is reached by; () = any.
-        token: that clients must send; "" = none.
+        limits: of what clients may send.
+        token: that clients must send, except for the pages and /health; "" = none, and local clients only.
         threads: that decode and search.
     """
-    counters = Counters(lambda: len(gallery), lambda: service.batcher.num_waiting)
-    service = Service(predictor, gallery, folder, limits, threads, counters.batch)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        current_default_thread_limiter().total_tokens = threads
         yield
-        service.close()
 
     # FastAPI's own pages load scripts from other hosts; /docs is our page.
     app = FastAPI(title="Person re-identification", lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(RequestError, _refused)
-    app.add_exception_handler(UnknownIdError, _unknown)
-    app.add_exception_handler(Exception, _failed)
-    _add_network_routes(app, service)
-    _add_gallery_routes(app, service)
-    _add_status_routes(app, service, counters)
-    _add_pages(app)
-    return Middleware(app, limits, counters, hosts, token)
+    registry = CollectorRegistry()
+    seconds = Histogram("reid_request_seconds", "Time to answer.", ("route", "status"), registry=registry)
+    batches = Histogram("reid_batch_images", "Images embedded at once.", buckets=BATCHES, registry=registry)
+    batcher = Batcher(predictor, limits.max_waiting, batches.observe)
+    Gauge("reid_gallery_images", "Images in the gallery.", registry=registry).set_function(lambda: len(gallery))
+    Gauge("reid_waiting_images", "Images in the queue.", registry=registry).set_function(lambda: len(batcher.queue))
+    router = APIRouter(dependencies=[Depends(_guard(token))])
+    Routes(predictor, gallery, folder, limits, batcher).add_to(router)
 
+    @router.get("/metrics")
+    def metrics() -> Response:
+        """Metrics for Prometheus."""
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
-def _body_of(*keys: str) -> dict[str, Any]:
-    """A body in OpenAPI: an image, or a JSON object with some keys."""
-    image = {"type": "string", "format": "binary", "description": "A JPEG, PNG, BMP or WebP."}
-    content: dict[str, Any] = {"image/*": {"schema": image}}
-    if keys:
-        content["application/json"] = {"schema": {"type": "object", "properties": {key: {} for key in keys}}}
-    return {"requestBody": {"required": True, "content": content}}
-
-
-def _add_network_routes(app: FastAPI, service: Service) -> None:
-    @app.post("/embed", openapi_extra=_body_of("images"))
-    async def embed(request: Request) -> Response:
-        """Embeddings of unit length of one image, or of several: {"images": [base64, ...]}.
-
-        With "Accept: application/octet-stream" as float32, little-endian, row by row; the header X-Shape says N, D.
-        """
-        body = await read_body(request, service.limits)
-        images = parse_json(body, ImagesBody).images if is_json(request) else [body]
-        rows = await cancel_on_disconnect(request, service.embed(images))
-        if request.headers.get("accept") == FLOATS:
-            shape = f"{rows.shape[0]},{rows.shape[1]}"
-            return Response(rows.astype("<f4").tobytes(), media_type=FLOATS, headers={"X-Shape": shape})
-        answer = {"embeddings": rows.tolist(), "dim": rows.shape[1], "model": service.predictor.digest}
-        return JSONResponse(answer)
-
-    @app.post("/search", openapi_extra=_body_of("id"))
-    async def search(request: Request, query: Annotated[SearchQuery, Query()]) -> dict[str, Any]:
-        """The gallery's images nearest to an image, or to one of its own: {"id": 7}, which is then left out."""
-        if query.k > service.limits.max_results:
-            raise RequestError(422, f"k: {query.k}; at most {service.limits.max_results}")
-        body = await read_body(request, service.limits)
-        if is_json(request):
-            matches = await service.search_from(query, parse_json(body, IdBody).id)
-        else:
-            (vector,) = await cancel_on_disconnect(request, service.embed([body]))
-            matches = await service.search(query, vector)
-        return {
-            "matches": [_to_json(match.id, match.item, match) for match in matches],
-            "gallery": len(service.gallery),
-        }
-
-
-def _add_gallery_routes(app: FastAPI, service: Service) -> None:
-    @app.post("/gallery", status_code=201, openapi_extra=_body_of())
-    async def add(
-        request: Request,
-        name: Annotated[str, Query(max_length=500, description="Unique; default: from the content.")] = "",
-        camid: Annotated[int, Query(ge=0, lt=2**63, description="Camera; 0 = unknown.")] = 0,
-        taken: Annotated[
-            float | None, Query(alias="time", allow_inf_nan=False, description="Unix seconds; default: now.")
-        ] = None,
-    ) -> dict[str, Any]:
-        """Add an image to the gallery, which stores it."""
-        body = await read_body(request, service.limits)
-        name = name or f"upload-{hashlib.sha256(body).hexdigest()[:16]}"
-        item = Item(name, camid, time.time() if taken is None else taken)
-        return _to_json(await service.add(body, item), item)
-
-    @app.get("/gallery/{id}")
-    def item(id: int) -> dict[str, Any]:
-        """Name, camera and time of an image."""
-        return _to_json(id, service.gallery.item(id))
-
-    @app.get("/gallery/{id}/image")
-    def image(id: int) -> Response:
-        """The image itself."""
-        content = service.image(id)
-        kinds = [kind for start, kind in IMAGE_TYPES.items() if content.startswith(start)]
-        return Response(content, media_type=kinds[0] if kinds else FLOATS)
-
-    @app.delete("/gallery/{id}", status_code=204)
-    def remove(id: int) -> Response:
-        """Remove an image; a file in the folder stays, and is added again at the next start."""
-        service.gallery.remove([id])
-        return Response(status_code=204)
-
-
-def _add_status_routes(app: FastAPI, service: Service, counters: Counters) -> None:
     @app.get("/health")
-    async def health() -> dict[str, Any]:
+    async def health() -> dict[str, str]:
         """Whether the service answers."""
         return {"status": "ok"}
 
-    @app.get("/model")
-    async def model() -> dict[str, Any]:
-        """The model, its metrics, and the distances up to which two images are taken for one person."""
-        predictor, card = service.predictor, service.predictor.card
-        return {
-            "model": predictor.digest,
-            "dim": predictor.embedding_dim,
-            "size": [predictor.img_h, predictor.img_w],
-            "gallery": len(service.gallery),
-            "metrics": {} if card is None else card.measured or card.metrics,
-            "thresholds": [] if card is None else [threshold.model_dump() for threshold in card.thresholds],
-        }
-
-    @app.get("/cameras")
-    def cameras() -> dict[str, list[int]]:
-        """The cameras of the gallery."""
-        return {"cameras": service.gallery.cameras()}
-
-    @app.get("/metrics")
-    async def metrics() -> Response:
-        """Metrics for Prometheus."""
-        return Response(counters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    app.include_router(router)
+    app.mount("/", StaticFiles(directory=Path(__file__).with_name("page"), html=True))
+    for kind in (*STATUS, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _answer_error)
+    if not token:
+        # Otherwise a page of another site could reach the service by a host name of its own.
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"], www_redirect=False)
+    app.add_middleware(Middleware, most=int(limits.max_body_mb * 2**20), seconds=seconds)
+    return app
 
 
-def _add_pages(app: FastAPI) -> None:
-    for path, name in PAGE_FILES.items():
-
-        async def page(file: Path = PAGE / name) -> FileResponse:
-            return FileResponse(file)
-
-        app.add_api_route(path, page, include_in_schema=False, response_model=None)
-
-
-def _to_json(id_: int, item: Item, match: Match | None = None) -> dict[str, Any]:
-    """An image of the gallery in an answer."""
-    fields = {"id": id_, "name": item.name, "camid": item.camid, "time": item.time, "image": f"/gallery/{id_}/image"}
-    return fields if match is None else {**fields, "distance": round(max(0.0, match.distance), 6)}
-
-
-async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestError)
-    return error.response()
-
-
-async def _unknown(_: Request, error: Exception) -> Response:
-    return RequestError(404, f"there is no image {error} in the gallery").response()
-
-
-async def _invalid(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"][1:])
-    return JSONResponse({"error": f"{where}: {first['msg']}"}, 422)
+def serve(app: FastAPI, host: str, port: int, connections: int) -> None:
+    """Answer requests until a signal stops it, those in progress first; raises a DataError if it cannot bind."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family, backlog=512)
+    except OSError as error:
+        raise DataError(f"--host {host} --port {port}: cannot bind: {error.strerror or error}") from error
+    config = uvicorn.Config(
+        app,
+        http="h11",  # unlike httptools, it limits the size of headers
+        h11_max_incomplete_event_size=2**16,
+        limit_concurrency=connections + 1,  # a request is refused at this number, its own connection included
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=5,  # for clients that do not read their answers
+        loop="asyncio",
+        ws="none",
+        headers=HEADERS,
+        server_header=False,
+        access_log=False,
+        log_level="error",  # below it, uvicorn logs a line for each mistake of a client
+    )
+    with listening:
+        shown = f"[{host}]" if family == socket.AF_INET6 else host
+        logger.info("answering at http://%s:%d; Ctrl-C stops it", shown, listening.getsockname()[1])
+        uvicorn.Server(config).run(sockets=[listening])
 
 
-async def _failed(request: Request, _: Exception) -> Response:
-    return JSONResponse({"error": f"internal error; the service's log has it as {request.scope['failure']}"}, 500)
+def _guard(token: str) -> Callable[[Request], Awaitable[None]]:
+    """A dependency that refuses requests without the token or, if there is none, those from pages of other sites."""
+
+    async def check(request: Request) -> None:
+        kind, _, given = request.headers.get("authorization", "").partition(" ")
+        if token and not (kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())):
+            raise HTTPException(401, "a token is needed: Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})
+        origin = request.headers.get("origin")
+        if not token and origin is not None and origin.partition("://")[2] != request.headers.get("host"):
+            raise HTTPException(403, "requests from pages of other sites are refused")
+
+    return check
+
+
+async def _answer_error(_: Request, error: Exception) -> Response:
+    """The answer {"error": reason}."""
+    if isinstance(error, HTTPException):
+        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"][1:]))
+        return JSONResponse({"error": f"{where}: {first['msg']}" if where else first["msg"]}, 422)
+    status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
+    reasons = {404: f"there is no image {error} in the gallery", 500: "internal error; the service's log has it"}
+    return JSONResponse({"error": reasons.get(status, str(error))}, status)

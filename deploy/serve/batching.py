@@ -1,92 +1,62 @@
 """Images of several requests embedded together."""
 
-import queue
-import threading
+import asyncio
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
-from contextlib import suppress
-from typing import NamedTuple
 
 import numpy as np
+from fastapi import HTTPException, Request
+from starlette.requests import ClientDisconnect
 
 from deploy.predictor import Predictor
-from deploy.serve.errors import RequestError
 
-
-class _Waiting(NamedTuple):
-    pixels: np.ndarray
-    """(H, W, 3) uint8."""
-    result: "Future[np.ndarray]"
+Waiting = tuple[np.ndarray, "asyncio.Future[np.ndarray]", Request]
+"""An image (H, W, 3) uint8, its embedding to come, and the request for it."""
 
 
 class Batcher:
-    """Collects images that arrive while the network computes, and embeds them in one batch, without any delay.
+    """Collects images that arrive while the network computes in a thread, and embeds them in one batch, without delay.
 
-    One thread calls the network.
-
-    Args:
-        predictor: embeds.
-        max_waiting: images in the queue.
-        observe: called with the size of each batch, in the batcher's thread.
+    At most `max_waiting` images are in the queue; `observe` is called with the size of each batch.
     """
 
     def __init__(self, predictor: Predictor, max_waiting: int, observe: Callable[[int], None]) -> None:
         self._predictor, self._max_waiting, self._observe = predictor, max_waiting, observe
-        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._closed = False
-        self._thread = threading.Thread(target=self._work, name="embedding", daemon=True)
-        self._thread.start()
+        self.queue: deque[Waiting] = deque()
+        self._worker: asyncio.Task[None] | None = None
 
-    @property
-    def num_waiting(self) -> int:
-        """Images in the queue."""
-        return self._queue.qsize()
-
-    def submit(self, images: list[np.ndarray]) -> "list[Future[np.ndarray]]":
-        """Queue images (H, W, 3) uint8: a future (D,) float32 for each; a cancelled one is skipped.
+    async def embed(self, images: list[np.ndarray], request: Request) -> np.ndarray:
+        """Images (H, W, 3) uint8 -> embeddings (N, D) float32; they are skipped if the client has disconnected.
 
         Raises:
-            RequestError: 503, the queue is full, or the batcher is closed.
+            HTTPException: 503, the queue is full.
+            ClientDisconnect: the client has disconnected.
         """
-        with self._lock:
-            if self._closed:
-                raise RequestError(503, "the service is stopping", retry_after=5)
-            if self.num_waiting + len(images) > self._max_waiting:
-                raise RequestError(503, f"more than {self._max_waiting} images wait for the network", retry_after=1)
-            futures: list[Future[np.ndarray]] = [Future() for _ in images]
-            for waiting in map(_Waiting, images, futures):
-                self._queue.put(waiting)
-        return futures
+        if len(self.queue) + len(images) > self._max_waiting:
+            raise HTTPException(503, f"more than {self._max_waiting} images wait for the network", {"Retry-After": "1"})
+        results = [asyncio.get_running_loop().create_future() for _ in images]
+        self.queue += [(image, result, request) for image, result in zip(images, results, strict=True)]
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work())
+        return np.stack(await asyncio.shield(asyncio.gather(*results)))
 
-    def close(self) -> None:
-        """Embed what is queued, then stop."""
-        with self._lock:
-            self._closed = True
-            self._queue.put(None)
-        self._thread.join()
-
-    def _work(self) -> None:
-        while (first := self._queue.get()) is not None:
-            batch = [first]
-            with suppress(queue.Empty):
-                while len(batch) < self._predictor.batch_size:
-                    if (more := self._queue.get_nowait()) is None:
-                        self._queue.put(None)  # the last entry, for the outer loop
-                        break
-                    batch.append(more)
-            self._embed([one for one in batch if one.result.set_running_or_notify_cancel()])
-
-    def _embed(self, batch: list[_Waiting]) -> None:
-        if not batch:
-            return
-        self._observe(len(batch))
-        try:
-            rows = self._predictor.embed(np.stack([one.pixels for one in batch]))
-        # Every request of the batch gets the error; the next batch is not affected.
-        except Exception as error:
-            for one in batch:
-                one.result.set_exception(error)
-            return
-        for one, row in zip(batch, rows, strict=True):
-            one.result.set_result(row)
+    async def _work(self) -> None:
+        while self.queue:
+            batch: list[Waiting] = []
+            while self.queue and len(batch) < self._predictor.batch_size:
+                image, result, request = self.queue.popleft()
+                if await request.is_disconnected():
+                    result.set_exception(ClientDisconnect())
+                else:
+                    batch.append((image, result, request))
+            if not batch:
+                continue
+            self._observe(len(batch))
+            try:
+                rows = await asyncio.to_thread(self._predictor.embed, np.stack([image for image, _, _ in batch]))
+                for (_, result, _), row in zip(batch, rows, strict=True):
+                    result.set_result(row)
+            # Every request of this batch gets the error; the next batch is not affected.
+            except Exception as error:
+                for _, result, _ in batch:
+                    result.set_exception(error)

@@ -1,113 +1,88 @@
-"""From the body of a request to pixels, within the limits."""
+"""From the body of a request to encoded images and their pixels."""
 
-import asyncio
-from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.requests import ClientDisconnect, Request
+from fastapi import HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field, ValidationError
+from python_multipart.multipart import parse_options_header
 
 from data.decoding import Resize, decode_bytes
-from deploy.serve.errors import RequestError
-from deploy.serve.limits import Limits
 from utils.errors import DataError
 
-JSON = "application/json"
+JSON, FORM = "application/json", "multipart/form-data"
 
-T = TypeVar("T")
 Body = TypeVar("Body", bound=BaseModel)
 
 
-class ImagesBody(BaseModel):
+class ImagesBody(BaseModel, strict=True, extra="forbid", val_json_bytes="base64"):
     """Several encoded images: {"images": [base64, ...]}."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", val_json_bytes="base64")
     images: list[bytes] = Field(min_length=1)
 
 
-class IdBody(BaseModel):
+class IdBody(BaseModel, strict=True, extra="forbid"):
     """An image of the gallery: {"id": 7}."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
     id: int
 
 
-async def read_body(request: Request, limits: Limits) -> bytes:
-    """The whole body of a request.
+class Upload(NamedTuple):
+    """An encoded image, and the name of its file if a form has one."""
+
+    content: bytes
+    name: str = ""
+
+
+def content_type(request: Request) -> str:
+    """The media type of a body, without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def read_images(request: Request, most: int) -> list[Upload]:
+    """The images of a form or of an `ImagesBody`, or the one that is the whole body.
 
     Raises:
-        RequestError: 413, it is larger than allowed, whether declared or not; 408, it does not arrive in time; 400,
-            the client has disconnected.
+        HTTPException: 400, 413 or 422, there are too many, or a form or an object contains anything else.
     """
-    most = int(limits.max_body_mb * 2**20)
-    # The server has checked that it is a number.
-    if int(request.headers.get("content-length", "0")) > most:
-        raise RequestError(413, f"a body of more than {most:,} bytes")
-    body = bytearray()
+    body, kind = await request.body(), content_type(request)
+    if kind == JSON:
+        images = [Upload(content) for content in (await read_json(request, ImagesBody)).images]
+        if len(images) > most:
+            raise HTTPException(413, f"images: {len(images)}; at most {most} in a request")
+        return images
+    if kind != FORM:
+        return [Upload(body)]
+    boundary = parse_options_header(request.headers["content-type"])[1].get(b"boundary", b"")
+    # Starlette would leave out a last part that has no end.
+    if not body.rstrip().endswith(b"--%b--" % boundary):
+        raise HTTPException(422, "form: its end is missing")
+    async with request.form(max_files=most, max_fields=most) as form:
+        parts = form.multi_items()
+        images = [Upload(await part.read(), part.filename or "") for _, part in parts if not isinstance(part, str)]
+    if not images or len(images) < len(parts) or {name for name, _ in parts} != {"image"}:
+        raise HTTPException(422, 'form: files named "image" expected, and nothing else: curl -F image=@FILE')
+    return images
+
+
+async def read_json(request: Request, model: type[Body]) -> Body:
+    """A JSON body; raises a RequestValidationError if it is not what `model` says."""
     try:
-        async with asyncio.timeout(limits.body_seconds):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > most:
-                    raise RequestError(413, f"a body of more than {most:,} bytes")
-    except TimeoutError:
-        raise RequestError(408, f"the body did not arrive within {limits.body_seconds:g} s") from None
-    except ClientDisconnect:
-        raise RequestError(400, "the client has disconnected") from None
-    return bytes(body)
-
-
-async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled when the client disconnects; call it after the body has been read.
-
-    Raises:
-        RequestError: 400, the client has disconnected.
-    """
-    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(request))
-    try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise RequestError(400, "the client has disconnected")
-    finally:
-        working.cancel()
-        gone.cancel()
-
-
-async def _disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def is_json(request: Request) -> bool:
-    """Whether the Content-Type of a request is JSON."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == JSON
-
-
-def parse_json(body: bytes, model: type[Body]) -> Body:
-    """A JSON body; raises a RequestError, 422, if it is not what `model` says."""
-    try:
-        return model.model_validate_json(body)
+        return model.model_validate_json(await request.body())
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise RequestError(422, f"{where}: {first['msg']}" if where else first["msg"]) from None
+        errors = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
+        raise RequestValidationError(errors) from None
 
 
-def decode_images(contents: Sequence[bytes], resize: Resize, limits: Limits) -> list[np.ndarray]:
-    """Encoded images as the network takes them, (H, W, 3) uint8.
-
-    Raises:
-        RequestError: 413, there are too many; 422, one cannot be read: the reason and, of several, its number.
-    """
-    if len(contents) > limits.max_images:
-        raise RequestError(413, f"images: {len(contents)}; at most {limits.max_images} in a request")
+def decode_images(images: Sequence[Upload], resize: Resize, max_pixels: int) -> list[np.ndarray]:
+    """Images as the network takes them, (H, W, 3) uint8; raises an HTTPException, 422, if one cannot be read."""
     pixels = []
-    for number, content in enumerate(contents):
+    for number, image in enumerate(images):
         try:
-            pixels.append(decode_bytes(content, resize, max_pixels=limits.max_pixels))
+            pixels.append(decode_bytes(image.content, resize, max_pixels=max_pixels))
         except DataError as error:
-            which = f"image {number}: " if len(contents) > 1 else ""
-            raise RequestError(422, f"{which}{error}") from None
+            which = f"image {number}: " if len(images) > 1 else ""
+            raise HTTPException(422, f"{which}{error}") from None
     return pixels

@@ -68,3 +68,8 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def form(*images: bytes, name: str = "image") -> list[tuple[str, tuple[str, bytes]]]:
+    """Files of a form: 0.png, 1.png, ..."""
+    return [(name, (f"{number}.png", image)) for number, image in enumerate(images)]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,10 +55,25 @@ def ask(address: str, body: bytes | None = None) -> dict[str, object]:
         return json.load(answer)
 
 
+def connect(service: Service) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", int(service.address.rpartition(":")[2])), timeout=20)
+
+
+def exchange(service: Service, content: bytes) -> bytes:
+    """Send bytes on a connection of their own; everything that is answered until it is closed."""
+    with connect(service) as connection:
+        connection.sendall(content)
+        return b"".join(iter(lambda: connection.recv(2**16), b""))
+
+
 def test_it_answers_until_it_is_interrupted(service: Service, exported: Path, images: list[Path]) -> None:
     assert ask(f"{service.address}/health") == {"status": "ok"}
     embeddings = ask(f"{service.address}/embed", images[0].read_bytes())["embeddings"]
     assert np.array(embeddings) == pytest.approx(Predictor(exported)([images[0]]), abs=1e-5)
+    for path in ("/", "/no/such/path"):
+        headers = exchange(service, f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode()).lower()
+        assert b"content-security-policy: default-src 'self';" in headers
+        assert b"x-content-type-options: nosniff" in headers
     service.process.send_signal(signal.SIGINT)
     assert service.process.stderr is not None
     rest = service.process.stderr.read()
@@ -79,8 +95,7 @@ def test_a_gallery_is_served_by_one_process(service: Service, exported: Path, mo
         (["--host", "0.0.0.0", "--token-file", "short"], "at least 16 letters"),
         (["--token-file", "none"], "none: No such file"),
         (["--token-file", "empty"], "at least 16 letters"),
-        (["--rate", "-1"], "--rate: Input should be greater than 0, got -1"),
-        (["--max-body-mb", "0"], "--max-body-mb: "),
+        (["--host", "0.0.0.0", "--token-file", "empty"], "at least 16 letters"),
         (["--model", "x.onnx"], "no such file"),
         (["--gallery", "short"], "short: File exists"),
         (["--port", "TAKEN"], "cannot bind"),
@@ -106,6 +121,23 @@ def test_mistakes_are_reported(
     assert Path("new").exists() == ("--port" in arguments)
 
 
+def test_what_is_too_long_or_no_http_is_refused_while_it_arrives(service: Service) -> None:
+    head = b"POST /embed HTTP/1.1\r\nHost: localhost\r\n"
+    assert exchange(service, head + b"Content-Length: 99999999\r\n\r\n").startswith(b"HTTP/1.1 413 ")
+    assert exchange(service, b"no HTTP at all\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+    chunk = b"4000\r\n" + 2**14 * b"a" + b"\r\n"
+    for start, piece in ((head + b"X: ", 2**14 * b"a"), (head + b"Transfer-Encoding: chunked\r\n\r\n", chunk)):
+        sent = 0
+        with connect(service) as connection, suppress(ConnectionError):
+            connection.sendall(start)
+            while sent < 2**26:
+                connection.sendall(piece)
+                sent += len(piece)
+        # The limits are 64 KiB of headers and 16 MiB of a body; the rest is what the sockets have buffered.
+        assert sent < 2**25
+    assert ask(f"{service.address}/health") == {"status": "ok"}
+
+
 def test_clients_that_do_not_read_do_not_delay_the_shutdown(service: Service) -> None:
     port = int(service.address.rpartition(":")[2])
     with socket.socket() as deaf:
@@ -115,3 +147,15 @@ def test_clients_that_do_not_read_do_not_delay_the_shutdown(service: Service) ->
         assert ask(f"{service.address}/health") == {"status": "ok"}
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(timeout=30) == 143
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path: Path) -> None:
+    # A module that is None in sys.modules is as good as not installed.
+    for name in ("uvicorn", "fastapi", "python_multipart", "prometheus_client"):
+        hide = f"import runpy, sys; sys.modules[{name!r}] = None; runpy.run_module('deploy.serve', run_name='__main__')"
+        arguments = ["--model", "x.onnx", "--gallery", str(tmp_path)]
+        ended = subprocess.run([sys.executable, "-c", hide, *arguments], cwd=ROOT, capture_output=True, text=True)
+        assert ended.returncode == USER_MISTAKE
+        assert f"needs the package {name}" in ended.stderr
+        assert "pip install -r requirements-deploy.txt" in ended.stderr
+        assert "Traceback" not in ended.stderr
