@@ -104,7 +104,6 @@ def serve(app: FastAPI, host: str, port: int, connections: int) -> None:
         limit_concurrency=connections + 1,  # a request is refused at this number, its own connection included
         timeout_keep_alive=30,
         timeout_graceful_shutdown=5,  # for clients that do not read their answers
-        loop="asyncio",
         ws="none",
         headers=HEADERS,
         server_header=False,

@@ -41,7 +41,7 @@ class AddQuery(BaseModel, allow_inf_nan=False):
     """Name, camera and time of images that are added."""
 
     name: str = Field(default="", max_length=500, description="Unique; default: a form's file name, or a hash.")
-    camid: CameraId = Field(default=0, ge=0, description="Camera; 0 = unknown.")
+    camid: int = Field(default=0, ge=0, lt=2**63, description="Camera; 0 = unknown.")
     time: float | None = Field(default=None, description="Unix seconds; default: now.")
 
 
