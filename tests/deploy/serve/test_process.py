@@ -81,13 +81,6 @@ def test_it_answers_until_it_is_interrupted(service: Service, exported: Path, im
     assert "Traceback" not in rest
 
 
-def test_a_gallery_is_served_by_one_process(service: Service, exported: Path, model: Model, tmp_path: Path) -> None:
-    arguments = ["--model", str(exported), "--gallery", model.params.batches_dir, "--index", str(tmp_path / "index")]
-    second = subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert second.returncode == 2
-    assert "busy with a gallery" in second.stderr
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
