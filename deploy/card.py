@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
 from data.decoding import Interpolation
 from utils.errors import DataError
+from utils.hub import CONFIG, read_config
 from utils.options import Options
 
 PREFIX = "reid."
@@ -107,3 +109,10 @@ class ModelCard(Options):
         except ValidationError as error:
             problems = "; ".join(f"{PREFIX}{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
             raise DataError(f"{where}: its model card is damaged: {problems}; export it again") from error
+
+
+def card_of_hub(weights: Path) -> ModelCard | None:
+    """The card in the config.json of a hub folder; raises like `ModelCard.from_metadata`."""
+    config = read_config(weights)
+    metadata = {f"{PREFIX}{key}": json.dumps(config[key]) for key in ModelCard.model_fields if key in config}
+    return ModelCard.from_metadata(metadata, str(weights.with_name(CONFIG)))

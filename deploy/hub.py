@@ -7,14 +7,12 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from config.params import Params
+from config.params import ExportParams, Params
 from data.dataset import read_dataset
+from deploy import roboflow
 from deploy.card import ModelCard
 from deploy.checks import measure, subset
 from deploy.export import NOT_MEASURED, model_card
-from deploy.roboflow import CONFIG as ROBOFLOW
-from deploy.roboflow import WEIGHTS as ROBOFLOW_WEIGHTS
-from deploy.roboflow import reid_config
 from evaluate.core.load_model import load_trained_network
 from models.network import Embedder
 from utils.checkpoint import HUB_WEIGHTS
@@ -47,22 +45,21 @@ def export_hub(model: Path, params: Params, out: Path) -> ModelCard:
     with optional_imports("export_hub", "pip install safetensors huggingface_hub"):
         import huggingface_hub  # noqa: F401 the README needs it, which is written late
         from safetensors.torch import save_file
-    trained, options = load_trained_network(model), params.export_params
-    measured = NOT_MEASURED
-    if options.measured_images:
-        network = Embedder(trained.network, trained.labels).eval()
-        measured = measure(params, subset(read_dataset(params), options.measured_images), network)
-    card = model_card(trained, options, measured)
+    trained, measured = load_trained_network(model), NOT_MEASURED
+    if number := params.export_params.measured_images:
+        measured = measure(params, subset(read_dataset(params), number), Embedder(trained.network).eval())
+    # The other options, such as a profile, are those of export_onnx.
+    card = model_card(trained, ExportParams(), measured)
     content = {**card.model_dump(mode="json"), "params": without_places(card.params), "labels": list(trained.labels)}
     out.mkdir(parents=True, exist_ok=True)
     weights = {HUB_WEIGHTS: trained.network.state_dict()}
-    if found := reid_config(trained):
-        write_json(out / ROBOFLOW, found.config)
-        weights[ROBOFLOW_WEIGHTS] = found.weights
+    if found := roboflow.reid_model(trained):
+        settings, weights[roboflow.WEIGHTS] = found
+        write_json(out / roboflow.CONFIG, settings)
     else:
-        for name in (ROBOFLOW, ROBOFLOW_WEIGHTS):
+        for name in (roboflow.CONFIG, roboflow.WEIGHTS):
             (out / name).unlink(missing_ok=True)
-        logger.info("without %s: none of the architectures of roboflow's reid gives these embeddings", ROBOFLOW)
+        logger.info("without %s: roboflow's reid has no architecture of these embeddings", roboflow.CONFIG)
     for name, tensors in weights.items():
         with atomic_path(out / name) as unfinished:
             save_file({key: value.contiguous() for key, value in tensors.items()}, unfinished, {"format": "pt"})

@@ -1,6 +1,5 @@
 """The network of an exported model or a checkpoint: raw pixels in, embeddings of unit length out."""
 
-import json
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,14 +12,13 @@ import torch
 
 from data.augmentation.normalisation import STATISTICS, Normalisation, normalise
 from data.decoding import Resize
-from deploy.card import PREFIX, ModelCard
+from deploy.card import ModelCard, card_of_hub
 from deploy.profiles.registry import PROFILES
 from evaluate.core.load_model import load_trained_network
 from models.network import Embedder
 from utils.checkpoint import HUB_WEIGHTS
 from utils.device import choose_device
 from utils.errors import DataError, first_line
-from utils.hub import CONFIG, read_config
 from utils.precision import evaluation_precision
 from utils.process import num_own_cpus
 
@@ -32,8 +30,6 @@ OPENVINO = ".xml"
 """Suffix of OpenVINO's models."""
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 """onnxruntime's names of devices."""
-_ERRORS_ONLY = 3
-"""onnxruntime's log level."""
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +53,7 @@ class ExportedNetwork(ABC):
     """
 
     def __init__(self, card: ModelCard, size: tuple[int, int], runs_on: str) -> None:
-        self.runs_on = runs_on
-        self.card, self.profile = card, PROFILES.get(card.profile)
+        self.card, self.profile, self.runs_on = card, PROFILES.get(card.profile), runs_on
         self.resize = Resize(*size, card.interpolation)
         self.embedding_dim, self.branch_dims = card.embedding_dim, card.branch_dims
 
@@ -83,10 +78,8 @@ class OnnxNetwork(ExportedNetwork):
         self.session = open_session(path, threads, parallels)
         card = card_of(self.session, path)
         if card is None:
-            raise DataError(
-                f"{path}: has no model card (no reid.* metadata); export it with export_onnx, or give the sizes of "
-                "its images: img_h, img_w"
-            )
+            advice = "export it with export_onnx, or give the sizes of its images: img_h, img_w"
+            raise DataError(f"{path}: has no model card (no reid.* metadata); {advice}")
         has_profile = card.profile in PROFILES
         size = self.session.get_inputs()[0].shape[2:] if has_profile else (card.img_h, card.img_w)
         super().__init__(card, size, f"onnxruntime on {', '.join(self.session.get_providers())}")
@@ -211,7 +204,7 @@ def open_session(path: Path, threads: int = 0, parallels: Sequence[int] = ()) ->
         raise DataError(f"{path}: no such file")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or num_own_cpus()
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = 3  # errors only
     session = _open(path, options, [CPU])
     if CUDA not in onnxruntime.get_available_providers():
         return session
@@ -264,10 +257,3 @@ def unit_length(rows: np.ndarray) -> Embeddings:
 def card_of(session: onnxruntime.InferenceSession, path: Path) -> ModelCard | None:
     """The card of a model; None if another program wrote it; raises like `ModelCard.from_metadata`."""
     return ModelCard.from_metadata(session.get_modelmeta().custom_metadata_map, str(path))
-
-
-def card_of_hub(weights: Path) -> ModelCard | None:
-    """The card in the config.json of a hub folder; raises like `ModelCard.from_metadata`."""
-    config = read_config(weights)
-    metadata = {f"{PREFIX}{key}": json.dumps(config[key]) for key in ModelCard.model_fields if key in config}
-    return ModelCard.from_metadata(metadata, str(weights.with_name(CONFIG)))

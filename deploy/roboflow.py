@@ -3,52 +3,38 @@
 Source: reid 0.1.0rc1, its architectures and its catalog.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from data.augmentation.normalisation import STATISTICS
 from evaluate.core.load_model import Trained
 from models.backbones.registry import OSNETS, TIMM
-from models.backbones.resnet import DEPTHS
-from models.outputs import GLOBAL
-from models.pooling import StripePooling
 
 CONFIG, WEIGHTS = "reid_config.json", "weights.safetensors"
 """Names of its files."""
-OSNET_DIM = 512
-"""Size of its OSNets' embeddings, those of a linear layer, batch normalisation and ReLU."""
+OSNET = {
+    "head": "pcb",
+    "pcb_n_parts": 0,
+    "part_pooling": "avg",
+    "feature_dim": 512,
+    "feature_mask": "none",
+    "embedding_relu": True,
+    "retrieval_of": "embeddings",
+}
+"""The model_params of its OSNets: a linear layer, batch normalisation and ReLU follow the pooling."""
 TOLERANCE = 1e-5
 """Of a value of an embedding of unit length."""
 
 
-class RoboflowModel(NamedTuple):
-    """What its two files hold."""
-
-    config: dict[str, Any]
-    weights: dict[str, Tensor]
-
-
-def reid_config(trained: Trained) -> RoboflowModel | None:
-    """The network under its names; None if it has no architecture with the same embeddings."""
-    params, options = trained.params, trained.params.model_params
-    head = trained.network.heads()[0]
-    plain = list(trained.network.branches) == [GLOBAL] and head.num_parts == 1 and head.mask is None
-    if not plain or not isinstance(head.pooling, StripePooling) or head.pooling.kind != "avg":
+def reid_model(trained: Trained) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """The content of its two files; None if it has no architecture with the same embeddings."""
+    params, model = trained.params, trained.params.model_params.model
+    weights = _osnet(trained) if model in OSNETS else _timm(trained)
+    if weights is None:
         return None
-    state = trained.network.backbone.state_dict()
-    if options.model in OSNETS:
-        added = _linear_layer(trained) if OSNETS[options.model][0] == "bn" else None
-        if added is None:
-            return None
-        architecture, weights = options.model, {**state, **added}
-    else:
-        is_timm = options.model.startswith(TIMM)
-        architecture = options.model if is_timm else f"{TIMM}{options.model.replace('_', '')}"
-        if not (is_timm or options.model in DEPTHS) or not _is_pooled(trained, architecture.removeprefix(TIMM)):
-            return None
-        weights = state
     mean, std = STATISTICS[params.data_augmentation.normalisation]
     preprocessing = {
         "input_size": [params.img_h, params.img_w],
@@ -58,31 +44,36 @@ def reid_config(trained: Trained) -> RoboflowModel | None:
         "to_rgb": True,
         "resize_mode": "stretch",
     }
-    return RoboflowModel({"architecture": architecture, "preprocessing": preprocessing}, weights)
+    architecture = model if model in OSNETS else f"{TIMM}{_timm_name(model)}"
+    return {"architecture": architecture, "preprocessing": preprocessing}, weights
 
 
-def _linear_layer(trained: Trained) -> dict[str, Tensor] | None:
-    """What follows the pooling of its OSNets, if the network has it, too."""
-    head = trained.network.heads()[0]
-    is_same = head.relu and trained.network.retrieval_of == "embeddings"
-    if head.reduction is None or head.bn is None or not is_same or head.dim != OSNET_DIM:
+def _osnet(trained: Trained) -> dict[str, Tensor] | None:
+    options, head = trained.params.model_params, trained.network.heads()[0]
+    same = OSNETS[options.model][0] == "bn" and all(getattr(options, key) == value for key, value in OSNET.items())
+    if not same or head.reduction is None or head.bn is None:
         return None
+    linear = {"fc.0.weight": head.reduction.detach()[0].T, "fc.0.bias": torch.zeros(head.dim)}
     norm = {f"fc.1.{name}": value for name, value in head.bn.state_dict().items()}
-    return {"fc.0.weight": head.reduction.detach()[0].T, "fc.0.bias": torch.zeros(OSNET_DIM), **norm}
+    return {**trained.network.backbone.state_dict(), **linear, **norm}
+
+
+def _timm_name(model: str) -> str:
+    """timm calls the ResNets resnet50 and so on."""
+    return model.removeprefix(TIMM) if model.startswith(TIMM) else model.replace("_", "")
 
 
 @torch.inference_mode()
-def _is_pooled(trained: Trained, name: str) -> bool:
-    """Whether timm's network of this name, with the backbone's weights, gives the same embeddings."""
+def _timm(trained: Trained) -> dict[str, Tensor] | None:
+    """The backbone's weights, if timm's whole network without a classifier gives the same embeddings with them."""
     import timm
 
-    network, state = trained.network, trained.network.backbone.state_dict()
-    theirs = timm.create_model(name, num_classes=0)
-    own = {key: value.shape for key, value in theirs.state_dict().items()}
-    if own != {key: value.shape for key, value in state.items()}:
-        return False
+    network, state, size = trained.network.eval(), trained.network.backbone.state_dict(), trained.params.eval_resize[:2]
+    theirs = timm.create_model(_timm_name(trained.params.model_params.model), num_classes=0).eval()
+    shapes, own = ({key: value.shape for key, value in each.items()} for each in (theirs.state_dict(), state))
+    if shapes != own:
+        return None
     theirs.load_state_dict(state)
-    images = torch.randn(2, 3, trained.params.img_h, trained.params.img_w, generator=torch.Generator().manual_seed(0))
-    pairs = (torch.nn.functional.normalize(each(images)) for each in (theirs.eval(), network.eval().embed))
-    first, second = pairs
-    return first.shape == second.shape and bool((first - second).abs().max() < TOLERANCE)
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    first, second = F.normalize(theirs(images)), F.normalize(network.embed(images))
+    return state if first.shape == second.shape and bool((first - second).abs().max() < TOLERANCE) else None

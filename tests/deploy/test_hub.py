@@ -42,7 +42,7 @@ def hub(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     epochs[-1]["metrics"] = {"mAP": 0.5}
     model.path.with_name("metrics.jsonl").write_text("\n".join(json.dumps(line) for line in epochs))
     out = tmp_path_factory.mktemp("hub") / "folder"
-    export_hub(model.path, model.exporting(licence="apache-2.0"), out)
+    export_hub(model.path, model.exporting(licence="apache-2.0", profile="boxmot", precision="fp16"), out)
     return out
 
 
@@ -62,6 +62,7 @@ def test_the_card_has_metrics_and_thresholds_but_no_paths_of_this_machine(model:
     assert card is not None
     assert {"rank1", "mAP"} <= card.measured.keys()
     assert card.thresholds
+    assert (card.profile, card.precision) == ("ours", "fp32")
     content = json.loads((hub / "config.json").read_text())
     assert Path(model.params.batches_dir).is_absolute()
     assert content["params"]["batches_dir"] == "market"
