@@ -54,5 +54,7 @@ def load_exported(path: Path, options: EvalParams) -> Subject:
         raise ParamsError(f"retrieval_of: {path} has one output; evaluate its checkpoint, or leave retrieval_of out")
     network = open_exported(path, parallels=options.parallels)
     trained, _ = params_from_dict(network.card.params, str(path), plugin_options)
+    if network.resize[:2] != trained.eval_resize[:2]:
+        raise ParamsError(f"{path} takes squares, as export_params.resize asked for; evaluate its checkpoint")
     logger.info("model %s; %s", path, network.runs_on)
     return subject_of(path, trained, ExportedEmbedder(network, trained.data_augmentation.normalisation), options)

@@ -71,7 +71,7 @@ def export_onnx(model: Path, params: Params, out: Path) -> ModelCard:
     if profile and (sidecar := profile.sidecar(out, card)):
         with atomic_path(out.with_name(sidecar[0])) as beside:
             beside.write_text(sidecar[1], encoding="utf-8")
-    if profile and (warning := profile.warning(out, params.img_h, params.img_w)):
+    if profile and (warning := profile.warning(params.img_h, params.img_w)):
         logger.warning(warning)
     logger.info("written: %s, %.1f MB, opset %d, %s", out, out.stat().st_size / 1e6, card.opset, card.precision)
     return card

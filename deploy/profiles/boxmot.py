@@ -42,7 +42,7 @@ class BoxMOT(Profile):
         """Contains a name that BoxMOT knows, as versions before 25 derive the size of the images from it."""
         return f"{_label(backbone, height, width)}_boxmot.onnx"
 
-    def warning(self, path: Path, height: int, width: int) -> str:
+    def warning(self, height: int, width: int) -> str:
         """Versions before 25 know two sizes of person images, and read the name of the file."""
         if (height, width) not in SIZES:
             return f"images of {height} x {width} need BoxMOT 25 or later; earlier versions resize to 256 x 128"

@@ -45,8 +45,8 @@ class Profile(ABC):
         """The name of the exported file, unless --out says another."""
         return f"model_{self.consumer.lower()}.onnx"
 
-    def warning(self, path: Path, height: int, width: int) -> str:
-        """What the consumer may not be able to do with this file; "" if nothing."""
+    def warning(self, height: int, width: int) -> str:
+        """What the consumer may not be able to do with images of this size; "" if nothing."""
         return ""
 
     def sidecar(self, path: Path, card: ModelCard) -> tuple[str, str] | None:

@@ -28,6 +28,8 @@ model-color-format=0
 net-scale-factor={factor}
 offsets={offsets}
 maintain-aspect-ratio=0
+# Bilinear
+scaling-filter=1
 """
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from data.synthetic.identity import sample_people
 from deploy.predictor import Predictor
+from examples import consumers
 from examples.street import HEIGHT, WIDTH, Frame, detect, draw_walker, walking_video
 from examples.track import Tracked, id_switches, idf1, main
 from examples.tracker import Tracker, assign, overlaps
@@ -172,3 +174,13 @@ def test_the_example_of_the_page_tracks(exported: Path, capsys: pytest.CaptureFi
         code = code.replace(written, here)
     exec(code.replace("frames=20", "frames=4"), {})
     assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+@pytest.mark.parametrize("package", consumers.PACKAGES)
+def test_an_example_names_the_package_that_is_missing(
+    package: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, package.replace("-", "_"), None)
+    call = [package, "--model", "model.onnx"]
+    assert exit_code_of(lambda: consumers.main(call)) == USER_MISTAKE
+    assert f"pip install {package}" in caplog.text
