@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPException
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -179,11 +180,11 @@ class Load:
         return rows.shape == expected.shape and bool(np.abs(rows - expected).max() < TOLERANCE)
 
     def _places(self, number: int) -> Iterator[int]:
-        """Images in turn until time is up."""
-        place = number
-        while time.monotonic() < self.deadline:
+        """Images in turn until time is up; at least one."""
+        for place in count(number):
             yield place % len(self.images)
-            place += 1
+            if time.monotonic() > self.deadline:
+                return
 
     def _note(self, kind: str, is_right: bool) -> None:
         with self._lock:
