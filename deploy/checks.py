@@ -11,13 +11,14 @@ from torch import nn
 
 from config.params import ExportParams, Params
 from data.augmentation.normalisation import normalise
+from data.decoding import Resize
 from data.features import Features, TestFeatures
 from data.images import decode
 from data.samples import DISTRACTOR_PID, JUNK_PID, Dataset, Sample, sorted_pids
 from deploy.card import Threshold
 from deploy.graph import Exportable
 from deploy.networks import ExportedNetwork, open_exported
-from deploy.profiles.profile import bilinear
+from deploy.profiles.profile import Profile, bilinear
 from evaluate.core.context import EvalContext
 from evaluate.core.extract import extract
 from evaluate.core.load_model import Trained
@@ -45,7 +46,7 @@ def check_parity(path: Path, trained: Trained, options: ExportParams, paths: Seq
     """
     exported = open_exported(path)
     params = trained.params
-    pixels = read_as_fed(exported, paths) if exported.profile else _read(paths, params)
+    pixels = read_images(paths, exported.resize, exported.profile)
     batches = [batch for batch in np.split(pixels, np.cumsum(BATCHES)) if len(batch)]
     embeddings = np.concatenate([exported.embed(batch).embeddings for batch in batches])
     if pixels.shape[1:3] != params.eval_resize[:2]:
@@ -61,15 +62,11 @@ def check_parity(path: Path, trained: Trained, options: ExportParams, paths: Seq
     _compare(resized, expected, max(limit, RESIZED_LIMIT), "resized by the model against Pillow", options)
 
 
-def _read(paths: Sequence[Path], params: Params) -> np.ndarray:
-    """Images (B, H, W, 3) uint8, resized as in evaluation."""
-    return np.stack([decode(path, params.eval_resize) for path in paths])
-
-
-def read_as_fed(network: ExportedNetwork, paths: Sequence[Path]) -> np.ndarray:
-    """Images (B, H, W, 3) of values in 0..255, resized as by the consumer that a model was exported for."""
-    assert network.profile is not None
-    return np.stack([network.profile.resize(decode(path), *network.resize[:2]) for path in paths])
+def read_images(paths: Sequence[Path], resize: Resize, profile: Profile | None) -> np.ndarray:
+    """Images (B, H, W, 3) of values in 0..255, resized as in evaluation, or as by the consumer of a profile."""
+    if profile is None:
+        return np.stack([decode(path, resize) for path in paths])
+    return np.stack([profile.resize(decode(path), *resize[:2]) for path in paths])
 
 
 def _compare(embeddings: np.ndarray, expected: np.ndarray, limit: float, what: str, options: ExportParams) -> None:
@@ -110,19 +107,22 @@ class Measured(NamedTuple):
     num_images: int
 
 
-def measure(params: Params, dataset: Dataset, network: nn.Module) -> Measured:
+def measure(params: Params, dataset: Dataset, network: nn.Module | ExportedNetwork) -> Measured:
     """Rank a test set by cosine distance with the protocol of Market-1501; without its camera rule if the cameras are
     unknown.
 
     Args:
         params: size, interpolation and normalisation of the images, and the batch size.
         dataset: its query and gallery are used.
-        network: as evaluation plug-ins get it.
+        network: as evaluation plug-ins get it; or with a profile, to embed images resized as its consumer does.
 
     Raises:
         DataError: there is no query with a true match.
     """
-    _check_test_set(dataset, params)
+    if not dataset.query or not dataset.gallery:
+        raise DataError(f"{params.batches_dir}: no query or no gallery images to measure on")
+    if isinstance(network, ExportedNetwork):
+        return _ranked(TestFeatures(_as_fed(network, dataset.query), _as_fed(network, dataset.gallery)))
     # As deployed, where cameras are unknown.
     options = params.evaluation_params.model_copy(update={"same_cameras": False})
     context = EvalContext(params.model_copy(update={"evaluation_params": options}), network)
@@ -130,20 +130,10 @@ def measure(params: Params, dataset: Dataset, network: nn.Module) -> Measured:
     return _ranked(features)
 
 
-def measure_as_fed(params: Params, dataset: Dataset, network: ExportedNetwork) -> Measured:
-    """The same of a model with a profile, on images resized as its consumer resizes them."""
-    _check_test_set(dataset, params)
-    return _ranked(TestFeatures(_as_fed(network, dataset.query), _as_fed(network, dataset.gallery)))
-
-
-def _check_test_set(dataset: Dataset, params: Params) -> None:
-    if not dataset.query or not dataset.gallery:
-        raise DataError(f"{params.batches_dir}: no query or no gallery images to measure on")
-
-
 def _as_fed(network: ExportedNetwork, samples: list[Sample]) -> Features:
     parts = [samples[first : first + BATCH] for first in range(0, len(samples), BATCH)]
-    rows = [network.embed(read_as_fed(network, [sample.path for sample in part])).embeddings for part in parts]
+    images = (read_images([sample.path for sample in part], network.resize, network.profile) for part in parts)
+    rows = [network.embed(batch).embeddings for batch in images]
     pids = torch.tensor([sample.pid for sample in samples])
     camids = torch.tensor([sample.camid for sample in samples])
     return Features(torch.from_numpy(np.concatenate(rows)), pids, camids, samples, network.branch_dims)

@@ -15,10 +15,10 @@ import torch
 from config.params import ExportParams, Params
 from data.augmentation.normalisation import STATISTICS
 from data.dataset import read_dataset
-from data.images import decode
+from data.decoding import Resize
 from data.samples import Dataset, Sample
 from deploy.card import ModelCard
-from deploy.checks import BATCH, Measured, check_parity, measure, measure_as_fed, subset
+from deploy.checks import BATCH, Measured, check_parity, measure, read_images, subset
 from deploy.evaluated import ExportedEmbedder
 from deploy.graph import input_size, quantise, to_onnx
 from deploy.networks import OPENVINO, open_exported
@@ -123,14 +123,13 @@ def _calibration(paths: Sequence[Path], params: Params) -> Iterator[np.ndarray]:
     """Batches of images as the model takes them."""
     options = params.export_params
     profile = profile_of(options)
-    height, width, _ = params.eval_resize
+    height, width, interpolation = params.eval_resize
+    resize = Resize(*input_size(options, height, width), interpolation) if profile else params.eval_resize
     for first in range(0, len(paths), BATCH):
-        part = paths[first : first + BATCH]
+        pixels = read_images(paths[first : first + BATCH], resize, profile)
         if profile:
-            size = input_size(options, height, width)
-            yield profile.encode(np.stack([profile.resize(decode(path), *size) for path in part]))
+            yield profile.encode(pixels)
         else:
-            pixels = np.stack([decode(path, params.eval_resize) for path in part])
             yield pixels.transpose(0, 3, 1, 2) if options.layout == "nchw" else pixels
 
 
@@ -142,10 +141,8 @@ def _measured(path: Path, trained: Trained, params: Params, dataset: Dataset) ->
     part = subset(dataset, options.measured_images)
     network = open_exported(path)
     try:
-        if network.profile:
-            after = measure_as_fed(params, part, network)
-        else:
-            after = measure(params, part, ExportedEmbedder(network, params.data_augmentation.normalisation))
+        own = None if network.profile else ExportedEmbedder(network, params.data_augmentation.normalisation)
+        after = measure(params, part, own or network)
     except DataError as error:
         logger.warning("not measured, and without thresholds: %s", error)
         return NOT_MEASURED

@@ -39,13 +39,13 @@ class BoxMOT(Profile):
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
 
     def file_name(self, backbone: str, height: int, width: int) -> str:
-        """Contains a name that BoxMOT knows, as versions before 25 derive the size of the images from it."""
+        """Contains a name that BoxMOT knows, as versions before 23 derive the size of the images from it."""
         return f"{_label(backbone, height, width)}_boxmot.onnx"
 
     def warning(self, height: int, width: int) -> str:
-        """Versions before 25 know two sizes of person images, and read the name of the file."""
+        """Versions before 23 know two sizes of person images, and read the name of the file."""
         if (height, width) not in SIZES:
-            return f"images of {height} x {width} need BoxMOT 25 or later; earlier versions resize to 256 x 128"
+            return f"images of {height} x {width} need BoxMOT 23 or later; earlier versions resize to 256 x 128"
         return ""
 
     def sidecar(self, path: Path, card: ModelCard) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from deploy.profiles.profile import Profile, bilinear
 class Ultralytics(Profile):
     """Source: ultralytics/trackers/utils/reid.py of Ultralytics 8.4.190, which resizes to the input's height and width.
 
-    Versions before 8.4.180 resize to a square of the input's height: export_params.resize makes the graph take such.
+    Versions before 8.4.175 resize to a square of the input's height: export_params.resize makes the graph take such.
     """
 
     consumer = "Ultralytics"

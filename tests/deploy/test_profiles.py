@@ -178,7 +178,7 @@ def test_boxmot_finds_a_name_that_it_knows_in_the_name_of_the_file(
     params = model.exporting(profile="boxmot").model_copy(update=changes)
     assert file_name(params) == f"{label}_boxmot.onnx"
     assert not PROFILES["boxmot"].warning(*size)
-    assert "BoxMOT 25" in PROFILES["boxmot"].warning(128, 64)
+    assert "BoxMOT 23" in PROFILES["boxmot"].warning(128, 64)
 
 
 def test_every_profile_can_be_asked_for() -> None:
