@@ -24,6 +24,7 @@ INDEX_ROWS = 200_000  # images from which an index is built
 UNINDEXED_SHARE = 0.05  # of the images that the index lacks; a larger share is added to it
 CANDIDATES = 10  # that the index finds for each result
 OPTIMIZE_EVERY = 64  # versions of the table
+BATCH_ROWS = 1024  # that are compared at a time: 2 MiB, which a CPU's cache holds
 FILE_ROWS = 8192  # smaller files are merged
 CLEANUP = {"interval": 100, "older_than_seconds": 900}  # after so many versions, versions older than this are removed
 CACHES = 2**30, 2**28  # bytes of the index and of metadata that are kept in memory
@@ -143,7 +144,7 @@ class Gallery(AbstractContextManager["Gallery"]):
         wanted = functools.reduce(operator.and_, conditions) if conditions else None
         nearest = {"column": "vector", "q": queries, "k": k, "metric": "l2", "refine_factor": CANDIDATES}
         with self._table("read") as table:
-            rows = _rows(table, [*ITEM, "_distance"], wanted, nearest=nearest, prefilter=True)
+            rows = _rows(table, [*ITEM, "_distance"], wanted, nearest=nearest, prefilter=True, batch_size=BATCH_ROWS)
         for row in rows:
             # Half the squared difference of unit vectors is 1 - cosine, but exactly 0 between equal ones.
             found[row["query_index"]].append(Match(row["_rowid"], _item(row), row["_distance"] / 2))

@@ -4,14 +4,17 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deploy.gallery import gallery as module
-from deploy.gallery.gallery import Gallery, Item
+from deploy.gallery.gallery import Gallery, Item, NameTakenError
 from tests.conftest import ROOT
 from tests.deploy.gallery.conftest import DIM, check_matches, ids, named, unit
 from tests.disks import small_disk
@@ -98,6 +101,25 @@ def test_several_writers_lose_nothing_and_share_no_name(tmp_path: Path, rng: np.
         assert firsts == list(range(5))
 
 
+def test_of_several_writers_one_adds_a_name(tmp_path: Path, rng: np.random.Generator) -> None:
+    number, names = 4, range(10)
+    vectors, together = unit(rng, number), threading.Barrier(number)
+
+    def add(writer: int) -> list[int]:
+        gallery, first = Gallery(tmp_path, DIM, "model"), []
+        for name in names:
+            together.wait(timeout=60)
+            with suppress(NameTakenError):
+                gallery.add(vectors[writer : writer + 1], [Item(str(name))])
+                first.append(name)
+        return first
+
+    with ThreadPoolExecutor(number) as pool:
+        firsts = [name for added in pool.map(add, range(number)) for name in added]
+    assert sorted(firsts) == [*names]
+    assert len(Gallery(tmp_path, DIM, "model")) == len(names)
+
+
 def test_a_full_disk_loses_nothing_that_was_acknowledged(tmp_path: Path, rng: np.random.Generator) -> None:
     with small_disk(tmp_path / "disk", "4m") as disk, Gallery(disk.path / "index", DIM, "model") as gallery:
         added: dict[str, int] = {}
@@ -124,7 +146,8 @@ def test_small_files_are_merged_while_images_are_added_one_by_one(tmp_path: Path
     vectors = unit(rng, 3 * module.OPTIMIZE_EVERY)
     with Gallery(tmp_path, DIM, "model") as gallery:
         added = [gallery.add(vectors[row : row + 1], named(1, row))[0] for row in range(len(vectors))]
-    with Gallery(tmp_path, DIM, "model") as gallery:
+        with gallery._table("read") as dataset:
+            assert len(dataset.get_fragments()) < len(vectors) / 2
         gallery.optimize()
         with gallery._table("read") as dataset:
             assert len(dataset.get_fragments()) == 1
