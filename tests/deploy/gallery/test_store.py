@@ -1,5 +1,7 @@
 """The index in an object store: a server with the interface of S3, on the loopback."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from deploy.gallery.gallery import Gallery, NameTakenError
+from tests.conftest import ROOT
 from tests.deploy.gallery.conftest import DIM, check_matches, ids, named, unit
 from utils.errors import DataError
 
@@ -77,3 +80,17 @@ def test_a_store_that_goes_away_is_reported(place: str, server: ThreadedMotoServ
         with pytest.raises(DataError, match=r"gallery\.lance: cannot be .*error sending request"):
             work()
     assert time.monotonic() - start < 180
+
+
+def test_a_missing_package_is_named_with_its_command() -> None:
+    code = (
+        "import sys; sys.modules['lance'] = None\n"
+        "from deploy.serve.__main__ import main\n"
+        "from utils.cli import exit_code_of\n"
+        "sys.exit(exit_code_of(lambda: main(['--model', 'm.onnx', '--gallery', 'g'])))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "lance" in result.stderr
+    assert "pip install -r requirements-deploy.txt" in result.stderr
+    assert "Traceback" not in result.stderr
