@@ -73,7 +73,8 @@ def export_onnx(model: Path, params: Params, out: Path) -> ModelCard:
             beside.write_text(sidecar[1], encoding="utf-8")
     if profile and (warning := profile.warning(params.img_h, params.img_w)):
         logger.warning(warning)
-    logger.info("written: %s, %.1f MB, opset %d, %s", out, out.stat().st_size / 1e6, card.opset, card.precision)
+    size = (out.with_suffix(".bin") if out.suffix == OPENVINO else out).stat().st_size / 1e6
+    logger.info("written: %s, %.1f MB, opset %d, %s", out, size, card.opset, card.precision)
     return card
 
 
