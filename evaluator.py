@@ -18,10 +18,13 @@ from evaluate.core.offline import (
     Subject,
     load_subject,
     offered,
+    plugin_in,
+    trained_plugin,
     write_pictures,
     write_result,
 )
 from evaluate.core.plugins import evaluate, plugin_options
+from evaluate.core.report.files import write_images
 from evaluate.core.report.page import write_report
 from evaluate.core.table import comparison_table, metrics_table
 from utils.cli import exit_code_of
@@ -72,10 +75,20 @@ def read_options(args: argparse.Namespace) -> EvalParams:
     path, overrides = Path(args.path), args.set
     if path.suffix.lower() in (".pth", *EXPORTED, ".npz", ".safetensors") or path.is_dir() or args.path.startswith(HUB):
         path, overrides = None, [f"model_path={json.dumps(args.path)}", *overrides]
-    options, notes = load_eval_params(path, overrides, plugin_options=plugin_options)
+    options, notes = load_eval_params(path, overrides, plugin_options=plugin_options, plugin_of=plugin_of)
     for note in notes:
         logger.info("%s", note)
     return options
+
+
+def plugin_of(model_path: str) -> str | None:
+    """The evaluation plug-in that the model or the features were made for."""
+    path = expand_user(str(fetch(model_path)) if model_path.startswith(HUB) else model_path)
+    if path.suffix.lower() not in EXPORTED:
+        return trained_plugin(path)
+    from deploy.networks import open_exported
+
+    return plugin_in(open_exported(path).card.params)
 
 
 def read_subject(options: EvalParams) -> Subject:
@@ -138,6 +151,8 @@ def write_outcomes(options: EvalParams, subject: Subject, outcomes: list[Outcome
         reports = [offered(each.evaluation.report, "report_path", each)() for each in outcomes]
         write_report(expand_user(options.report_path), reports)
         logger.info("report: %s", options.report_path)
+        if options.report_images:
+            logger.info("images of the report: %s", write_images(expand_user(options.report_path), reports))
 
 
 if __name__ == "__main__":

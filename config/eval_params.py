@@ -61,6 +61,8 @@ class EvalParams(Options):
     """Folder for pictures of the retrieved images; "" = none."""
     report_path: str = ""
     """HTML file for the report; "" = none."""
+    report_images: bool = False
+    """Save the charts and images of the report as files, too, in a folder beside report_path: NAME_images."""
     features_path: str = ""
     """.npz file for the embeddings of query and gallery, to evaluate again without images; "" = none."""
 

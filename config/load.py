@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -56,15 +56,33 @@ def load_params(path: Path, overrides: Sequence[str] = (), *, plugin_options: Pl
 
 
 def load_eval_params(
-    path: Path | None, overrides: Sequence[str] = (), *, plugin_options: PluginOptions
+    path: Path | None,
+    overrides: Sequence[str] = (),
+    *,
+    plugin_options: PluginOptions,
+    plugin_of: Callable[[str], str | None] | None = None,
 ) -> Loaded[EvalParams]:
-    """Read the evaluator's params in a file, None for the defaults; arguments and errors as for `load_params`."""
+    """Read the evaluator's params in a file, None for the defaults; other arguments and errors as for `load_params`.
+
+    Args:
+        plugin_of: `model_path` -> the plug-in that the model was trained with, None if there was none. It is asked
+            where the params have keys of a plug-in and name none.
+    """
     # Here, as only an evaluation reads them.
     from config.legacy_eval import SPELLINGS
 
     findings = Findings()
     layers = _layers(path, overrides, findings)
-    return _validated(EvalParams, EVALUATION_CHECKS, SPELLINGS, layers, plugin_options, findings)
+
+    def take_plugin_of_model(merged: Settings) -> None:
+        section = merged.get((EVALUATION,))
+        if plugin_of and isinstance(section, dict) and section.get("type") is None:
+            model = merged.get(("model_path",))
+            if section.keys() - EvaluationParams.model_fields.keys() and isinstance(model, str | None):
+                origin = merged.origin((EVALUATION, "type"))
+                merged.put((EVALUATION, "type"), plugin_of(model or EvalParams().model_path), origin)
+
+    return _validated(EvalParams, EVALUATION_CHECKS, SPELLINGS, layers, plugin_options, findings, take_plugin_of_model)
 
 
 def params_from_dict(
@@ -113,8 +131,9 @@ def _validated(
     layers: Iterable[Settings],
     plugin_options: PluginOptions,
     findings: Findings,
+    complete: Callable[[Settings], None] = lambda _: None,
 ) -> Loaded[T]:
-    """Merge layers, the later ones winning, and validate the result."""
+    """Merge layers, the later ones winning, `complete` the result, and validate it."""
     merged, layers = Settings({}, ""), list(layers)
     for layer in layers:
         _drop_annotations(layer, findings)
@@ -124,6 +143,7 @@ def _validated(
         _drop_options_of_other_plugin(merged, layer, findings)
         merged.merge(layer)
     _drop_options_of_other_schedules(merged, layers)
+    complete(merged)
     params = validate(model, merged, plugin_options, findings)
     if params is not None and not findings.incomplete:
         _check(params, checks, merged, findings)

@@ -187,8 +187,10 @@ class Progress:
     def __init__(self, title: str, total: int, done: int = 0) -> None:
         self.title = title
         self.total = total
-        self.done = self.done_before = done
-        self.start = self.last_line = time.monotonic()
+        self.done = done
+        self.last_line = time.monotonic()
+        self._first: tuple[int, float] | None = None
+        """Images and time of the first update: the steps before it warm up, and do not count in the speed."""
         self.bar = tqdm(
             total=total, initial=done, desc=title, unit="img", leave=False, dynamic_ncols=True, disable=bars_hidden()
         )
@@ -209,8 +211,12 @@ class Progress:
         self.bar.update(done - self.done)
         self.done = done
         now = time.monotonic()
+        if self._first is None:
+            self._first = done, now
+            return
         if self.bar.disable and now - self.last_line >= SECONDS_BETWEEN_LINES and done < self.total:
-            speed = (done - self.done_before) / (now - self.start)
+            first, start = self._first
+            speed = (done - first) / (now - start)
             left = (self.total - done) / speed
             logger.info("%s: %d/%d  %s  %.0f examples/s  %.0f s left", self.title, done, self.total, shown, speed, left)
             self.last_line = now

@@ -65,8 +65,8 @@ def describe_training(
     count = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     return (
         f"{plan.num_epochs} epochs of {plan.steps_per_epoch} steps of {images} images{spread}; "
-        f"{num_classes} identities; {params.model_params.model} with {count:.2f} million parameters, "
-        f"embedding of {network.embedding_dim}\n"
+        f"{num_classes} identities\n"
+        f"{params.model_params.model} with {count:.2f} million parameters, embedding of {network.embedding_dim}\n"
         f"{_describe_rates(params, network, schedule, plan.num_epochs * plan.steps_per_epoch)}"
     )
 
@@ -76,8 +76,8 @@ def _describe_rates(params: Params, network: ReidNetwork, schedule: Schedule, to
     groups = parameter_groups(named_parameters(network, nn.Identity()), group_rule(params, network.backbone), params)
     factors = [schedule.factor(step) for step in range(total_steps)]
     text = (
-        f"learning rate of the backbone {params.lr.base_lr:g}, of the rest {params.lr.fc_lr:g}, "
-        f"times {factors[0]:g} at the first step, {max(factors):g} at most, {factors[-1]:g} at the last"
+        f"learning rate of the backbone {params.lr.base_lr:g}, of the rest {params.lr.fc_lr:g},\n"
+        f"  times {factors[0]:g} at the first step, {max(factors):g} at most, {factors[-1]:g} at the last"
     )
     if len(groups) > 2:
         text += f"\nparameters by learning rate:\n{describe_groups(groups)}"
@@ -94,7 +94,8 @@ def log_environment(folder: RunFolder, params: Params, device: torch.device) -> 
     used = ("timm",) if params.model_params.model.startswith(TIMM) else ()
     names = ("torch", "torchvision", *used, "numpy", "Pillow")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
-    logger.info("run folder %s; Python %s, %s", folder.path, platform.python_version(), versions)
+    logger.info("run folder %s; Python %s", folder.path, platform.python_version())
+    logger.info("%s", versions)
     logger.info("%s", describe_device(device))
     if (processes := this_process().world_size) > 1:
         logger.info("one of %d processes, each with a device of its own", processes)

@@ -17,6 +17,8 @@ def data_sets_are_named_once(params: EvalParams) -> Iterator[Conflict]:
         yield Conflict(("data_dirs", "batches_dir"), "names data sets, as batches_dir does; leave one of them out")
     if len(set(params.data_dirs)) < len(params.data_dirs):
         yield Conflict(("data_dirs",), "names a data set more than once")
+    if params.report_images and not params.report_path:
+        yield Conflict(("report_images", "report_path"), "are those of the report; name an .html file as report_path")
     if len(params.data_dirs) > 1 and params.features_path:
         text = "holds the embeddings of one data set, but data_dirs names several"
         yield Conflict(("features_path", "data_dirs"), text)

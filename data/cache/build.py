@@ -52,7 +52,7 @@ def build_store(paths: Sequence[Path], resize: Resize, data_cache: DataCache, de
         place = choose_place(data_cache, size, free)
     what, why = f"{len(paths)} training images of {resize.height}x{resize.width}", _describe(data_cache, size, free)
     if place == "device":
-        logger.info("%s are kept decoded on the device: %s", what, why)
+        logger.info("%s are kept decoded on the device:\n  %s", what, why)
         with explain_oom(f"keeping {what} on {device}: {why}", 'data_cache: set "ram" or "none"'):
             return DeviceStore(images_on_device(paths, resize, device))
     if place == "ram":
@@ -64,9 +64,10 @@ def build_store(paths: Sequence[Path], resize: Resize, data_cache: DataCache, de
                     raise ParamsError(f'data_cache: "ram": {error}; make room, or set "none"') from error
             why = f"they would fit into memory, but {error}"
         else:
-            logger.info("%s are kept decoded in memory: %s", what, why)
+            logger.info("%s are kept decoded in memory:\n  %s", what, why)
             return RamStore(images)
-    logger.info("%s are decoded at every use: %s", what, why)
+    rule = ';\n  "auto" takes a third of the device or a quarter of the memory' if data_cache == "auto" else ""
+    logger.info("%s are decoded at every use:\n  %s%s", what, why, rule)
     return FileStore(paths, resize)
 
 
@@ -109,5 +110,4 @@ def _describe(data_cache: DataCache, size: int, free: Free) -> str:
         return 'data_cache is "none"'
     ram = "the free memory is unknown" if free.ram is None else f"{free.ram / MIB:.0f} MiB of memory are free"
     device = "" if free.device is None else f", {free.device / MIB:.0f} MiB on the device"
-    rule = '; "auto" takes a third of the device or a quarter of the memory' if data_cache == "auto" else ""
-    return f"they take {size / MIB:.0f} MiB; {ram}{device}{rule}"
+    return f"they take {size / MIB:.0f} MiB; {ram}{device}"

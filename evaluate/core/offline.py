@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from evaluate.core.context import EvalContext
 from evaluate.core.load_model import load_trained_network
 from evaluate.core.plugins import Evaluation, plugin_options
 from models.network import Embedder
-from utils.checkpoint import MODEL_BEST, is_finished, model_in
+from utils.checkpoint import MODEL_BEST, is_finished, load_checkpoint, model_in
 from utils.device import choose_device, describe_device
 from utils.errors import DataError, ParamsError
 from utils.files import expand_user, write_json
@@ -76,6 +76,24 @@ def find_model(path: Path) -> Path:
     if not finished:
         raise DataError(f"model_path: {path}: no finished run in this folder (no {MODEL_BEST}); train a model first")
     return max(finished, key=lambda model: (model.stat().st_mtime_ns, model))
+
+
+def trained_plugin(path: Path) -> str | None:
+    """The evaluation plug-in of a checkpoint, or for features; None if the model was trained without one.
+
+    Raises:
+        DataError: there is no such model, or it is no checkpoint.
+    """
+    if path.suffix.lower() == FEATURES:
+        return DEFAULT_PLUGIN
+    return plugin_in(load_checkpoint(find_model(path)).params)
+
+
+def plugin_in(params: Mapping[str, Any]) -> str | None:
+    """The evaluation plug-in in the params of a model."""
+    section = params.get("evaluation_params")
+    name = section.get("type") if isinstance(section, Mapping) else None
+    return name if isinstance(name, str) else None
 
 
 def load_features(path: Path, options: EvalParams) -> Subject:

@@ -12,8 +12,8 @@ from utils.options import Options
 
 ResNetVariant = Literal["torchvision", "fastreid"]
 HEAD, MODEL, CAMERAS = "model_params.head", "model_params.model", "model_params.camera_embedding"
-NEEDS_TOKENS = f"needs a vision transformer (ViT) of timm, but {MODEL} is another network; use a timm:vit_... model"
-"""How a message goes on."""
+NEEDS_TOKENS = f"needs a vision transformer (ViT) of timm, but {MODEL} is {{}}; use a timm:vit_... model"
+"""How a message goes on; the network's name is filled in."""
 
 
 class BackboneOptions(Options):
@@ -68,6 +68,8 @@ class Backbone(nn.Module):
 
     def __init__(self, out_channels: int, stage_names: tuple[tuple[str, ...], ...]) -> None:
         super().__init__()
+        self.model_name = type(self).__name__
+        """Its name in the params, once it is built from these; for messages."""
         self.out_channels = out_channels
         self.stage_names = stage_names
         self.last = stage_names[-1]
@@ -167,7 +169,7 @@ class Backbone(nn.Module):
         Raises:
             BackboneError: this backbone has no class token, or too few patches.
         """
-        raise BackboneError((HEAD, MODEL), f'"jpm" {NEEDS_TOKENS}')
+        raise BackboneError((HEAD, MODEL), f'"jpm" {NEEDS_TOKENS.format(self.model_name)}')
 
     def add_camera_embedding(self, camids: Sequence[int], factor: float) -> None:
         """Add a learnable vector of its camera to the tokens of each image; for a vision transformer.
@@ -179,7 +181,7 @@ class Backbone(nn.Module):
         Raises:
             BackboneError: this backbone has no tokens.
         """
-        raise BackboneError((CAMERAS, MODEL), NEEDS_TOKENS)
+        raise BackboneError((CAMERAS, MODEL), NEEDS_TOKENS.format(self.model_name))
 
     def _add_to_stage(self, name: str, module: nn.Module, depth: int) -> None:
         """Register a module as one of the stage that so many others follow."""

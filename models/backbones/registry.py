@@ -134,7 +134,9 @@ def build_backbone(options: BackboneOptions, image_size: ImageSize) -> Backbone:
     Raises:
         BackboneError: no such backbone can be built.
     """
-    return _entry(options).build(options, image_size)
+    backbone = _entry(options).build(options, image_size)
+    backbone.model_name = options.model
+    return backbone
 
 
 def map_size(options: BackboneOptions, image_size: ImageSize) -> tuple[int, int]:

@@ -197,7 +197,10 @@ def gan(**options):
                 'model_params.pcb_n_parts: belongs to model_params.head "pcb"',
             ],
         ),
-        (model(head="jpm"), ['model_params.head: "jpm" needs a vision transformer (ViT) of timm']),
+        (
+            model(head="jpm"),
+            ['model_params.head: "jpm" needs a vision transformer (ViT) of timm, but model_params.model is resnet_50;'],
+        ),
         (
             model(head="jpm", model="timm:test_vit2"),
             ["model_params.head: (model_params.model) has none"],
@@ -208,7 +211,7 @@ def gan(**options):
             | model(semantic_weight=0, model="timm:swin_tiny_patch4_window7_224", last_conv_stride=2),
             ["model_params.semantic_weight: set imagenet_pretrain to false, and pretrain_snapshot"],
         ),
-        (model(camera_embedding=3), ["model_params.camera_embedding: but model_params.model is another network; use"]),
+        (model(camera_embedding=3), ["model_params.camera_embedding: but model_params.model is resnet_50; use"]),
         (
             model(camera_embedding=3, head="jpm", model="osnet_x0_25"),
             ["model_params.camera_embedding: needs a vision transformer", 'model_params.head: "jpm" needs a vision'],

@@ -1,4 +1,5 @@
 import json
+import logging
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -10,7 +11,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from engine import recorder as recorder_module
-from engine.recorder import Recorder
+from engine.recorder import Progress, Recorder
 from engine.run import RunFolder
 from evaluate.core.plugins import Evaluation
 from evaluate.core.report import Report
@@ -126,6 +127,20 @@ def test_a_sink_of_ones_own_gets_everything(folder: RunFolder) -> None:
         "report.html",
         "close",
     ]
+
+
+def test_the_speed_of_an_epoch_leaves_out_the_steps_that_warm_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    seconds = iter([0.0, 100.0, 116.0])
+    monkeypatch.setattr(recorder_module.time, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr(recorder_module, "bars_hidden", lambda: True)
+    with caplog.at_level(logging.INFO), Progress("epoch 1/2", 1000) as progress:
+        progress.update(40, {"loss": 1.0})
+        progress.update(200, {"loss": 1.0})
+    (line,) = caplog.messages
+    assert "200/1000" in line
+    assert "10 examples/s  80 s left" in line
 
 
 def test_a_report_that_cannot_be_made_stops_no_training(folder: RunFolder, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,6 +13,7 @@ from typing import NoReturn
 import pytest
 
 from config.load import load_eval_params, load_params, params_from_dict
+from evaluate.core.offline import DEFAULT_PLUGIN
 from evaluate.core.plugins import plugin_options
 from tests.conftest import ROOT
 from tests.scripts.documents import (
@@ -102,7 +103,12 @@ def check_settings(script: str, arguments: argparse.Namespace) -> None:
         load_params(arguments.config_path, arguments.set, plugin_options=plugin_options)
     elif script == "evaluator.py":
         path = Path(arguments.path)
-        load_eval_params(path if path.suffix == ".json" else None, arguments.set, plugin_options=plugin_options)
+        load_eval_params(
+            path if path.suffix == ".json" else None,
+            arguments.set,
+            plugin_options=plugin_options,
+            plugin_of=lambda _: DEFAULT_PLUGIN,
+        )
 
 
 @pytest.mark.parametrize("settings", blocks(ROOT / "docs" / "training.md", "json"))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -235,12 +236,48 @@ def test_persons_not_in_the_gallery_are_named(features: Path, result: Result, ca
         (["pictures_dir=pictures"], "pictures_dir: this evaluation made no pictures"),
         (["test_list=test_list_800.txt"], "test_list: features.npz already holds the embeddings"),
         (["report_path=features.npz/report.html"], "features.npz"),
+        (["report_images=true"], "report_images: are those of the report"),
         (["result_log_file=."], "result_log_file: . is a folder; name a file"),
     ],
 )
 @pytest.mark.usefixtures("features")
 def test_what_cannot_be_done_with_features(mistake: Mistake, settings: list[str], message: str) -> None:
     assert message in mistake("features.npz", "--set", *settings)
+
+
+@pytest.mark.parametrize("subject", ["model.pth", "features.npz"])
+@pytest.mark.usefixtures("model", "features")
+def test_keys_of_a_plugin_are_those_of_the_model_s_where_none_is_named(
+    result: Result, mistake: Mistake, subject: str
+) -> None:
+    options = result(subject, "--set", "evaluation_params.ranks=[1, 2]")["evaluation_params"]
+    assert (options["type"], options["ranks"]) == ("market_evaluate", [1, 2])
+    assert "evaluation_params.flap: unknown key; did you mean 'flip'?" in mistake(
+        subject, "--set", "evaluation_params.flap=true"
+    )
+
+
+def test_without_a_plugin_in_the_model_its_keys_are_unknown(mistake: Mistake, model: Path, script: Script) -> None:
+    checkpoint = load_checkpoint(model)
+    params = {**checkpoint.params, "evaluation_params": {"type": None}}
+    save_checkpoint(script.folder / "plain.pth", checkpoint._replace(params=params))
+    assert "name it, too, as evaluation_params.type" in mistake("plain.pth", "--set", "evaluation_params.flip=true")
+    assert "missing.pth: no such file" in mistake("missing.pth", "--set", "evaluation_params.flip=true")
+
+
+def test_images_of_the_report_are_saved_as_files(run: Callable[..., int], script: Script, model: Path) -> None:
+    assert run("model.pth", "--set", "report_path=out/page.html", "report_images=true") == SUCCESS
+    files = sorted((script.folder / "out" / "page_images").iterdir())
+    page = (script.folder / "out" / "page.html").read_text()
+    assert len(files) == page.count("<svg") + page.count("data:image/")
+    charts = [path for path in files if path.suffix == ".svg"]
+    assert charts
+    for path in charts:
+        assert "var(--" not in ElementTree.parse(path).getroot().attrib.get("style", path.read_text())
+    crops = [path for path in files if path.suffix == ".jpg"]
+    assert any("rank_1_" in path.name for path in crops)
+    for path in crops:
+        Image.open(path).load()
 
 
 @pytest.mark.usefixtures("model")

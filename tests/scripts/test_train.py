@@ -34,12 +34,14 @@ def test_the_screen_tells_what_happens(finished: FinishedRun) -> None:
         r"1 identities have one image only",
         r"1 training identities are seen by one camera only",
         r"1 of 7 query images have no true match in the gallery",
-        r"2 epochs of 4 steps of 8 images; 11 identities; resnet_18 with 11\.\d+ million parameters, embedding of 24",
+        r"2 epochs of 4 steps of 8 images; 11 identities\nresnet_18 with 11\.\d+ million parameters, embedding of 24",
         r"before training",
         r"epoch 2/2  loss \d+\.\d+  accuracy \d\.\d+  \d+ examples/s",
         r"rank1 +rank5 +rank10 +mAP",
     ):
         assert re.search(line, output), f"{line}\nnot in\n{output}"
+    first_lines = output.partition("before training")[0].splitlines()
+    assert [line for line in first_lines if len(line) > 80 and str(finished.script.folder) not in line] == []
     log = (finished.path / "train_log").read_text()
     assert "computing on the CPU" in log
     assert re.search(r"torch \d+\.\d+", log)

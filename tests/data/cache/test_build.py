@@ -67,9 +67,9 @@ def test_data_cache_decides_what_is_kept(paths: list[Path], caplog: pytest.LogCa
         # A million images of a million pixels each are more than a quarter of any memory.
         assert isinstance(build_store(paths * 150_000, Resize(1000, 1000, "bilinear"), "auto"), FileStore)
     none, _, auto, large = (record.getMessage() for record in caplog.records)
-    assert none == '7 training images of 16x8 are decoded at every use: data_cache is "none"'
-    assert auto.startswith("7 training images of 16x8 are kept decoded in memory: they take 0 MiB; ")
-    assert "1050000 training images of 1000x1000 are decoded at every use: they take 3004074 MiB; " in large
+    assert none == '7 training images of 16x8 are decoded at every use:\n  data_cache is "none"'
+    assert auto.startswith("7 training images of 16x8 are kept decoded in memory:\n  they take 0 MiB; ")
+    assert "1050000 training images of 1000x1000 are decoded at every use:\n  they take 3004074 MiB; " in large
 
 
 def test_images_that_fit_a_third_of_the_device_go_there(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_auto_goes_on_without_memory_that_cannot_be_shared(
     with caplog.at_level(logging.INFO):
         store: ImageStore = build_store(paths, SMALL, "auto")
     assert isinstance(store, FileStore)
-    assert "decoded at every use: they would fit into memory, but 9 MiB in /dev/shm" in caplog.text
+    assert "decoded at every use:\n  they would fit into memory, but 9 MiB in /dev/shm" in caplog.text
     with pytest.raises(ParamsError, match=r'data_cache: "ram": 9 MiB in /dev/shm .*: No space left'):
         build_store(paths, SMALL, "ram")
 
