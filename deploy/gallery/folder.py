@@ -12,7 +12,7 @@ from tqdm import tqdm
 from data.images import IMAGE_SUFFIXES
 from data.layouts.layout import readable, shortened
 from data.layouts.market import NAME
-from deploy.gallery.gallery import Gallery, Item
+from deploy.gallery.gallery import Gallery, Item, NameTakenError, UnknownIdError
 from deploy.predictor import Predictor, embed_batches
 from utils.logs import bars_hidden
 
@@ -33,16 +33,29 @@ def synchronise(gallery: Gallery, folder: Path, predictor: Predictor) -> Changes
     New and changed files are embedded in batches, and each batch is stored before the next one: if it is interrupted,
     the next call continues. Images are recognised by suffix; hidden files and folders are skipped. A name that begins
     as in Market-1501 gives the camera; the time is that of the file's last change. Uploaded images stay, also if a
-    file has the same name: that file is skipped with a warning, and so are unreadable files.
+    file has the same name: that file is skipped with a warning, and so are unreadable files. A folder without images
+    changes nothing. Several processes may do this at once.
 
     Raises:
         DataError: the folder cannot be listed, or the gallery cannot be written.
     """
+    while True:
+        try:
+            return _synchronise(gallery, folder, predictor)
+        except (NameTakenError, UnknownIdError):
+            logger.info("%s: another process changes the gallery at the same time; comparing again", folder)
+
+
+def _synchronise(gallery: Gallery, folder: Path, predictor: Predictor) -> Changes:
     known = {item.name: (id_, item.stamp) for id_, item in gallery.items().items()}
     with readable(folder):
         files = {item.name: item for item in _images_below(folder)}
     stamps = {name: item.stamp for name, item in files.items()}
     outdated = {name: id_ for name, (id_, stamp) in known.items() if stamp and stamp != stamps.get(name)}
+    if outdated and not files:
+        # It may not be mounted, or be that of a service which only reads the table.
+        logger.warning("%s: has no images; the %d that the index has of it stay", folder, len(outdated))
+        outdated = {}
     gallery.remove([*outdated.values()])
     uploaded = [name for name in files if name in known and not known[name][1]]
     _warn(folder, "have the names of uploaded images, and are left out", uploaded)

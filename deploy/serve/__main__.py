@@ -39,6 +39,8 @@ def main(argv: Sequence[str]) -> None:
         from deploy.serve.app import create_app, serve
     token = read_token(args)
     limits = Limits(**{name: getattr(args, name) for name in Limits.model_fields})
+    if limits.max_images > limits.max_waiting:
+        raise ParamsError(f"--max-images {limits.max_images}: more than --max-waiting {limits.max_waiting} allows")
     predictor = predictor_of(args)
     folder = expand_user(args.gallery)
     folder.mkdir(parents=True, exist_ok=True)

@@ -77,3 +77,33 @@ def test_uploaded_images_stay(
     assert changes(gallery, folder, network) == Changes(2, 0, 0)
     assert gallery.item(0).camid == 5
     assert "left out:\n  b.png" in caplog.text
+
+
+def test_a_folder_without_images_removes_none(
+    folder: Path, gallery: Gallery, network: MeanColour, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    changes(gallery, folder, network)
+    (tmp_path / "not mounted").mkdir()
+    assert changes(gallery, tmp_path / "not mounted", network) == Changes(0, 0, 0)
+    assert len(gallery) == 3
+    assert "no images" in caplog.text
+
+
+@pytest.mark.parametrize("change", ["add", "remove"])
+def test_another_process_may_do_the_same_meanwhile(
+    folder: Path, gallery: Gallery, network: MeanColour, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    if change == "remove":
+        changes(gallery, folder, network)
+        (folder / "b.png").unlink()
+    original = getattr(gallery, change)
+
+    def late(*args: object) -> object:
+        monkeypatch.undo()
+        changes(gallery, folder, network)
+        return original(*args)
+
+    monkeypatch.setattr(gallery, change, late)
+    changes(gallery, folder, network)
+    expected = {"add": ["0002_c3s1_000451_03.png", "b.png", "deeper/a.png"]}
+    assert list(ids(gallery)) == expected.get(change, ["0002_c3s1_000451_03.png", "deeper/a.png"])

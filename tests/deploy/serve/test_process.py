@@ -92,6 +92,7 @@ def test_it_answers_until_it_is_interrupted(service: Service, exported: Path, im
         (["--model", "x.onnx"], "no such file"),
         (["--gallery", "short"], "short: File exists"),
         (["--port", "TAKEN"], "cannot bind"),
+        (["--max-images", "300"], "--max-waiting"),
     ],
 )
 def test_mistakes_are_reported(
