@@ -69,6 +69,7 @@ def prepare(script: Script, make_market: Callable[[Path], Path]) -> None:
     recipes = script.folder / "recipes"
     single = {"pcb_n_parts": 0, "feature_global_dim": 0, "random_drop_branches": 0, "feature_dim": 16}
     change(recipes / "single_feature.json", {"model_params": single})
+    change(recipes / "own_data.json", {"imagenet_pretrain": False, "epoch": 1, "batch_sampling_params": "4*1"})
     # A later command evaluates on "synthetic", which is then that of the newest run.
     tiny = {"imagenet_pretrain": False, "model_params": {}, "epoch": 1, "synthetic": SMALL}
     change(recipes / "seed/_market1501.json", tiny)
