@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = f"import sys; sys.path[0] = {str(ROOT)!r}; from engine.sinks.process import serve; serve()"
 MAX_WAITING = 10_000
 """Records that wait for a logger; one that is further behind is given up."""
+MAX_WAITING_BYTES = 2**28
+"""Of images among them."""
 OPEN_SECONDS = 30.0
 """How long the end of a training waits for a logger that has not begun, as its server does not answer."""
 CLOSE_SECONDS = 600.0
@@ -102,6 +104,10 @@ class LoggerProcess:
 
     def image(self, tag: str, pixels: np.ndarray, step: int) -> None:
         """One image (H, W, 3) uint8."""
+        with self._records.mutex:
+            waiting = sum(args[1].nbytes for method, args in self._records.queue if method == "image")
+        if waiting > MAX_WAITING_BYTES and self._process is not None:
+            self._end(f"is {waiting / 2**20:.0f} MiB of images behind")
         self._put("image", tag, np.ascontiguousarray(pixels), step)
 
     def file(self, path: Path) -> None:
@@ -117,6 +123,8 @@ class LoggerProcess:
         if process is None:
             return
         self._put("close")
+        if self._process is None:
+            return
         try:
             code = process.wait(NOTICE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -184,6 +192,8 @@ class LoggerProcess:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             self._let_go(process)
+        with self._records.mutex:
+            self._records.queue.clear()
 
     def _let_go(self, process: subprocess.Popen[bytes]) -> None:
         self._process = None

@@ -133,14 +133,15 @@ def test_a_server_that_does_not_answer_costs_nothing_but_a_little_time_at_the_en
     assert len([entry for entry in caplog.records if entry.levelname == "WARNING"]) == 1
 
 
+@pytest.mark.parametrize("num_records", [0, 3])
 def test_a_logger_that_fails_ends_with_one_warning_that_says_why(
-    folder: Path, caplog: pytest.LogCaptureFixture
+    folder: Path, caplog: pytest.LogCaptureFixture, num_records: int
 ) -> None:
     sink = LoggerProcess("wandb", folder, PARAMS)  # without an account
     process = sink._process
     assert process is not None
     process.wait(60)
-    for step in range(3):
+    for step in range(num_records):
         sink.scalars({"train/loss": 0.0}, step)
     sink.close()
     (message,) = caplog.messages
@@ -148,15 +149,26 @@ def test_a_logger_that_fails_ends_with_one_warning_that_says_why(
     assert str(folder / "wandb.log") in message
 
 
+@pytest.mark.parametrize(
+    ("limit", "value", "reason"),
+    [("MAX_WAITING", 3, "is 3 records behind"), ("MAX_WAITING_BYTES", 2**20, "is 1 MiB of images behind")],
+)
 def test_a_logger_that_is_too_far_behind_is_given_up(
-    folder: Path, silent_server: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    folder: Path,
+    silent_server: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    limit: str,
+    value: int,
+    reason: str,
 ) -> None:
-    monkeypatch.setattr(process_module, "MAX_WAITING", 3)
+    monkeypatch.setattr(process_module, limit, value)
     sink = LoggerProcess("mlflow", folder, PARAMS)
     for step in range(9):
         sink.image("evaluation/rank_list", np.zeros((500, 500, 3), np.uint8), step)
     (message,) = caplog.messages
-    assert "is 3 records behind" in message
+    assert reason in message
+    assert sink._records.empty()
 
 
 def test_what_was_given_before_a_kill_of_the_training_is_kept(folder: Path, offline: None) -> None:
