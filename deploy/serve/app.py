@@ -46,7 +46,7 @@ def create_app(
     """The service.
 
     Args:
-        predictor, gallery: used by nobody else; the caller closes the gallery.
+        predictor, gallery: not used elsewhere meanwhile; the caller closes the gallery.
         folder: where images lie that the gallery does not store itself.
         limits: of what clients may send.
         token: that clients must send, except for the pages and /health; "" = none, and local clients only.

@@ -46,7 +46,7 @@ class AddQuery(BaseModel, allow_inf_nan=False):
 
 
 class Routes(NamedTuple):
-    """A predictor and a gallery for clients; neither is used by anybody else."""
+    """A predictor and a gallery for clients; neither is used elsewhere meanwhile."""
 
     predictor: Predictor
     gallery: Gallery

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 class LoggedRun(NamedTuple):
-    """What a logger is told of a run."""
+    """What a logger gets of a run."""
 
     name: str
     folder: Path
@@ -118,7 +118,7 @@ class LoggerProcess:
         """Nothing: the logger saves what it gets as soon as it can."""
 
     def close(self) -> None:
-        """Wait until the logger has sent everything, though not for ever."""
+        """Wait until the logger has sent everything, or for `CLOSE_SECONDS` at most."""
         process = self._process
         if process is None:
             return
@@ -186,7 +186,7 @@ class LoggerProcess:
 
     def _end(self, why: str) -> None:
         """Warn once, and give the logger up."""
-        logger.warning("%s gets nothing any more: %s; training continues, see %s", self.name, why, self.log)
+        logger.warning("logging to %s has ended: %s; training continues, see %s", self.name, why, self.log)
         if (process := self._process) is not None:
             with suppress(OSError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -129,7 +129,7 @@ def test_a_server_that_does_not_answer_costs_nothing_but_a_little_time_at_the_en
     assert time.monotonic() - start < 2
     sink.close()
     assert time.monotonic() - start < 10
-    assert [message for message in caplog.messages if "gets nothing any more: did not end in time" in message]
+    assert [message for message in caplog.messages if "has ended: did not end in time" in message]
     assert len([entry for entry in caplog.records if entry.levelname == "WARNING"]) == 1
 
 
