@@ -62,10 +62,13 @@ class CheckpointOptions(Options):
     """Minutes between saves; 0 = not by time."""
 
 
+ProfileName = Literal["ours", "boxmot", "ultralytics", "deepstream", "tao", "openvino"]
+
+
 class ExportParams(Options):
     """Input, precision and checks of the exported model."""
 
-    profile: Literal["ours", "boxmot", "ultralytics", "deepstream", "tao", "openvino"] = "ours"
+    profile: ProfileName = "ours"
     """The program that runs the model; "ours" is Predictor and the service. See docs/deploying.md."""
     layout: Literal["nhwc", "nchw"] | None = None
     """Layout of the uint8 RGB input: (B, H, W, 3), the default of "ours", or (B, 3, H, W), that of other profiles."""

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
+from config.params import ProfileName
 from data.decoding import Interpolation
 from utils.errors import DataError
 from utils.hub import CONFIG, read_config
@@ -33,7 +34,7 @@ class ModelCard(Options):
 
     format: Literal[1] = FORMAT
     """Version of this list."""
-    profile: str = "ours"
+    profile: ProfileName = "ours"
     """The value of export_params.profile; older files do not have it. Others take floats and return no lengths."""
     img_h: int = Field(ge=1)
     """Height of the network's images, pixels."""

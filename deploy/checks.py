@@ -7,25 +7,26 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from tqdm import tqdm
 
 from config.params import ExportParams, Params
 from data.augmentation.normalisation import normalise
-from data.decoding import Resize
+from data.dataset import without_bad_images
 from data.features import Features, TestFeatures
 from data.images import decode
+from data.read_ahead import read_ahead
 from data.samples import DISTRACTOR_PID, JUNK_PID, Dataset, Sample, sorted_pids
 from deploy.card import Threshold
 from deploy.graph import Exportable
-from deploy.networks import ExportedNetwork, open_exported
-from deploy.profiles.profile import Profile, bilinear
-from evaluate.core.context import EvalContext
-from evaluate.core.extract import extract
+from deploy.networks import Network, open_exported
+from deploy.profiles.ours import Ours
+from deploy.profiles.profile import bilinear
 from evaluate.core.load_model import Trained
 from evaluate.core.retrieval.retrieve import RetrievalOptions, retrieve
 from evaluate.core.verification.roc import FALSE_ACCEPT_RATES, retrieval_roc
 from models.network import Embedder
 from utils.errors import DataError
+from utils.logs import bars_hidden
 
 LIMITS = {"fp32": 1e-4, "fp16": 2e-2}
 """Largest difference of a value of an embedding of unit length. For 8 bits the metrics show the loss."""
@@ -46,7 +47,7 @@ def check_parity(path: Path, trained: Trained, options: ExportParams, paths: Seq
     """
     exported = open_exported(path)
     params = trained.params
-    pixels = read_images(paths, exported.resize, exported.profile)
+    pixels = np.stack([exported.profile.read(image, exported.resize) for image in paths])
     batches = [batch for batch in np.split(pixels, np.cumsum(BATCHES)) if len(batch)]
     embeddings = np.concatenate([exported.embed(batch).embeddings for batch in batches])
     if pixels.shape[1:3] != params.eval_resize[:2]:
@@ -54,19 +55,11 @@ def check_parity(path: Path, trained: Trained, options: ExportParams, paths: Seq
     expected = _embed_in_torch(trained, pixels)
     limit = LIMITS.get(options.precision, np.inf)
     _compare(embeddings, expected, limit, f"{len(paths)} images, {exported.runs_on} against torch", options)
-    if exported.profile or not options.resize:
-        return
-    originals = [np.array(decode(image)) for image in paths]
-    resized = np.concatenate([exported.embed(image[None]).embeddings for image in originals])
-    _compare(resized, _resize_and_embed_in_torch(trained, originals), limit, "resized by the model", options)
-    _compare(resized, expected, max(limit, RESIZED_LIMIT), "resized by the model against Pillow", options)
-
-
-def read_images(paths: Sequence[Path], resize: Resize, profile: Profile | None) -> np.ndarray:
-    """Images (B, H, W, 3) of values in 0..255, resized as in evaluation, or as by the consumer of a profile."""
-    if profile is None:
-        return np.stack([decode(path, resize) for path in paths])
-    return np.stack([profile.resize(decode(path), *resize[:2]) for path in paths])
+    if options.resize and exported.profile.is_own:
+        originals = [np.array(decode(image)) for image in paths]
+        resized = np.concatenate([exported.embed(image[None]).embeddings for image in originals])
+        _compare(resized, _resize_and_embed_in_torch(trained, originals), limit, "resized by the model", options)
+        _compare(resized, expected, max(limit, RESIZED_LIMIT), "resized by the model against Pillow", options)
 
 
 def _compare(embeddings: np.ndarray, expected: np.ndarray, limit: float, what: str, options: ExportParams) -> None:
@@ -95,7 +88,8 @@ def _embed_in_torch(trained: Trained, pixels: np.ndarray) -> np.ndarray:
 def _resize_and_embed_in_torch(trained: Trained, images: Sequence[np.ndarray]) -> np.ndarray:
     """The same of images (H, W, 3) of any sizes."""
     params = trained.params
-    module = Exportable(trained.network.eval(), params.data_augmentation.normalisation, resize=params.eval_resize)
+    normalisation = params.data_augmentation.normalisation
+    module = Exportable(trained.network.eval(), normalisation, Ours(), params.eval_resize)
     return np.concatenate([module(torch.from_numpy(image)[None])[0].numpy() for image in images])
 
 
@@ -107,33 +101,33 @@ class Measured(NamedTuple):
     num_images: int
 
 
-def measure(params: Params, dataset: Dataset, network: nn.Module | ExportedNetwork) -> Measured:
+def measure(params: Params, dataset: Dataset, network: Network) -> Measured:
     """Rank a test set by cosine distance with the protocol of Market-1501; without its camera rule if the cameras are
-    unknown.
+    unknown. The network is used as deployed: images are resized as by its consumer, and cameras are unknown.
 
     Args:
-        params: size, interpolation and normalisation of the images, and the batch size.
+        params: of the run, which name the data set and say what is done with unreadable images.
         dataset: its query and gallery are used.
-        network: as evaluation plug-ins get it; or with a profile, to embed images resized as its consumer does.
+        network: embeds them.
 
     Raises:
-        DataError: there is no query with a true match.
+        DataError: there is no query with a true match, or an image cannot be read.
     """
+    dataset = dataset._replace(train=[], val=[])
+    if params.bad_images == "skip":
+        dataset = without_bad_images(dataset, params)
     if not dataset.query or not dataset.gallery:
         raise DataError(f"{params.batches_dir}: no query or no gallery images to measure on")
-    if isinstance(network, ExportedNetwork):
-        return _ranked(TestFeatures(_as_fed(network, dataset.query), _as_fed(network, dataset.gallery)))
-    # As deployed, where cameras are unknown.
-    options = params.evaluation_params.model_copy(update={"same_cameras": False})
-    context = EvalContext(params.model_copy(update={"evaluation_params": options}), network)
-    features = TestFeatures(extract(context, dataset.query, "query"), extract(context, dataset.gallery, "gallery"))
-    return _ranked(features)
+    return _ranked(TestFeatures(_embedded(network, dataset.query), _embedded(network, dataset.gallery)))
 
 
-def _as_fed(network: ExportedNetwork, samples: list[Sample]) -> Features:
+def _embedded(network: Network, samples: list[Sample]) -> Features:
+    def read(part: list[Sample]) -> np.ndarray:
+        return np.stack([network.profile.read(sample.path, network.resize) for sample in part])
+
     parts = [samples[first : first + BATCH] for first in range(0, len(samples), BATCH)]
-    images = (read_images([sample.path for sample in part], network.resize, network.profile) for part in parts)
-    rows = [network.embed(batch).embeddings for batch in images]
+    with tqdm(read_ahead(read, parts), "measuring", len(parts), leave=False, disable=bars_hidden()) as progress:
+        rows = [network.embed(pixels).embeddings for pixels in progress]
     pids = torch.tensor([sample.pid for sample in samples])
     camids = torch.tensor([sample.camid for sample in samples])
     return Features(torch.from_numpy(np.concatenate(rows)), pids, camids, samples, network.branch_dims)

@@ -11,16 +11,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.dataset import read_root
+from data.dataset import read_root, without_bad_images
 from data.features import Features, TestFeatures, write_features
 from data.layouts.layout import images
 from data.layouts.market import NAME
-from data.samples import JUNK_PID, Sample
-from deploy.predictor import Predictor, embed_batches, predictor_of, predictor_parser
+from data.options import DataOptions
+from data.samples import JUNK_PID, Dataset, Sample
+from deploy.predictor import Predictor, predictor_of, predictor_parser
 from utils.cli import exit_code_of
 from utils.errors import DataError
 from utils.files import expand_user
@@ -33,10 +33,11 @@ def main(argv: Sequence[str]) -> None:
     """Command line -> feature file."""
     args = parse_arguments(argv)
     log_to_screen()
-    query, gallery = split_images(args.folder)
+    dataset = images_to_embed(args.folder)
+    if args.skip_unreadable:
+        dataset = without_bad_images(dataset, DataOptions(bad_images="skip"))
     predictor = predictor_of(args)
-    skip = args.skip_unreadable
-    features = TestFeatures(*(embed(predictor, *part, skip=skip) for part in ((query, "query"), (gallery, "gallery"))))
+    features = TestFeatures(embed(predictor, dataset.query, "query"), embed(predictor, dataset.gallery, "gallery"))
     write_features(args.out, features)
     counts = f"{len(features.query.pids)} query and {len(features.gallery.pids)} gallery images"
     logger.info("written: %s, embeddings of %s of size %d", args.out, counts, predictor.embedding_dim)
@@ -51,7 +52,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def split_images(folder: Path) -> tuple[list[Sample], list[Sample]]:
+def images_to_embed(folder: Path) -> Dataset:
     """The query and gallery images of a folder or LMDB file, as described above.
 
     Raises:
@@ -59,40 +60,28 @@ def split_images(folder: Path) -> tuple[list[Sample], list[Sample]]:
     """
     folder = expand_user(folder)
     if flat := images(folder) if folder.is_dir() else []:
-        return [], [_sample(path) for path in flat]
+        return Dataset([], [], [_sample(path) for path in flat], [])
     dataset = read_root(folder)
     if dataset.query or dataset.gallery:
-        return dataset.query, dataset.gallery
+        return dataset._replace(train=[], val=[])
     if not (rest := [*dataset.train, *dataset.val]):
         raise DataError(f"{folder}: no images")
     logger.info("%s: neither query nor gallery; all %d images are embedded as gallery", folder, len(rest))
-    return [], rest
+    return Dataset([], [], rest, [])
 
 
-def embed(predictor: Predictor, samples: Sequence[Sample], description: str, *, skip: bool = False) -> Features:
-    """Embeddings of images, of unit length, with their pids and cameras.
-
-    Args:
-        description: label of the progress bar.
-        skip: skip unreadable images, with a warning for each.
+def embed(predictor: Predictor, samples: Sequence[Sample], description: str) -> Features:
+    """Embeddings of images, of unit length, with their pids and cameras; `description` labels the progress bar.
 
     Raises:
-        DataError: an image is unreadable, and `skip` is off.
+        DataError: an image is unreadable.
     """
-    kept: list[Sample] = []
-    rows = [np.empty((0, predictor.embedding_dim), np.float32)]
-    with tqdm(desc=description, total=len(samples), unit="img", leave=False, disable=bars_hidden()) as progress:
-        for batch in embed_batches(predictor, (sample.path for sample in samples)):
-            for error in batch.errors.values():
-                if not skip:
-                    raise error
-                logger.warning("left out: %s", error)
-            rows.append(batch.vectors)
-            kept += [samples[number] for number in batch.numbers]
-            progress.update(len(batch.numbers) + len(batch.errors))
-    pids = torch.tensor([sample.pid for sample in kept], dtype=torch.int64)
-    camids = torch.tensor([sample.camid for sample in kept], dtype=torch.int64)
-    return Features(torch.from_numpy(np.concatenate(rows)), pids, camids, kept, predictor.branch_dims)
+    paths = (sample.path for sample in samples)
+    with tqdm(paths, description, len(samples), unit="img", leave=False, disable=bars_hidden()) as progress:
+        rows = torch.from_numpy(predictor(progress))
+    pids = torch.tensor([sample.pid for sample in samples], dtype=torch.int64)
+    camids = torch.tensor([sample.camid for sample in samples], dtype=torch.int64)
+    return Features(rows, pids, camids, samples, predictor.branch_dims)
 
 
 def _sample(path: Path) -> Sample:

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import logging
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +20,9 @@ from data.dataset import read_dataset
 from data.decoding import Resize
 from data.samples import Dataset, Sample
 from deploy.card import ModelCard
-from deploy.checks import BATCH, Measured, check_parity, measure, read_images, subset
-from deploy.evaluated import ExportedEmbedder
-from deploy.graph import input_size, quantise, to_onnx
-from deploy.networks import OPENVINO, open_exported
+from deploy.checks import BATCH, Measured, check_parity, measure, subset
+from deploy.graph import quantise, to_onnx
+from deploy.networks import OPENVINO, TorchNetwork, open_exported
 from deploy.profiles.registry import profile_of
 from evaluate.core.load_model import Trained, load_trained_network
 from evaluate.core.table import comparison_table
@@ -66,25 +67,29 @@ def export_onnx(model: Path, params: Params, out: Path) -> ModelCard:
         _write(trained, params, dataset, unfinished)
         _set_card(unfinished, model_card(trained, options, NOT_MEASURED))
         check_parity(unfinished, trained, options, parity_images)
-        card = model_card(trained, options, _measured(unfinished, trained, params, dataset))
+        card = model_card(trained, options, _measured(unfinished, model, params, dataset))
         _set_card(unfinished, card)
-    if profile and (sidecar := profile.sidecar(out, card)):
-        with atomic_path(out.with_name(sidecar[0])) as beside:
-            beside.write_text(sidecar[1], encoding="utf-8")
-    if profile and (warning := profile.warning(params.img_h, params.img_w)):
+        if sidecar := profile.sidecar(unfinished, card):
+            name, text = sidecar
+            unfinished.with_name(name).write_text(text, encoding="utf-8")
+    if warning := profile.warning(params.img_h, params.img_w):
         logger.warning(warning)
     size = (out.with_suffix(".bin") if out.suffix == OPENVINO else out).stat().st_size / 1e6
     logger.info("written: %s, %.1f MB, opset %d, %s", out, size, card.opset, card.precision)
     return card
 
 
-def _unfinished(out: Path) -> AbstractContextManager[Path]:
-    """A path to write to that replaces `out` in the end."""
-    if out.suffix != OPENVINO:
-        return atomic_path(out)
-    from deploy.openvino import atomic_model
-
-    return atomic_model(out)
+@contextmanager
+def _unfinished(out: Path) -> Iterator[Path]:
+    """A path in a folder of its own for a model; its files then replace those beside `out`, the model's last."""
+    with tempfile.TemporaryDirectory(prefix="export-") as folder, atomic_path(out) as model:
+        path = Path(folder) / out.name
+        yield path
+        for file in path.parent.iterdir():
+            if file != path:
+                with atomic_path(out.with_name(file.name)) as beside:
+                    shutil.copyfile(file, beside)
+        shutil.copyfile(path, model)
 
 
 def _write(trained: Trained, params: Params, dataset: Dataset, target: Path) -> None:
@@ -116,41 +121,34 @@ def _spread(samples: Sequence[Sample], number: int) -> list[Path]:
 
 def file_name(params: Params) -> str:
     """The name that the profile gives to the exported file; "" if it gives none."""
-    profile = profile_of(params.export_params)
-    return profile.file_name(params.model_params.model, params.img_h, params.img_w) if profile else ""
+    return profile_of(params.export_params).file_name(params.model_params.model, params.img_h, params.img_w)
 
 
 def _calibration(paths: Sequence[Path], params: Params) -> Iterator[np.ndarray]:
     """Batches of images as the model takes them."""
-    options = params.export_params
-    profile = profile_of(options)
+    profile = profile_of(params.export_params)
     height, width, interpolation = params.eval_resize
-    resize = Resize(*input_size(options, height, width), interpolation) if profile else params.eval_resize
+    resize = Resize(*profile.input_size(height, width, params.export_params.resize), interpolation)
     for first in range(0, len(paths), BATCH):
-        pixels = read_images(paths[first : first + BATCH], resize, profile)
-        if profile:
-            yield profile.encode(pixels)
-        else:
-            yield pixels.transpose(0, 3, 1, 2) if options.layout == "nchw" else pixels
+        yield profile.encode(np.stack([profile.read(path, resize) for path in paths[first : first + BATCH]]))
 
 
-def _measured(path: Path, trained: Trained, params: Params, dataset: Dataset) -> Measured:
-    """The metrics of the exported model on the test set, in 8 bits or with a profile compared with the network's."""
+def _measured(path: Path, model: Path, params: Params, dataset: Dataset) -> Measured:
+    """The metrics of an exported model on the test set, in 8 bits or with a profile beside those of its checkpoint."""
     options = params.export_params
     if not options.measured_images:
         return NOT_MEASURED
     part = subset(dataset, options.measured_images)
     network = open_exported(path)
     try:
-        own = None if network.profile else ExportedEmbedder(network, params.data_augmentation.normalisation)
-        after = measure(params, part, own or network)
+        after = measure(params, part, network)
     except DataError as error:
         logger.warning("not measured, and without thresholds: %s", error)
         return NOT_MEASURED
-    resized = f", resized as by {network.profile.consumer}" if network.profile else ""
+    resized = "" if network.profile.is_own else f", resized as by {network.profile.consumer}"
     rows = {f"exported, {options.precision}{resized}": after.metrics}
-    if options.precision == "int8" or network.profile:
-        before = measure(params, part, Embedder(trained.network).eval())
+    if options.precision == "int8" or resized:
+        before = measure(params, part, TorchNetwork(model))
         rows = {"trained": before.metrics, **rows}
         if (loss := before.metrics["mAP"] - after.metrics["mAP"]) > MAX_MAP_LOSS:
             cause = "8 bits cost" if options.precision == "int8" else f"images{resized} cost"
@@ -181,7 +179,7 @@ def model_card(trained: Trained, options: ExportParams, measured: Measured) -> M
         img_w=params.img_w,
         profile=options.profile,
         resize=options.resize,
-        layout="nchw" if profile_of(options) else options.layout or "nhwc",
+        layout=profile_of(options).layout,
         mean=mean,
         std=std,
         interpolation=params.data_augmentation.interpolation,

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from config.params import ExportParams
 from data.augmentation.normalisation import STATISTICS, Normalisation
 from data.decoding import Resize
-from deploy.networks import EMBEDDING, LENGTH, MIN_LENGTH, PIXELS
+from deploy.networks import MIN_LENGTH
 from deploy.profiles.profile import Profile
 from deploy.profiles.registry import profile_of
 from evaluate.core.load_model import Trained
@@ -28,31 +28,15 @@ from models.network import ReidNetwork
 PRODUCER = "person-reid"
 
 
-class _Embedding(nn.Module):
-    """The part of a network that computes embeddings from normalised images, in float16 with `half`."""
-
-    def __init__(self, network: ReidNetwork, half: bool) -> None:
-        super().__init__()
-        # The modules one by one, and the method by itself: torch generates Python code that names every module on the
-        # way to a weight, and `network.branches.global` is not valid Python.
-        network = copy.deepcopy(network).half() if half else network
-        self.used_modules = nn.ModuleList([network.backbone, *network.heads()])
-        self.embed, self.half_precision = network.embed, half
-
-    def embed_normalised(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) float32 -> embeddings (B, D) float32, not of unit length."""
-        return self.embed(images.half() if self.half_precision else images).float()
-
-
-class Exportable(_Embedding):
+class Exportable(nn.Module):
     """The module that is exported: a network with its preprocessing, so that no user of it can get that wrong.
 
     Args:
         network: in eval mode; shared, and copied with `half` only.
         normalisation: of the pixels, as in training.
-        layout: of the pixels, "nhwc" or "nchw".
-        resize: to what size images of any are resized, as by Pillow and rounded to whole values; None: they have the
-            network's size.
+        profile: of the program that uses it.
+        resize: how images of other sizes are resized to the network's: as by Pillow and rounded to whole values, or for
+            another program without antialiasing; None: they have the network's size.
         half: run the network in float16; pre- and postprocessing stay in float32.
     """
 
@@ -60,109 +44,70 @@ class Exportable(_Embedding):
         self,
         network: ReidNetwork,
         normalisation: Normalisation,
-        layout: str = "nhwc",
+        profile: Profile,
         resize: Resize | None = None,
         half: bool = False,
     ) -> None:
-        super().__init__(network, half)
-        self.layout, self.resize = layout, resize
-        means, deviations = (torch.tensor(values).view(1, 3, 1, 1) for values in STATISTICS[normalisation])
-        self.scale = nn.Buffer(1 / (255 * deviations), persistent=False)
-        self.shift = nn.Buffer(-means / deviations, persistent=False)
+        super().__init__()
+        # The modules one by one, and the method by itself: torch generates Python code that names every module on the
+        # way to a weight, and `network.branches.global` is not valid Python.
+        network = copy.deepcopy(network).half() if half else network
+        self.used_modules = nn.ModuleList([network.backbone, *network.heads()])
+        self.embed_normalised, self.half_precision = network.embed, half
+        self.profile, self.resize = profile, resize
+        self.is_normalised = (profile.mean, profile.std) == STATISTICS[normalisation]
+        # From the consumer's values to ours: pixel / 255 = value * std + mean.
+        taken_means, factors, means, deviations = (
+            torch.tensor(values).view(1, 3, 1, 1)
+            for values in (profile.mean, [1 / std for std in profile.std], *STATISTICS[normalisation])
+        )
+        self.scale = nn.Buffer(1 / (factors * deviations), persistent=False)
+        self.shift = nn.Buffer((taken_means - means) / deviations, persistent=False)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 RGB images (B, H, W, 3) or (B, 3, H, W), depending on the layout -> embeddings (B, D) of unit length,
-        and their lengths (B, 1) before normalisation; both float32.
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Images as the profile feeds them -> embeddings (B, D) float32, not of unit length; with `Ours` embeddings of
+        unit length, and their lengths (B, 1) before normalisation.
         """
-        pixels = (images.permute(0, 3, 1, 2) if self.layout == "nhwc" else images).float()
-        if self.resize is not None:
-            size, mode = self.resize[:2], self.resize.interpolation
-            resized = F.interpolate(pixels, size, mode=mode, align_corners=False, antialias=True)
-            pixels = resized.round().clamp(0, 255)
-        embeddings = self.embed_normalised(pixels * self.scale + self.shift)
+        pixels = images.permute(0, 3, 1, 2) if self.profile.layout == "nhwc" else images
+        pixels = pixels.flip(1) if self.profile.is_bgr else pixels
+        pixels = self._resized(pixels.float() if self.profile.is_own else pixels)
+        normalised = pixels if self.is_normalised else pixels * self.scale + self.shift
+        embeddings = self.embed_normalised(normalised.half() if self.half_precision else normalised).float()
+        if not self.profile.is_own:
+            return embeddings
         lengths = embeddings.norm(dim=1, keepdim=True)
         return embeddings / lengths.clamp_min(MIN_LENGTH), lengths
 
-
-class ProfileExportable(_Embedding):
-    """The module that is exported for another program: takes what that feeds, and returns the embedding alone.
-
-    Args:
-        network, normalisation, half: as for `Exportable`.
-        profile: of the other program.
-        size: of the network's images, to which images of another size are resized without antialiasing.
-    """
-
-    def __init__(
-        self, network: ReidNetwork, normalisation: Normalisation, profile: Profile, size: tuple[int, int], half: bool
-    ) -> None:
-        super().__init__(network, half)
-        self.size, self.is_bgr = size, profile.is_bgr
-        self.is_normalised = (profile.mean, profile.std) == STATISTICS[normalisation]
-        # From the consumer's values to ours: pixel / 255 = value * std + mean.
-        taken_means, taken_deviations, means, deviations = (
-            torch.tensor(values).view(1, 3, 1, 1) for values in (profile.mean, profile.std, *STATISTICS[normalisation])
-        )
-        self.scale = nn.Buffer(taken_deviations / deviations, persistent=False)
-        self.shift = nn.Buffer((taken_means - means) / deviations, persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """float32 images (B, 3, h, w) -> embeddings (B, D) float32, not of unit length."""
-        if self.is_bgr:
-            images = images.flip(1)
-        if images.shape[2:] != self.size:
-            images = F.interpolate(images, self.size, mode="bilinear", align_corners=False)
-        return self.embed_normalised(images if self.is_normalised else images * self.scale + self.shift)
+    def _resized(self, pixels: Tensor) -> Tensor:
+        if self.resize is None:
+            return pixels
+        size, mode = self.resize[:2], self.resize.interpolation
+        if not self.profile.is_own:
+            return F.interpolate(pixels, size, mode="bilinear", align_corners=False)
+        return F.interpolate(pixels, size, mode=mode, align_corners=False, antialias=True).round().clamp(0, 255)
 
 
 def to_onnx(trained: Trained, options: ExportParams) -> onnx.ModelProto:
     """The graph of a trained network in float32, or in float16 if `options` say so, with a dynamic batch size."""
-    if profile := profile_of(options):
-        params, half = trained.params, options.precision == "fp16"
-        normalisation, size = params.data_augmentation.normalisation, params.eval_resize[:2]
-        exportable = ProfileExportable(trained.network.eval(), normalisation, profile, size, half)
-        images = torch.zeros(2, 3, *input_size(options, *size))
-        batch = {0: torch.export.Dim("batch")}
-        return _traced(exportable, images, batch, options, [profile.input_name], [profile.output_name])
-    return _to_own_onnx(trained, options)
-
-
-def input_size(options: ExportParams, height: int, width: int) -> tuple[int, int]:
-    """The size of the images that a model with a profile takes: the network's, or a square."""
-    return (height, height) if options.resize else (height, width)
-
-
-def _to_own_onnx(trained: Trained, options: ExportParams) -> onnx.ModelProto:
-    params = trained.params
-    size = params.eval_resize[:2]
-    layout = options.layout or "nhwc"
-    exportable = Exportable(
-        trained.network.eval(),
-        params.data_augmentation.normalisation,
-        layout,
-        params.eval_resize if options.resize else None,
-        half=options.precision == "fp16",
-    )
-    # With resizing, another size than the network's, so that torch does not specialise on it.
-    height, width = (size[0] + 8, size[1] + 4) if options.resize else size
-    shape = (2, height, width, 3) if layout == "nhwc" else (2, 3, height, width)
+    params, profile = trained.params, profile_of(options)
+    normalisation, resize = params.data_augmentation.normalisation, params.eval_resize if options.resize else None
+    exportable = Exportable(trained.network.eval(), normalisation, profile, resize, half=options.precision == "fp16")
+    height, width = profile.input_size(*params.eval_resize[:2], options.resize)
+    first = 1 if profile.layout == "nhwc" else 2
     dynamic = {0: torch.export.Dim("batch")}
-    if options.resize:
-        first = 1 if layout == "nhwc" else 2
+    if options.resize and profile.is_own:
+        # Another size than the network's, so that torch does not specialise on it.
+        height, width = height + 8, width + 4
         dynamic |= {first: torch.export.Dim("height"), first + 1: torch.export.Dim("width")}
-    images = torch.zeros(shape, dtype=torch.uint8)
-    return _traced(exportable, images, dynamic, options, [PIXELS], [EMBEDDING, LENGTH])
+    shape = (2, height, width, 3) if profile.layout == "nhwc" else (2, 3, height, width)
+    images = torch.zeros(shape, dtype=torch.uint8 if profile.is_own else torch.float32)
+    return _traced(exportable, images, dynamic, options, profile)
 
 
 def _traced(
-    exportable: nn.Module,
-    images: Tensor,
-    dynamic: dict[int, Any],
-    options: ExportParams,
-    inputs: list[str],
-    outputs: list[str],
+    exportable: nn.Module, images: Tensor, dynamic: dict[int, Any], options: ExportParams, profile: Profile
 ) -> onnx.ModelProto:
-    """The graph of a module for images like these, with names for its input and outputs."""
+    """The graph of a module for images like these, with the profile's names for its input and outputs."""
     for name in ("onnx_ir", "onnxscript"):  # they log every step of the export
         logging.getLogger(name).setLevel(logging.WARNING)
     with torch.inference_mode(), warnings.catch_warnings():
@@ -173,8 +118,8 @@ def _traced(
             (images,),
             dynamo=True,
             dynamic_shapes={"images": dynamic},
-            input_names=inputs,
-            output_names=outputs,
+            input_names=[profile.input_name],
+            output_names=list(profile.output_names),
             opset_version=options.opset,
             verbose=False,
         )

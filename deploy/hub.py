@@ -13,8 +13,8 @@ from deploy import roboflow
 from deploy.card import ModelCard
 from deploy.checks import measure, subset
 from deploy.export import NOT_MEASURED, model_card
+from deploy.networks import TorchNetwork
 from evaluate.core.load_model import load_trained_network
-from models.network import Embedder
 from utils.checkpoint import HUB_WEIGHTS
 from utils.errors import optional_imports
 from utils.files import atomic_path, write_json, write_text
@@ -47,7 +47,7 @@ def export_hub(model: Path, params: Params, out: Path) -> ModelCard:
         from safetensors.torch import save_file
     trained, measured = load_trained_network(model), NOT_MEASURED
     if number := params.export_params.measured_images:
-        measured = measure(params, subset(read_dataset(params), number), Embedder(trained.network).eval())
+        measured = measure(params, subset(read_dataset(params), number), TorchNetwork(model))
     # The other options, such as a profile, are those of export_onnx.
     card = model_card(trained, ExportParams(), measured)
     content = {**card.model_dump(mode="json"), "params": without_places(card.params), "labels": list(trained.labels)}

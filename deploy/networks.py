@@ -10,10 +10,12 @@ import numpy as np
 import onnxruntime
 import torch
 
-from data.augmentation.normalisation import STATISTICS, Normalisation, normalise
+from data.augmentation.normalisation import Normalisation, normalise
 from data.decoding import Resize
 from deploy.card import ModelCard, card_of_hub
-from deploy.profiles.registry import PROFILES
+from deploy.profiles.ours import Ours
+from deploy.profiles.profile import Profile
+from deploy.profiles.registry import profile_named
 from evaluate.core.load_model import load_trained_network
 from models.network import Embedder
 from utils.checkpoint import HUB_WEIGHTS
@@ -22,8 +24,6 @@ from utils.errors import DataError, first_line
 from utils.precision import evaluation_precision
 from utils.process import num_own_cpus
 
-PIXELS, EMBEDDING, LENGTH = "images", "embedding", "length"
-"""Names of the input and the outputs of an exported model."""
 MIN_LENGTH = 1e-12
 """Lower bound of the divisor: an embedding of zeros stays zeros."""
 OPENVINO = ".xml"
@@ -43,23 +43,45 @@ class Embeddings(NamedTuple):
     """(B, 1) float32, their lengths before normalisation."""
 
 
-class ExportedNetwork(ABC):
-    """A model of export_onnx.
+class Network(ABC):
+    """A network that embeds images."""
 
-    Args:
-        card: its card.
-        size: height and width of the images it takes.
-        runs_on: what runs it, and where.
-    """
-
-    def __init__(self, card: ModelCard, size: tuple[int, int], runs_on: str) -> None:
-        self.card, self.profile, self.runs_on = card, PROFILES.get(card.profile), runs_on
-        self.resize = Resize(*size, card.interpolation)
-        self.embedding_dim, self.branch_dims = card.embedding_dim, card.branch_dims
+    profile: Profile
+    """What it is made for; how images are read when it is measured."""
+    resize: Resize
+    """To what size, and how, images are resized for it."""
+    embedding_dim: int
+    branch_dims: tuple[int, ...]
 
     @abstractmethod
     def embed(self, pixels: np.ndarray) -> Embeddings:
         """(B, img_h, img_w, 3) RGB, uint8 or, with a profile, values in 0..255 of any type -> embeddings."""
+
+
+class ExportedNetwork(Network):
+    """A model of export_onnx.
+
+    Args:
+        card: its card.
+        runs_on: what runs it, and where.
+    """
+
+    def __init__(self, card: ModelCard, runs_on: str) -> None:
+        self.card, self.profile, self.runs_on = card, profile_named(card.profile, card.layout), runs_on
+        self.resize = Resize(*self.profile.input_size(card.img_h, card.img_w, card.resize), card.interpolation)
+        self.embedding_dim, self.branch_dims = card.embedding_dim, card.branch_dims
+
+    @abstractmethod
+    def run(self, fed: np.ndarray) -> list[np.ndarray]:
+        """What the model returns for its input."""
+
+    def embed(self, pixels: np.ndarray) -> Embeddings:
+        """(B, img_h, img_w, 3) RGB, uint8 or, with a profile, values in 0..255 of any type -> embeddings."""
+        outputs = self.run(self.profile.encode(pixels))
+        if self.profile.is_own:
+            return Embeddings(*outputs)
+        lengths = np.linalg.norm(outputs[0], axis=1, keepdims=True)
+        return Embeddings(outputs[0] / np.maximum(lengths, MIN_LENGTH), lengths)
 
 
 class OnnxNetwork(ExportedNetwork):
@@ -78,83 +100,16 @@ class OnnxNetwork(ExportedNetwork):
         self.session = open_session(path, threads, parallels)
         card = card_of(self.session, path)
         if card is None:
-            advice = "export it with export_onnx, or give the sizes of its images: img_h, img_w"
-            raise DataError(f"{path}: has no model card (no reid.* metadata); {advice}")
-        has_profile = card.profile in PROFILES
-        size = self.session.get_inputs()[0].shape[2:] if has_profile else (card.img_h, card.img_w)
-        super().__init__(card, size, f"onnxruntime on {', '.join(self.session.get_providers())}")
+            raise DataError(f"{path}: has no model card (no reid.* metadata); export it with export_onnx")
+        super().__init__(card, f"onnxruntime on {', '.join(self.session.get_providers())}")
 
-    def embed(self, pixels: np.ndarray) -> Embeddings:
-        """(B, img_h, img_w, 3) RGB, uint8 or, with a profile, values in 0..255 of any type -> embeddings."""
-        if self.profile is not None:
-            return unit_length(_run(self.session, self.profile.encode(pixels))[0])
-        given = pixels if self.card.layout == "nhwc" else np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-        return Embeddings(*_run(self.session, given, [EMBEDDING, LENGTH]))
+    def run(self, fed: np.ndarray) -> list[np.ndarray]:
+        """What the model returns for its input."""
+        outputs = self.session.run(list(self.profile.output_names), {self.profile.input_name: fed})
+        return [np.asarray(output) for output in outputs]
 
 
-def open_exported(path: Path, threads: int = 0, parallels: Sequence[int] = ()) -> ExportedNetwork:
-    """A model of export_onnx with any profile; arguments and errors are those of `OnnxNetwork`."""
-    if path.suffix.lower() != OPENVINO:
-        return OnnxNetwork(path, threads, parallels)
-    # Only here, as few have OpenVINO.
-    from deploy.openvino import OpenVinoNetwork
-
-    return OpenVinoNetwork(path, threads)
-
-
-class ForeignNetwork:
-    """A model of another program: one input of images; the first output (B, D) is the embedding.
-
-    Its input shows the dtype (uint8 or normalised floats), the layout and whether the batch size is 1; the caller gives
-    the normalisation of the images, and how they are to be resized.
-
-    Raises:
-        DataError: the file cannot be read, or has other inputs or outputs.
-        ValueError: it is a model of export_onnx, whose card has the sizes.
-    """
-
-    card: ModelCard | None = None
-    branch_dims: tuple[int, ...] = ()
-
-    def __init__(self, path: Path, resize: Resize, normalisation: Normalisation, threads: int = 0) -> None:
-        self.session = open_session(path, threads)
-        if card_of(self.session, path) is not None:
-            raise ValueError(f"img_h, img_w: {path} already has them")
-        self.resize = resize
-        img_h, img_w, _ = resize
-        self.means, self.deviations = (np.array(values, np.float32) for values in STATISTICS[normalisation])
-        taken = self.session.get_inputs()
-        types = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float16)": np.float16}
-        shape = taken[0].shape
-        if len(taken) != 1 or taken[0].type not in types or len(shape) != 4 or 3 not in (shape[1], shape[3]):
-            got = ", ".join(f"{one.name} {one.type} {one.shape}" for one in taken)
-            raise DataError(f"{path}: expected one input (B, 3, H, W) or (B, H, W, 3) of uint8 or floats, got {got}")
-        self.dtype, self.channels_first = types[taken[0].type], shape[1] == 3
-        height, width = shape[2:] if self.channels_first else shape[1:3]
-        if (isinstance(height, int) and height != img_h) or (isinstance(width, int) and width != img_w):
-            raise DataError(f"{path}: takes images of {height} x {width}, got {img_h} x {img_w}")
-        if isinstance(shape[0], int) and shape[0] != 1:
-            raise DataError(f"{path}: takes exactly {shape[0]} images at once; export it with a dynamic batch size")
-        self.one_by_one = shape[0] == 1
-        blank = _run(self.session, self._input(np.zeros((1, img_h, img_w, 3), np.uint8)))[0]
-        if blank.ndim != 2 or len(blank) != 1:
-            raise DataError(f"{path}: its first output is not (B, D) but {blank.shape}")
-        self.embedding_dim = blank.shape[1]
-
-    def embed(self, pixels: np.ndarray) -> Embeddings:
-        """(B, img_h, img_w, 3) uint8 RGB -> embeddings."""
-        parts = np.split(pixels, len(pixels)) if self.one_by_one else [pixels]
-        rows = np.concatenate([_run(self.session, self._input(part))[0] for part in parts]).astype(np.float32)
-        return unit_length(rows)
-
-    def _input(self, pixels: np.ndarray) -> np.ndarray:
-        if self.dtype != np.uint8:
-            pixels = (pixels.astype(np.float32) / 255 - self.means) / self.deviations
-        given = pixels.transpose(0, 3, 1, 2) if self.channels_first else pixels
-        return np.ascontiguousarray(given, dtype=self.dtype)
-
-
-class TorchNetwork:
+class TorchNetwork(Network):
     """A checkpoint of start_train or export_hub, run by torch: on the first GPU if there is one, else on the CPU.
 
     Args:
@@ -164,6 +119,8 @@ class TorchNetwork:
     Raises:
         DataError, ParamsError: as `load_trained_network`.
     """
+
+    profile = Ours()
 
     def __init__(self, path: Path, threads: int = 0) -> None:
         if threads:
@@ -187,6 +144,32 @@ class TorchNetwork:
             rows = self.embedder(normalise(images, self.normalisation)).float()
         lengths = rows.norm(dim=1, keepdim=True)
         return Embeddings((rows / lengths.clamp_min(MIN_LENGTH)).cpu().numpy(), lengths.cpu().numpy())
+
+
+def open_network(path: Path, threads: int = 0) -> ExportedNetwork | TorchNetwork:
+    """An exported model or a checkpoint.
+
+    Raises:
+        DataError, ParamsError: the file cannot be used.
+    """
+    suffix = path.suffix.lower()
+    if suffix in (".pth", ".safetensors"):
+        return TorchNetwork(path, threads)
+    if suffix in (".onnx", OPENVINO):
+        return open_exported(path, threads)
+    raise DataError(
+        f"{path}: expected an .onnx or .xml of export_onnx, a .pth of a training, or a folder of export_hub"
+    )
+
+
+def open_exported(path: Path, threads: int = 0, parallels: Sequence[int] = ()) -> ExportedNetwork:
+    """A model of export_onnx with any profile; arguments and errors are those of `OnnxNetwork`."""
+    if path.suffix.lower() != OPENVINO:
+        return OnnxNetwork(path, threads, parallels)
+    # Only here, as few have OpenVINO.
+    from deploy.openvino import OpenVinoNetwork
+
+    return OpenVinoNetwork(path, threads)
 
 
 def open_session(path: Path, threads: int = 0, parallels: Sequence[int] = ()) -> onnxruntime.InferenceSession:
@@ -236,22 +219,8 @@ def _cuda_options(session: onnxruntime.InferenceSession, path: Path) -> dict[str
     Source: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html
     """
     card = card_of(session, path)
-    inputs = [each.type for each in session.get_inputs()]
-    is_fp16 = "tensor(float16)" in inputs if card is None else card.precision == "fp16"
+    is_fp16 = card is not None and card.precision == "fp16"
     return {"cudnn_conv_algo_search": "HEURISTIC", **({} if is_fp16 else {"use_tf32": 0})}
-
-
-def _run(
-    session: onnxruntime.InferenceSession, given: np.ndarray, names: Sequence[str] | None = None
-) -> list[np.ndarray]:
-    """The named outputs, or all, of a model with one input."""
-    return [np.asarray(output) for output in session.run(names, {session.get_inputs()[0].name: given})]
-
-
-def unit_length(rows: np.ndarray) -> Embeddings:
-    """Embeddings (B, D), and their lengths."""
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return Embeddings(rows / np.maximum(lengths, MIN_LENGTH), lengths)
 
 
 def card_of(session: onnxruntime.InferenceSession, path: Path) -> ModelCard | None:

@@ -1,11 +1,8 @@
 """OpenVINO's files, an .xml with its .bin: from an ONNX graph, and run."""
 
 import os
-import shutil
-import tempfile
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,34 +10,16 @@ import numpy as np
 import onnx
 
 from deploy.card import PREFIX, ModelCard
-from deploy.networks import Embeddings, ExportedNetwork, unit_length
-from deploy.profiles.openvino import OpenVINO
+from deploy.networks import ExportedNetwork
 from utils.errors import DataError, first_line, optional_imports
-from utils.files import atomic_path
 from utils.hub import digest_of_file
 from utils.process import num_own_cpus
 
 with optional_imports("OpenVINO", "pip install openvino"):
     import openvino
 
-PROFILE = OpenVINO()
 INFO, CARD, WEIGHTS = "rt_info", "person_reid", "weights_sha256"
 """Where an .xml file has the model card, and its entry with the hash of the .bin."""
-
-
-@contextmanager
-def atomic_model(out: Path) -> Iterator[Path]:
-    """A path of an .xml file to write, which then replaces `out`, after the .bin beside it has replaced that of `out`.
-
-    Raises:
-        DataError: as `atomic_path`.
-    """
-    with tempfile.TemporaryDirectory(prefix="openvino-") as folder:
-        path = Path(folder) / out.name
-        with atomic_path(out) as unfinished, atomic_path(out.with_suffix(".bin")) as weights:
-            yield path
-            shutil.copyfile(path, unfinished)
-            shutil.copyfile(path.with_suffix(".bin"), weights)
 
 
 def convert(proto: onnx.ModelProto, target: Path, precision: str, batches: Iterable[np.ndarray]) -> None:
@@ -109,8 +88,7 @@ class OpenVinoNetwork(ExportedNetwork):
     """
 
     def __init__(self, path: Path, threads: int = 0) -> None:
-        card = read_card(path)
-        super().__init__(card, (card.img_h, card.img_w), "OpenVINO on CPU")
+        super().__init__(read_card(path), "OpenVINO on CPU")
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads or num_own_cpus()}
         try:
             self.compiled = openvino.Core().compile_model(path, "CPU", settings)
@@ -120,8 +98,7 @@ class OpenVinoNetwork(ExportedNetwork):
         # A compiled model runs one request at a time.
         self.lock = threading.Lock()
 
-    def embed(self, pixels: np.ndarray) -> Embeddings:
-        """(B, img_h, img_w, 3) RGB, values in 0..255 of any type -> embeddings."""
-        fed = PROFILE.encode(pixels)
+    def run(self, fed: np.ndarray) -> list[np.ndarray]:
+        """What the model returns for its input."""
         with self.lock:
-            return unit_length(self.compiled(fed)[0])
+            return [self.compiled(fed)[0]]

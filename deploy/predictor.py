@@ -9,11 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from data.augmentation.normalisation import Normalisation
-from data.decoding import Interpolation, Resize, decode_bytes
+from data.decoding import decode_bytes
 from data.images import decode
 from data.read_ahead import read_ahead
-from deploy.networks import OPENVINO, ExportedNetwork, ForeignNetwork, TorchNetwork, open_exported
+from deploy.networks import open_network
 from utils.cli import whole_number
 from utils.errors import DataError
 from utils.hub import digest_of_file, model_file
@@ -33,16 +32,13 @@ class Predictor:
 
     Args:
         path: a model.onnx or model.xml of export_onnx, a model_best.pth, a run's or hub folder, or "hf://owner/name" on
-            the Hugging Face hub. Any other .onnx needs the last five.
+            the Hugging Face hub.
         batch_size: images in a batch of the network.
         threads: CPU threads of the network; 0 = all.
-        img_h, img_w: size of the images, pixels, for an .onnx of another program.
-        normalisation: of the pixels that such a model takes, if these are floats.
-        interpolation: with which images are resized for such a model.
         warm_up: embed blank images first, so that the first real ones are not slower than others.
 
     Attributes:
-        card: the model card; None for a model_best.pth and for a model of another program.
+        card: the model card; None for a model_best.pth.
         digest: SHA-256 of the file, hexadecimal.
         embedding_dim: D.
         branch_dims: sizes of the parts of an embedding that have losses of their own; empty if unknown.
@@ -51,7 +47,6 @@ class Predictor:
 
     Raises:
         DataError: the file cannot be used.
-        ValueError: sizes are given for a model that has them, or only one of them.
     """
 
     def __init__(
@@ -60,16 +55,12 @@ class Predictor:
         *,
         batch_size: int = 32,
         threads: int = 0,
-        img_h: int = 0,
-        img_w: int = 0,
-        normalisation: Normalisation = "imagenet",
-        interpolation: Interpolation = "bilinear",
         warm_up: bool = True,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size: at least 1 expected, got {batch_size}")
         path = model_file(path)
-        self.network = _open(path, threads, Resize(img_h, img_w, interpolation), normalisation)
+        self.network = open_network(path, threads)
         self.batch_size = batch_size
         self.card = self.network.card
         self.digest = digest_of_file(path)
@@ -180,23 +171,3 @@ def predictor_parser(program: str, description: str | None, batch_size: int) -> 
 def predictor_of(args: argparse.Namespace) -> Predictor:
     """The predictor that a parsed command line chooses."""
     return Predictor(args.model, batch_size=args.batch_size, threads=args.threads)
-
-
-def _open(
-    path: Path, threads: int, resize: Resize, normalisation: Normalisation
-) -> ExportedNetwork | ForeignNetwork | TorchNetwork:
-    img_h, img_w, _ = resize
-    if bool(img_h) != bool(img_w):
-        raise ValueError(f"img_h, img_w: give both or none, got {img_h} and {img_w}")
-    kind = path.suffix.lower()
-    if kind == ".onnx" and img_h:
-        return ForeignNetwork(path, resize, normalisation, threads)
-    if img_h:
-        raise ValueError(f"img_h, img_w: {path} already has them")
-    if kind in (".onnx", OPENVINO):
-        return open_exported(path, threads)
-    if kind in (".pth", ".safetensors"):
-        return TorchNetwork(path, threads)
-    raise DataError(
-        f"{path}: expected an .onnx or .xml of export_onnx, a .pth of a training, or a folder of export_hub"
-    )

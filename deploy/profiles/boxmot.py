@@ -8,7 +8,7 @@ import numpy as np
 
 from data.augmentation.normalisation import Channels
 from deploy.card import ModelCard
-from deploy.profiles.profile import Profile, bilinear
+from deploy.profiles.profile import Profile
 
 MEAN: Channels = (0.485, 0.456, 0.406)
 STD: Channels = (0.229, 0.224, 0.225)
@@ -28,10 +28,6 @@ class BoxMOT(Profile):
 
     consumer = "BoxMOT"
     mean, std = MEAN, STD
-
-    def resize(self, crop: np.ndarray, height: int, width: int) -> np.ndarray:
-        """As cv2.INTER_LINEAR on uint8, up to the rounding of its fixed-point weights."""
-        return bilinear(crop, height, width).round()
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """RGB / 255, then ImageNet's mean and standard deviation."""
@@ -60,7 +56,7 @@ class BoxMOT(Profile):
             "model_kwargs": {"img_size": size},
             "format": "onnx",
             "input_name": self.input_name,
-            "output_names": [self.output_name],
+            "output_names": list(self.output_names),
             "input_shape": [1, 3, *size],
             "precision": "float32",
             "dynamic_batch": True,

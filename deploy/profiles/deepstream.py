@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from deploy.card import ModelCard
-from deploy.profiles.profile import Profile, bilinear
+from deploy.profiles.profile import Profile
 
 OFFSETS, FACTOR = (123.675, 116.28, 103.53), 0.01735207
 """Of pixels in 0..255, as in the tracker's shipped files. The single scale replaces ImageNet's three deviations."""
@@ -38,10 +38,6 @@ class DeepStream(Profile):
     mean = (OFFSETS[0] / 255, OFFSETS[1] / 255, OFFSETS[2] / 255)
     std = (1 / (255 * FACTOR), 1 / (255 * FACTOR), 1 / (255 * FACTOR))
     precisions = ("fp32",)
-
-    def resize(self, crop: np.ndarray, height: int, width: int) -> np.ndarray:
-        """Bilinear, to whole values."""
-        return bilinear(crop, height, width).round()
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """FACTOR * (RGB - OFFSETS)."""

@@ -2,20 +2,16 @@
 
 import numpy as np
 
-from deploy.profiles.profile import Profile, bilinear
+from deploy.profiles.profile import Profile
 
 
 class OpenVINO(Profile):
     """Source: the pages of person-reidentification-retail-0277 and others in Open Model Zoo, and its Python demos."""
 
     consumer = "OpenVINO"
-    input_name, output_name = "data", "reid_embedding"
+    input_name, output_names = "data", ("reid_embedding",)
     mean, std = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)
     is_bgr = True
-
-    def resize(self, crop: np.ndarray, height: int, width: int) -> np.ndarray:
-        """As cv2.INTER_LINEAR on uint8, up to the rounding of its fixed-point weights."""
-        return bilinear(crop, height, width).round()
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """BGR in 0..255."""

@@ -6,33 +6,36 @@ from pathlib import Path
 import numpy as np
 
 from data.augmentation.normalisation import Channels
+from data.decoding import Resize
+from data.images import decode
 from deploy.card import ModelCard
 
 
 class Profile(ABC):
-    """How another program, the consumer, uses an embedding network: float32 (B, 3, H, W) in, the embedding out.
+    """How a program, the consumer, uses an embedding network: float32 (B, 3, H, W) in, the embedding out.
 
-    The embedding is not of unit length, as consumers normalise it themselves.
+    The embedding is not of unit length, as consumers normalise it themselves. `Ours` differs in all of this.
     """
 
     consumer: str
     """Its name in messages."""
+    is_own = False
+    """Whether it is `Ours`."""
     input_name = "images"
-    output_name = "embedding"
+    output_names: tuple[str, ...] = ("embedding",)
+    layout = "nchw"
     mean: Channels
     """What it subtracts from pixels in 0..1, by R, G, B; undone in the graph unless the network's own is the same."""
     std: Channels
     """What it divides by after that."""
     is_bgr = False
     """Whether its first channel is blue."""
+    rounds_pixels = True
+    """Whether it rounds resized pixels to whole values, as OpenCV does with uint8."""
     precisions: tuple[str, ...] = ("fp32", "fp16", "int8")
     """Values of export_params.precision that it can run."""
     allows_resize = False
     """Whether export_params.resize makes sense: the graph then takes squares of the network's height."""
-
-    @abstractmethod
-    def resize(self, crop: np.ndarray, height: int, width: int) -> np.ndarray:
-        """A crop (h, w, 3) uint8 RGB -> (height, width, 3) values in 0..255, resized as the consumer does."""
 
     @abstractmethod
     def encode(self, pixels: np.ndarray) -> np.ndarray:
@@ -41,8 +44,17 @@ class Profile(ABC):
         A plain copy of the consumer's own code, with which the graph is compared.
         """
 
+    def read(self, path: Path, resize: Resize) -> np.ndarray:
+        """An image file -> (H, W, 3) values in 0..255, resized as the consumer does: bilinear without antialiasing."""
+        pixels = bilinear(decode(path), *resize[:2])
+        return pixels.round() if self.rounds_pixels else pixels
+
+    def input_size(self, height: int, width: int, resize: bool) -> tuple[int, int]:
+        """The size of the images that the graph of a network for this size takes, depending on export_params.resize."""
+        return (height, height) if resize else (height, width)
+
     def file_name(self, backbone: str, height: int, width: int) -> str:
-        """The name of the exported file, unless --out says another."""
+        """The name of the exported file, unless --out says another; "" if that of the checkpoint is taken."""
         return f"model_{self.consumer.lower()}.onnx"
 
     def warning(self, height: int, width: int) -> str:

@@ -1,36 +1,41 @@
-"""The known export profiles. A new one is a file in this package, an entry here and a value in `ExportParams`."""
+"""The known export profiles. A new one is a file in this package, an entry here and a value of `ProfileName`."""
 
 from config.params import ExportParams
 from deploy.profiles.boxmot import BoxMOT
 from deploy.profiles.deepstream import DeepStream
 from deploy.profiles.openvino import OpenVINO
+from deploy.profiles.ours import Ours
 from deploy.profiles.profile import Profile
 from deploy.profiles.tao import TAO
 from deploy.profiles.ultralytics import Ultralytics
 from utils.errors import ParamsError
 
 PROFILES: dict[str, Profile] = {
+    "ours": Ours(),
     "boxmot": BoxMOT(),
     "ultralytics": Ultralytics(),
     "deepstream": DeepStream(),
     "tao": TAO(),
     "openvino": OpenVINO(),
 }
-"""By export_params.profile. "ours" is none of them: it takes uint8 pixels and also returns the lengths."""
+"""By export_params.profile."""
 
 
-def profile_of(options: ExportParams) -> Profile | None:
-    """The profile that the options ask for; None: "ours".
+def profile_named(name: str, layout: str) -> Profile:
+    """The profile of a model with this layout; raises a KeyError if there is none."""
+    return Ours(layout) if name == "ours" else PROFILES[name]
+
+
+def profile_of(options: ExportParams) -> Profile:
+    """The profile that the options ask for.
 
     Raises:
         ParamsError: another option contradicts it.
     """
-    profile = PROFILES.get(options.profile)
-    if profile is None:
-        return None
+    profile = profile_named(options.profile, options.layout or "nhwc")
     given = f'export_params.profile: "{options.profile}"'
-    if options.layout == "nhwc":
-        raise ParamsError(f'{given} takes "nchw"; set export_params.layout to null')
+    if options.layout not in (None, profile.layout):
+        raise ParamsError(f'{given} takes "{profile.layout}"; set export_params.layout to null')
     if options.resize and not profile.allows_resize:
         raise ParamsError(f"{given} resizes images itself; set export_params.resize to false")
     if options.precision not in profile.precisions:

@@ -37,7 +37,7 @@ class TAO(DeepStream):
     """Source: the Gst-nvinfer page of the DeepStream documentation, and ReIdentificationNet's model card."""
 
     consumer = "TAO"
-    input_name, output_name = "input", "fc_pred"
+    input_name, output_names = "input", ("fc_pred",)
 
     def sidecar(self, path: Path, card: ModelCard) -> tuple[str, str]:
         """NAME.sgie.txt, the configuration of nvinfer."""

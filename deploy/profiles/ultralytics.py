@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from deploy.profiles.profile import Profile, bilinear
+from deploy.profiles.profile import Profile
 
 
 class Ultralytics(Profile):
@@ -13,11 +13,8 @@ class Ultralytics(Profile):
 
     consumer = "Ultralytics"
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    rounds_pixels = False
     allows_resize = True
-
-    def resize(self, crop: np.ndarray, height: int, width: int) -> np.ndarray:
-        """As torch's interpolate without antialiasing, on floats: not rounded."""
-        return bilinear(crop, height, width)
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """RGB / 255."""

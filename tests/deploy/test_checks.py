@@ -3,24 +3,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor, nn
 
 import deploy.export
 from data.decoding import Resize
 from data.images import decode
 from data.samples import Dataset, Sample
 from deploy.checks import measure, subset
+from deploy.networks import Embeddings, Network
+from deploy.profiles.ours import Ours
 from tests.deploy.conftest import Model
 from utils.errors import DataError
 
 
-class Colours(nn.Module):
+class Colours(Network):
     """Embeds an image by the mean colour of its upper and lower half."""
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, 6)."""
-        return torch.cat([half.mean(dim=(2, 3)) for half in images.chunk(2, dim=2)], dim=1)
+    profile, resize = Ours(), Resize(64, 32, "bilinear")
+    branch_dims = ()
+
+    def embed(self, pixels: np.ndarray) -> Embeddings:
+        rows = np.concatenate([half.mean(axis=(1, 2)) for half in np.split((pixels / 255 - 0.5) / 0.5, 2, axis=1)], 1)
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+        return Embeddings((rows / lengths).astype(np.float32), lengths)
 
 
 def slow_embedding(path: Path) -> np.ndarray:
@@ -31,7 +35,7 @@ def slow_embedding(path: Path) -> np.ndarray:
 
 
 def test_thresholds_are_those_of_all_pairs(model: Model) -> None:
-    measured = measure(model.params, model.dataset, Colours().eval())
+    measured = measure(model.params, model.dataset, Colours())
     genuine, impostor = [], []
     for query, other in itertools.product(model.dataset.query, model.dataset.gallery):
         if query.pid <= 0 or other.pid == -1 or (query.pid == other.pid and query.camid == other.camid):
@@ -48,7 +52,17 @@ def test_thresholds_are_those_of_all_pairs(model: Model) -> None:
 
 def test_an_empty_test_set_is_refused(model: Model) -> None:
     with pytest.raises(DataError, match="no query or no gallery images"):
-        measure(model.params, model.dataset._replace(query=[]), Colours().eval())
+        measure(model.params, model.dataset._replace(query=[]), Colours())
+
+
+def test_unreadable_images_are_left_out_if_the_params_say_so(model: Model, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    gallery = [*model.dataset.gallery, model.dataset.gallery[0]._replace(path=tmp_path / "bad.jpg")]
+    with pytest.raises(DataError, match=r"bad\.jpg"):
+        measure(model.params, model.dataset._replace(gallery=gallery), Colours())
+    params = model.params.model_copy(update={"bad_images": "skip"})
+    measured = measure(params, model.dataset._replace(gallery=gallery), Colours())
+    assert measured == measure(model.params, model.dataset, Colours())
 
 
 def sample(pid: int, number: int, camid: int = 1) -> Sample:

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
 from PIL import Image
 
 from data.decoding import Resize
@@ -63,12 +62,7 @@ def test_images_are_resized_as_in_training(model: Model, images: list[Path], tmp
     content = io.BytesIO()
     image.save(content, "PNG")
     expected = np.asarray(image.resize((32, 64), Image.Resampling.BICUBIC))
-    foreign = pooled(tmp_path / "x.onnx", ["B", 3, 64, 32], TensorProto.FLOAT)
-    for predictor in (
-        Predictor(trained.path, warm_up=False),
-        Predictor(out, warm_up=False),
-        Predictor(foreign, img_h=64, img_w=32, interpolation="bicubic", warm_up=False),
-    ):
+    for predictor in (Predictor(trained.path, warm_up=False), Predictor(out, warm_up=False)):
         for kind in (image, np.asarray(image), content.getvalue()):
             assert np.array_equal(predictor.prepare(kind), expected)
 
@@ -114,76 +108,7 @@ def test_the_digest_tells_models_apart(model: Model, predictor: Predictor, expor
     assert Predictor(model.path, warm_up=False).digest != predictor.digest
 
 
-def pooled(path: Path, shape: list[int | str], kind: int, *, outputs: str = "flat", extra: bool = False) -> Path:
-    """Another program's model: the mean colour of an image, (B, 3)."""
-    first = shape[1] == 3
-    nodes = [
-        helper.make_node("Cast", ["x"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("Transpose", ["float"], ["first"], perm=[0, 1, 2, 3] if first else [0, 3, 1, 2]),
-        helper.make_node("GlobalAveragePool", ["first"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["flat"]),
-    ]
-    taken = [helper.make_tensor_value_info("x", kind, shape)]
-    if extra:
-        taken.append(helper.make_tensor_value_info("y", kind, shape))
-    given = [helper.make_tensor_value_info(outputs, TensorProto.FLOAT, None)]
-    graph = helper.make_graph(nodes, "g", taken, given)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
-    return path
-
-
-PIXELS = np.random.default_rng(3).integers(0, 256, (3, 8, 4, 3), np.uint8)
-
-
-@pytest.mark.parametrize(
-    ("shape", "kind"),
-    [
-        (["b", 3, 8, 4], TensorProto.FLOAT),
-        (["b", 3, "h", "w"], TensorProto.FLOAT),
-        ([1, 8, 4, 3], TensorProto.FLOAT),
-        (["b", 8, 4, 3], TensorProto.UINT8),
-        (["b", 3, 8, 4], TensorProto.FLOAT16),
-    ],
-)
-def test_a_foreign_model_is_used_if_its_sizes_are_given(tmp_path: Path, shape: list[int | str], kind: int) -> None:
-    path = pooled(tmp_path / "x.onnx", shape, kind)
-    with pytest.raises(DataError, match=r"x\.onnx: has no model card .* img_h, img_w"):
-        Predictor(path)
-    predictor = Predictor(path, img_h=8, img_w=4, normalisation="half")
-    colours = PIXELS.astype(np.float64).mean(axis=(1, 2))
-    if kind != TensorProto.UINT8:
-        colours = (colours / 255 - 0.5) / 0.5
-    expected = colours / np.linalg.norm(colours, axis=1, keepdims=True)
-    tolerance = 0.05 if kind == TensorProto.FLOAT16 else 1e-4
-    assert predictor(list(PIXELS)) == pytest.approx(expected, abs=tolerance)
-    assert predictor.card is None
-
-
-@pytest.mark.parametrize(
-    ("shape", "kind", "options", "message"),
-    [
-        (["b", 3, 16, 4], TensorProto.FLOAT, {}, "takes images of 16 x 4, got 8 x 4"),
-        ([4, 3, 8, 4], TensorProto.FLOAT, {}, "exactly 4 images at once"),
-        (["b", 1, 8, 4], TensorProto.FLOAT, {}, "expected one input"),
-        (["b", 3, 8, 4], TensorProto.INT32, {}, "expected one input"),
-        (["b", 3, 8, 4], TensorProto.FLOAT, {"extra": True}, "expected one input"),
-        (["b", 3, 8, 4], TensorProto.FLOAT, {"outputs": "pooled"}, r"first output is not \(B, D\)"),
-    ],
-)
-def test_a_foreign_model_of_another_form_is_refused(
-    tmp_path: Path, shape: list[int | str], kind: int, options: dict[str, object], message: str
-) -> None:
-    path = pooled(tmp_path / "x.onnx", shape, kind, **options)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(DataError, match=message):
-        Predictor(path, img_h=8, img_w=4)
-
-
-def test_sizes_are_given_both_and_only_if_they_are_unknown(exported: Path, model: Model) -> None:
-    for path in (exported, model.path):
-        with pytest.raises(ValueError, match="already has them"):
-            Predictor(path, img_h=64, img_w=32)
-    with pytest.raises(ValueError, match="both or none"):
-        Predictor(exported, img_h=64)
+def test_a_batch_has_at_least_one_image(exported: Path) -> None:
     with pytest.raises(ValueError, match="batch_size"):
         Predictor(exported, batch_size=0)
 
@@ -204,3 +129,20 @@ def test_what_is_no_model_is_refused(tmp_path: Path, name: str, content: bytes |
         path.write_bytes(content)
     with pytest.raises(DataError, match=message):
         Predictor(path)
+
+
+def test_a_model_of_another_program_is_refused(exported: Path, tmp_path: Path) -> None:
+    proto = onnx.load(exported)
+    del proto.metadata_props[:]
+    onnx.save(proto, tmp_path / "x.onnx")
+    with pytest.raises(DataError, match=r"x\.onnx: has no model card .* export_onnx"):
+        Predictor(tmp_path / "x.onnx")
+
+
+def test_a_profile_that_is_unknown_is_refused(exported: Path, tmp_path: Path) -> None:
+    proto = onnx.load(exported)
+    for entry in proto.metadata_props:
+        entry.value = '"later"' if entry.key == "reid.profile" else entry.value
+    onnx.save(proto, tmp_path / "x.onnx")
+    with pytest.raises(DataError, match=r"x\.onnx: its model card is damaged: reid\.profile"):
+        Predictor(tmp_path / "x.onnx")
