@@ -70,7 +70,7 @@ def images_to_embed(folder: Path) -> Dataset:
     return Dataset([], [], rest, [])
 
 
-def embed(predictor: Predictor, samples: Sequence[Sample], description: str) -> Features:
+def embed(predictor: Predictor, samples: list[Sample], description: str) -> Features:
     """Embeddings of images, of unit length, with their pids and cameras; `description` labels the progress bar.
 
     Raises:

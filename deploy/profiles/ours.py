@@ -6,7 +6,7 @@ import numpy as np
 
 from data.decoding import Resize
 from data.images import decode
-from deploy.profiles.profile import Profile
+from deploy.profiles.profile import PixelLayout, Profile
 
 
 class Ours(Profile):
@@ -18,7 +18,7 @@ class Ours(Profile):
     mean, std = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)
     allows_resize = True
 
-    def __init__(self, layout: str = "nhwc") -> None:
+    def __init__(self, layout: PixelLayout = "nhwc") -> None:
         self.layout = layout
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -9,6 +10,8 @@ from data.augmentation.normalisation import Channels
 from data.decoding import Resize
 from data.images import decode
 from deploy.card import ModelCard
+
+PixelLayout = Literal["nhwc", "nchw"]
 
 
 class Profile(ABC):
@@ -23,7 +26,7 @@ class Profile(ABC):
     """Whether it is `Ours`."""
     input_name = "images"
     output_names: tuple[str, ...] = ("embedding",)
-    layout = "nchw"
+    layout: PixelLayout = "nchw"
     mean: Channels
     """What it subtracts from pixels in 0..1, by R, G, B; undone in the graph unless the network's own is the same."""
     std: Channels

@@ -5,7 +5,7 @@ from deploy.profiles.boxmot import BoxMOT
 from deploy.profiles.deepstream import DeepStream
 from deploy.profiles.openvino import OpenVINO
 from deploy.profiles.ours import Ours
-from deploy.profiles.profile import Profile
+from deploy.profiles.profile import PixelLayout, Profile
 from deploy.profiles.tao import TAO
 from deploy.profiles.ultralytics import Ultralytics
 from utils.errors import ParamsError
@@ -21,7 +21,7 @@ PROFILES: dict[str, Profile] = {
 """By export_params.profile."""
 
 
-def profile_named(name: str, layout: str) -> Profile:
+def profile_named(name: str, layout: PixelLayout) -> Profile:
     """The profile of a model with this layout; raises a KeyError if there is none."""
     return Ours(layout) if name == "ours" else PROFILES[name]
 
