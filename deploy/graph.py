@@ -57,11 +57,12 @@ class Exportable(nn.Module):
         self.profile, self.resize = profile, resize
         self.is_normalised = (profile.mean, profile.std) == STATISTICS[normalisation]
         # From the consumer's values to ours: pixel / 255 = value * std + mean.
-        taken_means, factors, means, deviations = (
-            torch.tensor(values).view(1, 3, 1, 1)
-            for values in (profile.mean, [1 / std for std in profile.std], *STATISTICS[normalisation])
+        taken_means, taken_deviations, means, deviations = (
+            torch.tensor(values).view(1, 3, 1, 1) for values in (profile.mean, profile.std, *STATISTICS[normalisation])
         )
-        self.scale = nn.Buffer(1 / (factors * deviations), persistent=False)
+        # Both are taken_deviations / deviations; 1 / 255 is not rounded first.
+        scale = 1 / (255 * deviations) if profile.is_own else taken_deviations / deviations
+        self.scale = nn.Buffer(scale, persistent=False)
         self.shift = nn.Buffer((taken_means - means) / deviations, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
