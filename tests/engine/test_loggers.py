@@ -99,6 +99,7 @@ def test_clearml_gets_everything(folder: Path, offline: None, caplog: pytest.Log
         assert words in text
     assert "base_lr" in archive.read("task.json").decode()
     assert json.loads(archive.read("task.json"))["name"] == "street"
+    assert "sub-process" not in (folder / "clearml.log").read_text()
     assert caplog.messages == []
 
 
