@@ -16,7 +16,7 @@ class ClearML:
     def __init__(self, run: LoggedRun) -> None:
         # Its reporter is a fork of a process with threads, which may never get a lock that one of them held. This is
         # report_use_subprocess of clearml.conf.
-        Task._report_subprocess_enabled = False  # pyright: ignore[reportPrivateUsage]
+        Task._report_subprocess_enabled = False  # pyright: ignore[reportAttributeAccessIssue]
         known = None if Task.is_offline() else run.known_id
         self._task = Task.init(
             project_name=os.environ.get("CLEARML_PROJECT", "reid"),

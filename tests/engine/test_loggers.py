@@ -99,8 +99,18 @@ def test_clearml_gets_everything(folder: Path, offline: None, caplog: pytest.Log
         assert words in text
     assert "base_lr" in archive.read("task.json").decode()
     assert json.loads(archive.read("task.json"))["name"] == "street"
-    assert "sub-process" not in (folder / "clearml.log").read_text()
     assert caplog.messages == []
+
+
+def test_clearml_does_not_fork(folder: Path, offline: None) -> None:
+    sink = LoggerProcess("clearml", folder, PARAMS)
+    process, deadline = sink._process, time.monotonic() + 60
+    assert process is not None
+    while not (folder / "clearml.id").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    children = [path.read_text() for path in Path(f"/proc/{process.pid}/task").glob("*/children")]
+    sink.close()
+    assert (children[:1], "".join(children)) == ([""], "")
 
 
 @pytest.fixture
