@@ -139,13 +139,12 @@ def test_a_square_is_resized_in_the_graph_and_measured_as_the_consumer_resizes(
         load_exported(out, EvalParams())
 
 
-# 8 bits of a network of random weights: the last bit of a calibration moves the cosine by 0.01.
-@pytest.mark.parametrize(("precision", "cosine"), [("fp16", 0.999), ("int8", 0.9)])
+@pytest.mark.parametrize(("precision", "cosine"), [("fp16", 0.999), ("int8", 0.95)])
 def test_predictor_and_evaluator_read_a_profile_in_any_precision(
     model: Model, exported: Path, images: list[Path], tmp_path: Path, precision: str, cosine: float
 ) -> None:
     out = tmp_path / "model.onnx"
-    options = {"precision": precision, "calibration_images": 8, "measured_images": 0}
+    options = {"precision": precision, "calibration_images": 32, "measured_images": 0}
     export_onnx(model.path, model.exporting(profile="boxmot", **options), out)
     assert (Predictor(out)(images) * Predictor(exported)(images)).sum(axis=1).min() > cosine
     grey = torch.zeros(1, 3, 64, 32)
