@@ -54,8 +54,9 @@ class _FileHandler(logging.FileHandler):
 def _show(text: str) -> None:
     """Write lines to stderr, if possible."""
     # The terminal or pipe may be closed or the disk full; train_log has the lines too.
-    with suppress(OSError, ValueError):
-        tqdm.write(text, file=sys.stderr)
+    # tqdm's own locking fails if a signal interrupts it: it releases what it has not acquired yet.
+    with suppress(OSError, ValueError), tqdm.get_lock():
+        tqdm.write(text, file=sys.stderr, nolock=True)
 
 
 def log_to_screen() -> None:

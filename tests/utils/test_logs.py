@@ -1,6 +1,7 @@
 import logging
 import os
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -8,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tqdm import tqdm
+
+from utils.interrupts import Interrupted
 from utils.logs import log_to_file, log_to_screen
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,6 +81,9 @@ TALKS = """
 import logging, sys, time
 from pathlib import Path
 from tqdm import tqdm
+from tqdm import tqdm
+
+from utils.interrupts import Interrupted
 from utils.logs import bars_hidden, log_to_file, log_to_screen
 log_to_screen()
 log_to_file(Path(sys.argv[1]))
@@ -133,3 +140,16 @@ def test_the_screen_shows_lines_as_they_are(
     log_to_screen()
     logger.info("epoch %d", 1)
     assert capsys.readouterr().err == "epoch 1\n"
+
+
+def test_a_signal_while_a_line_waits_for_the_screen_is_an_interrupt(
+    logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise Interrupted(signal.SIGTERM)
+
+    log_to_screen()
+    monkeypatch.setattr(tqdm.get_lock().locks[0], "acquire", interrupted)
+    with pytest.raises(Interrupted) as stopped:
+        logger.info("a line")
+    assert stopped.value.__context__ is None
