@@ -8,7 +8,6 @@ import termios
 from pathlib import Path
 
 import pytest
-
 from tqdm import tqdm
 
 from utils.interrupts import Interrupted
