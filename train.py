@@ -155,6 +155,7 @@ def export(args: argparse.Namespace) -> None:
     else:
         folder, params = load_run_with_changes(args.sub_working_dir, args.set, NEEDED_TO_EXPORT)
         path, out = folder.best, folder.path / "model.onnx"
+    params = params.model_copy(update={"label_fixes": ""})  # labels of training images are not used
     if args.operation == "export_onnx":
         from deploy.export import export_onnx, file_name
 

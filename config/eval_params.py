@@ -73,7 +73,7 @@ class EvalParams(Options):
             changes["evaluation_params"] = self._evaluation(self.evaluation_params, params.evaluation_params)
         folders = self.data_dirs or ((params.batches_dir if self.batches_dir is None else self.batches_dir),)
         if self.batches_dir is not None or self.data_dirs:
-            changes |= {"data_layout": "auto", "test_list": ""}
+            changes |= {"data_layout": "auto", "test_list": "", "label_fixes": ""}
         given = {key: getattr(self, key) for key in ("data_layout", "test_list")}
         changes |= {key: value for key, value in given.items() if value is not None}
         return tuple(

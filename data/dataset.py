@@ -22,8 +22,15 @@ logger = logging.getLogger(__name__)
 
 
 def read_dataset(options: DataOptions) -> Dataset:
-    """The data set in `batches_dir`; the synthetic pedestrians are generated first if they do not exist yet."""
-    return read_root(*_root_and_layout(options), options.test_list)
+    """The data set in `batches_dir`, corrected by `label_fixes`; the synthetic pedestrians are generated if missing."""
+    root, layout = _root_and_layout(options)
+    dataset = read_root(root, layout, options.test_list)
+    if not options.label_fixes:
+        return dataset
+    # Only here, as most trainings need none.
+    from data.label_fixes import apply_fixes
+
+    return apply_fixes(dataset, expand_user(options.label_fixes), root)
 
 
 def read_root(root: Path, layout: LayoutChoice = "auto", test_list: str = "") -> Dataset:

@@ -134,6 +134,8 @@ class DataOptions(Options):
     """Layout of batches_dir: that of a public data set, or one folder per identity; "auto" detects it."""
     test_list: str = ""
     """VehicleID's list of test images, a file in train_test_split; "" = the largest of 800, 1600 and 2400 vehicles."""
+    label_fixes: str = ""
+    """CSV file with corrections of training labels, such as audit_data writes; "" = none."""
     synthetic: SyntheticOptions = SyntheticOptions()
     """The built-in pedestrians, for batches_dir "synthetic"."""
     bad_images: Literal["error", "skip"] = "error"

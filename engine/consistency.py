@@ -15,6 +15,7 @@ from utils.precision import choose_compilation, choose_precision
 
 PATH_KEYS = (
     "batches_dir",
+    "label_fixes",
     "working_dir",
     "parallels",
     "pretrain_snapshot",

@@ -33,11 +33,12 @@ def test_data_and_plugin_can_be_replaced(desk):
 
 
 def test_another_data_set_is_looked_at_anew(desk):
-    trained = desk.load({"data_layout": "vehicleid", "test_list": "test_list_800.txt"}).params
+    content = {"data_layout": "vehicleid", "test_list": "test_list_800.txt", "label_fixes": "fixes.csv"}
+    trained = desk.load(content).params
     (same,) = desk.load_eval({"parallels": [0]}).params.as_trained(trained)
-    assert (same.data_layout, same.test_list) == ("vehicleid", "test_list_800.txt")
+    assert (same.data_layout, same.test_list, same.label_fixes) == ("vehicleid", "test_list_800.txt", "fixes.csv")
     (other,) = desk.load_eval({"batches_dir": "duke"}).params.as_trained(trained)
-    assert (other.data_layout, other.test_list) == ("auto", "")
+    assert (other.data_layout, other.test_list, other.label_fixes) == ("auto", "", "")
     content = {"data_dirs": ["a", "b"], "data_layout": "vehicleid", "test_list": "test_list_1600.txt"}
     several = desk.load_eval(content).params.as_trained(trained)
     assert [params.batches_dir for params in several] == ["a", "b"]
