@@ -80,10 +80,14 @@ def test_the_file_has_no_traces_of_the_exporting_machine(exported: Path) -> None
     assert b"stack_trace" not in content
 
 
-OPTIONS = [{"layout": "nchw"}, {"precision": "fp16"}, {"simplify": True, "opset": 18}]
+OPTIONS = [
+    {"layout": "nchw"},
+    {"precision": "fp16"},
+    pytest.param({"simplify": True, "opset": 18}, marks=pytest.mark.slow),
+]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options))
+@pytest.mark.parametrize("options", OPTIONS, ids="-".join)
 def test_every_option_gives_the_same_embeddings(
     model: Model, pixels: np.ndarray, tmp_path: Path, options: dict[str, object]
 ) -> None:

@@ -122,6 +122,7 @@ def unprivileged() -> list[str]:
     return ["setpriv", "--bounding-set=-dac_override"]
 
 
+@pytest.mark.slow
 def test_a_folder_that_may_not_be_written_any_more_is_made_up_for(tmp_path: Path) -> None:
     run = Run(tmp_path / "closed", evaluation_params={"type": None})
     with run.start(launcher=unprivileged()) as training:
@@ -139,6 +140,7 @@ def test_a_folder_that_may_not_be_written_any_more_is_made_up_for(tmp_path: Path
     assert_complete(run, 3)
 
 
+@pytest.mark.slow
 def test_a_run_is_not_resumed_on_a_read_only_disk(disk: SmallDisk) -> None:
     run = Run(disk.path / "closed")
     code, told = run.stopped_at(lambda run: lambda: run.lines() > 0)

@@ -29,6 +29,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_the_same(whole: Run, tmp_path: Path) -> None:
     # That last.pth is written after each step changes nothing but how much is done again.
     killed = Run(tmp_path / "killed", checkpoint={"every_steps": 1, "every_minutes": 0})

@@ -73,6 +73,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 SLOW = (
+    "bf16, margins by schedule, centers, evaluated every other epoch",
     "a transformer",
     "a transformer teaches an OSNet",
     "LightMBN",

@@ -65,6 +65,7 @@ def test_a_process_is_killed_and_torchrun_starts_both_again(whole: RunOfTwo, tmp
     assert not list(differences(killed.outcome(), whole.outcome()))
 
 
+@pytest.mark.slow
 def test_both_are_asked_to_stop_and_stop_at_the_same_step(whole: RunOfTwo, tmp_path: Path) -> None:
     stopped = RunOfTwo(tmp_path / "stopped")
     code, told = stopped.stopped_at(in_an_epoch, signal.SIGTERM)

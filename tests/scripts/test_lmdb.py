@@ -42,6 +42,7 @@ def test_a_packed_data_set_trains_and_evaluates_as_its_folder(script: Script, ma
     assert pictures[0] == pictures[1]
 
 
+@pytest.mark.slow
 def test_a_report_shows_pictures_from_the_packed_file(script: Script, make_market: Market) -> None:
     make_market(script.folder / "market")
     script.write_params(batches_dir="packed.lmdb", epoch=1)

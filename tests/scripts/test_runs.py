@@ -75,6 +75,9 @@ def test_a_run_killed_before_its_first_step_begins_anew(finished: FinishedRun) -
     assert records_of(run) == records_of(finished.path)
 
 
+@pytest.mark.parametrize(
+    "finished", ["finished_training", pytest.param("finished_generator", marks=pytest.mark.slow)], indirect=True
+)
 def test_an_interrupted_run_goes_on_to_the_same_result(finished: FinishedRun) -> None:
     script, stopped, whole = finished.script, finished.path.with_name("stopped"), finished.path.with_name("whole")
     longer = ("--set", "gan_params.epoch=40" if finished.operation == "train_gan" else "epoch=5")
