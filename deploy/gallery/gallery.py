@@ -1,5 +1,6 @@
 """Embeddings of images with name, camera and time in a table of Lance, and the search for the nearest."""
 
+import errno
 import functools
 import logging
 import operator
@@ -17,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow.compute import field
 
-from deploy.gallery.items import Item, Match, NameTakenError, UnknownIdError
+from deploy.gallery.items import Item, Match, NameTakenError, NoSpaceError, UnknownIdError
 from utils.errors import DataError, first_line
 
 INDEX_ROWS = 200_000  # images from which an index is built
@@ -29,6 +30,7 @@ FILE_ROWS = 8192  # smaller files are merged
 CLEANUP = {"interval": 100, "older_than_seconds": 900}  # after so many versions, versions older than this are removed
 CACHES = 2**30, 2**28  # bytes of the index and of metadata that are kept in memory
 STORE = {"connect_timeout": "3s", "timeout": "10s", "client_retry_timeout": "10"}  # of each of six tries
+FULL = errno.ENOSPC, errno.EDQUOT  # the system's numbers of errors: no space left, or more than a user may have
 ITEM = ["name", "camid", "time", "stamp"]
 logger = logging.getLogger(__name__)
 
@@ -86,7 +88,8 @@ class Gallery(AbstractContextManager["Gallery"]):
 
         Raises:
             NameTakenError: there is an item of the same name.
-            DataError: the disk is full, or the store cannot be reached.
+            NoSpaceError: the disk is full.
+            DataError: the store cannot be reached or written.
             ValueError: wrong shapes or numbers, vectors not of unit length, equal or invalid names.
         """
         rows = [
@@ -205,7 +208,8 @@ class Gallery(AbstractContextManager["Gallery"]):
             yield lance.dataset(self._uri, **self._options)
         except (OSError, ValueError, RuntimeError) as error:
             reason = re.sub(r", /\S+\.rs:.*", "", first_line(error))  # Lance names the lines of its source
-            raise DataError(f"{self._uri}: cannot be {purpose}: {reason}") from error
+            kind = NoSpaceError if any(f"os error {number}" in str(error) for number in FULL) else DataError
+            raise kind(f"{self._uri}: cannot be {purpose}: {reason}") from error
 
     def _create(self) -> None:
         new = {"enable_stable_row_ids": True, "auto_cleanup_options": CLEANUP}  # these are the ids of the images

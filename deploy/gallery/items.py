@@ -9,6 +9,10 @@ class UnknownIdError(KeyError):
     """There is no item of this id in the gallery."""
 
 
+class NoSpaceError(DataError):
+    """The index cannot be written, as its disk is full."""
+
+
 class NameTakenError(DataError):
     """An item of this name is in the gallery already."""
 

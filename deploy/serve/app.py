@@ -18,7 +18,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
-from deploy.gallery.gallery import Gallery, NameTakenError, UnknownIdError
+from deploy.gallery.gallery import Gallery
+from deploy.gallery.items import NameTakenError, NoSpaceError, UnknownIdError
 from deploy.predictor import Predictor
 from deploy.serve.batching import Batcher
 from deploy.serve.limits import Limits
@@ -27,8 +28,15 @@ from deploy.serve.routes import Routes
 from utils.errors import DataError
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
-STATUS = {UnknownIdError: 404, NameTakenError: 409, DataError: 507, ClientDisconnect: 400, Exception: 500}
-"""Of the answer to a request that raises an error; DataError: the gallery cannot be written."""
+STATUS = {
+    UnknownIdError: 404,
+    NameTakenError: 409,
+    NoSpaceError: 507,
+    DataError: 503,  # the gallery cannot be read or written, such as an object store that cannot be reached
+    ClientDisconnect: 400,
+    Exception: 500,
+}
+"""Of the answer to a request that raises an error."""
 HEADERS = [
     ("Content-Security-Policy", "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'"),
     ("X-Content-Type-Options", "nosniff"),

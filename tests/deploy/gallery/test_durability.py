@@ -15,6 +15,7 @@ import pytest
 
 from deploy.gallery import gallery as module
 from deploy.gallery.gallery import Gallery, Item, NameTakenError
+from deploy.gallery.items import NoSpaceError
 from tests.conftest import ROOT
 from tests.deploy.gallery.conftest import DIM, check_matches, ids, named, unit
 from tests.disks import small_disk
@@ -129,13 +130,13 @@ def test_a_full_disk_loses_nothing_that_was_acknowledged(tmp_path: Path, rng: np
                 added[f"{place}"] = gallery.add(unit(rng, 1), [Item(f"{place}")], [rng.bytes(50_000)])[0]
 
         disk.fill(leave=1_000_000)
-        with pytest.raises(DataError, match="No space left"):
+        with pytest.raises(NoSpaceError, match="No space left"):
             fill(0)
         assert ids(gallery) == added
         assert 5 < len(added) < 100
         disk.free()
         gallery.remove([added.pop("0")])
-        with pytest.raises(DataError, match="No space left"):
+        with pytest.raises(NoSpaceError, match="No space left"):
             fill(100)
         assert ids(gallery) == added
     with pytest.raises(DataError, match="cannot be opened"):

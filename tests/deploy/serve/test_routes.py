@@ -7,9 +7,12 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from deploy.gallery.gallery import Gallery
+from deploy.gallery.items import NoSpaceError
 from tests.deploy.conftest import MeanColour, png
 from tests.deploy.serve.conftest import BLUE, GREEN, RED, Colour, direction, form
 from tests.deploy.test_card import CARD
+from utils.errors import DataError
 
 
 def distance(one: Colour, other: Colour) -> float:
@@ -247,6 +250,18 @@ def test_malformed_forms_are_refused_with_a_reason(
     answer = client.post(path, content=body, headers={"Content-Type": "multipart/form-data; boundary=B"})
     assert (answer.status_code, reason in answer.json()["error"]) == (status, True), answer.text
     assert network.batches == []
+
+
+@pytest.mark.parametrize(("error", "status"), [(NoSpaceError, 507), (DataError, 503)])
+def test_a_gallery_that_cannot_be_written_is_told_from_a_full_disk(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, error: type[DataError], status: int
+) -> None:
+    def add(*_: object) -> None:
+        raise error("s3://bucket: cannot be written")
+
+    monkeypatch.setattr(Gallery, "add", add)
+    answer = client.post("/gallery", content=png(RED))
+    assert (answer.status_code, answer.json()) == (status, {"error": "s3://bucket: cannot be written"})
 
 
 def test_the_details_of_an_internal_error_are_not_sent(client: TestClient, network: MeanColour) -> None:
