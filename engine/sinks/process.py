@@ -10,6 +10,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
@@ -83,6 +84,8 @@ class LoggerProcess:
         self.name, self.log = name, folder / f"{name}.log"
         self._records: Queue[tuple[str, tuple[Any, ...]]] = Queue(MAX_WAITING)
         self._process: subprocess.Popen[bytes] | None = None
+        # The packages leave temporary folders behind where their process is killed, or ends at once.
+        self._temporary = tempfile.TemporaryDirectory(prefix=f"{name}-", ignore_cleanup_errors=True)
         try:
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(
@@ -90,10 +93,12 @@ class LoggerProcess:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
+                    env={**os.environ, "TMPDIR": self._temporary.name},
                     start_new_session=True,  # Ctrl-C stops the training, which then ends its loggers
                 )
         except OSError as error:
             self._end(str(error))
+            self._temporary.cleanup()
         self._put(name, LoggedRun(folder.name, folder.resolve(), dict(params), (folder / f"{name}.id").resolve()))
         self._thread = Thread(target=self._feed, name=f"logger {name}", daemon=True)
         self._thread.start()
@@ -201,6 +206,7 @@ class LoggerProcess:
             if pipe is not None:
                 with suppress(OSError, ValueError):
                     pipe.close()
+        self._temporary.cleanup()
 
 
 def serve() -> None:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -39,6 +40,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder for temporary files, which is empty again at the end of the test."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield
+    assert list(folder.iterdir()) == []
+
+
+@pytest.fixture
 def offline(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
@@ -62,7 +74,7 @@ def record(name: str, folder: Path, first_step: int = 10) -> list[str]:
     return (folder / f"{name}.id").read_text().split()
 
 
-def test_wandb_gets_everything(folder: Path, offline: None, caplog: pytest.LogCaptureFixture) -> None:
+def test_wandb_gets_everything(folder: Path, offline: None, temporary: None, caplog: pytest.LogCaptureFixture) -> None:
     (run_id,) = record("wandb", folder)
     (run,) = (folder / "wandb").glob("offline-run-*")
     content = (run / f"run-{run_id}.wandb").read_bytes()
@@ -76,7 +88,7 @@ def test_wandb_gets_everything(folder: Path, offline: None, caplog: pytest.LogCa
     assert record("wandb", folder, 20) == [run_id]
 
 
-def test_mlflow_gets_everything(folder: Path, offline: None, caplog: pytest.LogCaptureFixture) -> None:
+def test_mlflow_gets_everything(folder: Path, offline: None, temporary: None, caplog: pytest.LogCaptureFixture) -> None:
     (run_id,) = record("mlflow", folder)
     (run,) = (Path("mlruns") / "0").glob(run_id)
     assert (run / "params" / "lr.base_lr").read_text() == "0.02"
@@ -90,7 +102,9 @@ def test_mlflow_gets_everything(folder: Path, offline: None, caplog: pytest.LogC
     assert [(float(value), int(step)) for _, value, step in points] == [(0.1, 10), (0.05, 20), (0.05, 20), (1 / 30, 30)]
 
 
-def test_clearml_gets_everything(folder: Path, offline: None, caplog: pytest.LogCaptureFixture) -> None:
+def test_clearml_gets_everything(
+    folder: Path, offline: None, temporary: None, caplog: pytest.LogCaptureFixture
+) -> None:
     (run_id,) = record("clearml", folder)
     archive = zipfile.ZipFile(Path.home() / ".clearml" / "cache" / "offline" / f"{run_id}.zip")
     assert "model_best.pth" in "".join(archive.namelist())
@@ -132,7 +146,12 @@ def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_server_that_does_not_answer_costs_nothing_but_a_little_time_at_the_end(
-    name: str, folder: Path, silent_server: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    name: str,
+    folder: Path,
+    silent_server: None,
+    temporary: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(process_module, "NOTICE_SECONDS", 0.1)
     monkeypatch.setattr(process_module, "OPEN_SECONDS", 1.0)
