@@ -155,7 +155,8 @@ def _crop(height: Any, width: Any, image_height: Any, image_width: Any) -> Meani
 
 def _padding(height: Any, width: Any) -> Meaning | dict[str, Any]:
     if is_zero(height) or is_zero(width):
-        return Meaning({"data_augmentation.pad": 0}, "pad nothing: the predecessor padded where both are above 0 only")
+        note = "had no effect in the predecessor, which padded only where both were above 0"
+        return Meaning({"data_augmentation.pad": 0}, note)
     return {"data_augmentation.pad": height if height == width else [height, width]}
 
 

@@ -251,6 +251,13 @@ def test_notes_say_what_an_old_spelling_means(desk, content, note):
     assert desk.load(content).notes == (f"params.json: {note}",)
 
 
+@pytest.mark.parametrize("padding", [{"padding_h": 5}, {"padding_h": 5, "padding_w": 0}])
+def test_a_note_on_one_or_two_keys_is_a_sentence(desk, padding):
+    note = desk.load({"data_augmentation": padding}).notes[-1]
+    assert "'data_augmentation.padding_h' 5" in note
+    assert note.endswith("had no effect in the predecessor, which padded only where both were above 0")
+
+
 @pytest.mark.parametrize(
     ("key", "value", "line"),
     [
