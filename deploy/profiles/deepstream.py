@@ -32,7 +32,7 @@ ReID:
 
 
 class DeepStream(Profile):
-    """Source: the Gst-nvtracker page of the DeepStream documentation; TensorRT rounds to the precision it is told."""
+    """Source: the Gst-nvtracker page of the DeepStream documentation; TensorRT rounds as `networkMode` says."""
 
     consumer = "DeepStream"
     mean = (OFFSETS[0] / 255, OFFSETS[1] / 255, OFFSETS[2] / 255)
