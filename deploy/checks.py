@@ -94,19 +94,36 @@ def _resize_and_embed_in_torch(trained: Trained, images: Sequence[np.ndarray]) -
 
 
 class Measured(NamedTuple):
-    """Retrieval metrics, fractions; thresholds by falling false accept rate; number of images."""
+    """Retrieval metrics of a network on a test set."""
 
     metrics: dict[str, float]
+    """Fractions."""
     thresholds: tuple[Threshold, ...]
+    """By falling false accept rate."""
     num_images: int
+    skips_own_camera: bool
+    """Whether images of a query's person from the query's own camera were left out."""
+
+
+NOT_MEASURED = Measured({}, (), 0, False)
+
+
+def measure_if_possible(params: Params, dataset: Dataset, network: Network) -> Measured:
+    """`measure` on about export_params.measured_images of the test set; if that fails, `NOT_MEASURED` and a warning."""
+    try:
+        return measure(params, subset(dataset, params.export_params.measured_images), network)
+    except DataError as error:
+        logger.warning("not measured, and without thresholds: %s", error)
+        return NOT_MEASURED
 
 
 def measure(params: Params, dataset: Dataset, network: Network) -> Measured:
-    """Rank a test set by cosine distance with the protocol of Market-1501; without its camera rule if the cameras are
-    unknown. The network is used as deployed: images are resized as by its consumer, and cameras are unknown.
+    """Rank a test set by cosine distance, with the camera rule of Market-1501 if the run's evaluation has it.
+
+    The network is used as deployed: images are resized as by its consumer, and cameras are unknown to it.
 
     Args:
-        params: of the run, which name the data set and say what is done with unreadable images.
+        params: of the run, which name the data set and the protocol, and say what is done with unreadable images.
         dataset: its query and gallery are used.
         network: embeds them.
 
@@ -118,7 +135,8 @@ def measure(params: Params, dataset: Dataset, network: Network) -> Measured:
         dataset = without_bad_images(dataset, params)
     if not dataset.query or not dataset.gallery:
         raise DataError(f"{params.batches_dir}: no query or no gallery images to measure on")
-    return _ranked(TestFeatures(_embedded(network, dataset.query), _embedded(network, dataset.gallery)))
+    features = TestFeatures(_embedded(network, dataset.query), _embedded(network, dataset.gallery))
+    return _ranked(features, getattr(params.evaluation_params, "protocol", "cross_camera") == "cross_camera")
 
 
 def _embedded(network: Network, samples: list[Sample]) -> Features:
@@ -133,8 +151,8 @@ def _embedded(network: Network, samples: list[Sample]) -> Features:
     return Features(torch.from_numpy(np.concatenate(rows)), pids, camids, samples, network.branch_dims)
 
 
-def _ranked(features: TestFeatures) -> Measured:
-    options = RetrievalOptions()
+def _ranked(features: TestFeatures, cross_camera: bool) -> Measured:
+    options = RetrievalOptions(protocol="cross_camera" if cross_camera else "camera_less")
     retrieval = retrieve(features, options, torch.device("cpu"))
     roc = retrieval_roc(retrieval.distances, retrieval.truth, options.memory).roc
     thresholds = [
@@ -144,7 +162,10 @@ def _ranked(features: TestFeatures) -> Measured:
     ]
     result = retrieval.result
     metrics = {"rank1": result.cmc(1), "rank5": result.cmc(5), "mAP": result.mean_ap, "mINP": result.mean_inp}
-    return Measured(metrics, tuple(thresholds), len(features.query.pids) + len(features.gallery.pids))
+    # Layouts without cameras give those of the query other numbers than those of the gallery.
+    skips_own_camera = cross_camera and bool(torch.isin(features.query.camids, features.gallery.camids).any())
+    number = len(features.query.pids) + len(features.gallery.pids)
+    return Measured(metrics, tuple(thresholds), number, skips_own_camera)
 
 
 def subset(dataset: Dataset, max_images: int) -> Dataset:

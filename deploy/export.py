@@ -20,7 +20,7 @@ from data.dataset import read_dataset
 from data.decoding import Resize
 from data.samples import Dataset, Sample
 from deploy.card import ModelCard
-from deploy.checks import BATCH, Measured, check_parity, measure, subset
+from deploy.checks import BATCH, NOT_MEASURED, Measured, check_parity, measure_if_possible
 from deploy.graph import quantise, to_onnx
 from deploy.networks import OPENVINO, TorchNetwork, open_exported
 from deploy.profiles.registry import profile_of
@@ -33,7 +33,6 @@ from utils.files import atomic_path
 NUM_PARITY_IMAGES = 64
 MAX_MAP_LOSS = 0.01
 """Loss of mAP above which the export warns."""
-NOT_MEASURED = Measured({}, (), 0)
 
 logger = logging.getLogger(__name__)
 
@@ -138,17 +137,14 @@ def _measured(path: Path, model: Path, params: Params, dataset: Dataset) -> Meas
     options = params.export_params
     if not options.measured_images:
         return NOT_MEASURED
-    part = subset(dataset, options.measured_images)
     network = open_exported(path)
-    try:
-        after = measure(params, part, network)
-    except DataError as error:
-        logger.warning("not measured, and without thresholds: %s", error)
-        return NOT_MEASURED
+    after = measure_if_possible(params, dataset, network)
+    if not after.metrics:
+        return after
     resized = "" if network.profile.is_own else f", resized as by {network.profile.consumer}"
     rows = {f"exported, {options.precision}{resized}": after.metrics}
     if options.precision == "int8" or resized:
-        before = measure(params, part, TorchNetwork(model))
+        before = measure_if_possible(params, dataset, TorchNetwork(model))
         rows = {"trained": before.metrics, **rows}
         if (loss := before.metrics["mAP"] - after.metrics["mAP"]) > MAX_MAP_LOSS:
             cause = "8 bits cost" if options.precision == "int8" else f"images{resized} cost"

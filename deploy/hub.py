@@ -11,8 +11,8 @@ from config.params import ExportParams, Params
 from data.dataset import read_dataset
 from deploy import roboflow
 from deploy.card import ModelCard
-from deploy.checks import measure, subset
-from deploy.export import NOT_MEASURED, model_card
+from deploy.checks import NOT_MEASURED, measure_if_possible
+from deploy.export import model_card
 from deploy.networks import TorchNetwork
 from evaluate.core.load_model import load_trained_network
 from utils.checkpoint import HUB_WEIGHTS
@@ -46,8 +46,8 @@ def export_hub(model: Path, params: Params, out: Path) -> ModelCard:
         import huggingface_hub  # noqa: F401 the README needs it, which is written late
         from safetensors.torch import save_file
     trained, measured = load_trained_network(model), NOT_MEASURED
-    if number := params.export_params.measured_images:
-        measured = measure(params, subset(read_dataset(params), number), TorchNetwork(model))
+    if params.export_params.measured_images:
+        measured = measure_if_possible(params, read_dataset(params), TorchNetwork(model))
     # The other options, such as a profile, are those of export_onnx.
     card = model_card(trained, ExportParams(), measured)
     content = {**card.model_dump(mode="json"), "params": without_places(card.params), "labels": list(trained.labels)}
@@ -63,14 +63,15 @@ def export_hub(model: Path, params: Params, out: Path) -> ModelCard:
     for name, tensors in weights.items():
         with atomic_path(out / name) as unfinished:
             save_file({key: value.contiguous() for key, value in tensors.items()}, unfinished, {"format": "pt"})
-    write_text(out / README, readme(card, params, epochs_of(model.with_name(METRICS)), found is not None))
+    epochs = epochs_of(model.with_name(METRICS))
+    write_text(out / README, readme(card, params, epochs, measured.skips_own_camera, found is not None))
     write_json(out / CONFIG, {**content, HASHES: {name: digest_of_file(out / name) for name in weights}})
     logger.info("written: %s; publish it: hf upload OWNER/NAME %s", out, out)
     return card
 
 
 def without_places(value: Any) -> Any:
-    """Settings in which absolute paths are reduced to their last name: the others are nobody else's business."""
+    """Settings in which absolute paths are reduced to their last name, so that none of this machine is published."""
     if isinstance(value, dict):
         return {key: without_places(entry) for key, entry in value.items()}
     return Path(value).name if isinstance(value, str) and value.startswith(("/", "~")) else value
@@ -83,7 +84,9 @@ def epochs_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[::-step][::-1]]
 
 
-def readme(card: ModelCard, params: Params, epochs: list[dict[str, Any]], for_roboflow: bool) -> str:
+def readme(
+    card: ModelCard, params: Params, epochs: list[dict[str, Any]], skips_own_camera: bool, for_roboflow: bool
+) -> str:
     """The README, whose first lines the hub reads as YAML."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -102,4 +105,5 @@ def readme(card: ModelCard, params: Params, epochs: list[dict[str, Any]], for_ro
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     values = {"header": header.to_yaml(), "data": data, "card": card, "params": params, "epochs": epochs}
-    return environment.get_template(TEMPLATE).render(values, for_roboflow=for_roboflow) + "\n"
+    values |= {"skips_own_camera": skips_own_camera, "for_roboflow": for_roboflow}
+    return environment.get_template(TEMPLATE).render(values) + "\n"

@@ -11,6 +11,7 @@ from data.samples import Dataset, Sample
 from deploy.checks import measure, subset
 from deploy.networks import Embeddings, Network
 from deploy.profiles.ours import Ours
+from evaluate.core.retrieval.retrieve import RetrievalOptions
 from tests.deploy.conftest import Model
 from utils.errors import DataError
 
@@ -48,6 +49,22 @@ def test_thresholds_are_those_of_all_pairs(model: Model) -> None:
         assert threshold.distance == pytest.approx(max(allowed), abs=1e-6)
         assert threshold.tar == pytest.approx(np.mean(np.array(genuine) <= max(allowed)))
     assert measured.num_images == len(model.dataset.query) + len(model.dataset.gallery)
+
+
+@pytest.mark.parametrize(("camid", "skips"), [(1, True), (9, False)])
+def test_the_camera_rule_of_the_run_is_used_and_said(model: Model, camid: int, skips: bool) -> None:
+    """Every person from one camera: without the rule each image is a match, with it there is none."""
+    moved = [[sample._replace(camid=camid) for sample in model.dataset.query]]
+    moved += [[sample._replace(camid=1) for sample in model.dataset.gallery]]
+    dataset = model.dataset._replace(query=moved[0], gallery=moved[1])
+    camera_less = model.params.model_copy(update={"evaluation_params": RetrievalOptions(protocol="camera_less")})
+    assert not measure(camera_less, dataset, Colours()).skips_own_camera
+    if skips:
+        with pytest.raises(DataError, match="from another camera"):
+            measure(model.params, dataset, Colours())
+    else:
+        assert not measure(model.params, dataset, Colours()).skips_own_camera
+    assert measure(model.params, model.dataset, Colours()).skips_own_camera
 
 
 def test_an_empty_test_set_is_refused(model: Model) -> None:

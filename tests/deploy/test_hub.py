@@ -21,6 +21,7 @@ from config.params import Params
 from deploy.hub import export_hub
 from deploy.predictor import Predictor
 from evaluate.core.load_model import find_network, load_trained_network
+from evaluate.core.retrieval.retrieve import RetrievalOptions
 from models.network import build_network
 from tests import foreign
 from tests.deploy.conftest import Model
@@ -77,7 +78,7 @@ def test_the_readme_is_a_card_of_the_hub(hub: Path) -> None:
     metrics = data["model-index"][0]["results"][0]["metrics"]
     assert {"rank1", "mAP"} <= {metric["type"] for metric in metrics}
     assert huggingface_hub.ModelCard(text).data.to_dict()["license"] == "apache-2.0"
-    for word in ("Market-1501", "market", "64 x 32", "false accept rate", "| 27 | 1.5 | 90.0 |"):
+    for word in ("own camera are left out", "market", "64 x 32", "false accept rate", "| 27 | 1.5 | 90.0 |"):
         assert word in body
     epochs = [line for line in body.splitlines() if "| 1.5 | 90.0 |" in line]
     assert len(epochs) <= 10
@@ -89,6 +90,25 @@ def test_a_measurement_needs_no_data_set_if_it_is_switched_off(model: Model, tmp
     card = export_hub(model.path, params, tmp_path / "hub")
     assert (card.measured, card.thresholds) == ({}, ())
     assert "Not measured" in (tmp_path / "hub" / "README.md").read_text()
+
+
+def test_a_model_is_published_without_metrics_if_the_data_has_no_test_images(
+    model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(Path(model.params.batches_dir) / "bounding_box_train", tmp_path / "data" / "bounding_box_train")
+    params = model.params.model_copy(update={"batches_dir": str(tmp_path / "data")})
+    assert export_hub(model.path, params, tmp_path / "hub").measured == {}
+    assert "not measured, and without thresholds" in caplog.text
+    assert "Not measured" in (tmp_path / "hub" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("protocol", ["camera_less", "random_gallery"])
+def test_the_readme_says_what_the_evaluation_did_with_cameras(model: Model, tmp_path: Path, protocol: str) -> None:
+    params = model.params.model_copy(update={"evaluation_params": RetrievalOptions(protocol=protocol)})  # pyright: ignore[reportArgumentType]
+    assert export_hub(model.path, params, tmp_path / "hub").measured
+    text = (tmp_path / "hub" / "README.md").read_text()
+    assert "own camera" not in text
+    assert "whatever its camera" in text
 
 
 @pytest.fixture
