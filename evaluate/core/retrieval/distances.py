@@ -62,12 +62,8 @@ class FeatureDistances:
         # The products are scaled by the lengths: unit-length copies of the embeddings would double the memory.
         self._query_square, self._gallery_square = _squared_lengths(self._query), _squared_lengths(self._gallery)
         if not is_checked:
-            _check_lengths(self._query, self._query_square, "query")
-            _check_lengths(self._gallery, self._gallery_square, "gallery")
-        if self._cosine and not is_checked:
-            advice = 'use "metric": "euclidean" or leave the images out'
-            check_directions(self._query_square, "query", advice)
-            check_directions(self._gallery_square, "gallery", advice)
+            _check_squares(self._query, self._query_square, metric, "query")
+            _check_squares(self._gallery, self._gallery_square, metric, "gallery")
         if self._cosine:
             self._query_scale, self._gallery_scale = self._query_square.rsqrt(), self._gallery_square.rsqrt()
         self._buffer = torch.empty(0)
@@ -116,6 +112,16 @@ def blocks(distances: Distances, memory: int, bytes_per_pair: int) -> Iterator[t
         size = min(size, BLOCK_QUERIES)
     for start in range(0, num_query, size):
         yield start, min(start + size, num_query)
+
+
+def check_embeddings(features: Tensor, metric: Metric, name: str) -> None:
+    """Check that embeddings (N, D) have distances, as `FeatureDistances` does; `name` is for the message.
+
+    Raises:
+        DataError: an embedding too long for single precision; for "cosine" one of length zero, without direction.
+        ValueError: an embedding is not finite.
+    """
+    _check_squares(features, _squared_lengths(features), metric, name)
 
 
 def check_directions(lengths: Tensor, name: str, advice: str) -> None:
@@ -180,8 +186,8 @@ def _squared_lengths(features: Tensor) -> Tensor:
     return torch.cat(parts) if parts else features.new_empty(0)
 
 
-def _check_lengths(features: Tensor, squares: Tensor, name: str) -> None:
-    """Check that embeddings (N, D) are finite, and their squared lengths (N,) small enough to work with."""
+def _check_squares(features: Tensor, squares: Tensor, metric: Metric, name: str) -> None:
+    """`check_embeddings` of embeddings (N, D) with their squared lengths (N,)."""
     # A quarter of the largest number: then not even the square of a sum of two lengths overflows.
     bad = (~(squares < torch.finfo(torch.float32).max / 4)).nonzero().flatten().tolist()
     if bad:
@@ -189,3 +195,5 @@ def _check_lengths(features: Tensor, squares: Tensor, name: str) -> None:
         if not features[bad[0]].isfinite().all():
             raise ValueError(f"{where} hold NaN or infinity, the first in row {bad[0]}")
         raise DataError(f"{where} are too long for single precision, the first in row {bad[0]}; scale them all down")
+    if metric == "cosine":
+        check_directions(squares, name, 'use "metric": "euclidean" or leave the images out')

@@ -69,6 +69,16 @@ def smallest(distance: Tensor, count: int, first: int) -> Tensor:
     return keys
 
 
+def distances_of(keys: Tensor) -> Tensor:
+    """The distances, float32, of keys from `smallest`."""
+    return (keys >> 32).int().view(torch.float32)
+
+
+def indices_of(keys: Tensor) -> Tensor:
+    """The indices, int64, of keys from `smallest`."""
+    return keys & (2**32 - 1)
+
+
 def _keys(distance: Tensor, index: Tensor) -> Tensor:
     """Floats that are not negative order like their bits; + 0.0 turns -0.0, whose bits differ, into 0.0."""
     return ((distance + 0.0).view(torch.int32).long() << 32) | index
