@@ -9,6 +9,7 @@ from evaluate.core.retrieval import neighbours
 from evaluate.core.retrieval.distances import FeatureDistances
 from evaluate.core.retrieval.neighbours import nearest_neighbours
 from tests.evaluate.k_reciprocal_reference import exact_vectors, random_features, reference_distances
+from tests.processes import run_in_processes
 from utils.errors import DataError
 
 
@@ -36,6 +37,29 @@ def test_no_tile_takes_more_memory_than_allowed(monkeypatch):
     nearest_neighbours(random_features(300, seed=4), 21, "cosine", memory=50 * 50 * neighbours.TILE_BYTES_PER_PAIR)
     assert max(shapes) == (50, 50)
     assert len(shapes) == 6 * 7 / 2  # nothing is computed on both sides of the diagonal
+
+
+def shared_neighbours():
+    """The neighbours as one of several processes finds them, and how many tiles it has computed."""
+    tiles = []
+
+    class Recorded(FeatureDistances):
+        def rows(self, start, stop):
+            tiles.append(self.shape)
+            return super().rows(start, stop)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbours, "FeatureDistances", Recorded)
+        memory = neighbours.TILE_BYTES_PER_PAIR * 50 * 50
+        return nearest_neighbours(random_features(300, seed=4), 21, memory=memory, is_shared=True), len(tiles)
+
+
+def test_several_processes_share_the_tiles_and_all_have_the_whole():
+    (alone, num_tiles), *parts = (shared_neighbours(), *run_in_processes(shared_neighbours, 2))
+    assert [tiles for _, tiles in parts] == [11, 10]
+    assert num_tiles == 21
+    for found, _ in parts:
+        assert all(part.equal(whole) for part, whole in zip(found, alone, strict=True))
 
 
 def test_an_embedding_too_long_to_compare_is_refused():
