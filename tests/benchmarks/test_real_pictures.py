@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.ablation import read_recipes
-from benchmarks.real_pictures import main, parse_arguments, plan_one
+from benchmarks.ablation import Recipe, read_recipes
+from benchmarks.real_pictures import close_ones, main, parse_arguments, plan_one
 from models.backbones.resnet import ResNet
 from tests.conftest import ROOT, Script
 from utils.errors import DataError
@@ -24,6 +24,16 @@ def test_a_recipe_starts_from_the_weights_of_its_backbone(tmp_path: Path) -> Non
     given, downloaded = (plan_one(recipe, 1, recipes, args).settings for recipe in recipes)
     assert given[:3] == ("batches_dir=data", "imagenet_pretrain=false", "pretrain_snapshot=folder/a=b.pth")
     assert downloaded == ("batches_dir=data", "working_dir=runs/real_pictures", "seed=1")
+
+
+def test_what_is_close_to_the_recipe_it_extends_is_repeated_with_it() -> None:
+    parents = {"base": "", "close": "base", "far": "base", "close to far": "far", "alone": ""}
+    recipes = [Recipe(Path(f"{name}.json"), parent, "") for name, parent in parents.items()]
+    mean_aps = {"base": 0.5, "close": 0.519, "far": 0.521, "close to far": 0.525, "alone": 0.5}
+    results = {name: [{"mAP": mean_ap - 0.1}, {"mAP": mean_ap + 0.1}] for name, mean_ap in mean_aps.items()}
+    assert [recipe.name for recipe in close_ones(recipes, results)] == ["base", "close", "far", "close to far"]
+    del results["close to far"]
+    assert [recipe.name for recipe in close_ones(recipes[:3], results)] == ["base", "close"]
 
 
 @pytest.mark.parametrize("wrong", [["other"], ["--weights", "resnet_18"], ["--jobs", "0"]])
