@@ -72,8 +72,8 @@ NEEDS_RUN = {
 
 NEEDS_OUT = ("make_synthetic", "build_lmdb", "sample_gan")
 
-NEEDED_TO_EXPORT = ("export_params", "batches_dir")
-"""Keys of a run that may be others when it is exported: how, and where the data set lies by now."""
+NEEDED_TO_EXPORT = ("export_params", "batches_dir", "test_dirs")
+"""Keys of a run that may be others when it is exported: how, and where the data sets lie by now."""
 
 # The packages of the generator and of deployment are imported where an operation needs them: others start faster.
 

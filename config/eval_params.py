@@ -39,10 +39,10 @@ class EvalParams(Options):
 
     model_path: str = "runs"
     """A .pth, .onnx or .xml, a run's or hub folder, "hf://owner/name", runs (the newest counts), or features (.npz)."""
-    batches_dir: str | None = None
-    """Folder or .lmdb file of the data set, or "synthetic"; null = as trained."""
+    batches_dir: str | tuple[str, ...] | None = None
+    """Folder or .lmdb file of the data set, or "synthetic", or a list of these; null = as evaluated in training."""
     data_dirs: tuple[str, ...] = ()
-    """Several data sets to evaluate on, one after the other, instead of batches_dir."""
+    """Several data sets to evaluate on, one after the other: another name for a list as batches_dir."""
     data_layout: LayoutChoice | None = None
     """Layout of batches_dir or data_dirs; null = as trained, or "auto" where these are given."""
     test_list: str | None = None
@@ -66,26 +66,30 @@ class EvalParams(Options):
     features_path: str = ""
     """.npz file for the embeddings of query and gallery, to evaluate again without images; "" = none."""
 
+    @property
+    def data_sets(self) -> tuple[str, ...]:
+        """The data sets to evaluate on; empty: as in training."""
+        return self.data_dirs or ((self.batches_dir,) if isinstance(self.batches_dir, str) else self.batches_dir or ())
+
     def as_trained(self, params: Params) -> tuple[Params, ...]:
         """The params of a trained network, changed as this evaluation asks; one for each data set."""
         changes: dict[str, Any] = {"parallels": self.parallels}
         if self.evaluation_params is not None:
             changes["evaluation_params"] = self._evaluation(self.evaluation_params, params.evaluation_params)
-        folders = self.data_dirs or ((params.batches_dir if self.batches_dir is None else self.batches_dir),)
-        if self.batches_dir is not None or self.data_dirs:
+        if self.data_sets:
             changes |= {"data_layout": "auto", "test_list": "", "label_fixes": ""}
         given = {key: getattr(self, key) for key in ("data_layout", "test_list")}
         changes |= {key: value for key, value in given.items() if value is not None}
         return tuple(
-            self._of_other_cameras(params.model_copy(update=changes | {"batches_dir": folder}), params)
-            for folder in folders
+            self._of_other_cameras(params.with_data(folder).model_copy(update=changes), params)
+            for folder in self.data_sets or params.test_sets
         )
 
     @staticmethod
     def _of_other_cameras(params: Params, trained: Params) -> Params:
         """Cameras of another data set are not those of the training, unless the params say so."""
         options = params.evaluation_params
-        if options.same_cameras is not None or params.batches_dir == trained.batches_dir:
+        if options.same_cameras is not None or params.data_name in trained.sources:
             return params
         return params.model_copy(update={"evaluation_params": options.model_copy(update={"same_cameras": False})})
 

@@ -22,7 +22,16 @@ logger = logging.getLogger(__name__)
 
 
 def read_dataset(options: DataOptions) -> Dataset:
-    """The data set in `batches_dir`, corrected by `label_fixes`; the synthetic pedestrians are generated if missing."""
+    """The data set in `batches_dir`, corrected by `label_fixes`; the synthetic pedestrians are generated if missing.
+
+    Several data sets are joined as `data.sources.join` says.
+    """
+    if len(options.data_sets) > 1:
+        # Only here, as most trainings have one.
+        from data.sources import check_folders, join
+
+        check_folders(options)
+        return join([read_dataset(options.with_data(path)) for path in options.data_sets], options)
     root, layout = _root_and_layout(options)
     dataset = read_root(root, layout, options.test_list)
     if not options.label_fixes:
@@ -45,6 +54,7 @@ def find_root(options: DataOptions) -> tuple[Path, str]:
 
 
 def _root_and_layout(options: DataOptions) -> tuple[Path, LayoutChoice]:
+    assert isinstance(options.batches_dir, str)
     if options.batches_dir == SYNTHETIC:
         # Only here, as real data sets need none of the renderer.
         from data.synthetic.dataset import cached_synthetic
@@ -90,9 +100,9 @@ def check_training_set(train: Sequence[Sample], options: DataOptions, world_size
     sampling = options.batch_sampling_params
     if not train:
         expected = describe_layouts(options.data_layout)
-        raise DataError(f"{options.batches_dir}: no training images found; expected {expected}")
+        raise DataError(f"{options.data_name}: no training images found; expected {expected}")
     if len(images_of) < 2:
-        raise DataError(f"{options.batches_dir}: the training set has {len(images_of)} identity; at least 2 are needed")
+        raise DataError(f"{options.data_name}: the training set has {len(images_of)} identity; at least 2 are needed")
     spread = f" on each of {world_size} devices" if world_size > 1 else ""
     if sampling.class_balanced and len(images_of) < world_size * sampling.P:
         raise ParamsError(
@@ -115,6 +125,19 @@ def _log_unusual(train: Sequence[Sample], images_of: Counter[int], K: int) -> No
     num_cameras = len({sample.camid for sample in train})
     if num_cameras > 1 and (lone := sum(number == 1 for number in cameras_of.values())):
         logger.info("%d training identities are seen by one camera only", lone)
+
+
+def log_summary(dataset: Dataset, options: DataOptions) -> None:
+    """Log the table of each data set, and of several together."""
+    if len(options.data_sets) > 1:
+        # Only here, as most trainings have one.
+        from data.sources import part
+
+        for number, path in enumerate(options.data_sets):
+            logger.info("data set %s\n%s", path, summary_table(part(dataset, number)))
+        logger.info("together\n%s", summary_table(dataset))
+    else:
+        logger.info("data set %s\n%s", options.data_name, summary_table(dataset))
 
 
 def summary_table(dataset: Dataset) -> str:

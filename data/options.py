@@ -1,14 +1,15 @@
 """The options of the data: its location, image size, sampling and augmentation."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from data.augmentation.normalisation import STATISTICS, Normalisation
 from data.cache import DataCache
 from data.decoding import RESAMPLING, Interpolation, Resize
 from data.layouts import LayoutChoice
 from data.synthetic.options import SyntheticOptions
+from utils.files import expand_user
 from utils.options import Options
 
 Pixels = Annotated[int, Field(ge=0)]
@@ -123,15 +124,19 @@ class BatchSampling(Options):
     """Images of each identity in a batch of P x K sampling."""
     every_image: bool = False
     """P x K sampling draws identities by their numbers of images, which shows nearly all images; false: equally."""
+    balance: Literal["source", "one_source", "camera"] | None = None
+    """P x K batches: P / S identities of each of S data sets, all of one, or K images of different cameras; null: any."""
 
 
 class DataOptions(Options):
     """The keys of params.json that belong to `data/`."""
 
-    batches_dir: str = "synthetic"
-    """Folder of the data set, an .lmdb file made by build_lmdb, or "synthetic" for the built-in pedestrians."""
+    batches_dir: str | tuple[str, ...] = "synthetic"
+    """Folder of the data set, an .lmdb file made by build_lmdb, or "synthetic"; a list to train on several."""
+    test_dirs: tuple[str, ...] = ()
+    """Data sets to evaluate on, each on its own, instead of those of batches_dir; their training half is not used."""
     data_layout: LayoutChoice = "auto"
-    """Layout of batches_dir: that of a public data set, or one folder per identity; "auto" detects it."""
+    """Layout of the data sets: that of a public one, or one folder per identity; "auto" detects it for each."""
     test_list: str = ""
     """VehicleID's list of test images, a file in train_test_split; "" = the largest of 800, 1600 and 2400 vehicles."""
     label_fixes: str = ""
@@ -152,6 +157,45 @@ class DataOptions(Options):
     """Augmentation, normalisation and interpolation."""
     batch_sampling_params: BatchSampling = BatchSampling()
     """Random or P x K sampling."""
+
+    @field_validator("batches_dir")
+    @classmethod
+    def _one_or_several(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not value:
+            raise ValueError("names no data set")
+        return value[0] if len(value) == 1 and not isinstance(value, str) else value
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The data sets to train on."""
+        return (self.batches_dir,) if isinstance(self.batches_dir, str) else self.batches_dir
+
+    @property
+    def test_sets(self) -> tuple[str, ...]:
+        """The data sets to evaluate on."""
+        return self.test_dirs or self.sources
+
+    @property
+    def data_sets(self) -> tuple[str, ...]:
+        """Every data set once, those to train on first; the position is its number where they are joined."""
+        return tuple(dict.fromkeys((*self.sources, *self.test_dirs)))
+
+    @property
+    def data_names(self) -> dict[str, str]:
+        """The last part of the path of every data set, or the whole path where two end alike."""
+        names = {path: expand_user(path).resolve().name.removesuffix(".lmdb") for path in self.data_sets}
+        values = list(names.values())
+        return {path: name if name and values.count(name) == 1 else path for path, name in names.items()}
+
+    @property
+    def data_name(self) -> str:
+        """The data sets to train on, for messages."""
+        return ", ".join(self.sources)
+
+    def with_data(self, path: str) -> Self:
+        """The same options for a single data set; labels are corrected in one to train on only."""
+        label_fixes = self.label_fixes if path in self.sources else ""
+        return self.model_copy(update={"batches_dir": path, "test_dirs": (), "label_fixes": label_fixes})
 
     @property
     def batch_images(self) -> int:

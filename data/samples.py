@@ -12,6 +12,8 @@ DISTRACTOR_PID = 0
 """Marks a gallery image that matches no query (Market-1501)."""
 UNKNOWN_CAMID = -1
 """Camera of an image that was taken by none, such as a generated one."""
+SOURCE_STRIDE = 10**12
+"""Where data sets are joined, the identities and cameras of the data set number n are raised by n times this."""
 
 
 class Sample(NamedTuple):
@@ -52,3 +54,8 @@ def sorted_pids(samples: Sequence[Sample]) -> list[int]:
 def sorted_camids(samples: Sequence[Sample]) -> list[int]:
     """The cameras of the samples in ascending order."""
     return sorted({sample.camid for sample in samples})
+
+
+def source_of(camid: int) -> int:
+    """The number of the data set that a camera belongs to, among those that were joined; 0 of a single one."""
+    return camid // SOURCE_STRIDE

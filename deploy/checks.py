@@ -11,11 +11,12 @@ from tqdm import tqdm
 
 from config.params import ExportParams, Params
 from data.augmentation.normalisation import normalise
-from data.dataset import without_bad_images
+from data.dataset import read_dataset, without_bad_images
 from data.features import Features, TestFeatures
 from data.images import decode
 from data.read_ahead import read_ahead
 from data.samples import DISTRACTOR_PID, JUNK_PID, Dataset, Sample, sorted_pids
+from data.sources import part
 from deploy.card import Threshold
 from deploy.graph import Exportable
 from deploy.networks import Network, open_exported
@@ -117,6 +118,16 @@ def measure_if_possible(params: Params, dataset: Dataset, network: Network) -> M
         return NOT_MEASURED
 
 
+def read_measured(params: Params) -> Dataset:
+    """The data set to calibrate and to measure on; of several test sets the first, as each has a gallery of its own."""
+    dataset, path = read_dataset(params), params.test_sets[0]
+    if len(params.data_sets) == 1:
+        return dataset
+    test = part(dataset, params.data_sets.index(path))
+    logger.info("measured on %s; on another with --set test_dirs='[\"DIR\"]'", path)
+    return dataset._replace(query=test.query, gallery=test.gallery)
+
+
 def measure(params: Params, dataset: Dataset, network: Network) -> Measured:
     """Rank a test set by cosine distance, with the camera rule of Market-1501 if the run's evaluation has it.
 
@@ -134,7 +145,7 @@ def measure(params: Params, dataset: Dataset, network: Network) -> Measured:
     if params.bad_images == "skip":
         dataset = without_bad_images(dataset, params)
     if not dataset.query or not dataset.gallery:
-        raise DataError(f"{params.batches_dir}: no query or no gallery images to measure on")
+        raise DataError(f"{params.test_sets[0]}: no query or no gallery images to measure on")
     features = TestFeatures(_embedded(network, dataset.query), _embedded(network, dataset.gallery))
     return _ranked(features, getattr(params.evaluation_params, "protocol", "cross_camera") == "cross_camera")
 

@@ -16,11 +16,10 @@ import torch
 
 from config.params import ExportParams, Params
 from data.augmentation.normalisation import STATISTICS
-from data.dataset import read_dataset
 from data.decoding import Resize
 from data.samples import Dataset, Sample
 from deploy.card import ModelCard
-from deploy.checks import BATCH, NOT_MEASURED, Measured, check_parity, measure_if_possible
+from deploy.checks import BATCH, NOT_MEASURED, Measured, check_parity, measure_if_possible, read_measured
 from deploy.graph import quantise, to_onnx
 from deploy.networks import OPENVINO, TorchNetwork, open_exported
 from deploy.profiles.registry import profile_of
@@ -56,7 +55,7 @@ def export_onnx(model: Path, params: Params, out: Path) -> ModelCard:
     profile = profile_of(options)
     trained = load_trained_network(model)
     out.parent.mkdir(parents=True, exist_ok=True)
-    dataset = read_dataset(params)
+    dataset = read_measured(params)
     parity_images = _spread([*dataset.query, *dataset.gallery] or dataset.train, NUM_PARITY_IMAGES)
     if not parity_images:
         raise DataError("the data set has no images to check the export with; use another: --set batches_dir=DIR")

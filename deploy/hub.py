@@ -8,10 +8,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from config.params import ExportParams, Params
-from data.dataset import read_dataset
 from deploy import roboflow
 from deploy.card import ModelCard
-from deploy.checks import NOT_MEASURED, measure_if_possible
+from deploy.checks import NOT_MEASURED, measure_if_possible, read_measured
 from deploy.export import model_card
 from deploy.networks import TorchNetwork
 from evaluate.core.load_model import load_trained_network
@@ -47,7 +46,7 @@ def export_hub(model: Path, params: Params, out: Path) -> ModelCard:
         from safetensors.torch import save_file
     trained, measured = load_trained_network(model), NOT_MEASURED
     if params.export_params.measured_images:
-        measured = measure_if_possible(params, read_dataset(params), TorchNetwork(model))
+        measured = measure_if_possible(params, read_measured(params), TorchNetwork(model))
     # The other options, such as a profile, are those of export_onnx.
     card = model_card(trained, ExportParams(), measured)
     content = {**card.model_dump(mode="json"), "params": without_places(card.params), "labels": list(trained.labels)}
@@ -74,6 +73,8 @@ def without_places(value: Any) -> Any:
     """Settings in which absolute paths are reduced to their last name, so that none of this machine is published."""
     if isinstance(value, dict):
         return {key: without_places(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [without_places(entry) for entry in value]
     return Path(value).name if isinstance(value, str) and value.startswith(("/", "~")) else value
 
 
@@ -90,9 +91,10 @@ def readme(
     """The README, whose first lines the hub reads as YAML."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    data = Path(params.batches_dir).name
+    data = ", ".join(Path(path).name for path in params.sources)
     kind = "image-feature-extraction"
-    results = [EvalResult(kind, data, data, name, value) for name, value in (card.measured or card.metrics).items()]
+    tested = Path(params.test_sets[0]).name
+    results = [EvalResult(kind, tested, tested, name, value) for name, value in (card.measured or card.metrics).items()]
     header = ModelCardData(
         license=params.export_params.licence or None,
         library_name="person-reid",

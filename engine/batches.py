@@ -59,7 +59,7 @@ class TrainBatch(NamedTuple):
     number: int
     """Of the batch, counted over all epochs."""
     camids: Tensor | None = None
-    """(B,) int64, the cameras; None where no network asks for them."""
+    """(B,) int64, the cameras; None where nothing asks for them."""
 
 
 class ExtraImages(Protocol):
@@ -123,7 +123,7 @@ class TrainBatches:
         device: of this process.
         teacher: looks at every batch; None without distillation.
         extra_images: adds images of another source; None: there are none.
-        camids: the training images' cameras (N,) int64, on the CPU; None where no network asks for them.
+        camids: the training images' cameras (N,) int64, on the CPU; None where nothing asks for them.
     """
 
     def __init__(
@@ -159,7 +159,8 @@ class TrainBatches:
             first_step: the first one wanted, counted over all epochs.
         """
         dist, accumulate = this_process(), self.params.accumulate_steps
-        batches = batches_of_epoch(self.params, self.labels.tolist(), epoch)
+        camids = () if self.camids is None else self.camids.tolist()
+        batches = batches_of_epoch(self.params, self.labels.tolist(), epoch, camids)
         first = first_step * accumulate
         batches = batches[first - epoch * len(batches) :]
         own = [batch[dist.share(len(batch))] for batch in batches]
@@ -221,6 +222,6 @@ def num_processes(params: Params) -> int:
     return max(this_process().world_size, len(params.parallels))
 
 
-def batches_of_epoch(params: Params, labels: Sequence[int], epoch: int) -> list[list[int]]:
-    """The batches of an epoch over all processes, as indices of training images."""
-    return epoch_batches(params, labels, params.seed, epoch, num_processes(params), params.accumulate_steps)
+def batches_of_epoch(params: Params, labels: Sequence[int], epoch: int, camids: Sequence[int] = ()) -> list[list[int]]:
+    """The batches of an epoch over all processes, as indices of training images; cameras for balanced ones only."""
+    return epoch_batches(params, labels, params.seed, epoch, num_processes(params), params.accumulate_steps, camids)

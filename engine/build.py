@@ -7,8 +7,8 @@ import torch
 
 from config.params import Params
 from data.cache import build_image_cache, build_store
-from data.dataset import check_training_set, read_dataset, summary_table, without_bad_images
-from data.samples import Dataset, Sample, sorted_camids, sorted_pids
+from data.dataset import check_training_set, log_summary, read_dataset, without_bad_images
+from data.samples import SOURCE_STRIDE, Dataset, Sample, sorted_camids, sorted_pids, source_of
 from engine.batches import ExtraImages, TrainBatches, num_processes
 from engine.consistency import check_ranks_agree, run_fingerprint
 from engine.optim import build_optimizer, freeze_all_but_classifiers
@@ -18,7 +18,7 @@ from engine.step import Stepper
 from engine.summary import describe_training, plan_training
 from engine.teacher import Teacher, load_teacher
 from engine.trainer import ReidTrainer
-from evaluate.core.plugins import load_plugin
+from evaluate.core.plugins import check_test_data
 from losses.criterion import Criterion, build_criterion
 from losses.generated import GeneratedWeights
 from models.network import ReidNetwork, build_network
@@ -49,7 +49,7 @@ def build_trainer(
     A run to `resume` gets its weights from its saved state, so the files it started from are not read again.
     """
     dataset = read_training_data(params)
-    plan = plan_training(params, [sample.pid for sample in dataset.train], device)
+    plan = plan_training(params, dataset.train, device)
     schedule = build_schedule(params, plan.steps_per_epoch, plan.num_epochs * plan.steps_per_epoch)
     pids, camids = sorted_pids(dataset.train), sorted_camids(dataset.train)
     logger.info("%s", describe_training(params, plan, schedule, len(pids), camids))
@@ -85,7 +85,8 @@ def _build(
     paths = [sample.path for sample in dataset.train]
     store = build_store(paths, params.train_resize, params.data_cache, device)
     camids = None
-    if network.camids or (teacher is not None and teacher.uses_cameras):
+    is_balanced = params.batch_sampling_params.balance is not None
+    if network.camids or is_balanced or (teacher is not None and teacher.uses_cameras):
         camids = torch.tensor([sample.camid for sample in dataset.train])
     others = {
         "kind of device": device.type,
@@ -129,26 +130,34 @@ def read_training_data(params: Params) -> Dataset:
                 dataset = read_dataset(params)
     check_ranks_agree(params, dataset)
     dataset = without_bad_images(dataset, params)
-    logger.info("data set %s\n%s", params.batches_dir, summary_table(dataset))
+    log_summary(dataset, params)
     with fail_together():
         check_training_set(dataset.train, params, num_processes(params))
         check_cameras(dataset.train, params)
-        if params.evaluation_params.type is not None:
-            load_plugin(params.evaluation_params.type).check_data(dataset, params)
+        check_test_data(dataset, params)
     return dataset
 
 
 def check_cameras(train: Sequence[Sample], params: Params) -> None:
-    """Check that a network with camera embedding has cameras to tell apart.
+    """Check that what tells cameras apart has some to tell apart, in every data set.
 
     Raises:
-        ParamsError: all images are of one camera, as where cameras are unknown.
+        ParamsError: all images are of one camera, or those of one of several data sets are of unknown cameras.
     """
-    if params.model_params.camera_embedding and len(sorted_camids(train)) < 2:
-        raise ParamsError(
-            "model_params.camera_embedding: tells cameras apart, but the training images of batches_dir "
-            f"{params.batches_dir} are all of one camera, or of unknown ones; set it to 0"
-        )
+    if params.model_params.camera_embedding:
+        text, off = "model_params.camera_embedding: tells cameras apart", "0"
+    elif params.batch_sampling_params.balance == "camera":
+        text, off = 'batch_sampling_params.balance: "camera" tells cameras apart', "null"
+    else:
+        return
+    text += ", but the training images of batches_dir"
+    camids = sorted_camids(train)
+    if len(camids) < 2:
+        raise ParamsError(f"{text} {params.data_name} are all of one camera, or of unknown ones; set it to {off}")
+    known = {source_of(camid) for camid in camids if camid % SOURCE_STRIDE}
+    unknown = [path for number, path in enumerate(params.sources) if number not in known]
+    if unknown and len(params.sources) > 1:
+        raise ParamsError(f"{text} {', '.join(unknown)} are of unknown cameras; leave them out, or set it to {off}")
 
 
 def start_network(params: Params, num_classes: int, camids: Sequence[int], resume: bool = False) -> ReidNetwork:

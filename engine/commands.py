@@ -10,7 +10,7 @@ import torch
 
 from config.load import OPERATION, load_params, operation_of, params_from_dict
 from config.params import Params
-from data.dataset import summary_table
+from data.dataset import log_summary
 from data.samples import sorted_camids, sorted_pids
 from engine.build import read_training_data, start_network
 from engine.consistency import check_environment
@@ -175,7 +175,7 @@ def check_config(params: Params, notes: Sequence[str], check_extra_images: Calla
     load_teacher(params, pids, device)
     if extra := check_extra_images(params):
         logger.info("%s", extra)
-    plan = plan_training(params, [sample.pid for sample in dataset.train], device)
+    plan = plan_training(params, dataset.train, device)
     schedule = build_schedule(params, plan.steps_per_epoch, plan.num_epochs * plan.steps_per_epoch)
     logger.info("%s\n%s", describe_device(device), describe_training(params, plan, schedule, len(pids), camids))
 
@@ -197,7 +197,7 @@ def build_lmdb(params: Params, notes: Sequence[str], out: Path) -> None:
     for note in notes:
         logger.info("%s", note)
     dataset = pack_dataset(out, params)
-    logger.info("data set %s\n%s", params.batches_dir, summary_table(dataset))
+    log_summary(dataset, params)
     logger.info('written: %s, %.0f MiB; train on it with --set batches_dir="%s"', out, out.stat().st_size / 2**20, out)
 
 

@@ -16,6 +16,7 @@ from utils.precision import choose_compilation, choose_precision
 PATH_KEYS = (
     "batches_dir",
     "label_fixes",
+    "test_dirs",
     "working_dir",
     "parallels",
     "pretrain_snapshot",
@@ -77,7 +78,7 @@ def check_ranks_agree(params: Params, dataset: Dataset) -> None:
         if mine != first:
             differing = ", ".join(name for name in mine if mine[name] != first[name])
             raise DataError(
-                f"{params.batches_dir}: not the data set of process 0: {differing} differ in names, identities, "
+                f"{params.data_name}: not the data set of process 0: {differing} differ in names, identities, "
                 "cameras or number"
             )
 

@@ -126,14 +126,14 @@ class Recorder:
 
     def best(self, evaluation: Evaluation | None) -> None:
         """Write the report of the best model so far into the run's folder, if a logger has a use for it."""
-        report = evaluation and evaluation.report
-        if report is None or not any(sink.takes_files for sink in self.sinks):
+        reports = evaluation.reports if evaluation else []
+        if not reports or not any(sink.takes_files for sink in self.sinks):
             return
         # Here, as most trainings make none.
         from evaluate.core.report.page import write_report
 
         try:
-            write_report(self.report, [report()])
+            write_report(self.report, [report() for report in reports])
         except (UserError, OSError) as error:
             logger.warning("%s: not written: %s; training continues", self.report, error)
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from config.params import Params
+from data.samples import Sample
 from engine.batches import batches_of_epoch, num_processes
 from engine.optim import describe_groups, group_rule, named_parameters, parameter_groups
 from engine.run import RunFolder, TrainingPlan
@@ -22,14 +23,15 @@ from utils.precision import choose_precision
 logger = logging.getLogger(__name__)
 
 
-def plan_training(params: Params, labels: Sequence[int], device: torch.device) -> TrainingPlan:
+def plan_training(params: Params, train: Sequence[Sample], device: torch.device) -> TrainingPlan:
     """The plan of a re-ID training.
 
     Args:
         params: of the run.
-        labels: class index, or pid, of each training image.
+        train: the training images.
         device: of this process.
     """
+    pids, camids = [sample.pid for sample in train], [sample.camid for sample in train]
     options, precision = params.evaluation_params, choose_precision(params.precision, device).name
     images = f"{params.batch_images + params.num_generated} images of {params.img_h} x {params.img_w}"
     lower = "batch_sampling_params.P or K" if params.batch_sampling_params.class_balanced else "batch_size"
@@ -39,7 +41,7 @@ def plan_training(params: Params, labels: Sequence[int], device: torch.device) -
     advice = f"lower {lower} (accumulate_steps makes up for it), img_h and img_w{cached}, take a smaller model{halved}"
     return TrainingPlan(
         num_epochs=params.epoch,
-        steps_per_epoch=len(batches_of_epoch(params, labels, 0)) // params.accumulate_steps,
+        steps_per_epoch=len(batches_of_epoch(params, pids, 0, camids)) // params.accumulate_steps,
         images_per_step=params.batch_images * params.accumulate_steps * num_processes(params),
         evaluate_every=0 if options.type is None else options.every_epochs,
         evaluate_at_start=options.at_start,

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 class Options(EvaluationParams):
     """The keys of evaluation_params when its type is "classification_evaluate"."""
 
+    has_training_classes = True
     topk: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 5), min_length=1)
     """The k of each top-k accuracy; 1 always is one, and a k that is not below the number of classes is left out."""
     confusion_classes: int = Field(default=20, ge=0, le=100)
@@ -61,9 +62,9 @@ def run_eval(config: EvalContext) -> dict[str, Any]:
         counts = confusion_counts(found.truth, found.predicted, found.num_classes, classes)
         names = [found.names[index] for index in classes.tolist()]
         result["confusion_matrix"] = confusion_picture(counts, names, found.num_classes)
-    facts = [("Data set", config.batches_dir), ("Model", config.model)]
+    facts = [("Data set", config.data_name), ("Model", config.model)]
     subtitle = f"{len(found.samples):,} images of {found.num_classes:,} classes, {config.model}."
-    title = title_of(config.batches_dir)
+    title = title_of(config.data_name)
     result["report"] = lambda: classification_report(found, topk, title, subtitle, facts)
     return result
 
@@ -81,10 +82,10 @@ def check_data(dataset: Dataset, config: Params) -> None:
     trained, shown = ({sample.pid for sample in samples} for samples in (dataset.train, dataset.val))
     if len(shown) < len(trained):
         without = len(trained) - len(shown)
-        logger.info("%s: %d of %d classes have no validation images", config.batches_dir, without, len(trained))
+        logger.info("%s: %d of %d classes have no validation images", config.data_name, without, len(trained))
     if left_out := sorted(set(options.topk) - set(_informative(options.topk, len(trained)))):
         names = ", ".join(f"top{k}" for k in left_out)
-        logger.info("%s: %s left out: always 100%% of %d classes", config.batches_dir, names, len(trained))
+        logger.info("%s: %s left out: always 100%% of %d classes", config.data_name, names, len(trained))
 
 
 def classify(config: EvalContext, dataset: Dataset) -> Classified:
@@ -135,7 +136,7 @@ def _informative(topk: Sequence[int], num_classes: int) -> list[int]:
 
 
 def _check(dataset: Dataset, config: Params) -> None:
-    folder = config.batches_dir
+    folder = config.data_name
     if config.tri_loss_lambda_cls == 0:
         raise ParamsError("tri_loss_lambda_cls: 0 trains no classifier for classification_evaluate to measure")
     if not dataset.val:
@@ -153,10 +154,10 @@ def _check_same_classes(dataset: Dataset, labels: Sequence[int], config: Params)
     may_lack = config.bad_images == "skip" and present > set(labels)
     if present != set(labels) and not may_lack:
         raise DataError(
-            f"{config.batches_dir}: the {len(present)} classes in its training folder are not the {len(labels)} that "
+            f"{config.data_name}: the {len(present)} classes in its training folder are not the {len(labels)} that "
             f"the network was trained on; evaluate it on those class folders"
         )
-    _check_known(dataset.val, set(labels), config.batches_dir)
+    _check_known(dataset.val, set(labels), config.data_name)
 
 
 def _check_known(samples: Sequence[Sample], known: set[int], folder: str) -> None:

@@ -95,7 +95,7 @@ def run_eval(config: EvalContext) -> dict[str, Any]:
         "num_folds": pairs.num_folds,
     }
 
-    folder = (options.pairs_file and options.pairs_dir) or params.batches_dir
+    folder = (options.pairs_file and options.pairs_dir) or params.data_name
     title = title_of(folder) + (f", {Path(options.pairs_file).name}" if options.pairs_file else "")
 
     def report() -> Report:
@@ -121,16 +121,16 @@ def _pairs(config: Params, dataset: Dataset | None) -> Pairs:
     """The pairs of the file, or, where none is named, drawn from the data set."""
     options = _options_of(config)
     if options.pairs_file:
-        folder = expand_user(options.pairs_dir or config.batches_dir)
+        folder = expand_user(options.pairs_dir or config.data_name)
         return read_pairs(expand_user(options.pairs_file), folder, options.image_suffix)
     assert dataset is not None
     samples = [*dataset.query, *dataset.gallery]
     if not samples:
         raise DataError(
-            f"{config.batches_dir}: no query or gallery images to draw pairs from; add them, name a list of pairs as "
+            f"{config.data_name}: no query or gallery images to draw pairs from; add them, name a list of pairs as "
             f"evaluation_params.pairs_file, or set evaluation_params.type to null"
         )
-    return draw_pairs(samples, options.num_pairs, options.num_folds, options.seed, config.batches_dir)
+    return draw_pairs(samples, options.num_pairs, options.num_folds, options.seed, config.data_name)
 
 
 def _readable(pairs: Pairs, left: Pairs) -> Pairs:
@@ -177,7 +177,7 @@ def _warn_of_unresolved(curve: Roc, options: Options) -> None:
 
 def _facts(config: EvalContext, options: Options) -> list[tuple[str, str]]:
     """What was measured and how, in words."""
-    source = options.pairs_file or f"drawn from {config.batches_dir} with seed {options.seed}"
+    source = options.pairs_file or f"drawn from {config.data_name} with seed {options.seed}"
     return [
         ("Pairs", source),
         ("Model", config.model),

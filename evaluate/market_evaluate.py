@@ -66,7 +66,7 @@ def measure(config: EvalContext, dataset: Dataset | None) -> dict[str, Any]:
         features = extract_test(config, dataset)
     elif config.features is not None:
         features = config.features
-        _check(options, features, config.batches_dir)
+        _check(options, features, config.data_name)
     else:
         raise ValueError("measure: expected a data set, or a config with features")
     figures: dict[str, float] = {}
@@ -154,7 +154,7 @@ def check_data(dataset: Dataset, config: Params) -> None:
         DataError: there is not; the message names the folder.
         ParamsError: options that do not go together.
     """
-    _check(options_of(config), TestFeatures(_labels(dataset.query), _labels(dataset.gallery)), config.batches_dir)
+    _check(options_of(config), TestFeatures(_labels(dataset.query), _labels(dataset.gallery)), config.data_name)
 
 
 def _check(options: Options, features: TestFeatures, where: str) -> None:

@@ -49,13 +49,13 @@ def check_data(dataset: Dataset, config: Params) -> None:
 def _folder(config: Params) -> str:
     options = config.evaluation_params
     assert isinstance(options, Options)
-    return options.msmt_dir or config.batches_dir
+    return options.msmt_dir or config.data_name
 
 
 def _on_msmt(config: Params) -> Params:
     """The params with MSMT17 as their data set, so that messages name the right folder; with its own cameras."""
     options = config.evaluation_params
-    if _folder(config) != config.batches_dir and options.same_cameras is None:
+    if _folder(config) != config.data_name and options.same_cameras is None:
         options = options.model_copy(update={"same_cameras": False})
     return config.model_copy(update={"batches_dir": _folder(config), "evaluation_params": options})
 

@@ -31,7 +31,7 @@ MAX_IN_GRID, GRID_COLUMNS = 256, 16
 NUM_SHOWN = 64
 """Pictures shown while a generator is trained."""
 BATCH_SIZE = 128
-CHANGEABLE = ("batches_dir", "gan_params.condition")
+CHANGEABLE = ("batches_dir", "test_dirs", "gan_params.condition")
 """Settings of a run that sample_gan may change: paths that a conditioned generator needs."""
 
 
@@ -91,7 +91,7 @@ def _persons(params: Params, generator: Generator, count: int, device: torch.dev
     network.check_digest(generator, "the generator")
     samples = _in_turn(read_dataset(params).train)[:count]
     if not samples:
-        raise DataError(f"{params.batches_dir}: no training images, whose embeddings the generator needs")
+        raise DataError(f"{params.data_name}: no training images, whose embeddings the generator needs")
     return samples, network.embed(samples, device)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from config.params import Params
 from data.cache import ImageStore, build_store
-from data.dataset import read_dataset, summary_table, without_bad_images
+from data.dataset import log_summary, read_dataset, without_bad_images
 from data.loader import load_batches
 from data.samplers import random_batches
 from data.samples import Dataset, sorted_pids
@@ -158,12 +158,10 @@ def read_gan_data(params: Params) -> Dataset:
         ParamsError: a batch is larger than the training set.
     """
     dataset = without_bad_images(read_dataset(params), params)
-    logger.info("data set %s\n%s", params.batches_dir, summary_table(dataset))
+    log_summary(dataset, params)
     number, batch_size = len(dataset.train), params.gan_params.batch_size
     if number < MIN_IMAGES:
-        raise DataError(
-            f"{params.batches_dir}: {number} training images; a generator learns from at least {MIN_IMAGES}"
-        )
+        raise DataError(f"{params.data_name}: {number} training images; a generator learns from at least {MIN_IMAGES}")
     if batch_size > number:
         raise ParamsError(f"gan_params.batch_size: {batch_size} is more than the {number} training images; lower it")
     return dataset

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from config.checks import backbone, generator, losses, network, training
+from config.checks import backbone, data, generator, losses, network, training
 from config.checks.conflict import Check, Conflict, repeated_devices
 from config.eval_params import EvalParams
 from config.params import Params
@@ -15,13 +15,13 @@ def data_sets_are_named_once(params: EvalParams) -> Iterator[Conflict]:
     yield from repeated_devices(params.parallels)
     if params.data_dirs and params.batches_dir is not None:
         yield Conflict(("data_dirs", "batches_dir"), "names data sets, as batches_dir does; leave one of them out")
-    if len(set(params.data_dirs)) < len(params.data_dirs):
-        yield Conflict(("data_dirs",), "names a data set more than once")
+    key = "data_dirs" if params.data_dirs else "batches_dir"
+    if len(set(params.data_sets)) < len(params.data_sets):
+        yield Conflict((key,), "names a data set more than once")
     if params.report_images and not params.report_path:
         yield Conflict(("report_images", "report_path"), "are those of the report; name an .html file as report_path")
-    if len(params.data_dirs) > 1 and params.features_path:
-        text = "holds the embeddings of one data set, but data_dirs names several"
-        yield Conflict(("features_path", "data_dirs"), text)
+    if len(params.data_sets) > 1 and params.features_path:
+        yield Conflict(("features_path", key), f"holds the embeddings of one data set, but {key} names several")
 
 
 def expected_keys_exist(params: EvalParams) -> Iterator[Conflict]:
@@ -36,6 +36,8 @@ def expected_keys_exist(params: EvalParams) -> Iterator[Conflict]:
 
 
 CHECKS: tuple[Check[Params], ...] = (
+    data.data_sets_fit,
+    data.balance_fits,
     training.batch_size_fits_sampling,
     training.augmentation_fits_image,
     training.augmentation_options_are_used,

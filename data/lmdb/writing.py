@@ -53,8 +53,10 @@ def pack_dataset(out: Path, options: DataOptions) -> Dataset:
         ParamsError: `out` exists or cannot be made, or the data set is an LMDB already.
     """
     _check_out(out)  # before every image is decoded to check it
-    if is_lmdb(expand_user(options.batches_dir)):
-        raise ParamsError(f"batches_dir: {options.batches_dir} is packed already; name the folder it was made of")
+    if len(options.data_sets) > 1:
+        raise ParamsError("batches_dir: names several data sets; pack each into a file of its own, without test_dirs")
+    if is_lmdb(expand_user(options.data_name)):
+        raise ParamsError(f"batches_dir: {options.data_name} is packed already; name the folder it was made of")
     with locked(out.with_name(f".{out.name}.lock"), f"packing {out.name}", wait=True):
         remove_leftovers(out.parent, out.name)
         dataset = without_bad_images(read_dataset(options), options)

@@ -22,12 +22,14 @@ class EvalContext:
         network: see `online_net`; None where features are evaluated.
         images: decoded images that outlast the evaluation, for the next one; None = each evaluation decodes its own.
         features: embeddings read from a file, evaluated instead of a network's.
+        source: number of the data set among those the network was trained on, whose cameras it knows by that.
     """
 
     params: Params
     network: nn.Module | None = None
     images: DecodedImageCache | None = None
     features: TestFeatures | None = None
+    source: int = 0
 
     def __getattr__(self, key: str) -> Any:
         """The value of a key of the params."""

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from data.augmentation.normalisation import normalise
 from data.eval_loader import eval_batches
 from data.features import Features
-from data.samples import UNKNOWN_CAMID, Sample, fingerprint
+from data.samples import SOURCE_STRIDE, UNKNOWN_CAMID, Sample, fingerprint
 from evaluate.core.context import EvalContext
 from models.network import Embedder
 from utils.distributed import fail_together, gather_objects, gather_rows, is_one_of_several, this_process
@@ -154,7 +154,7 @@ def _cameras(config: EvalContext, net: nn.Module, samples: Sequence[Sample]) -> 
     """The cameras of the images (N,) int64; None for a network that does not ask for them, or cannot know them."""
     if not getattr(net, "camids", ()) or config.evaluation_params.same_cameras is False:
         return None
-    return torch.tensor([sample.camid for sample in samples])
+    return torch.tensor([sample.camid + config.source * SOURCE_STRIDE for sample in samples])
 
 
 def _cameras_of(camids: Tensor, images: Tensor) -> Tensor:
@@ -165,9 +165,11 @@ def _cameras_of(camids: Tensor, images: Tensor) -> Tensor:
 def _report_unseen_cameras(net: Embedder, config: EvalContext, samples: Sequence[Sample], description: str) -> None:
     """Log once which cameras get the mean of a network's camera embeddings."""
     are_same = config.evaluation_params.same_cameras is not False
-    unseen = sorted({sample.camid for sample in samples} - {*(net.camids if are_same else ()), *net.reported})
+    offset = config.source * SOURCE_STRIDE
+    known = {camid - offset for camid in {*(net.camids if are_same else ()), *net.reported}}
+    unseen = sorted({sample.camid for sample in samples} - known)
     if net.camids and unseen:
-        net.reported.update(unseen)
+        net.reported.update(camid + offset for camid in unseen)
         listing = ", ".join(map(str, unseen[:10])) + (f" and {len(unseen) - 10} more" if len(unseen) > 10 else "")
         advice = "" if are_same else "; if these are the cameras of the training, set evaluation_params.same_cameras"
         text = "%s: the network was not trained with cameras %s; they get the mean of its camera embeddings%s"

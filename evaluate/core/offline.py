@@ -159,14 +159,23 @@ def subject_of(path: Path, trained: Params, embedder: nn.Module, options: EvalPa
         ParamsError: a data set is named that is not measured.
     """
     evaluations: dict[str, EvalContext] = {}
-    for params in options.as_trained(trained):
-        name = params.evaluation_params.data_set(params.batches_dir)
+    every = options.as_trained(trained)
+    for params in every:
+        folder = params.data_name
+        name = params.evaluation_params.data_set(folder)
+        if name in evaluations and not options.data_sets:
+            continue  # a plug-in that measures data of its own
         if name in evaluations:
             raise ParamsError(f"data_dirs: {name} is evaluated in any case; leave data_dirs out")
-        if options.data_dirs:
+        if params.evaluation_params.same_cameras and len(trained.sources) > 1 and folder not in trained.sources:
+            listing = ", ".join(trained.sources)
+            text = f"{folder} is none of the data sets of the training, each with cameras of its own: {listing}"
+            raise ParamsError(f"evaluation_params.same_cameras: {text}")
+        if len(every) > 1:
             # Before any is evaluated: the last might turn out to be missing after hours.
             read_dataset(params)
-        evaluations[name] = EvalContext(params, embedder)
+        source = trained.sources.index(folder) if folder in trained.sources else 0
+        evaluations[name] = EvalContext(params, embedder, source=source)
     return Subject(path, evaluations)
 
 
@@ -180,7 +189,7 @@ def write_result(path: Path, subject: Subject, outcomes: Sequence[Outcome]) -> N
         options = params.evaluation_params
         results.append(
             {
-                "data_set": options.data_set(params.batches_dir),
+                "data_set": options.data_set(params.data_name),
                 "protocol": getattr(options, "protocol", options.type),
                 "evaluation_params": options.model_dump(mode="json"),
                 "score": evaluation.score_name,
@@ -202,7 +211,7 @@ def write_pictures(folder: Path, outcomes: Sequence[Outcome]) -> None:
     if not any(outcome.evaluation.pictures for outcome in outcomes):
         raise ParamsError("pictures_dir: this evaluation made no pictures; leave pictures_dir out")
     for number, outcome in enumerate(outcomes, start=1):
-        inner = folder if len(outcomes) == 1 else folder / f"{number}_{Path(outcome.params.batches_dir).name}"
+        inner = folder if len(outcomes) == 1 else folder / f"{number}_{Path(outcome.params.data_name).name}"
         inner.mkdir(parents=True, exist_ok=True)
         for name, picture in outcome.evaluation.pictures.items():
             Image.fromarray(np.ascontiguousarray(picture)).save(inner / f"{name}.png")

@@ -42,7 +42,8 @@ class Evaluation(NamedTuple):
     score: the metric that picks the best model, the higher the better; score_name: its name in `metrics`;
     metrics: finite numbers, fractions unless evaluate.core.table.is_fraction denies it; counts: numbers of things, the
     names begin with "num_"; pictures: (H, W, 3) uint8 each; features: the embeddings; report: a function that makes
-    the report. Both are None where the plug-in offers none.
+    the report. Both are None where the plug-in offers none. of_sets: the evaluation of each of several test sets by
+    name, of which all others are made; None of a single one.
     """
 
     score: float
@@ -52,6 +53,12 @@ class Evaluation(NamedTuple):
     pictures: dict[str, np.ndarray]
     features: TestFeatures | None = None
     report: "Callable[[], Report] | None" = None
+    of_sets: "Mapping[str, Evaluation] | None" = None
+
+    @property
+    def reports(self) -> "list[Callable[[], Report]]":
+        """The functions that make the reports, one for each test set."""
+        return [each.report for each in (self.of_sets or {"": self}).values() if each.report is not None]
 
 
 def plugin_names() -> list[str]:
@@ -87,8 +94,22 @@ def plugin_options(name: str) -> type[EvaluationParams]:
     return load_plugin(name).options
 
 
+def check_test_data(dataset: Dataset, params: Params) -> None:
+    """The check of the data by the plug-in that the params name; of each test set on its own."""
+    if params.evaluation_params.type is None:
+        return
+    plugin = load_plugin(params.evaluation_params.type)
+    if len(params.data_sets) == 1:
+        plugin.check_data(dataset, params)
+        return
+    # Only here, as most trainings have one data set.
+    from evaluate.core.test_sets import check_each
+
+    check_each(plugin, dataset, params)
+
+
 def evaluate(context: EvalContext) -> Evaluation:
-    """Run the plug-in that the params name on the network or the features of the context.
+    """Run the plug-in that the params name on the network or the features of the context, on each test set on its own.
 
     Raises:
         ParamsError: there is no such plug-in.
@@ -97,6 +118,10 @@ def evaluate(context: EvalContext) -> Evaluation:
     """
     params = context.params
     options = params.evaluation_params
+    if len(params.data_sets) > 1:
+        from evaluate.core.test_sets import evaluate_each
+
+        return evaluate_each(evaluate, context)
     if options.type is None:
         raise ParamsError(f"evaluation_params.type: null, nothing to evaluate; allowed: {', '.join(plugin_names())}")
     plugin = load_plugin(options.type)

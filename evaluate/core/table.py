@@ -8,17 +8,29 @@ GENERATION_DISTANCES = ("fid", "kid")
 
 def is_fraction(name: str) -> bool:
     """Whether a metric of this name is a fraction; thresholds, FID and KID are distances."""
+    name = name.rpartition("/")[2]
     return not name.startswith(THRESHOLD_PREFIX) and name not in GENERATION_DISTANCES
 
 
 def metrics_table(metrics: Mapping[str, float], decimals: int = 2) -> str:
-    """Two lines: the names, and below them the fractions in percent.
+    """Two lines: the names, and below them the fractions in percent; a line for each of several test sets, and one for
+    their mean.
 
     >>> print(metrics_table({"rank1": 0.9353, "mAP": 0.8025}))
       rank1      mAP
      93.53%   80.25%
+    >>> print(metrics_table({"mAP": 0.6, "market/mAP": 0.8, "duke/mAP": 0.4}))
+                mAP
+    market   80.00%
+    duke     40.00%
+    mean     60.00%
     """
-    return comparison_table({"": metrics}, decimals)
+    rows: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+        test_set, _, metric = name.rpartition("/")
+        rows.setdefault(test_set, {})[metric] = value
+    means = rows.pop("", {})
+    return comparison_table({**rows, "mean" if rows else "": means}, decimals)
 
 
 def comparison_table(rows: Mapping[str, Mapping[str, float]], decimals: int = 2) -> str:

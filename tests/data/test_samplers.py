@@ -6,6 +6,7 @@ import pytest
 
 from data.options import BatchSampling, DataOptions
 from data.samplers import epoch_batches, pk_batches, random_batches
+from data.samples import SOURCE_STRIDE, source_of
 from utils.distributed import Dist
 
 LABELS = [label for label in range(10) for _ in range(3 + label)]
@@ -137,3 +138,83 @@ def test_processes_share_one_order_of_batches(class_balanced: bool, accumulate: 
             assert len(set.union(*identities)) == 6  # none is in two processes
     larger = DataOptions(batch_size=12, batch_sampling_params=sampling.model_copy(update={"P": 6}))
     assert batches == epoch_batches(larger, labels, 1, 5, accumulate=accumulate)
+
+
+# Three data sets of 4, 6 and 12 identities, with 2 to 5 images of each by one to three cameras.
+BALANCED = [
+    (100 * source + identity, SOURCE_STRIDE * source + 1 + image % (1 + identity % 3))
+    for source, number in enumerate((4, 6, 12))
+    for identity in range(number)
+    for image in range(2 + identity % 4)
+]
+PIDS, CAMIDS = [pid for pid, _ in BALANCED], [camid for _, camid in BALANCED]
+
+
+def balanced(seed: int, epoch: int, world_size: int = 1, accumulate: int = 1, **options: object) -> list[list[int]]:
+    sampling = BatchSampling.model_validate({"class_balanced": True, **options})
+    data = DataOptions(batch_sampling_params=sampling)
+    return epoch_batches(data, PIDS, seed, epoch, world_size, accumulate, CAMIDS)
+
+
+@pytest.mark.parametrize("every_image", [False, True])
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_the_batch_of_each_process_has_as_many_identities_of_each_data_set(world_size: int, every_image: bool) -> None:
+    batches = balanced(0, 1, world_size, balance="source", P=6, K=2, every_image=every_image)
+    assert len(batches) == round(len(PIDS) / (12 * world_size))
+    for batch in batches:
+        assert len({PIDS[index] for index in batch}) == 6 * world_size
+        for rank in range(world_size):
+            own = batch[rank * 12 : rank * 12 + 12]
+            assert [source_of(CAMIDS[index]) for index in own] == [0] * 4 + [1] * 4 + [2] * 4
+            assert all(PIDS[own[place]] == PIDS[own[place + 1]] for place in range(0, 12, 2))
+
+
+def test_every_identity_of_a_large_data_set_is_seen_although_a_small_one_is_repeated() -> None:
+    batches = [batch for epoch in range(6) for batch in balanced(0, epoch, balance="source", P=6, K=2)]
+    counts = Counter(PIDS[index] for batch in batches for index in batch[::2])
+    assert counts.keys() == set(PIDS)
+    assert min(counts[pid] for pid in range(4)) > max(counts[pid] for pid in range(200, 212))
+
+
+def test_a_batch_of_one_data_set_and_all_data_sets_in_proportion() -> None:
+    batches = [batch for epoch in range(40) for batch in balanced(0, epoch, balance="one_source", P=4, K=2)]
+    assert all(len({source_of(CAMIDS[index]) for index in batch}) == 1 for batch in batches)
+    assert all(len({PIDS[index] for index in batch}) == 4 for batch in batches)
+    counts = Counter(source_of(CAMIDS[batch[0]]) for batch in batches)
+    assert counts[0] < counts[1] < counts[2]
+
+
+@pytest.mark.parametrize("K", [1, 2, 3, 4, 7])
+def test_the_images_of_an_identity_are_of_as_many_cameras_and_as_different_as_can_be(K: int) -> None:
+    for batch in (batch for epoch in range(4) for batch in balanced(3, epoch, balance="camera", P=5, K=K)):
+        assert len({PIDS[index] for index in batch}) == 5
+        for first in range(0, len(batch), K):
+            hand = batch[first : first + K]
+            own = [index for index, pid in enumerate(PIDS) if pid == PIDS[hand[0]]]
+            assert {PIDS[index] for index in hand} == {PIDS[hand[0]]}
+            assert len({CAMIDS[index] for index in hand}) == min(K, len({CAMIDS[index] for index in own}))
+            # The slow way: take the image and the camera used least, one after the other.
+            expected: list[int] = []
+            for _ in range(K):
+                cameras = [CAMIDS[index] for index in expected]
+                expected.append(min(own, key=lambda i: (expected.count(i), cameras.count(CAMIDS[i]))))
+            for key in (PIDS, CAMIDS, range(len(PIDS))):
+                found, wanted = (Counter(key[index] for index in images) for images in (hand, expected))
+                assert sorted(found.values()) == sorted(wanted.values())
+
+
+@pytest.mark.parametrize("balance", ["source", "one_source", "camera"])
+def test_balanced_batches_follow_from_seed_and_epoch_and_fill_steps(balance: str) -> None:
+    orders = [balanced(seed, epoch, accumulate=4, balance=balance, P=3, K=2) for seed in (0, 1) for epoch in (0, 1)]
+    assert orders == [
+        balanced(seed, epoch, accumulate=4, balance=balance, P=3, K=2) for seed in (0, 1) for epoch in (0, 1)
+    ]
+    assert all(len(order) % 4 == 0 for order in orders)
+    assert len({str(order) for order in orders}) == 4
+
+
+def test_batches_that_cannot_be_balanced_are_refused() -> None:
+    with pytest.raises(ValueError, match="P 4 is not a multiple of the number of data sets 3"):
+        balanced(0, 0, balance="source", P=4, K=2)
+    with pytest.raises(ValueError, match="P 5 exceeds the number of identities 4"):
+        balanced(0, 0, balance="source", P=15, K=2)

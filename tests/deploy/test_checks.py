@@ -109,7 +109,7 @@ def test_a_large_one_keeps_whole_identities() -> None:
 def test_a_missing_test_set_is_reported(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(deploy.export, "read_dataset", lambda params: model.dataset._replace(query=[], gallery=[]))
+    monkeypatch.setattr(deploy.export, "read_measured", lambda params: model.dataset._replace(query=[], gallery=[]))
     card = deploy.export.export_onnx(model.path, model.params, tmp_path / "model.onnx")
     assert card.thresholds == ()
     assert card.num_measured == 0

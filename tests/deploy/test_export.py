@@ -275,7 +275,7 @@ def test_a_model_with_other_embeddings_is_not_written(
 
 
 def test_int8_needs_training_images(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deploy.export, "read_dataset", lambda params: model.dataset._replace(train=[]))
+    monkeypatch.setattr(deploy.export, "read_measured", lambda params: model.dataset._replace(train=[]))
     with pytest.raises(DataError, match=r"export_params\.precision: .*training images"):
         export_onnx(model.path, model.exporting(precision="int8"), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,7 @@
 """What is built from params, and what is said of it before it begins."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 import engine.build
 from data.decoding import RESAMPLING, Resize
 from data.images import decode
+from data.samples import Sample
 from engine.schedules import build_schedule
 from engine.summary import describe_training, plan_training
 from engine.trainer import ReidTrainer
@@ -66,7 +69,7 @@ def test_images_kept_on_a_gpu_are_named_among_what_takes_its_memory(
     trainer: ReidTrainer, data_cache: str, device: str, is_named: int
 ) -> None:
     params = trainer.params.model_copy(update={"data_cache": data_cache, "precision": "fp32"})
-    plan = plan_training(params, trainer.batches.labels.tolist(), torch.device(device))
+    plan = plan_training(params, [Sample(Path(), label, 0) for label in range(16)], torch.device(device))
     assert plan.memory_advice.count('data_cache to "ram"') == is_named
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from config.params import Params
 from data.cache import DeviceStore
+from data.samples import Sample
 from engine.batches import TrainBatches
 from engine.build import build_losses, prepare_network
 from engine.meter import StepValues
@@ -244,7 +245,8 @@ def make_trainer(
     network = prepare_network(network, params, device)
     criterion = build_losses(params, network, teacher).to(device)
     camids = torch.arange(len(labels)) % len(CAMERAS) if network.camids else None
-    plan, store, paths = plan_training(params, labels.tolist(), device), DeviceStore(images.to(device)), [Path()]
+    train = [Sample(Path(), label, 0) for label in labels.tolist()]
+    plan, store, paths = plan_training(params, train, device), DeviceStore(images.to(device)), [Path()]
     return ReidTrainer(
         Run(params, RunFolder("", ""), device, plan, {}),
         TrainBatches(params, paths, labels, [*range(IDENTITIES)], store, FP32, device, teacher, extra_images, camids),

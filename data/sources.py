@@ -1,0 +1,114 @@
+"""Several data sets as one: to train on some of them, and to be evaluated on some."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from data.lmdb.format import is_lmdb
+from data.options import DataOptions
+from data.samples import SOURCE_STRIDE, Dataset, Sample, source_of
+from utils.errors import DataError, ParamsError
+from utils.files import expand_user
+
+
+def check_folders(options: DataOptions) -> None:
+    """Check that no data set is named twice.
+
+    Raises:
+        ParamsError: one is, by the same path or by another, such as that of a link.
+    """
+    key = "test_dirs" if options.test_dirs else "batches_dir"
+    named: dict[Path, str] = {}
+    for path in options.data_sets:
+        place = expand_user(path).resolve()
+        if place in named:
+            raise ParamsError(f"{key}: {path} is the same folder as {named[place]}; name each data set by one path")
+        named[place] = path
+
+
+def join(datasets: Sequence[Dataset], options: DataOptions) -> Dataset:
+    """The training halves of the data sets of `batches_dir`, and the test halves of those to evaluate on.
+
+    Identities and cameras of the n-th data set are raised by n * SOURCE_STRIDE, so that no two data sets share any;
+    only junk and distractors of a test half keep their numbers.
+
+    Args:
+        datasets: of each of `options.data_sets`.
+        options: say which are trained on, and which are tested.
+
+    Raises:
+        DataError: no training images where there should be some; a file in two data sets, or under two identities;
+            numbers of identities or cameras that are too large.
+    """
+    joined = Dataset([], [], [], [])
+    for number, (path, dataset) in enumerate(zip(options.data_sets, datasets, strict=True)):
+        if path in options.sources:
+            if not dataset.train:
+                raise DataError(f"batches_dir: {path}: no training images; leave it out, or name it in test_dirs")
+            joined.train.extend(_raised(dataset.train, number))
+        if path in options.test_sets:
+            joined.query.extend(_raised(dataset.query, number, is_test=True))
+            joined.gallery.extend(_raised(dataset.gallery, number, is_test=True))
+            joined.val.extend(_raised(dataset.val, number))
+    _check_files(joined, options)
+    return joined
+
+
+def part(dataset: Dataset, number: int) -> Dataset:
+    """What `join` took from the data set of this number, as it was."""
+    offset = number * SOURCE_STRIDE
+
+    def lowered(sample: Sample) -> Sample:
+        pid = sample.pid - offset if sample.pid >= offset else sample.pid
+        return sample._replace(pid=pid, camid=sample.camid - offset)
+
+    return Dataset(*([lowered(sample) for sample in split if source_of(sample.camid) == number] for split in dataset))
+
+
+def _raised(samples: Sequence[Sample], number: int, *, is_test: bool = False) -> Iterator[Sample]:
+    offset = number * SOURCE_STRIDE
+    for sample in samples:
+        if max(sample.pid, sample.camid) >= SOURCE_STRIDE:
+            digits = len(str(SOURCE_STRIDE)) - 1
+            raise DataError(
+                f"{sample.path}: identity {sample.pid}, camera {sample.camid}: where data sets are joined, these "
+                f"numbers have at most {digits} digits"
+            )
+        pid = sample.pid if is_test and sample.pid <= 0 else sample.pid + offset
+        yield sample._replace(pid=pid, camid=sample.camid + offset)
+
+
+def _check_files(joined: Dataset, options: DataOptions) -> None:
+    """Check that no training image is also one of another data set, or of another identity."""
+    packed = {number for number, path in enumerate(options.data_sets) if is_lmdb(expand_user(path))}
+    trained: dict[tuple[int, int], Sample] = {}
+    for split, samples in joined._asdict().items():
+        for sample in samples:
+            if source_of(sample.camid) in packed or (file := _file(sample.path)) is None:
+                continue
+            known = trained.setdefault(file, sample) if split == "train" else trained.get(file)
+            if known is None or (known.pid == sample.pid if split == "train" else _share_source(known, sample)):
+                continue
+            raise DataError(
+                f"batches_dir{', test_dirs' if options.test_dirs else ''}: the training image {known.path} of "
+                f"{_place(known, options)} is the same file as {sample.path} of {_place(sample, options)}; name no "
+                "data set inside another, and no image twice"
+            )
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """What tells a file from all others, whatever its path; None for one that cannot be read."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None  # reported when images are checked
+    return status.st_dev, status.st_ino
+
+
+def _share_source(first: Sample, second: Sample) -> bool:
+    return source_of(first.camid) == source_of(second.camid)
+
+
+def _place(sample: Sample, options: DataOptions) -> str:
+    number = source_of(sample.camid)
+    pid = sample.pid - number * SOURCE_STRIDE if sample.pid >= number * SOURCE_STRIDE else sample.pid
+    return f"{options.data_sets[number]}, identity {pid}"
