@@ -104,6 +104,11 @@ def check_training_set(train: Sequence[Sample], options: DataOptions, world_size
     if len(images_of) < 2:
         raise DataError(f"{options.data_name}: the training set has {len(images_of)} identity; at least 2 are needed")
     spread = f" on each of {world_size} devices" if world_size > 1 else ""
+    if sampling.balance in ("source", "one_source"):
+        # Only here, as most trainings have one data set.
+        from data.sources import check_balance
+
+        check_balance(train, options, world_size)
     if sampling.class_balanced and len(images_of) < world_size * sampling.P:
         raise ParamsError(
             f"batch_sampling_params.P: {sampling.P} identities a batch{spread}, but the training set has "

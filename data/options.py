@@ -125,7 +125,7 @@ class BatchSampling(Options):
     every_image: bool = False
     """P x K sampling draws identities by their numbers of images, which shows nearly all images; false: equally."""
     balance: Literal["source", "one_source", "camera"] | None = None
-    """P x K batches: P / S identities of each of S data sets, all of one, or K images of different cameras; null: any."""
+    """P x K batches: P / S identities of each of S data sets, all of one, or K images of many cameras; null: any."""
 
 
 class DataOptions(Options):

@@ -64,6 +64,23 @@ def part(dataset: Dataset, number: int) -> Dataset:
     return Dataset(*([lowered(sample) for sample in split if source_of(sample.camid) == number] for split in dataset))
 
 
+def check_balance(train: Sequence[Sample], options: DataOptions, world_size: int) -> None:
+    """Check that every data set has the identities that balanced batches take of it.
+
+    Raises:
+        ParamsError: one has too few; the message names it.
+    """
+    sampling = options.batch_sampling_params
+    needed = world_size * sampling.P // (len(options.sources) if sampling.balance == "source" else 1)
+    for number, path in enumerate(options.sources):
+        has = len({sample.pid for sample in train if source_of(sample.camid) == number})
+        if has < needed:
+            raise ParamsError(
+                f"batch_sampling_params.P: {needed} identities of each data set in a batch of all devices, but {path} "
+                f'has {has}; lower P, or set batch_sampling_params.balance "{sampling.balance}" to null'
+            )
+
+
 def _raised(samples: Sequence[Sample], number: int, *, is_test: bool = False) -> Iterator[Sample]:
     offset = number * SOURCE_STRIDE
     for sample in samples:

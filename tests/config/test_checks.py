@@ -3,6 +3,7 @@
 import pytest
 
 PK = {"class_balanced": True, "P": 4, "K": 2}
+EVALUATION = {"type": "market_evaluate"}
 TRIPLET = {"tri_loss_margin": 0.3, "batch_sampling_params": PK}
 COSINE = {"classifier": "cosine"}
 SCALED = COSINE | {"cosine_scale": 64}
@@ -40,6 +41,34 @@ def gan(**options):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
+        # Data sets
+        ({"batches_dir": ["a", "a"]}, ["batches_dir: names a data set twice"]),
+        ({"batches_dir": []}, ["batches_dir: names no data set"]),
+        ({"test_dirs": ["a"]}, ["test_dirs: has no effect: evaluation_params.type is null"]),
+        (
+            {"batches_dir": ["x/a", "b"], "evaluation_params": EVALUATION | {"score_of": "A"}},
+            ['evaluation_params.score_of: no test set "A"; did you mean "a"? Allowed: "a", "b"'],
+        ),
+        (
+            {"batches_dir": "a", "evaluation_params": EVALUATION | {"score_of": "a"}},
+            ["evaluation_params.score_of: there is one"],
+        ),
+        (
+            {"batches_dir": ["a", "b"], "batch_sampling_params": {"balance": "source"}},
+            ["batch_sampling_params.balance: is for P x K sampling"],
+        ),
+        (
+            {"batch_sampling_params": PK | {"balance": "one_source"}},
+            ['batch_sampling_params.balance: "one_source" is for several data sets'],
+        ),
+        (
+            {"batches_dir": ["a", "b", "c"], "batch_sampling_params": PK | {"balance": "source"}},
+            ["batch_sampling_params.P: by 3 data sets; use 3 or 6"],
+        ),
+        (
+            {"batch_sampling_params": PK | {"K": 1, "balance": "camera"}},
+            ["batch_sampling_params.balance: K is 1"],
+        ),
         # Batches and augmentation
         ({"batch_sampling_params": PK, "batch_size": 9}, ["batch_size: is 9, but P x K"]),
         ({"batch_sampling_params": "4*2", "batch_size": 9}, ["batch_size: is 9, but P x K"]),
