@@ -16,7 +16,8 @@ def data_sets_fit(params: Params) -> Iterator[Conflict]:
         if len(set(paths)) < len(paths):
             yield Conflict((key,), "names a data set twice")
     if params.label_fixes and len(params.sources) > 1:
-        yield Conflict(("label_fixes", "batches_dir"), "corrects the labels of one data set, but batches_dir names several")
+        text = "corrects the labels of one data set, but batches_dir names several"
+        yield Conflict(("label_fixes", "batches_dir"), text)
     options = params.evaluation_params
     if options.type is None and params.test_dirs:
         yield Conflict(("test_dirs", "evaluation_params.type"), "has no effect: evaluation_params.type is null")
