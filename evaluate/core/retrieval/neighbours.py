@@ -9,14 +9,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from evaluate.core.retrieval.distances import FeatureDistances, Metric, check_embeddings
-from evaluate.core.retrieval.topk import distances_of, indices_of, smallest
+from evaluate.core.retrieval.topk import NO_KEY, distances_of, indices_of, merge_smallest_
 from utils.distributed import Dist, gather_rows, this_process
 from utils.errors import DataError
 from utils.logs import bars_hidden
 
 TILE = 2048  # images on a side of the largest tile; larger ones are no faster
 TILE_BYTES_PER_PAIR = 32  # a distance, and where distances tie two int64 keys and what selecting among them takes
-NO_KEY = 2**63 - 1  # behind every key of `smallest`
 
 
 class Neighbours(NamedTuple):
@@ -45,7 +44,7 @@ def nearest_neighbours(
     """Compare all images with each other: N * N * D multiplications, half of which symmetry saves.
 
     Neither the memory nor the number of processes changes the result, except for the last bits of distances. Waits for
-    a GPU once per tile and side, for euclidean once more per tile.
+    a GPU twice per tile and side, for euclidean once more per tile.
 
     Args:
         features: (N, D) float32 embeddings; need not be of unit length.
@@ -74,13 +73,11 @@ def nearest_neighbours(
         tile = squared(distances, 0, a.stop - a.start, metric)
         # The tile on the other side of the diagonal is this one transposed.
         for span, other, distance in ((a, b, tile), (b, a, tile.T))[: 1 if a is b else 2]:
-            place = span.start // size
-            found = torch.cat((nearest[place], smallest(distance, count, other.start)), dim=1)
-            nearest[place] = found.topk(count, largest=False).values
+            index = torch.arange(other.start, other.stop, device=features.device)
+            merge_smallest_(nearest[span.start // size], distance, index)
             farthest[span] = torch.maximum(farthest[span], distance.amax(dim=1))
     if dist.world_size > 1:
-        parts = (gather_rows(keys[None]).transpose(0, 1).flatten(1) for keys in nearest)
-        nearest = [part.topk(count, largest=False).values for part in parts]
+        nearest = [merged_over_processes(keys) for keys in nearest]
         farthest = gather_rows(farthest[None]).amax(dim=0)
     if not farthest.isfinite().all():
         raise DataError("the embeddings are too long for single precision to compare; scale them all down")
@@ -92,3 +89,8 @@ def squared(distances: FeatureDistances, start: int, stop: int, metric: Metric) 
     """Rows start..stop of distances, the euclidean ones squared."""
     rows = distances.rows(start, stop)
     return rows if metric == "cosine" else rows.square_()
+
+
+def merged_over_processes(keys: Tensor) -> Tensor:
+    """The smallest keys of all processes in each row (R, K), which all processes get; all must call this."""
+    return gather_rows(keys[None]).transpose(0, 1).flatten(1).topk(keys.shape[1], largest=False).values

@@ -10,6 +10,8 @@ from utils.process import num_own_cpus
 
 SORTED_PAIRS = 2**20
 """Distances sorted with their columns at once, 16 bytes each and on a GPU 48; at least one row."""
+NO_KEY = 2**63 - 1
+"""Behind every key of `smallest`."""
 
 
 def sorted_rows(distance: Tensor) -> Tensor:
@@ -50,15 +52,13 @@ def first_columns(distance: Tensor, length: int) -> Tensor:
     return columns.gather(1, values.argsort(dim=1, stable=True))
 
 
-def smallest(distance: Tensor, count: int, first: int) -> Tensor:
+def smallest(distance: Tensor, count: int, index: Tensor) -> Tensor:
     """The `count` nearest images of each row as keys that order like (distance, index).
 
-    Of distances (R, C) float32, nowhere negative, to the images from index `first` on: (R, min(count, C)) int64 keys,
-    the bits of the distance above 32 bits of index.
+    Of distances (R, C) float32, nowhere negative, to images of these indices, (C,) int64 in ascending order:
+    (R, min(count, C)) int64 keys, the bits of the distance above 32 bits of index.
     """
-    width = distance.shape[1]
-    index = torch.arange(first, first + width, device=distance.device)
-    if count >= width:
+    if count >= distance.shape[1]:
         return _keys(distance, index)
     value, column = distance.topk(count + 1, largest=False)
     keys = _keys(value[:, :count], index[column[:, :count]])
@@ -67,6 +67,20 @@ def smallest(distance: Tensor, count: int, first: int) -> Tensor:
     if tied.any():
         keys[tied] = _keys(distance[tied], index).topk(count, largest=False).values
     return keys
+
+
+def merge_smallest_(keys: Tensor, distance: Tensor, index: Tensor) -> None:
+    """Replace keys by smaller ones of a block, in which most rows have none once many blocks have been seen.
+
+    Args:
+        keys: (R, K) int64 of `smallest`, or `NO_KEY`, in ascending order; changed in place.
+        distance: (R, C) float32, nowhere negative.
+        index: (C,) int64, of the columns, in ascending order.
+    """
+    is_near_enough = _keys(distance.amin(dim=1), index[0]) <= keys[:, -1]
+    rows = is_near_enough.nonzero().flatten()
+    found = smallest(distance.contiguous()[rows], keys.shape[1], index)
+    keys[rows] = torch.cat((keys[rows], found), dim=1).topk(keys.shape[1], largest=False).values
 
 
 def distances_of(keys: Tensor) -> Tensor:

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluate.core.retrieval import topk
-from evaluate.core.retrieval.topk import first_columns, smallest, sorted_rows
+from evaluate.core.retrieval.topk import (
+    NO_KEY,
+    distances_of,
+    first_columns,
+    indices_of,
+    merge_smallest_,
+    smallest,
+    sorted_rows,
+)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 7), (3, 1000), (0, 4)])
@@ -49,7 +57,18 @@ def test_smallest_cuts_ties_by_index(width: int) -> None:
     distance = torch.randint(0, 4, (50, width), generator=torch.Generator().manual_seed(width)).float()
     distance[0], distance[1, ::2] = 1.0, -0.0
     for block in (distance, distance.T.contiguous().T):
-        keys = smallest(block, 4, first=100).sort(dim=1).values
+        keys = smallest(block, 4, torch.arange(100, 100 + width)).sort(dim=1).values
         expected = distance.sort(dim=1, stable=True)
         assert (keys & 0xFFFFFFFF).equal(expected.indices[:, :4] + 100)
         assert (keys >> 32).equal((expected.values[:, :4] + 0.0).view(torch.int32).long())
+
+
+@pytest.mark.parametrize("values", [3, 10_000])
+def test_the_smallest_of_several_blocks_are_those_of_the_whole(values: int) -> None:
+    whole = torch.randint(values, (40, 90), generator=torch.Generator().manual_seed(values)).float()
+    keys = torch.full((40, 7), NO_KEY)
+    for first in range(0, 90, 30):
+        merge_smallest_(keys, whole[:, first : first + 30], torch.arange(first, first + 30))
+    expected = whole.sort(dim=1, stable=True)
+    assert indices_of(keys).equal(expected.indices[:, :7])
+    assert distances_of(keys).equal(expected.values[:, :7])
