@@ -91,13 +91,14 @@ class OnnxNetwork(ExportedNetwork):
         path: the .onnx file.
         threads: CPU threads; 0 = one for each CPU of this process.
         parallels: GPUs of which this process takes its own, as `choose_device` does; empty: the first.
+        spin: as for `open_session`.
 
     Raises:
         DataError: the file cannot be read, or was written by another program.
     """
 
-    def __init__(self, path: Path, threads: int = 0, parallels: Sequence[int] = ()) -> None:
-        self.session = open_session(path, threads, parallels)
+    def __init__(self, path: Path, threads: int = 0, parallels: Sequence[int] = (), spin: bool = True) -> None:
+        self.session = open_session(path, threads, parallels, spin)
         card = card_of(self.session, path)
         if card is None:
             raise DataError(f"{path}: has no model card (no reid.* metadata); export it with export_onnx")
@@ -146,8 +147,8 @@ class TorchNetwork(Network):
         return Embeddings((rows / lengths.clamp_min(MIN_LENGTH)).cpu().numpy(), lengths.cpu().numpy())
 
 
-def open_network(path: Path, threads: int = 0) -> ExportedNetwork | TorchNetwork:
-    """An exported model or a checkpoint.
+def open_network(path: Path, threads: int = 0, spin: bool = True) -> ExportedNetwork | TorchNetwork:
+    """An exported model or a checkpoint; `spin` is for an .onnx file, as for `open_session`.
 
     Raises:
         DataError, ParamsError: the file cannot be used.
@@ -156,28 +157,31 @@ def open_network(path: Path, threads: int = 0) -> ExportedNetwork | TorchNetwork
     if suffix in (".pth", ".safetensors"):
         return TorchNetwork(path, threads)
     if suffix in (".onnx", OPENVINO):
-        return open_exported(path, threads)
+        return open_exported(path, threads, spin=spin)
     raise DataError(
         f"{path}: expected an .onnx or .xml of export_onnx, a .pth of a training, or a folder of export_hub"
     )
 
 
-def open_exported(path: Path, threads: int = 0, parallels: Sequence[int] = ()) -> ExportedNetwork:
+def open_exported(path: Path, threads: int = 0, parallels: Sequence[int] = (), spin: bool = True) -> ExportedNetwork:
     """A model of export_onnx with any profile; arguments and errors are those of `OnnxNetwork`."""
     if path.suffix.lower() != OPENVINO:
-        return OnnxNetwork(path, threads, parallels)
+        return OnnxNetwork(path, threads, parallels, spin)
     # Only here, as few have OpenVINO.
     from deploy.openvino import OpenVinoNetwork
 
     return OpenVinoNetwork(path, threads)
 
 
-def open_session(path: Path, threads: int = 0, parallels: Sequence[int] = ()) -> onnxruntime.InferenceSession:
+def open_session(
+    path: Path, threads: int = 0, parallels: Sequence[int] = (), spin: bool = True
+) -> onnxruntime.InferenceSession:
     """An ONNX file ready to run, on a GPU if this build of onnxruntime supports one.
 
     Args:
         threads: CPU threads; 0 = one for each CPU of this process, which may be fewer than the machine's.
         parallels: GPUs of which this process takes its own; empty: the first.
+        spin: threads spin while they wait for each other, which is fastest if no other thread needs the CPUs.
 
     Raises:
         DataError: it is missing, damaged or not a model.
@@ -188,6 +192,7 @@ def open_session(path: Path, threads: int = 0, parallels: Sequence[int] = ()) ->
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or num_own_cpus()
     options.log_severity_level = 3  # errors only
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
     session = _open(path, options, [CPU])
     if CUDA not in onnxruntime.get_available_providers():
         return session

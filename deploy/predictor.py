@@ -36,6 +36,7 @@ class Predictor:
         batch_size: images in a batch of the network.
         threads: CPU threads of the network; 0 = all.
         warm_up: embed blank images first, so that the first real ones are not slower than others.
+        spin: threads of onnxruntime spin while they wait; False leaves the CPUs to other work, such as requests.
 
     Attributes:
         card: the model card; None for a model_best.pth.
@@ -56,11 +57,12 @@ class Predictor:
         batch_size: int = 32,
         threads: int = 0,
         warm_up: bool = True,
+        spin: bool = True,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size: at least 1 expected, got {batch_size}")
         path = model_file(path)
-        self.network = open_network(path, threads)
+        self.network = open_network(path, threads, spin)
         self.batch_size = batch_size
         self.card = self.network.card
         self.digest = digest_of_file(path)
@@ -168,6 +170,6 @@ def predictor_parser(program: str, description: str | None, batch_size: int) -> 
     return parser
 
 
-def predictor_of(args: argparse.Namespace) -> Predictor:
-    """The predictor that a parsed command line chooses."""
-    return Predictor(args.model, batch_size=args.batch_size, threads=args.threads)
+def predictor_of(args: argparse.Namespace, spin: bool = True) -> Predictor:
+    """The predictor that a parsed command line chooses; `spin` is as for `Predictor`."""
+    return Predictor(args.model, batch_size=args.batch_size, threads=args.threads, spin=spin)

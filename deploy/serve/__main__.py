@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> None:
     limits = Limits(**{name: getattr(args, name) for name in Limits.model_fields})
     if limits.max_images > limits.max_waiting:
         raise ParamsError(f"--max-images {limits.max_images}: more than --max-waiting {limits.max_waiting} allows")
-    predictor = predictor_of(args)
+    predictor = predictor_of(args, spin=False)
     folder = expand_user(args.gallery)
     folder.mkdir(parents=True, exist_ok=True)
     with Gallery(args.index or folder / ".gallery", predictor.embedding_dim, predictor.digest) as gallery:

@@ -11,6 +11,7 @@ import pytest
 import deploy.networks as networks
 from deploy.export import export_onnx
 from deploy.networks import CPU, CUDA, OnnxNetwork, open_session
+from deploy.predictor import Predictor
 from tests.deploy.conftest import Model
 from utils.errors import DataError, ParamsError
 
@@ -100,6 +101,14 @@ def test_an_export_that_differs_on_the_gpu_is_refused(
         export_onnx(model.path, model.exporting(measured_images=0), path)
     assert not path.exists()
     assert options_of(gpu_session)["use_tf32"] == 0
+
+
+@pytest.mark.parametrize("spin", [True, False])
+def test_threads_spin_unless_others_need_the_cpus(exported: Path, spin: bool) -> None:
+    network = Predictor(exported, spin=spin, warm_up=False).network
+    assert isinstance(network, OnnxNetwork)
+    options = network.session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == str(int(spin))
 
 
 def test_onnxruntime_for_the_cpu_is_not_asked_for_a_gpu(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from deploy.networks import OnnxNetwork
 from deploy.predictor import Predictor
 from deploy.serve.__main__ import main
 from tests.conftest import ROOT
@@ -53,6 +54,19 @@ def service(exported: Path, model: Model, tmp_path: Path) -> Iterator[Service]:
 def ask(address: str, body: bytes | None = None) -> dict[str, object]:
     with urllib.request.urlopen(urllib.request.Request(address, body)) as answer:
         return json.load(answer)
+
+
+def test_the_network_leaves_idle_cpus_to_the_requests(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictors: list[Predictor] = []
+    monkeypatch.setattr("deploy.serve.app.create_app", lambda predictor, *_, **__: predictors.append(predictor))
+    monkeypatch.setattr("deploy.serve.app.serve", lambda *_: None)
+    main(["--model", str(exported), "--gallery", str(tmp_path)])
+    (network,) = [predictor.network for predictor in predictors]
+    assert isinstance(network, OnnxNetwork)
+    options = network.session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
 def connect(service: Service) -> socket.socket:
