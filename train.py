@@ -6,7 +6,6 @@ The settings live in params.json; `python train.py --help` shows the operations.
 import argparse
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -105,7 +104,16 @@ def check_extra_images(params: Params) -> str:
     return check_generated_images(params)
 
 
-REID_TASK = Task("start_train", partial(build_trainer, build_extra_images=build_extra_images))
+def build_reid_trainer(params: Params, folder: RunFolder, device: torch.device, resume: bool) -> Trainer:
+    """The trainer of a re-ID network, with labels or without."""
+    if params.is_unsupervised:
+        from unsupervised.trainer import ClusterTrainer
+
+        return build_trainer(params, folder, device, resume, make_trainer=ClusterTrainer)
+    return build_trainer(params, folder, device, resume, build_extra_images)
+
+
+REID_TASK = Task("start_train", build_reid_trainer)
 GENERATOR_TASK = Task("train_gan", build_generator_trainer)
 
 

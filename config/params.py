@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
 
+from config.clustering import ClusteringParams
 from config.evaluation import EvaluationParams
 from config.gan import GanParams
 from data.augmentation.normalisation import normalisation_of
@@ -109,6 +110,8 @@ class Params(LossOptions, ModelOptions, DataOptions):
     """Learning rates, decay and warm-up."""
     gan_params: GanParams = GanParams()
     """The person generator, for train_gan and for generated images in re-ID training."""
+    clustering_params: ClusteringParams = ClusteringParams()
+    """Training without labels."""
     fine_tune: bool = False
     """Train only the classifiers; all layers before them are frozen."""
     parallels: tuple[Annotated[int, Field(ge=0)], ...] = ()
@@ -148,6 +151,11 @@ class Params(LossOptions, ModelOptions, DataOptions):
         # Frozen for everybody else.
         object.__setattr__(self, "data_augmentation", _resolved(self.data_augmentation, self.model_params.model))
         return self
+
+    @property
+    def is_unsupervised(self) -> bool:
+        """Whether it trains without labels."""
+        return self.clustering_params.method is not None
 
     @property
     def generator_resize(self) -> Resize:

@@ -10,7 +10,7 @@ from data.layouts import LayoutChoice, describe_layouts, detect_layout, read_lay
 from data.lmdb.format import is_lmdb
 from data.lmdb.reading import read_lmdb
 from data.options import DataOptions
-from data.samples import DISTRACTOR_PID, JUNK_PID, Dataset, Sample, sorted_pids
+from data.samples import DISTRACTOR_PID, JUNK_PID, UNKNOWN_PID, Dataset, Sample, sorted_pids
 from utils.distributed import gather_objects, this_process
 from utils.errors import DataError, ParamsError
 from utils.files import expand_user
@@ -98,9 +98,10 @@ def check_training_set(train: Sequence[Sample], options: DataOptions, world_size
     """
     images_of = Counter(sample.pid for sample in train)
     sampling = options.batch_sampling_params
-    if not train:
-        expected = describe_layouts(options.data_layout)
-        raise DataError(f"{options.data_name}: no training images found; expected {expected}")
+    _check_any(train, options)
+    if images_of.keys() == {UNKNOWN_PID}:
+        text = "set clustering_params.method to train without them (docs/training.md)"
+        raise DataError(f"{options.data_name}: the training images have no labels; {text}")
     if len(images_of) < 2:
         raise DataError(f"{options.data_name}: the training set has {len(images_of)} identity; at least 2 are needed")
     spread = f" on each of {world_size} devices" if world_size > 1 else ""
@@ -119,6 +120,32 @@ def check_training_set(train: Sequence[Sample], options: DataOptions, world_size
             f"batch_size: {options.batch_images}{spread} is more than the {len(train)} training images; lower it"
         )
     _log_unusual(train, images_of, sampling.K if sampling.class_balanced else 1)
+
+
+def check_unlabelled_set(train: Sequence[Sample], options: DataOptions, smallest: int, world_size: int = 1) -> None:
+    """Refuse a training set that cannot form the clusters of a batch.
+
+    Args:
+        smallest: images of the smallest cluster.
+        world_size: processes that train together, each on clusters of its own.
+
+    Raises:
+        DataError: no images.
+        ParamsError: too few.
+    """
+    _check_any(train, options)
+    P = world_size * options.batch_sampling_params.P
+    if len(train) < P * smallest:
+        raise ParamsError(
+            f"batch_sampling_params.P: a batch on all devices has {P} clusters, but the {len(train)} training images "
+            f"form at most {len(train) // smallest} of clustering_params.min_samples {smallest} images; lower P"
+        )
+
+
+def _check_any(train: Sequence[Sample], options: DataOptions) -> None:
+    if not train:
+        expected = describe_layouts(options.data_layout)
+        raise DataError(f"{options.data_name}: no training images found; expected {expected}")
 
 
 def _log_unusual(train: Sequence[Sample], images_of: Counter[int], K: int) -> None:
@@ -152,10 +179,10 @@ def summary_table(dataset: Dataset) -> str:
         if not split and name != "train":
             continue
         # In training, pid 0 is an identity like any other.
-        special = () if name in ("train", "val") else (JUNK_PID, DISTRACTOR_PID)
+        special = (UNKNOWN_PID,) if name in ("train", "val") else (JUNK_PID, DISTRACTOR_PID)
         persons = [pid for pid in sorted_pids(split) if pid not in special]
         cameras = {sample.camid for sample in split}
-        distractors = sum(sample.pid == DISTRACTOR_PID for sample in split) if special else 0
+        distractors = sum(sample.pid == DISTRACTOR_PID for sample in split) if DISTRACTOR_PID in special else 0
         junk = sum(sample.pid == JUNK_PID for sample in split)
         rows.append(f"{name:<10}{len(split):>8}{len(persons):>8}{len(cameras):>9}{distractors:>13}{junk:>6}")
     return "\n".join(rows)

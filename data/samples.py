@@ -10,6 +10,8 @@ JUNK_PID = -1
 """Marks a gallery image that counts neither as a match nor as an error (Market-1501)."""
 DISTRACTOR_PID = 0
 """Marks a gallery image that matches no query (Market-1501)."""
+UNKNOWN_PID = -2
+"""Identity of a training image without a label."""
 UNKNOWN_CAMID = -1
 """Camera of an image that was taken by none, such as a generated one."""
 SOURCE_STRIDE = 10**12

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from data.lmdb.format import is_lmdb
 from data.options import DataOptions
-from data.samples import SOURCE_STRIDE, Dataset, Sample, source_of
+from data.samples import SOURCE_STRIDE, UNKNOWN_PID, Dataset, Sample, source_of
 from utils.errors import DataError, ParamsError
 from utils.files import expand_user
 
@@ -29,7 +29,7 @@ def join(datasets: Sequence[Dataset], options: DataOptions) -> Dataset:
     """The training halves of the data sets of `batches_dir`, and the test halves of those to evaluate on.
 
     Identities and cameras of the n-th data set are raised by n * SOURCE_STRIDE, so that no two data sets share any;
-    only junk and distractors of a test half keep their numbers.
+    only junk and distractors of a test half, and unknown identities, keep their numbers.
 
     Args:
         datasets: of each of `options.data_sets`.
@@ -90,7 +90,8 @@ def _raised(samples: Sequence[Sample], number: int, *, is_test: bool = False) ->
                 f"{sample.path}: identity {sample.pid}, camera {sample.camid}: where data sets are joined, these "
                 f"numbers have at most {digits} digits"
             )
-        pid = sample.pid if is_test and sample.pid <= 0 else sample.pid + offset
+        is_kept = sample.pid == UNKNOWN_PID or (is_test and sample.pid <= 0)
+        pid = sample.pid if is_kept else sample.pid + offset
         yield sample._replace(pid=pid, camid=sample.camid + offset)
 
 

@@ -151,16 +151,18 @@ class TrainBatches:
         self.camids = camids
         self.pixel_generator = torch.Generator(device)
 
-    def steps(self, epoch: int, first_step: int) -> Iterator[list[TrainBatch]]:
+    def steps(self, epoch: int, first_step: int, batches: list[list[int]] | None = None) -> Iterator[list[TrainBatch]]:
         """The batches of each step of an epoch, as many as gradients are accumulated over.
 
         Args:
             epoch: counted from 0.
             first_step: the first one wanted, counted over all epochs.
+            batches: those of the epoch over all processes, as indices of training images; None: as `labels` say.
         """
         dist, accumulate = this_process(), self.params.accumulate_steps
-        camids = () if self.camids is None else self.camids.tolist()
-        batches = batches_of_epoch(self.params, self.labels.tolist(), epoch, camids)
+        if batches is None:
+            camids = () if self.camids is None else self.camids.tolist()
+            batches = batches_of_epoch(self.params, self.labels.tolist(), epoch, camids)
         first = first_step * accumulate
         batches = batches[first - epoch * len(batches) :]
         own = [batch[dist.share(len(batch))] for batch in batches]

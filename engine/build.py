@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from config.params import Params
-from data.cache import build_image_cache, build_store
-from data.dataset import check_training_set, log_summary, read_dataset, without_bad_images
+from data.cache import DecodedImageCache, build_image_cache, build_store
+from data.dataset import check_training_set, check_unlabelled_set, log_summary, read_dataset, without_bad_images
 from data.samples import SOURCE_STRIDE, Dataset, Sample, sorted_camids, sorted_pids, source_of
 from engine.batches import ExtraImages, TrainBatches, num_processes
 from engine.consistency import check_ranks_agree, run_fingerprint
@@ -21,6 +21,7 @@ from engine.trainer import ReidTrainer
 from evaluate.core.plugins import check_test_data
 from losses.criterion import Criterion, build_criterion
 from losses.generated import GeneratedWeights
+from losses.loss import Loss
 from models.network import ReidNetwork, build_network
 from models.pretrained import load_snapshot
 from models.sync_bn import synchronise_batch_norm
@@ -33,6 +34,8 @@ from utils.randomness import INITIAL_WEIGHTS, seed_for
 
 logger = logging.getLogger(__name__)
 
+MakeTrainer = Callable[[Sequence[Sample], Run, TrainBatches, Stepper, Schedule, DecodedImageCache | None], ReidTrainer]
+"""Training images and the arguments of `ReidTrainer` -> it, or a subclass."""
 BuildExtraImages = Callable[[Params, Sequence[Sample], torch.device, bool], ExtraImages | None]
 """Params, training images, device, whether a run is resumed -> the extra images of a run; None: it has none."""
 
@@ -43,6 +46,7 @@ def build_trainer(
     device: torch.device,
     resume: bool = False,
     build_extra_images: BuildExtraImages = lambda *_: None,
+    make_trainer: MakeTrainer = lambda _, *parts: ReidTrainer(*parts),
 ) -> ReidTrainer:
     """The trainer of a run. Initial weights and all later draws follow from `params.seed`.
 
@@ -51,10 +55,11 @@ def build_trainer(
     dataset = read_training_data(params)
     plan = plan_training(params, dataset.train, device)
     schedule = build_schedule(params, plan.steps_per_epoch, plan.num_epochs * plan.steps_per_epoch)
-    pids, camids = sorted_pids(dataset.train), sorted_camids(dataset.train)
+    pids, camids = classes_of(params, dataset.train), sorted_camids(dataset.train)
     logger.info("%s", describe_training(params, plan, schedule, len(pids), camids))
     with explain_oom(f"putting the network on {device}", "take a smaller model, or free memory of the device"):
-        return _build(params, folder, device, dataset, plan, schedule, resume, build_extra_images)
+        parts = _build(params, folder, device, dataset, plan, schedule, resume, build_extra_images)
+        return make_trainer(dataset.train, *parts)
 
 
 def _build(
@@ -66,10 +71,10 @@ def _build(
     schedule: Schedule,
     resume: bool,
     build_extra_images: BuildExtraImages,
-) -> ReidTrainer:
-    pids = sorted_pids(dataset.train)
+) -> tuple[Run, TrainBatches, Stepper, Schedule, DecodedImageCache | None]:
+    pids = classes_of(params, dataset.train)
     label_of = {pid: label for label, pid in enumerate(pids)}
-    labels = [label_of[sample.pid] for sample in dataset.train]
+    labels = [label_of.get(sample.pid, 0) for sample in dataset.train]
     with fail_together():
         precision = choose_precision(params.precision, device)
         compilation = choose_compilation(params.compile, device, plan.num_epochs * plan.steps_per_epoch)
@@ -80,7 +85,7 @@ def _build(
     if compilation.reason:
         logger.info("network and losses are not compiled: %s", compilation.reason)
     network = prepare_network(network, params, device)
-    criterion = build_losses(params, network, teacher).to(device)
+    criterion = build_losses(params, network, teacher, len(dataset.train)).to(device)
     optimizer = build_optimizer(params, network, criterion)
     paths = [sample.path for sample in dataset.train]
     store = build_store(paths, params.train_resize, params.data_cache, device)
@@ -95,7 +100,7 @@ def _build(
         "teacher": None if teacher is None else teacher.digest,
         "extra-image source": None if extra_images is None else extra_images.digest,
     }
-    return ReidTrainer(
+    return (
         Run(params, folder, device, plan, run_fingerprint(params, dataset, others)),
         TrainBatches(
             params, paths, torch.tensor(labels), pids, store, precision, device, teacher, extra_images, camids
@@ -106,8 +111,13 @@ def _build(
     )
 
 
-def build_losses(params: Params, network: ReidNetwork, teacher: Teacher | None) -> Criterion:
-    """The losses of a training of this network."""
+def classes_of(params: Params, train: Sequence[Sample]) -> list[int]:
+    """The pids of the classifier's classes in order; none in a training without labels."""
+    return [] if params.is_unsupervised else sorted_pids(train)
+
+
+def build_losses(params: Params, network: ReidNetwork, teacher: Teacher | None, num_images: int) -> Criterion:
+    """The losses of a training of this network on so many images."""
     generated = GeneratedWeights(params.num_generated / params.batch_images, params.gan_params.lambda_consistency)
     return build_criterion(
         params,
@@ -115,7 +125,27 @@ def build_losses(params: Params, network: ReidNetwork, teacher: Teacher | None) 
         sizes=network.sizes,
         teacher_dim=0 if teacher is None else teacher.embedding_dim,
         generated=generated if params.num_generated else None,
+        clusters=_build_cluster_loss(params, network, num_images),
         seed=params.seed,
+    )
+
+
+def _build_cluster_loss(params: Params, network: ReidNetwork, num_images: int) -> Loss | None:
+    section = params.clustering_params
+    if not params.is_unsupervised or not section.weight:
+        return None
+    # Only who trains without labels imports it.
+    from losses.cluster_nce import ClusterNCE
+
+    return ClusterNCE(
+        section.weight,
+        section.temperature,
+        section.momentum,
+        section.memory_update,
+        num_images // section.min_samples,
+        network.embedding_dim,
+        params.batch_sampling_params.K,
+        params.model_params.retrieval_of,
     )
 
 
@@ -132,7 +162,11 @@ def read_training_data(params: Params) -> Dataset:
     dataset = without_bad_images(dataset, params)
     log_summary(dataset, params)
     with fail_together():
-        check_training_set(dataset.train, params, num_processes(params))
+        if params.is_unsupervised:
+            smallest = params.clustering_params.min_samples
+            check_unlabelled_set(dataset.train, params, smallest, num_processes(params))
+        else:
+            check_training_set(dataset.train, params, num_processes(params))
         check_cameras(dataset.train, params)
         check_test_data(dataset, params)
     return dataset

@@ -11,8 +11,8 @@ import torch
 from config.load import OPERATION, load_params, operation_of, params_from_dict
 from config.params import Params
 from data.dataset import log_summary
-from data.samples import sorted_camids, sorted_pids
-from engine.build import read_training_data, start_network
+from data.samples import sorted_camids
+from engine.build import classes_of, read_training_data, start_network
 from engine.consistency import check_environment
 from engine.launch import launch, needs_launch, process_group
 from engine.run import RunFolder, cleanup_on_failure, is_run, lock_run, open_run_folder, run_folder, write_params
@@ -170,7 +170,7 @@ def check_config(params: Params, notes: Sequence[str], check_extra_images: Calla
     device = choose_device(params.parallels)
     check_environment(params, device)
     dataset = read_training_data(params)
-    pids, camids = sorted_pids(dataset.train), sorted_camids(dataset.train)
+    pids, camids = classes_of(params, dataset.train), sorted_camids(dataset.train)
     start_network(params, len(pids), camids)  # the files it starts from are there and fit
     load_teacher(params, pids, device)
     if extra := check_extra_images(params):

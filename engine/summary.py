@@ -39,9 +39,13 @@ def plan_training(params: Params, train: Sequence[Sample], device: torch.device)
     on_device = device.type == "cuda" and params.data_cache in ("auto", "device")
     cached = ', set data_cache to "ram" (the images take memory of the device, too)' if on_device else ""
     advice = f"lower {lower} (accumulate_steps makes up for it), img_h and img_w{cached}, take a smaller model{halved}"
+    if params.is_unsupervised:
+        steps = params.clustering_params.iterations
+    else:
+        steps = len(batches_of_epoch(params, pids, 0, camids)) // params.accumulate_steps
     return TrainingPlan(
         num_epochs=params.epoch,
-        steps_per_epoch=len(batches_of_epoch(params, pids, 0, camids)) // params.accumulate_steps,
+        steps_per_epoch=steps,
         images_per_step=params.batch_images * params.accumulate_steps * num_processes(params),
         evaluate_every=0 if options.type is None else options.every_epochs,
         evaluate_at_start=options.at_start,
@@ -57,7 +61,7 @@ def describe_training(
 
     Args:
         params, plan, schedule: of the run.
-        num_classes: N.
+        num_classes: N; 0 = training without labels.
         camids: cameras of the training set.
     """
     images, devices = params.batch_images * params.accumulate_steps, num_processes(params)
@@ -67,7 +71,7 @@ def describe_training(
     count = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     return (
         f"{plan.num_epochs} epochs of {plan.steps_per_epoch} steps of {images} images{spread}; "
-        f"{num_classes} identities\n"
+        f"{f'{num_classes} identities' if num_classes else 'without labels'}\n"
         f"{params.model_params.model} with {count:.2f} million parameters, embedding of {network.embedding_dim}\n"
         f"{_describe_rates(params, network, schedule, plan.num_epochs * plan.steps_per_epoch)}"
     )

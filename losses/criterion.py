@@ -109,6 +109,7 @@ def build_criterion(
     sizes: NetworkSizes | None = None,
     teacher_dim: int = 0,
     generated: GeneratedWeights | None = None,
+    clusters: Loss | None = None,
     seed: int = 0,
 ) -> Criterion:
     """The losses that the params describe.
@@ -119,12 +120,13 @@ def build_criterion(
         sizes: of the network, for losses with parameters.
         teacher_dim: size of the teacher's embedding.
         generated: weights of generated images; None: there are none.
+        clusters: the loss of a training without labels.
         seed: of the run; random draws follow from it and the number of the step.
     """
     classification, weights = build_classification(options), options.classification_weights
     retrieval_of = "embeddings" if model is None else model.retrieval_of
     losses: list[Loss | None] = [
-        BatchMetrics(),
+        BatchMetrics() if sizes is None or sizes.num_classes else None,
         None if classification is None else OnScores(options.classification_loss, classification, weights),
         build_triplet(options),
         build_circle_pairs(options),
@@ -133,6 +135,7 @@ def build_criterion(
         build_center(options.center_loss, sizes),
         build_distillation(options.distillation, sizes, teacher_dim, retrieval_of),
         build_generated(classification, generated, weights, retrieval_of),
+        clusters,
     ]
     return Criterion([loss for loss in losses if loss is not None], *_part_updates(model, classification, seed))
 

@@ -15,6 +15,7 @@ BELOW = {
     "evaluate": {"utils", "data", "models", "losses", "config"},
     "engine": {"utils", "data", "models", "losses", "config", "evaluate"},
     "gan": {"utils", "data", "models", "losses", "config", "evaluate", "engine"},
+    "unsupervised": {"utils", "data", "models", "losses", "config", "evaluate", "engine"},
     "deploy": {"utils", "data", "models", "config", "evaluate"},
     "examples": {"utils", "data", "models", "losses", "config", "evaluate", "engine", "deploy"},
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from config.checks import backbone, data, generator, losses, network, training
+from config.checks import backbone, clustering, data, generator, losses, network, training
 from config.checks.conflict import Check, Conflict, repeated_devices
 from config.eval_params import EvalParams
 from config.params import Params
@@ -44,6 +44,8 @@ CHECKS: tuple[Check[Params], ...] = (
     generator.generated_images_are_used,
     generator.generated_images_teach_something,
     generator.generator_can_be_trained,
+    clustering.labels_are_not_needed,
+    clustering.clustering_options_are_used,
     losses.some_loss_is_on,
     losses.pairs_can_form,
     losses.compared_features_exist,

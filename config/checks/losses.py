@@ -19,7 +19,8 @@ def some_loss_is_on(params: Params) -> Iterator[Conflict]:
     section = params.distillation
     weights = [f"distillation.{name}" for name in ("lambda_logits", "lambda_embedding")]
     given = [key for key in weights if getattr(section, key.partition(".")[2]) > 0]
-    if params.tri_loss_lambda_cls == 0 and not params.pair_losses and not given:
+    contrasts = params.is_unsupervised and params.clustering_params.weight > 0
+    if params.tri_loss_lambda_cls == 0 and not params.pair_losses and not given and not contrasts:
         text = "is 0, and tri_loss_margin or tri_loss_lambda_tri is 0 too: no loss is left to train with"
         yield Conflict(("tri_loss_lambda_cls", *TRIPLET, "distillation"), text)
     for key in given:

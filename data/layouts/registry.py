@@ -6,7 +6,7 @@ A new layout is a file in this package and an entry of LAYOUTS.
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from data.layouts import folders, market, msmt, vehicleid
+from data.layouts import folders, market, msmt, unlabelled, vehicleid
 from data.layouts.layout import Layout, readable, subfolders
 from data.samples import Dataset
 from utils.errors import DataError, ParamsError
@@ -17,7 +17,10 @@ LAYOUTS: dict[str, Layout] = {
     "msmt": msmt.MSMT,
     "vehicleid": vehicleid.VEHICLEID,
     "folders": folders.FOLDERS,
+    "unlabelled": unlabelled.UNLABELLED,
 }
+PLAIN = ("folders", "unlabelled")
+"""Layouts of one's own data, which any folder of subfolders or of images has."""
 if TYPE_CHECKING:
     LayoutChoice = str
 else:
@@ -49,7 +52,7 @@ def read_layout(root: Path, layout: LayoutChoice = "auto", test_list: str = "") 
 
 
 def detect_layout(root: Path) -> str:
-    """The layout of a folder; "folders" if it has subfolders that no other layout knows.
+    """The layout of a folder; "folders" if it has subfolders that no other layout knows, "unlabelled" if only images.
 
     Raises:
         DataError: several layouts match, or the folder has no subfolders, or cannot be read.
@@ -60,8 +63,8 @@ def detect_layout(root: Path) -> str:
             raise DataError(f"{root}: looks like several layouts; set data_layout to one of: {', '.join(found)}")
         if found:
             return found[0]
-        if LAYOUTS["folders"].is_in(root):
-            return "folders"
+        if plain := [name for name in PLAIN if LAYOUTS[name].is_in(root)]:
+            return plain[0]
         raise DataError(f"{root}: no data set in this folder; expected {describe_layouts('auto')}")
 
 
@@ -85,4 +88,4 @@ def _read(root: Path, name: str, test_list: str) -> Dataset:
 
 def _special_layouts(root: Path) -> list[str]:
     """The layouts of public data sets that match a folder."""
-    return [name for name, layout in LAYOUTS.items() if name != "folders" and layout.is_in(root)]
+    return [name for name, layout in LAYOUTS.items() if name not in PLAIN and layout.is_in(root)]

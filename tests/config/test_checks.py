@@ -28,6 +28,12 @@ PAIRS = ("circle_pairs", "multi_similarity", "supervised_contrastive")
 NO_CLS = {"tri_loss_lambda_cls": 0}
 MAX_LOSS = {"update_max_loss_branch": True}
 TAUGHT = {"distillation": {"teacher": "t.pth"}}
+METHOD = "clustering_params.method"
+UNLABELLED = {"batch_sampling_params": PK} | NO_CLS
+
+
+def clusters(**options):
+    return UNLABELLED | {"clustering_params": {"method": "cluster_contrast", **options}}
 
 
 def model(**options):
@@ -96,6 +102,34 @@ def gan(**options):
             {"data_augmentation": {"jitter_probability": 0.5, "rotation": 10}},
             ["data_augmentation.jitter_probability: has no effect: brightness, contrast, saturation and hue are 0"],
         ),
+        # Without labels
+        (clusters() | {"tri_loss_lambda_cls": 1}, [f"tri_loss_lambda_cls: {METHOD} trains without labels"]),
+        (clusters() | {"batch_sampling_params": "8*1"}, ["batch_sampling_params: must be true"]),
+        (clusters() | {"center_loss": {"weight": 0.1}}, [f"center_loss.weight: {METHOD}"]),
+        (
+            clusters() | model(spectral_trans=0.3),
+            [f"model_params.spectral_trans: {METHOD}", "model_params.spectral_trans: tri_loss_lambda_cls"],
+        ),
+        (
+            clusters() | {"distillation": {"teacher": "t.pth", "lambda_embedding": 1}},
+            [f"distillation.teacher: {METHOD}"],
+        ),
+        (
+            clusters() | gan(**MIXED),
+            [f"gan_params.mix_ratio: {METHOD}", "gan_params.mix_ratio: tri_loss_lambda_cls is 0"],
+        ),
+        (
+            clusters() | {"batches_dir": ["a", "b"], "batch_sampling_params": PK | {"balance": "source"}},
+            [f"batch_sampling_params.balance: {METHOD}"],
+        ),
+        (clusters(k1=4), ["clustering_params.k2: 6 is more than the 4 images of clustering_params.k1"]),
+        (clusters(weight=0), ["tri_loss_lambda_cls: no loss is left"]),
+        (
+            clusters(weight=0, momentum=0.5) | {"tri_loss_margin": 0.3},
+            ["clustering_params.momentum: clustering_params.weight is 0"],
+        ),
+        (clusters(distance="cosine", k1=20), ['clustering_params.k1: clustering_params.distance is "cosine"']),
+        ({"clustering_params": {"eps": 0.5}}, [f"clustering_params.eps: {METHOD} is null"]),
         # Losses
         ({"tri_loss_margin": "soft_margin"}, ["tri_loss_margin: class_balanced true"]),
         (TRIPLET | {"batch_sampling_params": "64*1"}, ["tri_loss_margin: class_balanced true"]),
@@ -440,6 +474,10 @@ def test_what_does_not_go_together(desk, content, expected):
         TUNED | model(feature_dropout=0.3),
         TUNED | NO_CLS | {"distillation": {"teacher": "t.pth", "lambda_logits": 1}},
         TUNED | SPECTRAL,
+        clusters(),
+        clusters() | {"batches_dir": ["a", "b"], "batch_sampling_params": PK | {"balance": "camera"}},
+        clusters(distance="cosine", eps=0.3, min_samples=2, memory_update="hard", momentum=1),
+        clusters(weight=0) | {"tri_loss_margin": 0.3, "supervised_contrastive": {"weight": 1}},
         gan(**ALONG, pretrain_snapshot_g="gan", pretrain_snapshot_d="gan"),
         gan(**MIXED, lambda_consistency=0.5),  # the snapshot says by what it is conditioned
         gan(**ALONG, lambda_consistency=0.5, condition="run"),

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from config.params import Params
 from data.cache import DeviceStore
@@ -24,6 +25,7 @@ from engine.trainer import ReidTrainer
 from evaluate.core.load_model import Trained
 from gan.mixing import GeneratedImages
 from gan.steps import build_stepper
+from losses.cluster_nce import ClusterNCE
 from models.backbones.backbone import Backbone
 from models.backbones.registry import BackboneEntry
 from models.generator import build_generator
@@ -195,6 +197,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "model_params": BOTH, "distillation": {"lambda_logits": 1.0, "lambda_embedding": 1.0},
         "data_augmentation": {"normalisation": "half"},
     },
+    "clusters": {
+        "model_params": BOTH, "clustering_params": {"method": "cluster_contrast", "iterations": 2, "momentum": 0.5},
+        "tri_loss_lambda_cls": 0, "tri_loss_margin": 0.3,
+    },
+    "clusters, followed by the hardest": {
+        "model_params": BOTH, "tri_loss_lambda_cls": 0, "accumulate_steps": 2, "clustering_params": {
+            "method": "cluster_contrast", "iterations": 2, "memory_update": "hard", "min_samples": 2,
+        },
+    },
     "accumulated": {"model_params": BOTH, "accumulate_steps": 2},
     "fine-tuning": {"model_params": BOTH, "fine_tune": True},
     "generated outliers": {"model_params": BOTH, "gan_params": GENERATOR},
@@ -234,16 +245,20 @@ TINY_ENTRY = BackboneEntry(lambda *_: TinyBackbone())
 def make_trainer(
     setting: str, device: torch.device, precision: Precision = FP32, compile_mode: Literal["on", "off"] = "off"
 ) -> ReidTrainer:
-    """The trainer of a setting; all images lie on the device."""
+    """The trainer of a setting; all images lie on the device, and identities are the clusters of one without labels."""
     params = Params.model_validate({**TINY, **SETTINGS[setting]})
     labels = torch.arange(IDENTITIES).repeat(2 * STEPS_PER_EPOCH * params.accumulate_steps)
     torch.manual_seed(0)
     images = torch.randint(0, 256, (len(labels), *params.resize_to, 3), dtype=torch.uint8)
     teacher = _teacher(device) if params.distillation.lambda_logits else None
     extra_images = _generated_images(params, len(labels), device) if params.num_generated else None
-    network = build_network(params.model_params, IDENTITIES, (params.img_h, params.img_w), CAMERAS)
+    num_classes = 0 if params.is_unsupervised else IDENTITIES
+    network = build_network(params.model_params, num_classes, (params.img_h, params.img_w), CAMERAS)
     network = prepare_network(network, params, device)
-    criterion = build_losses(params, network, teacher).to(device)
+    criterion = build_losses(params, network, teacher, len(labels)).to(device)
+    for loss in criterion.values():
+        if isinstance(loss, ClusterNCE):
+            loss.begin_epoch(F.normalize(torch.randn(IDENTITIES, network.embedding_dim), dim=1))
     camids = torch.arange(len(labels)) % len(CAMERAS) if network.camids else None
     train = [Sample(Path(), label, 0) for label in labels.tolist()]
     plan, store, paths = plan_training(params, train, device), DeviceStore(images.to(device)), [Path()]

@@ -1,0 +1,1 @@
+"""Training without labels: clusters of the network's embeddings take the place of identities."""
