@@ -2,11 +2,8 @@
 
     python -m benchmarks.gallery [--rows 100000] [--out benchmarks/results/gallery_here]
 
-Up to 200,000 rows the search is exact; with more an index is built, and timed. The embeddings are drawn like those of
-a model on real pictures: 512 numbers of unit length, about 20 images of each identity, with a mean cosine of 0.7 within
-an identity and of 0 +- 0.24 between two. The axes between and within identities are random, and the variance along the
-i-th of them falls as (i + 3)^-2 and (i + 4)^-1.2; so most of it lies in some 16 and 56 dimensions, as in the embeddings
-of 1,500 pictures of persons by a ResNet-18 that was trained for three epochs.
+Up to 200,000 rows the search is exact; with more an index is built, and timed. The embeddings are
+those of `benchmarks/planted.py::Embeddings`, about 20 of each identity.
 """
 
 import argparse
@@ -22,40 +19,19 @@ import numpy as np
 import torch
 
 from benchmarks.measure import measured
+from benchmarks.planted import DIM, Embeddings
 from benchmarks.report import Report, Row
 from deploy.gallery.gallery import Gallery, Item
 from utils.cli import exit_code_of, whole_number
 from utils.logs import log_to_screen
 
-DIM, K, CAMERAS = 512, 10, 6
+K, CAMERAS = 10, 6
 IMAGES = 20
 """Of an identity."""
 CROP = 2000
 """Bytes of a stored image."""
 STEP = 10_000
 """Rows that are added at a time."""
-SHARES = {"between": (3, 2.0, 0.71), "within": (4, 1.2, 0.29)}
-"""Offset and exponent of the fall of the variance, and share of it."""
-
-
-class Embeddings:
-    """Draws embeddings of so many identities, (N, D) float32 of unit length."""
-
-    def __init__(self, identities: int, seed: int = 0) -> None:
-        self.rng = np.random.default_rng(seed)
-        between, self.within = (self._axes(*shares) for shares in SHARES.values())
-        self.centres = self.rng.standard_normal((identities, DIM), np.float32) @ between
-
-    def draw(self, number: int) -> np.ndarray:
-        """As many images of random identities."""
-        own = self.centres[self.rng.integers(len(self.centres), size=number)]
-        rows = own + self.rng.standard_normal((number, DIM), np.float32) @ self.within
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-    def _axes(self, offset: int, exponent: float, share: float) -> np.ndarray:
-        variances = (np.arange(1, DIM + 1) + offset) ** -exponent
-        directions = np.linalg.qr(self.rng.normal(size=(DIM, DIM)))[0]
-        return (np.sqrt(share * variances / variances.sum())[:, None] * directions).astype(np.float32)
 
 
 class Nearest:
