@@ -4,8 +4,11 @@ import pytest
 import torch
 
 from benchmarks.planted import Size, planted_features
+from evaluate.core.retrieval.approximate import approximate_neighbours
 from evaluate.core.retrieval.distances import Distances, FeatureDistances, Metric
+from evaluate.core.retrieval.jaccard import sparse_jaccard
 from evaluate.core.retrieval.k_reciprocal import KReciprocalDistances
+from evaluate.core.retrieval.neighbours import nearest_neighbours
 from evaluate.core.retrieval.post_processing import expanded_queries
 from evaluate.core.retrieval.protocols import GroundTruth
 from evaluate.core.retrieval.ranking import nearest, rank
@@ -78,3 +81,20 @@ def test_ranking_stays_within_its_memory(memory: int, device: torch.device) -> N
     torch.cuda.reset_peak_memory_stats()
     rank(distances, truth, memory)
     assert torch.cuda.max_memory_allocated() - before <= 1.1 * memory
+
+
+def test_neighbours_and_their_jaccard_distances_are_those_of_the_cpu(device: torch.device) -> None:
+    features = torch.nn.functional.normalize(planted_features(SIZE, seed=0).gallery.features)
+    exact, approximate, jaccard = [], [], []
+    for place in (CPU, device):
+        here = features.to(place)
+        near = nearest_neighbours(here, 10, memory=2**20)
+        exact.append(near)
+        approximate.append(approximate_neighbours(here, 10, cells=20, probes=4))
+        jaccard.append(sparse_jaccard(here, 10, 3, 0.9, order=exact[0].order).toarray())
+    # Rounding may swap two images that are equally far but for the last bit.
+    for one, two in (approximate, [near.order for near in exact]):
+        assert one.device == two.device == CPU
+        assert (one == two).float().mean() > 0.99
+    torch.testing.assert_close(exact[0].distance, exact[1].distance, rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.from_numpy(jaccard[0]), torch.from_numpy(jaccard[1]), rtol=0, atol=1e-5)
