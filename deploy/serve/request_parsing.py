@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 from python_multipart.multipart import parse_options_header
 
 from data.decoding import Resize, decode_bytes
@@ -15,12 +15,6 @@ from utils.errors import DataError
 JSON, FORM = "application/json", "multipart/form-data"
 
 Body = TypeVar("Body", bound=BaseModel)
-
-
-class ImagesBody(BaseModel, strict=True, extra="forbid", val_json_bytes="base64"):
-    """Several encoded images: {"images": [base64, ...]}."""
-
-    images: list[bytes] = Field(min_length=1)
 
 
 class IdBody(BaseModel, strict=True, extra="forbid"):
@@ -42,18 +36,13 @@ def content_type(request: Request) -> str:
 
 
 async def read_images(request: Request, most: int) -> list[Upload]:
-    """The images of a form or of an `ImagesBody`, or the one that is the whole body.
+    """The images of a form, or the one that is the whole body.
 
     Raises:
-        HTTPException: 400, 413 or 422, there are too many, or a form or an object contains anything else.
+        HTTPException: 400 or 422, there are too many, or a form contains anything else.
     """
-    body, kind = await request.body(), content_type(request)
-    if kind == JSON:
-        images = [Upload(content) for content in (await read_json(request, ImagesBody)).images]
-        if len(images) > most:
-            raise HTTPException(413, f"images: {len(images)}; at most {most} in a request")
-        return images
-    if kind != FORM:
+    body = await request.body()
+    if content_type(request) != FORM:
         return [Upload(body)]
     boundary = parse_options_header(request.headers["content-type"])[1].get(b"boundary", b"")
     # Starlette would leave out a last part that has no end.

@@ -24,7 +24,8 @@ FLOATS = "application/octet-stream"
 IMAGE_TYPES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image/webp", b"BM": "image/bmp"}
 """First bytes of the image files that are read, and their media types."""
 CameraId = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-BODY = {"requestBody": {"required": True, "content": {kind: {} for kind in ("image/*", FORM, JSON)}}}
+IMAGES = {"image/*": {}, FORM: {}}
+"""Media types of a request's body, for /openapi.json."""
 
 
 class SearchQuery(BaseModel, allow_inf_nan=False):
@@ -57,9 +58,9 @@ class Routes(NamedTuple):
 
     def add_to(self, router: APIRouter) -> None:
         """Make a router answer with the methods of this class."""
-        router.post("/embed", openapi_extra=BODY)(self.embed)
-        router.post("/search", openapi_extra=BODY)(self.search)
-        router.post("/gallery", openapi_extra=BODY, status_code=201)(self.add)
+        router.post("/embed", openapi_extra=_body(IMAGES))(self.embed)
+        router.post("/search", openapi_extra=_body({**IMAGES, JSON: {}}))(self.search)
+        router.post("/gallery", openapi_extra=_body(IMAGES), status_code=201)(self.add)
         router.get("/gallery/{id}")(self.item)
         router.get("/gallery/{id}/image")(self.image)
         router.delete("/gallery/{id}", status_code=204)(self.remove)
@@ -67,7 +68,7 @@ class Routes(NamedTuple):
         router.get("/cameras")(self.cameras)
 
     async def embed(self, request: Request) -> Response:
-        """Embeddings of unit length of an image, or of several: a form with files "image", or {"images": [base64]}.
+        """Embeddings of unit length of an image, or of several: a form with files "image".
 
         With "Accept: application/octet-stream" as float32, little-endian, row by row; the header X-Shape says N, D.
         """
@@ -99,7 +100,7 @@ class Routes(NamedTuple):
         except ValueError as error:
             raise HTTPException(422, str(error)) from None
         added = [_to_json(id_, item) for id_, item in zip(ids, items, strict=True)]
-        return {"images": added} if content_type(request) in (FORM, JSON) else added[0]
+        return {"images": added} if content_type(request) == FORM else added[0]
 
     def item(self, id: int) -> dict[str, Any]:
         """Name, camera and time of an image."""
@@ -151,6 +152,10 @@ class Routes(NamedTuple):
         (matches,) = self.gallery.search(vector[None], k, camids=query.camid, start=start, end=end)
         matches = [one for one in matches if one.distance <= farthest and one.id != without][: query.k]
         return {"matches": [_to_json(one.id, one.item, one) for one in matches], "gallery": len(self.gallery)}
+
+
+def _body(content: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def _to_json(id_: int, item: Item, match: Match | None = None) -> dict[str, Any]:
