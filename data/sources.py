@@ -104,7 +104,8 @@ def _check_files(joined: Dataset, options: DataOptions) -> None:
             if source_of(sample.camid) in packed or (file := _file(sample.path)) is None:
                 continue
             known = trained.setdefault(file, sample) if split == "train" else trained.get(file)
-            if known is None or (known.pid == sample.pid if split == "train" else _share_source(known, sample)):
+            is_same = known is not None and _share_source(known, sample)
+            if known is None or (is_same and (split != "train" or known.pid == sample.pid)):
                 continue
             raise DataError(
                 f"batches_dir{', test_dirs' if options.test_dirs else ''}: the training image {known.path} of "

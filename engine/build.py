@@ -19,6 +19,7 @@ from engine.summary import describe_training, plan_training
 from engine.teacher import Teacher, load_teacher
 from engine.trainer import ReidTrainer
 from evaluate.core.plugins import check_test_data
+from losses.batch_metrics import ClassSources
 from losses.criterion import Criterion, build_criterion
 from losses.generated import GeneratedWeights
 from losses.loss import Loss
@@ -85,13 +86,13 @@ def _build(
     if compilation.reason:
         logger.info("network and losses are not compiled: %s", compilation.reason)
     network = prepare_network(network, params, device)
-    criterion = build_losses(params, network, teacher, len(dataset.train)).to(device)
+    criterion = build_losses(params, network, teacher, len(dataset.train), pids).to(device)
     optimizer = build_optimizer(params, network, criterion)
     paths = [sample.path for sample in dataset.train]
     store = build_store(paths, params.train_resize, params.data_cache, device)
     camids = None
-    is_balanced = params.batch_sampling_params.balance is not None
-    if network.camids or is_balanced or (teacher is not None and teacher.uses_cameras):
+    asks = network.camids, params.model_params.mixstyle_across_cameras, params.batch_sampling_params.balance
+    if any(asks) or (teacher is not None and teacher.uses_cameras):
         camids = torch.tensor([sample.camid for sample in dataset.train])
     others = {
         "kind of device": device.type,
@@ -116,8 +117,12 @@ def classes_of(params: Params, train: Sequence[Sample]) -> list[int]:
     return [] if params.is_unsupervised else sorted_pids(train)
 
 
-def build_losses(params: Params, network: ReidNetwork, teacher: Teacher | None, num_images: int) -> Criterion:
-    """The losses of a training of this network on so many images."""
+def build_losses(
+    params: Params, network: ReidNetwork, teacher: Teacher | None, num_images: int, pids: Sequence[int] = ()
+) -> Criterion:
+    """The losses of a training of this network on so many images; the pids of the classes tell data sets apart."""
+    names = [params.data_names[path] for path in params.sources]
+    sources = ClassSources(names, [pid // SOURCE_STRIDE for pid in pids]) if len(names) > 1 and pids else None
     generated = GeneratedWeights(params.num_generated / params.batch_images, params.gan_params.lambda_consistency)
     return build_criterion(
         params,
@@ -126,6 +131,7 @@ def build_losses(params: Params, network: ReidNetwork, teacher: Teacher | None, 
         teacher_dim=0 if teacher is None else teacher.embedding_dim,
         generated=generated if params.num_generated else None,
         clusters=_build_cluster_loss(params, network, num_images),
+        sources=sources,
         seed=params.seed,
     )
 
@@ -179,12 +185,14 @@ def check_cameras(train: Sequence[Sample], params: Params) -> None:
         ParamsError: all images are of one camera, or those of one of several data sets are of unknown cameras.
     """
     if params.model_params.camera_embedding:
-        text, off = "model_params.camera_embedding: tells cameras apart", "0"
+        key, off = "model_params.camera_embedding", "0"
+    elif params.model_params.mixstyle_across_cameras:
+        key, off = "model_params.mixstyle_across_cameras", "false"
     elif params.batch_sampling_params.balance == "camera":
-        text, off = 'batch_sampling_params.balance: "camera" tells cameras apart', "null"
+        key, off = "batch_sampling_params.balance", "null"
     else:
         return
-    text += ", but the training images of batches_dir"
+    text = f"{key}: tells cameras apart, but the training images of batches_dir"
     camids = sorted_camids(train)
     if len(camids) < 2:
         raise ParamsError(f"{text} {params.data_name} are all of one camera, or of unknown ones; set it to {off}")

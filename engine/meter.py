@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -55,6 +55,8 @@ class Meter:
     """
 
     def __init__(self) -> None:
+        self.ratios: Mapping[str, str] = {}
+        """Metrics whose mean is divided by that of another, which is NaN where that is 0."""
         self._pending: list[_Pending] = []
         self._names: list[str] = []
         self._num_losses = 0
@@ -166,6 +168,9 @@ class Meter:
     def _parted(self, sums: list[float], count: int) -> Means:
         means = {name: value / count for name, value in zip(self._names, sums, strict=False)} if count else {}
         losses = {name: means.pop(name) for name in self._names[: self._num_losses] if name in means}
+        for name, share in self.ratios.items():
+            if name in means:
+                means[name] = means[name] / means[share] if means[share] else math.nan
         return Means(losses, means)
 
 

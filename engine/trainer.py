@@ -289,6 +289,7 @@ class ReidTrainer(Trainer):
         if self.extra_images is not None:
             stateful["extra_images"] = self.extra_images
         super().__init__(run, [self.optimizer], stateful)
+        self.meter.ratios = self.criterion.ratios
 
     def begin_epoch(self) -> None:
         set_train_mode(self.network, fine_tune=self.params.fine_tune)

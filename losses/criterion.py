@@ -5,7 +5,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from losses.batch_metrics import BatchMetrics
+from losses.batch_metrics import BatchMetrics, ClassSources
 from losses.branch_updates import RandomParts, detach_other_parts, hardest_of_batch
 from losses.center import build_center
 from losses.circle_pairs import build_circle_pairs
@@ -48,6 +48,11 @@ class Criterion(nn.ModuleDict):
     def needs(self) -> frozenset[Need]:
         """What any of the losses needs."""
         return frozenset(need for loss in self.values() for need in loss.needs)  # pyright: ignore[reportGeneralTypeIssues]
+
+    @property
+    def ratios(self) -> dict[str, str]:
+        """Metrics whose means over batches are to be divided by that of another."""
+        return {name: share for loss in self.values() for name, share in loss.ratios.items()}  # pyright: ignore[reportGeneralTypeIssues]
 
     @property
     def covers_network(self) -> bool:
@@ -110,6 +115,7 @@ def build_criterion(
     teacher_dim: int = 0,
     generated: GeneratedWeights | None = None,
     clusters: Loss | None = None,
+    sources: ClassSources | None = None,
     seed: int = 0,
 ) -> Criterion:
     """The losses that the params describe.
@@ -121,12 +127,13 @@ def build_criterion(
         teacher_dim: size of the teacher's embedding.
         generated: weights of generated images; None: there are none.
         clusters: the loss of a training without labels.
+        sources: the data sets that the classes are of, for metrics of each; None: of one, or not measured apart.
         seed: of the run; random draws follow from it and the number of the step.
     """
     classification, weights = build_classification(options), options.classification_weights
     retrieval_of = "embeddings" if model is None else model.retrieval_of
     losses: list[Loss | None] = [
-        BatchMetrics() if sizes is None or sizes.num_classes else None,
+        BatchMetrics(classification and sources) if sizes is None or sizes.num_classes else None,
         None if classification is None else OnScores(options.classification_loss, classification, weights),
         build_triplet(options),
         build_circle_pairs(options),

@@ -91,6 +91,8 @@ class Loss(nn.Module):
         super().__init__()
         self.name = name
         self.needs = frozenset(needs)
+        self.ratios: dict[str, str] = {}
+        """Metrics that are of some images of a batch only, by the metric that is the share of these."""
         self.covers_network = covers_network
 
     def forward(self, inputs: LossInputs) -> Losses:

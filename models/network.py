@@ -54,7 +54,7 @@ class ReidNetwork(nn.Module):
         """Normalised images (B, 3, H, W) -> output of every branch, by name; for training.
 
         With `spectral` also that of the spectral transform, if the network has one. The cameras `camids` (B,) of the
-        images matter to a network with camera embedding only; None = unknown.
+        images matter to camera embedding and style mixing only; None = unknown.
         """
         sigma = self.spectral_sigma if spectral else 0.0
         maps = self.backbone.maps(images, camids)
@@ -173,6 +173,11 @@ def build_network(
         if not camids:
             raise ValueError("camera_embedding needs the cameras of the training set")
         backbone.add_camera_embedding(camids, options.camera_embedding)
+    if options.mixstyle:
+        # Only who uses it imports it.
+        from models.mixstyle import MixStyle
+
+        backbone.add_style_mixing(MixStyle(options.mixstyle, options.mixstyle_alpha, options.mixstyle_across_cameras))
     if options.head != "pcb":
         # Only who uses it imports it.
         from models.multi_branch import build_branches

@@ -29,6 +29,12 @@ class ModelParams(BackboneOptions):
     """Branches: "pcb": one feature, or stripes; those of MGN, LightMBN, CLIP-ReID's baseline, or TransReID ("jpm")."""
     camera_embedding: float = Field(default=0.0, ge=0.0)
     """Factor of learnable vectors of cameras that a vision transformer's tokens get (TransReID's SIE: 3); 0 = off."""
+    mixstyle: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Probability that the feature statistics of a batch are mixed after a ResNet's or OSNet's first two stages."""
+    mixstyle_alpha: float = Field(default=0.1, gt=0.0)
+    """For mixstyle (Zhou et al. 2021): the share of an image's own statistics is of Beta(alpha, alpha)."""
+    mixstyle_across_cameras: bool = False
+    """For mixstyle: with the statistics of an image of another camera; false: of any image of the batch."""
     feature_dim: int = Field(default=256, ge=0)
     """Embedding size: of all stripes, the single feature, each of another head, or "clip"'s projection; 0 = pooled."""
     pcb_n_parts: int = Field(default=0, ge=0)

@@ -57,6 +57,7 @@ CHECKS: tuple[Check[Params], ...] = (
     backbone.resnet_options_fit,
     backbone.timm_options_fit,
     backbone.transformer_options_fit,
+    backbone.style_mixing_fits,
     network.head_options_are_used,
     network.pcb_options_fit,
     network.sides_of_the_neck_are_used,

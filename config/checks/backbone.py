@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import torch
+from torch import nn
 
 from config.checks.conflict import Conflict
 from config.params import Params
@@ -60,6 +61,18 @@ def transformer_options_fit(params: Params) -> Iterator[Conflict]:
         yield from _refusals(params, lambda backbone: backbone.add_jigsaw(model.branches[PARTS]))
     if model.camera_embedding:
         yield from _refusals(params, lambda backbone: backbone.add_camera_embedding((0, 1), model.camera_embedding))
+
+
+def style_mixing_fits(params: Params) -> Iterator[Conflict]:
+    """MixStyle changes the maps of convolutional stages."""
+    model = params.model_params
+    if model.mixstyle:
+        yield from _refusals(params, lambda backbone: backbone.add_style_mixing(nn.Identity()))
+        return
+    for name in ("mixstyle_alpha", "mixstyle_across_cameras"):
+        if getattr(model, name) != type(model).model_fields[name].default:
+            text = "has no effect: model_params.mixstyle is 0; leave it out"
+            yield Conflict((f"model_params.{name}", "model_params.mixstyle"), text)
 
 
 def _has_class_token(params: Params) -> bool:

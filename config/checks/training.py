@@ -148,7 +148,7 @@ def fine_tuning_has_effect(params: Params) -> Iterator[Conflict]:
         yield Conflict(("fine_tune", "distillation.lambda_embedding"), text)
     for key, loss in params.feature_losses.items():
         yield Conflict(("fine_tune", key), f"trains classifiers only, so {loss} has no effect; set {key} to 0")
-    for name in ("part_feature_erasing", "global_feature_erasing", "pcb_dropout"):
+    for name in ("part_feature_erasing", "global_feature_erasing", "pcb_dropout", "mixstyle"):
         if getattr(params.model_params, name) > 0:
             text = f"runs frozen layers as in evaluation, so model_params.{name} has no effect; set that to 0"
             yield Conflict(("fine_tune", f"model_params.{name}"), text)

@@ -82,10 +82,19 @@ class Backbone(nn.Module):
         """Names of the modules that no pretrained weights have."""
         self.camera_embedding: nn.Module | None
         self.register_module("camera_embedding", None)
+        self.style_mixing: nn.Module | None
+        self.register_module("style_mixing", None)
 
-    def trunk(self, images: Tensor) -> Tensor:
-        """What all branches share, such as all stages but the last: images (B, 3, H, W) -> input of the rest."""
+    def trunk(self, images: Tensor, camids: Tensor | None = None) -> Tensor:
+        """What all branches share, such as all stages but the last: images (B, 3, H, W) -> input of the rest.
+
+        Their cameras (B,) matter to `style_mixing` only.
+        """
         raise NotImplementedError
+
+    def mix_styles(self, features: Tensor, camids: Tensor | None) -> Tensor:
+        """Apply `style_mixing`, if there is one: map and cameras of the images -> map."""
+        return features if self.style_mixing is None else self.style_mixing(features, camids)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> feature map (B, C, h, w)."""
@@ -105,9 +114,9 @@ class Backbone(nn.Module):
 
         Args:
             images: normalised.
-            camids: (B,) int64, the cameras; None = unknown. Without camera embedding they change nothing.
+            camids: (B,) int64, the cameras; None = unknown. They matter to camera embedding and style mixing only.
         """
-        features = self.trunk(images)
+        features = self.trunk(images, camids)
         first = self.run((*self.last, *self.added), features)
         return first, *(self.run(names, features) for names in self.copies)
 
@@ -182,6 +191,18 @@ class Backbone(nn.Module):
             BackboneError: this backbone has no tokens.
         """
         raise BackboneError((CAMERAS, MODEL), NEEDS_TOKENS.format(self.model_name))
+
+    def add_style_mixing(self, mixing: nn.Module) -> None:
+        """Let the maps of the first two stages be mixed between images in training, for a ResNet or an OSNet.
+
+        Args:
+            mixing: (map, cameras or None) -> map of the same shape.
+
+        Raises:
+            BackboneError: this is another backbone.
+        """
+        text = f"is for torchvision's ResNets and OSNets, but {MODEL} is {self.model_name}; set it to 0"
+        raise BackboneError(("model_params.mixstyle", MODEL), text)
 
     def _add_to_stage(self, name: str, module: nn.Module, depth: int) -> None:
         """Register a module as one of the stage that so many others follow."""

@@ -34,7 +34,7 @@ class FromTimm(Backbone):
         super().__init__(out_channels, stage_names)
         self.name = name
 
-    def trunk(self, images: Tensor) -> Tensor:
+    def trunk(self, images: Tensor, camids: Tensor | None = None) -> Tensor:
         """Images (B, 3, H, W) -> input of the last stage, in the layout in which it takes it."""
         for stage in self.stage_names[:-1]:
             images = self.run(stage, images)

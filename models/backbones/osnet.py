@@ -114,9 +114,14 @@ class OSNet(Backbone):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def trunk(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> map of the second stage of blocks, or of its first block."""
-        return self.run(self.before_last, self.conv2(self.maxpool(self.conv1(images))))
+    def add_style_mixing(self, mixing: nn.Module) -> None:
+        """Mix what conv2 returns, and conv3, or its first block where the others are copied for each branch."""
+        self.style_mixing = mixing
+
+    def trunk(self, images: Tensor, camids: Tensor | None = None) -> Tensor:
+        """Images (B, 3, H, W) and their cameras -> map of the second stage of blocks, or of its first block."""
+        features = self.mix_styles(self.conv2(self.maxpool(self.conv1(images))), camids)
+        return self.mix_styles(self.run(self.before_last, features), camids)
 
     def with_own_names(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """torchreid names streams and transitions of OSNet-AIN otherwise than those of OSNet."""

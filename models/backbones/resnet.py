@@ -145,10 +145,15 @@ class ResNet(Backbone):
             self.layer2 = _with_non_local(self.layer2, 2, 128 * block.expansion, variant)
             self.layer3 = _with_non_local(self.layer3, of_layer3, 256 * block.expansion, variant)
 
-    def trunk(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> map of the third stage, or of its first block."""
+    def add_style_mixing(self, mixing: nn.Module) -> None:
+        """Mix what layer1 and layer2 return."""
+        self.style_mixing = mixing
+
+    def trunk(self, images: Tensor, camids: Tensor | None = None) -> Tensor:
+        """Images (B, 3, H, W) and their cameras -> map of the third stage, or of its first block."""
         features = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        return self.run(self.before_last, self.layer2(self.layer1(features)))
+        features = self.mix_styles(self.layer1(features), camids)
+        return self.run(self.before_last, self.mix_styles(self.layer2(features), camids))
 
     def complete_state(self, state: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
         """As of every backbone; if only this ResNet has IBN, batch normalisations of the state are divided."""

@@ -46,6 +46,18 @@ def test_a_training_learns_the_identities_of_all_its_data_sets(make_joined: Call
             assert sources == [0] * 4 + [1] * 4
 
 
+def test_losses_and_accuracies_of_each_data_set_are_logged(make_joined: Callable[..., ReidTrainer]) -> None:
+    trainer = make_joined()
+    for batches in trainer.load_steps():
+        trainer.train_step(batches)
+        trainer.meter.collect()
+    means = trainer.meter.means().metrics
+    assert means["share/market"] + means["share/other"] == pytest.approx(1)
+    parts = [means[f"accuracy/{name}"] * means[f"share/{name}"] for name in ("market", "other")]
+    assert sum(parts) == pytest.approx(means["accuracy"])
+    assert all(0 < means[f"cross_entropy/{name}"] < 10 for name in ("market", "other"))
+
+
 def test_each_test_set_has_figures_of_its_own_and_the_score_is_their_mean(
     make_joined: Callable[..., ReidTrainer], folders: list[str]
 ) -> None:

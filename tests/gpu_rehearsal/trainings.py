@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from config.params import Params
 from data.cache import DeviceStore
-from data.samples import Sample
+from data.samples import SOURCE_STRIDE, Sample
 from engine.batches import TrainBatches
 from engine.build import build_losses, prepare_network
 from engine.meter import StepValues
@@ -32,6 +32,8 @@ from models.generator import build_generator
 from models.network import build_network
 from utils.precision import FP32, Precision
 
+PIDS = (0, 1, SOURCE_STRIDE, SOURCE_STRIDE + 1)
+"""Of two data sets, where a setting names two."""
 IDENTITIES, STEPS_PER_EPOCH = 4, 2
 CAMERAS = (0, 1, 2)
 EMBEDDING = 12
@@ -206,6 +208,19 @@ SETTINGS: dict[str, dict[str, Any]] = {
             "method": "cluster_contrast", "iterations": 2, "memory_update": "hard", "min_samples": 2,
         },
     },
+    "two data sets": {
+        "model_params": {**BOTH, "mixstyle": 0.5}, "batches_dir": ("one", "two"), "tri_loss_margin": 0.3,
+        "batch_sampling_params": {"class_balanced": True, "P": 4, "K": 2, "balance": "source"},
+    },
+    "batches of one data set": {
+        "model_params": {**ONE, "model": "osnet_x0_25", "mixstyle": 1.0, "mixstyle_alpha": 0.3}, "ema_decay": 0.9,
+        "batches_dir": ("one", "two"),
+        "batch_sampling_params": {"class_balanced": True, "P": 2, "K": 4, "balance": "one_source"},
+    },
+    "cameras in a batch": {
+        "model_params": {**ONE, "model": "resnet_34", "mixstyle": 1.0, "mixstyle_across_cameras": True},
+        "batch_sampling_params": {"class_balanced": True, "P": 4, "K": 2, "balance": "camera"},
+    },
     "accumulated": {"model_params": BOTH, "accumulate_steps": 2},
     "fine-tuning": {"model_params": BOTH, "fine_tune": True},
     "generated outliers": {"model_params": BOTH, "gan_params": GENERATOR},
@@ -235,7 +250,7 @@ class TinyBackbone(Backbone):
         self.first = nn.Sequential(nn.Conv2d(3, 4, 5, stride=4, padding=2, bias=False), nn.BatchNorm2d(4), nn.ReLU())
         self.last_stage = nn.Sequential(nn.Conv2d(4, 6, 5, stride=4, padding=2), nn.BatchNorm2d(6), nn.ReLU())
 
-    def trunk(self, images: Tensor) -> Tensor:
+    def trunk(self, images: Tensor, camids: Tensor | None = None) -> Tensor:
         return self.run(self.before_last, images)
 
 
@@ -255,11 +270,14 @@ def make_trainer(
     num_classes = 0 if params.is_unsupervised else IDENTITIES
     network = build_network(params.model_params, num_classes, (params.img_h, params.img_w), CAMERAS)
     network = prepare_network(network, params, device)
-    criterion = build_losses(params, network, teacher, len(labels)).to(device)
+    criterion = build_losses(params, network, teacher, len(labels), PIDS).to(device)
     for loss in criterion.values():
         if isinstance(loss, ClusterNCE):
             loss.begin_epoch(F.normalize(torch.randn(IDENTITIES, network.embedding_dim), dim=1))
-    camids = torch.arange(len(labels)) % len(CAMERAS) if network.camids else None
+    asks = network.camids, params.batch_sampling_params.balance, params.model_params.mixstyle_across_cameras
+    camids = torch.arange(len(labels)) % len(CAMERAS) if any(asks) else None
+    if camids is not None and len(params.sources) > 1:
+        camids += labels // 2 * SOURCE_STRIDE  # as PIDS
     train = [Sample(Path(), label, 0) for label in labels.tolist()]
     plan, store, paths = plan_training(params, train, device), DeviceStore(images.to(device)), [Path()]
     return ReidTrainer(

@@ -37,7 +37,7 @@ class TinyBackbone(Backbone):
         self.first = nn.Conv2d(3, 4, 5, stride=4, padding=2)
         self.second = nn.Sequential(nn.Conv2d(4, 6, 5, stride=4, padding=2), nn.ReLU())
 
-    def trunk(self, images: Tensor) -> Tensor:
+    def trunk(self, images: Tensor, camids: Tensor | None = None) -> Tensor:
         return self.first(images).relu()
 
 
