@@ -60,9 +60,9 @@ class BatchMetrics(Loss):
 
     def _by_source(self, logits: Tensor, is_right: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """From class scores (P, B, N), whether they are right (P, B), and labels (B,)."""
-        losses = F.cross_entropy(
-            at_least_fp32(logits).transpose(1, 2), labels.expand(len(logits), -1), reduction="none"
-        )
+        # In rows: with more dimensions a GPU has no deterministic implementation.
+        rows, targets = at_least_fp32(logits).flatten(0, 1), labels.repeat(len(logits))
+        losses = F.cross_entropy(rows, targets, reduction="none").view_as(is_right)
         of_images = torch.stack([losses.mean(0), is_right.mean(0), torch.ones_like(losses[0])])
         numbers = self.numbers.index_select(0, labels)
         metrics: dict[str, Tensor] = {}

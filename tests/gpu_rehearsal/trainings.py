@@ -213,12 +213,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "batch_sampling_params": {"class_balanced": True, "P": 4, "K": 2, "balance": "source"},
     },
     "batches of one data set": {
-        "model_params": {**ONE, "model": "osnet_x0_25", "mixstyle": 1.0, "mixstyle_alpha": 0.3}, "ema_decay": 0.9,
+        "model_params": {**ONE, "mixstyle": 1.0, "mixstyle_alpha": 0.3}, "ema_decay": 0.9,
         "batches_dir": ("one", "two"),
         "batch_sampling_params": {"class_balanced": True, "P": 2, "K": 4, "balance": "one_source"},
     },
     "cameras in a batch": {
-        "model_params": {**ONE, "model": "resnet_34", "mixstyle": 1.0, "mixstyle_across_cameras": True},
+        "model_params": {**ONE, "mixstyle": 1.0, "mixstyle_across_cameras": True},
         "batch_sampling_params": {"class_balanced": True, "P": 4, "K": 2, "balance": "camera"},
     },
     "accumulated": {"model_params": BOTH, "accumulate_steps": 2},
@@ -250,8 +250,11 @@ class TinyBackbone(Backbone):
         self.first = nn.Sequential(nn.Conv2d(3, 4, 5, stride=4, padding=2, bias=False), nn.BatchNorm2d(4), nn.ReLU())
         self.last_stage = nn.Sequential(nn.Conv2d(4, 6, 5, stride=4, padding=2), nn.BatchNorm2d(6), nn.ReLU())
 
+    def add_style_mixing(self, mixing: nn.Module) -> None:
+        self.style_mixing = mixing
+
     def trunk(self, images: Tensor, camids: Tensor | None = None) -> Tensor:
-        return self.run(self.before_last, images)
+        return self.mix_styles(self.run(self.before_last, images), camids)
 
 
 TINY_ENTRY = BackboneEntry(lambda *_: TinyBackbone())
