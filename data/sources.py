@@ -104,8 +104,10 @@ def _check_files(joined: Dataset, options: DataOptions) -> None:
             if source_of(sample.camid) in packed or (file := _file(sample.path)) is None:
                 continue
             known = trained.setdefault(file, sample) if split == "train" else trained.get(file)
-            is_same = known is not None and _share_source(known, sample)
-            if known is None or (is_same and (split != "train" or known.pid == sample.pid)):
+            if known is None:
+                continue
+            is_of_same_set = source_of(known.camid) == source_of(sample.camid)
+            if is_of_same_set and (split != "train" or known.pid == sample.pid):
                 continue
             raise DataError(
                 f"batches_dir{', test_dirs' if options.test_dirs else ''}: the training image {known.path} of "
@@ -121,10 +123,6 @@ def _file(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None  # reported when images are checked
     return status.st_dev, status.st_ino
-
-
-def _share_source(first: Sample, second: Sample) -> bool:
-    return source_of(first.camid) == source_of(second.camid)
 
 
 def _place(sample: Sample, options: DataOptions) -> str:

@@ -185,14 +185,14 @@ def check_cameras(train: Sequence[Sample], params: Params) -> None:
         ParamsError: all images are of one camera, or those of one of several data sets are of unknown cameras.
     """
     if params.model_params.camera_embedding:
-        key, off = "model_params.camera_embedding", "0"
+        text, off = "model_params.camera_embedding: tells", "0"
     elif params.model_params.mixstyle_across_cameras:
-        key, off = "model_params.mixstyle_across_cameras", "false"
+        text, off = "model_params.mixstyle_across_cameras: tells", "false"
     elif params.batch_sampling_params.balance == "camera":
-        key, off = "batch_sampling_params.balance", "null"
+        text, off = 'batch_sampling_params.balance: "camera" tells', "null"
     else:
         return
-    text = f"{key}: tells cameras apart, but the training images of batches_dir"
+    text += " cameras apart, but the training images of batches_dir"
     camids = sorted_camids(train)
     if len(camids) < 2:
         raise ParamsError(f"{text} {params.data_name} are all of one camera, or of unknown ones; set it to {off}")

@@ -52,7 +52,8 @@ class Criterion(nn.ModuleDict):
     @property
     def ratios(self) -> dict[str, str]:
         """Metrics whose means over batches are to be divided by that of another."""
-        return {name: share for loss in self.values() for name, share in loss.ratios.items()}  # pyright: ignore[reportGeneralTypeIssues]
+        losses = (loss for loss in self.values() if isinstance(loss, Loss))
+        return {name: share for loss in losses for name, share in loss.ratios.items()}
 
     @property
     def covers_network(self) -> bool:
@@ -133,7 +134,7 @@ def build_criterion(
     classification, weights = build_classification(options), options.classification_weights
     retrieval_of = "embeddings" if model is None else model.retrieval_of
     losses: list[Loss | None] = [
-        BatchMetrics(classification and sources) if sizes is None or sizes.num_classes else None,
+        BatchMetrics(None if classification is None else sources) if sizes is None or sizes.num_classes else None,
         None if classification is None else OnScores(options.classification_loss, classification, weights),
         build_triplet(options),
         build_circle_pairs(options),

@@ -12,7 +12,8 @@ from models.outputs import GLOBAL, PARTS, NetworkSizes
 from tests.losses.conftest import draw_output
 
 SIZES = NetworkSizes(5, {PARTS: (3, 4), GLOBAL: (1, 8)})
-SOURCES = ClassSources(("a", "b", "c"), (0, 0, 1, 1, 2))
+NAMES = ("a", "b", "c")
+SOURCES = ClassSources(NAMES, (0, 0, 1, 1, 2))
 BATCHES = torch.tensor([[0, 0, 1, 2, 3, 3], [0, 1, 1, 1, 0, 0]])
 
 
@@ -23,14 +24,14 @@ def inputs_of(labels: torch.Tensor) -> LossInputs:
 def test_means_are_over_the_images_of_each_data_set_in_all_batches() -> None:
     module, meter = BatchMetrics(SOURCES), Meter()
     meter.ratios = module.ratios
-    losses: dict[str, list[float]] = {name: [] for name in SOURCES.names}
-    right: dict[str, list[bool]] = {name: [] for name in SOURCES.names}
+    losses: dict[str, list[float]] = {name: [] for name in NAMES}
+    right: dict[str, list[bool]] = {name: [] for name in NAMES}
     for number, labels in enumerate(BATCHES):
         inputs = inputs_of(labels)
         found = module(inputs)
         meter.add(number, [range(6)], [Losses({"loss": torch.ones(())}, found.metrics)], torch.tensor(True), {})
         for image, label in enumerate(labels.tolist()):
-            name = SOURCES.names[SOURCES.numbers[label]]
+            name = NAMES[SOURCES.numbers[label]]
             for branch in inputs.output.values():
                 for logits in branch.scores.logits[:, image].tolist():
                     losses[name].append(math.log(sum(map(math.exp, logits))) - logits[label])
