@@ -1,0 +1,55 @@
+"""How sure a finding is: what is observed is compared with mistakes that are planted on purpose in the same data."""
+
+import torch
+from scipy.optimize import isotonic_regression
+from torch import Tensor
+
+BINS = 512
+MOST = 0.5
+"""Share of mistakes, at most."""
+
+
+def probability_of_mistake(observed: Tensor, planted: Tensor) -> Tensor:
+    """How probable it is that each observation is a mistake.
+
+    The observations are a mixture of right ones and mistakes. How mistakes look is known from planted ones, how many
+    there are from the observations beyond the median of these, where right ones hardly are; so nothing is assumed of
+    the right ones, whose density follows from the other two.
+
+    Args:
+        observed: (N,) a number that is larger the more an observation looks like a mistake; positive or not a mistake.
+        planted: (M,) the same number of planted mistakes.
+
+    Returns:
+        (N,) float32, 0..1, not decreasing in `observed`.
+
+    Source: positive-unlabelled learning, Elkan and Noto 2008, Learning Classifiers from Only Positive and Unlabeled
+        Data.
+    """
+    probability = torch.zeros(len(observed))
+    candidates = observed > 0
+    if not candidates.any() or not len(planted):
+        return probability
+    median = planted.median()
+    share = min(MOST, float((observed > median).sum()) / (0.5 * len(observed)))
+    top = max(float(observed.max()), float(planted.max()))
+    edges = torch.linspace(0.0, top, BINS + 1)
+    width = 1.06 * float(planted.std(correction=0)) * len(planted) ** -0.2  # Silverman's rule
+    width = max(width, top / BINS)
+    # Every mistake that is observed is among the observations, hence the ratio is at most 1 but for noise.
+    of_planted = _density(planted, edges, width) / len(planted)
+    of_observed = _density(observed[candidates], edges, width) / len(observed)
+    of_observed.clamp_(min=1e-12)
+    ratio = (share * of_planted / of_observed).clamp(max=1.0)
+    rising = torch.from_numpy(isotonic_regression(ratio.numpy(), weights=of_observed.numpy()).x)
+    bins = (torch.bucketize(observed[candidates], edges) - 1).clamp(0, BINS - 1)
+    probability[candidates] = rising[bins].float()
+    return probability
+
+
+def _density(values: Tensor, edges: Tensor, width: float) -> Tensor:
+    """(BINS,) how many values lie at each bin, with a Gaussian of this width around each."""
+    counts = torch.histogram(values.float().cpu(), edges).hist
+    centres = (edges[1:] + edges[:-1]) / 2
+    kernel = torch.exp(-0.5 * ((centres[:, None] - centres) / width).square())
+    return kernel @ counts / kernel.sum(dim=1)
