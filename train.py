@@ -45,6 +45,8 @@ OPERATIONS = """operations:
                   fastreid, torchreid, transreid, solider or clipreid
   check_config    validate the params and show what they amount to; train nothing
   make_synthetic  write the synthetic pedestrians as a Market-1501-style folder to --out DIR
+  audit_data      find wrong labels, copies and poor crops in the training set, by the network --from FILE or the one
+                  that training starts from; write a page and a file of corrections to the folder --out DIR
   build_lmdb      pack the data set of the params into one file, --out X.lmdb, which batches_dir may then name
 """
 
@@ -54,11 +56,11 @@ SHARED = ("start_train", "resume_train")
 EXPORTS = ("export_onnx", "export_hub")
 
 GOES_WITH = {
-    "config_path": ("start_train", "check_config", "make_synthetic", "build_lmdb", "train_gan"),
+    "config_path": ("start_train", "check_config", "make_synthetic", "build_lmdb", "train_gan", "audit_data"),
     "sub_working_dir": ("start_train", "resume_train", "train_gan", "sample_gan", *EXPORTS),
     "detach": ("start_train", "train_gan"),
-    "out": ("make_synthetic", "build_lmdb", "sample_gan", "import_weights", *EXPORTS),
-    "from": ("import_weights", *EXPORTS),
+    "out": ("make_synthetic", "build_lmdb", "sample_gan", "audit_data", "import_weights", *EXPORTS),
+    "from": ("import_weights", "audit_data", *EXPORTS),
     "as": ("import_weights",),
     "count": ("sample_gan",),
 }
@@ -69,12 +71,12 @@ NEEDS_RUN = {
     **dict.fromkeys(EXPORTS, "the run to export"),
 }
 
-NEEDS_OUT = ("make_synthetic", "build_lmdb", "sample_gan")
+NEEDS_OUT = ("make_synthetic", "build_lmdb", "sample_gan", "audit_data")
 
 NEEDED_TO_EXPORT = ("export_params", "batches_dir", "test_dirs")
 """Keys of a run that may be others when it is exported: how, and where the data sets lie by now."""
 
-# The packages of the generator and of deployment are imported where an operation needs them: others start faster.
+# The packages of generator, audit and deployment are imported where an operation needs them: others start faster.
 
 
 def build_generator_trainer(params: Params, folder: RunFolder, device: torch.device, resume: bool) -> Trainer:
@@ -154,6 +156,10 @@ def main(argv: list[str]) -> None:
             make_synthetic_set(params, notes, args.out)
         case "build_lmdb":
             build_lmdb(params, notes, args.out)
+        case "audit_data":
+            from audit.operation import audit_data
+
+            audit_data(params, notes, getattr(args, "from"), args.out, REID_TASK.build)
 
 
 def export(args: argparse.Namespace) -> None:
@@ -190,7 +196,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--detach", action="store_true", help="start_train or train_gan in the background")
     parser.add_argument("--out", type=Path, metavar="PATH", help="what an operation writes")
-    parser.add_argument("--from", type=Path, metavar="FILE", help="the checkpoint to import or to export")
+    parser.add_argument("--from", type=Path, metavar="FILE", help="the checkpoint to import, export or audit with")
     parser.add_argument("--as", metavar="FRAMEWORK", help="which framework's it is")
     parser.add_argument(
         "--count", type=whole_number(1, 1_000_000), metavar="N", help="pictures that sample_gan writes; default: 64"

@@ -1,5 +1,6 @@
 """Identities that look like two persons, and two identities that look like one."""
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +34,8 @@ class Split(NamedTuple):
     label: int
     parts: Parts
     probability: float
+    other: int | None = None
+    """Another identity that the smaller part looks like."""
 
 
 class Merge(NamedTuple):
@@ -43,20 +46,20 @@ class Merge(NamedTuple):
     probability: float
 
 
-def find_splits(features: Tensor, groups: list[Tensor], generator: torch.Generator) -> list[Split]:
+def find_splits(features: Tensor, groups: dict[int, Tensor], generator: torch.Generator) -> list[Split]:
     """Cluster the images of each identity, and compare how similar the clusters are with those of two persons.
 
     Args:
         features: (N, D) float32 of unit length.
-        groups: rows of the images of each identity, without those that look like another one.
+        groups: label -> rows of the images of an identity to judge, without those that look like another one.
         generator: of the planted mistakes.
 
     Returns:
         Those that may be two, the surest first.
     """
-    parted = {label: parts for label, rows in enumerate(groups) if (parts := in_two(features, rows))}
-    pairs = _random_pairs(len(groups), generator)
-    planted = [in_two(features, torch.cat([groups[a], groups[b]])) for a, b in pairs if _are_large(groups, a, b)]
+    parted = {label: parts for label, rows in groups.items() if (parts := in_two(features, rows))}
+    large = [rows for rows in groups.values() if len(rows) >= 2]
+    planted = [in_two(features, torch.cat([large[a], large[b]])) for a, b in _random_pairs(len(large), generator)]
     probabilities = probability_of_mistake(
         torch.tensor([1 - parts.similarity for parts in parted.values()]),
         torch.tensor([1 - parts.similarity for parts in planted if parts]),
@@ -97,42 +100,59 @@ def in_two(features: Tensor, rows: Tensor) -> Parts | None:
 
 
 def find_merges(
-    features: Tensor, groups: list[Tensor], camids: Tensor, num_trained: int, generator: torch.Generator
+    features: Tensor,
+    groups: dict[int, Tensor],
+    camids: Tensor,
+    judged: set[int],
+    apart: Sequence[tuple[int, int]],
+    generator: torch.Generator,
 ) -> list[Merge]:
     """Compare how similar two identities are that are nearest to each other with how similar parts of one person are.
 
     Args:
         features: (N, D) float32 of unit length.
-        groups: rows of the images of each identity, those of the training set first.
+        groups: label -> rows of the images of each identity.
         camids: (N,) int64; the planted parts of an identity are from different cameras, if it has several.
-        num_trained: identities of the training set; pairs that are both of the test set are left out.
+        judged: labels of which at least one is in every pair.
+        apart: pairs of labels that are known to be different.
         generator: of the planted mistakes.
 
     Returns:
-        Those that may be one, the surest first; `first` is of the training set.
+        Those that may be one, the surest first.
     """
-    means = torch.stack([features[rows].mean(dim=0) for rows in groups])
-    nearest, similarity = _nearest_others(means)
+    labels = list(groups)
+    place_of = {label: place for place, label in enumerate(labels)}
+    means = torch.stack([features[rows].mean(dim=0) for rows in groups.values()])
+    nearest, similarity = _nearest_others(
+        means, {place_of[a]: place_of[b] for pair in apart for a, b in (pair, pair[::-1])}
+    )
     pairs = [
-        (first, second)
-        for first, second in enumerate(nearest.tolist())
-        if first < second and int(nearest[second]) == first and first < num_trained
+        place
+        for place, other in enumerate(nearest.tolist())
+        if place < other and int(nearest[other]) == place and not judged.isdisjoint({labels[place], labels[other]})
     ]
-    halves = [_halves(rows, camids, generator) for rows in groups[:num_trained] if len(rows) >= 2]
-    planted = [float(features[one].mean(dim=0) @ features[other].mean(dim=0)) for one, other in halves]
-    observed = torch.full((num_trained,), -1.0)
-    observed[torch.tensor([first for first, _ in pairs], dtype=torch.int64)] = similarity[[first for first, _ in pairs]]
-    probabilities = probability_of_mistake(observed, torch.tensor(planted))
-    merges = [Merge(first, second, float(probabilities[first])) for first, second in pairs]
+    halves = [_halves(groups[label], camids, generator) for label in labels if label in judged]
+    planted = [float(features[a].mean(dim=0) @ features[b].mean(dim=0)) for a, b in halves if len(a) and len(b)]
+    # Identities without such a partner count as observations that are no mistakes.
+    observed = torch.full((max(len(judged), len(pairs)),), -1.0)
+    observed[: len(pairs)] = similarity[pairs]
+    probabilities = probability_of_mistake(observed, torch.tensor(planted)).tolist()
+    merges = [
+        Merge(labels[place], labels[int(nearest[place])], probability)
+        for place, probability in zip(pairs, probabilities, strict=False)
+    ]
     return sorted((merge for merge in merges if merge.probability > 0), key=lambda merge: -merge.probability)
 
 
-def _nearest_others(means: Tensor) -> tuple[Tensor, Tensor]:
-    """(C,) the most similar other of each identity, and the mean cosine of their images."""
+def _nearest_others(means: Tensor, apart: Mapping[int, int]) -> tuple[Tensor, Tensor]:
+    """(C,) the most similar other of each identity but the one in `apart`, and the mean cosine of their images."""
     nearest, similarities = [], []
     for rows in torch.arange(len(means)).split(ROWS):
         similarity = means[rows] @ means.T
         similarity[torch.arange(len(rows)), rows] = -1.0
+        for row in rows.tolist():
+            if row in apart:
+                similarity[row - rows[0], apart[row]] = -1.0
         value, other = similarity.max(dim=1)
         nearest.append(other)
         similarities.append(value)
@@ -156,7 +176,3 @@ def _random_pairs(number: int, generator: torch.Generator) -> list[tuple[int, in
     first = torch.randint(number, (NUM_PLANTED,), generator=generator)
     second = (first + torch.randint(1, number, (NUM_PLANTED,), generator=generator)) % number
     return list(zip(first.tolist(), second.tolist(), strict=True))
-
-
-def _are_large(groups: list[Tensor], a: int, b: int) -> bool:
-    return min(len(groups[a]), len(groups[b])) >= 2

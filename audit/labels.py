@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from audit.score import probability_of_mistake
-from evaluate.core.retrieval.k_reciprocal import neighbours, pair_distances
+from evaluate.core.retrieval.neighbours import nearest_neighbours
 
 NUM_NEIGHBOURS = 30
 VOTES = 3
@@ -29,26 +29,26 @@ class Swaps(NamedTuple):
     """For each of N images."""
 
     probabilities: Tensor
-    """(N,) float32, that the label is wrong; 0 for images without an identity, or alone in theirs."""
+    """(N,) float32, that the label is wrong; 0 for images that are not judged, or alone in their identity."""
     nearest: Tensor
     """(N,) int64, the most similar other identity; -1 where none is near."""
 
 
-def nearest_images(features: Tensor, memory: int) -> Near:
+def nearest_images(features: Tensor) -> Near:
     """Compare all images with each other.
 
     Args:
-        features: (N, D) float32 of unit length.
-        memory: bytes that temporary results may take.
+        features: (N, D) float32, on the device that is to compare them.
+
+    Raises:
+        DataError: an embedding of length zero.
     """
-    number = len(features)
-    found = neighbours(features, "cosine", min(NUM_NEIGHBOURS + 1, number), memory).order
+    order, distance, _ = nearest_neighbours(features, NUM_NEIGHBOURS + 1)
     # Of more equal images than neighbours an image is not among its own: then the last one is left out.
-    is_own = found == torch.arange(number)[:, None]
+    is_own = order == torch.arange(len(order))[:, None]
     is_own[:, -1] |= ~is_own.any(dim=1)
-    rows = found[~is_own].view(number, -1)
-    distances = pair_distances(features, torch.arange(number).repeat_interleave(rows.shape[1]), rows.flatten(), "cosine")
-    return Near(rows, 1 - distances.cpu().view_as(rows))
+    rows, distances = (part[~is_own].view(len(order), -1) for part in (order, distance))
+    return Near(rows, 1 - distances)
 
 
 def rows_of_labels(labels: Tensor) -> list[Tensor]:
@@ -57,19 +57,20 @@ def rows_of_labels(labels: Tensor) -> list[Tensor]:
     return list(labels.argsort(stable=True).split(counts)[1:])
 
 
-def find_swaps(features: Tensor, labels: Tensor, near: Near, generator: torch.Generator) -> Swaps:
+def find_swaps(features: Tensor, labels: Tensor, near: Near, is_judged: Tensor, generator: torch.Generator) -> Swaps:
     """Compare the similarity of each image to its own identity with that to the nearest other one.
 
     Args:
         features: (N, D) float32 of unit length, on the CPU.
         labels: (N,) int64, 0..C-1; -1 for images that belong to no identity of the training set.
         near: of the same images.
+        is_judged: (N,) bool, which images to judge; they have labels.
         generator: of the planted mistakes.
     """
     groups = rows_of_labels(labels)
     own = _own_similarities(features, groups)
     other, nearest = _other_similarities(labels, near)
-    is_judged = own > -1
+    is_judged = is_judged & (own > -1)
     # -1, not negative infinity: without any neighbour of another identity nothing speaks against the label.
     margins = torch.where(is_judged, other - own, -1.0)
     planted = _planted_margins(features, labels, groups, own, is_judged & (margins < 0), generator)

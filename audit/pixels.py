@@ -14,8 +14,8 @@ from data.images import decode
 from utils.logs import bars_hidden
 from utils.process import num_own_cpus
 
-THUMBNAIL = (32, 16)
-"""Height and width."""
+THUMBNAIL = (16, 32)
+"""Width and height."""
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of red, green and blue in the brightness (ITU-R BT.601)."""
 
@@ -57,6 +57,6 @@ def _measure(path: Path) -> tuple[bytes, tuple[int, int], np.ndarray, float, np.
     image = decode(path)
     height, width = image.shape[:2]
     digest = hashlib.blake2b(f"{height} {width}".encode() + image.tobytes(), digest_size=16).digest()
-    thumbnail = np.asarray(Image.fromarray(image).resize(THUMBNAIL[::-1], Image.Resampling.BOX))
+    thumbnail = np.asarray(Image.fromarray(image).resize(THUMBNAIL, Image.Resampling.BOX))
     brightness = image.astype(np.float32) @ LUMA
     return digest, (height, width), image.mean(axis=(0, 1), dtype=np.float32), float(brightness.std()), thumbnail

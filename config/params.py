@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from config.clustering import ClusteringParams
 from config.evaluation import EvaluationParams
@@ -89,6 +89,26 @@ class ExportParams(Options):
     """For export_hub: licence of the weights as the hub abbreviates it, such as "apache-2.0"; "" = not stated."""
 
 
+class AuditParams(Options):
+    """The audit of a training set, audit_data."""
+
+    folds: int = Field(default=0, ge=0, le=20)
+    """Train that many networks, each without a share of the identities, which it then judges; 0 = one given network."""
+    min_score: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Write the corrections to fixes.csv whose score, 0..1, is at least this."""
+    near_duplicate: float = Field(default=4.0, ge=0.0, le=255.0)
+    """Mean difference of pixels, 0..255, up to which two thumbnails are copies; 0 = only the same pixels."""
+    max_shown: int = Field(default=40, ge=1)
+    """Findings of each kind that the page shows, the surest first; audit.json has all."""
+
+    @field_validator("folds")
+    @classmethod
+    def _one_fold_is_none(cls, folds: int) -> int:
+        if folds == 1:
+            raise ValueError("1 leaves no identity to train on; 2 is the least")
+        return folds
+
+
 class Params(LossOptions, ModelOptions, DataOptions):
     """Everything a training run is made from; the run's folder gets a copy with all values."""
 
@@ -142,6 +162,8 @@ class Params(LossOptions, ModelOptions, DataOptions):
     """Where params, curves, images and the best model go; all but "tensorboard" need a package of that name."""
     export_params: ExportParams = ExportParams()
     """How export_onnx writes the trained network."""
+    audit_params: AuditParams = AuditParams()
+    """How audit_data judges the training set."""
     working_dir: str = "runs"
     """Folder of all runs."""
 

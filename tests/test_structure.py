@@ -16,6 +16,7 @@ BELOW = {
     "engine": {"utils", "data", "models", "losses", "config", "evaluate"},
     "gan": {"utils", "data", "models", "losses", "config", "evaluate", "engine"},
     "unsupervised": {"utils", "data", "models", "losses", "config", "evaluate", "engine"},
+    "audit": {"utils", "data", "models", "losses", "config", "evaluate", "engine"},
     "deploy": {"utils", "data", "models", "config", "evaluate"},
     "examples": {"utils", "data", "models", "losses", "config", "evaluate", "engine", "deploy"},
 }

@@ -11,6 +11,8 @@ import torch
 INITIAL_WEIGHTS, AUGMENTATION, PIXELS, MODEL, BRANCHES = range(5)
 # Of the person generator: its training, its samples, and its images in the training of a re-ID network.
 ADVERSARIES, REAL_PICTURES, SAMPLES, GENERATED, GENERATED_AUGMENTATION, GENERATED_PIXELS = range(5, 11)
+# Of the audit of a training set.
+AUDIT = 11
 
 
 def seed_for(purpose: int, seed: int, *where: int) -> int:

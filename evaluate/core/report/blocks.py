@@ -146,11 +146,12 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """One evaluation; on the page a chapter."""
+    """One evaluation or audit, as `kind` says; on the page a chapter."""
 
     title: str
     subtitle: str
     sections: tuple[Section, ...]
+    kind: str = "Evaluation"
 
     @property
     def figures(self) -> tuple[Figure, ...]:

@@ -1,0 +1,105 @@
+"""The networks that embed the images of an audit: a trained one, the one training starts from, or one for each fold."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from audit.findings import Pool
+from audit.judge import View
+from config.eval_params import EvalParams
+from config.evaluation import EvaluationParams
+from config.params import Params
+from data.dataset import read_dataset
+from data.label_fixes import Fix, name_of, write_fixes
+from data.samples import Sample, sorted_camids, sorted_pids
+from engine.build import start_network
+from engine.run import RunFolder, run_folder, write_params
+from engine.trainer import Trainer
+from evaluate.core.context import EvalContext
+from evaluate.core.extract import extract
+from evaluate.core.load_model import load_trained_network
+from models.network import Embedder
+from utils.errors import ParamsError
+from utils.randomness import AUDIT, seed_for
+
+logger = logging.getLogger(__name__)
+
+BuildTrainer = Callable[[Params, RunFolder, torch.device, bool], Trainer]
+"""As `engine.commands.Task.build`."""
+
+
+def view_of_checkpoint(path: Path, params: Params, pool: Pool, device: torch.device) -> View:
+    """All images by the network in a checkpoint.
+
+    Raises:
+        DataError: the file is no checkpoint of a re-ID network.
+        ParamsError: the params in it are not valid.
+    """
+    trained, labels, network, _ = load_trained_network(path)
+    (used,) = EvalParams(batches_dir=params.batches_dir, parallels=params.parallels).as_trained(trained)
+    return _view(used, Embedder(network, labels), pool, device)
+
+
+def view_of_start(params: Params, pool: Pool, device: torch.device) -> View:
+    """All images by the network that a training with these params starts from.
+
+    Raises:
+        ParamsError: its weights are random.
+    """
+    if not (params.imagenet_pretrain or params.pretrain_snapshot):
+        raise ParamsError(
+            "audit_data compares embeddings, and a network of random weights has none worth comparing; name a trained "
+            "one with --from CHECKPOINT, set imagenet_pretrain or pretrain_snapshot, or audit_params.folds to 2"
+        )
+    train = pool.samples[: pool.num_train]
+    network = start_network(params, len(sorted_pids(train)), sorted_camids(train))
+    return _view(params, Embedder(network), pool, device)
+
+
+def views_of_folds(params: Params, pool: Pool, device: torch.device, out: Path, build: BuildTrainer) -> Iterator[View]:
+    """Train a network without the identities of each fold, as a run in the folder `out`, and let it judge these."""
+    train = pool.samples[: pool.num_train]
+    pids = sorted_pids(train)
+    generator = torch.Generator().manual_seed(seed_for(AUDIT, params.seed))
+    folds = torch.randperm(len(pids), generator=generator).chunk(params.audit_params.folds)
+    for number, fold in enumerate(folds, start=1):
+        judged = {pids[place] for place in fold.tolist()}
+        folder = run_folder(str(out), f"fold_{number}")
+        folder.path.mkdir(parents=True)
+        logger.info("fold %d of %d: training without its identities in %s", number, len(folds), folder.path)
+        # Its own file of corrections leaves them out; an evaluation would only cost time.
+        changes = {
+            "label_fixes": str(out / f"fold_{number}.csv"),
+            "evaluation_params": EvaluationParams(batch_size=params.evaluation_params.batch_size),
+            "working_dir": str(out),
+        }
+        write_fixes(out / f"fold_{number}.csv", _without(judged, train, params, pool))
+        of_fold = params.model_copy(update=changes)
+        write_params(folder, of_fold, "start_train")
+        build(of_fold, folder, device, False).fit()
+        view = view_of_checkpoint(folder.best, params, pool, device)
+        is_judged = torch.tensor([sample.pid in judged for sample in pool.samples])
+        yield view._replace(is_judged=view.is_judged & is_judged)
+
+
+def _without(left_out: set[int], train: Sequence[Sample], params: Params, pool: Pool) -> list[Fix]:
+    """The corrections that make of the data set as it lies there the training set without some identities."""
+    as_read = read_dataset(params.model_copy(update={"label_fixes": ""})).train
+    pid_of = {sample.path: sample.pid for sample in train}
+    known = {sample.pid for sample in as_read}
+    fixes = []
+    for sample in as_read:
+        name, pid = name_of(sample.path, pool.root), pid_of.get(sample.path)
+        if pid is None or pid in left_out:
+            fixes.append(Fix(name, "drop", sample.pid, None))
+        elif pid != sample.pid:
+            fixes.append(Fix(name, "move" if pid in known else "split", sample.pid, pid))
+    return fixes
+
+
+def _view(params: Params, embedder: Embedder, pool: Pool, device: torch.device) -> View:
+    embedder.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    features = extract(EvalContext(params, embedder.eval()), pool.samples, "audit").features
+    return View(features, torch.arange(len(pool.samples)) < pool.num_train)

@@ -1,0 +1,187 @@
+"""What an audit finds, and the corrections it suggests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from audit.copies import Copies
+from audit.crops import Camera, PoorCrop
+from audit.identities import Merge, Split
+from audit.labels import Swaps
+from data.label_fixes import Fix, name_of
+from data.samples import Dataset, Sample
+
+CERTAIN = 0.5
+"""Probability from which an image counts as wrongly labelled where other checks leave such images out."""
+
+
+class Pool(NamedTuple):
+    """The images that are compared: those of the training set first, then query and gallery."""
+
+    root: Path
+    samples: list[Sample]
+    num_train: int
+    num_query: int
+
+    def name(self, row: int) -> str:
+        """An image as it is called in files."""
+        return name_of(self.samples[row].path, self.root)
+
+    def split(self, row: int) -> str:
+        """The part of the data set that an image belongs to."""
+        if row < self.num_train:
+            return "train"
+        return "query" if row < self.num_train + self.num_query else "gallery"
+
+    def pids(self, rows: list[int]) -> list[int]:
+        """The different identities of some images."""
+        return sorted({self.samples[row].pid for row in rows})
+
+
+class Findings(NamedTuple):
+    """Everything that was found; rows are places in the pool, labels are pids."""
+
+    swaps: Swaps
+    """`nearest` holds pids, -1 where none is near."""
+    splits: list[Split]
+    merges: list[Merge]
+    copies: list[Copies]
+    """Those with training images."""
+    cameras: list[Camera]
+    crops: list[PoorCrop]
+
+    def swapped(self, least: float) -> list[int]:
+        """Rows of images that are wrongly labelled with at least this probability, the surest first."""
+        probabilities = self.swaps.probabilities
+        order = probabilities.argsort(descending=True, stable=True)
+        return order[probabilities[order] >= max(least, 1e-6)].tolist()
+
+
+def pool_of(dataset: Dataset, root: Path) -> Pool:
+    """The images to compare."""
+    return Pool(root, [*dataset.train, *dataset.query, *dataset.gallery], len(dataset.train), len(dataset.query))
+
+
+def kept_of(copies: Copies, pool: Pool, swaps: Swaps) -> int | None:
+    """The copy to keep: the first with the likeliest label; None where a test image is the same."""
+    if copies.rows[-1] >= pool.num_train:
+        return None
+    return min(copies.rows, key=lambda row: (round(float(swaps.probabilities[row]), 2), row))
+
+
+def suggest_fixes(pool: Pool, found: Findings, least: float, near_duplicate: float) -> list[Fix]:
+    """The corrections whose score is at least `least`, one for each image or identity; the surest reason wins.
+
+    Args:
+        pool: the images.
+        found: what was found about them.
+        least: score.
+        near_duplicate: difference of pixels up to which images were taken as copies.
+    """
+    fixes: dict[str | int, Fix] = {}
+    for subject, fix in (
+        *_fixes_of_copies(pool, found, near_duplicate),
+        *_fixes_of_crops(pool, found),
+        *_fixes_of_swaps(pool, found),
+        *_fixes_of_splits(pool, found),
+        *_fixes_of_merges(pool, found),
+    ):
+        if fix.score >= least:
+            fixes.setdefault(subject, fix)
+    return sorted(fixes.values(), key=lambda fix: (fix.action == "merge", fix.path))
+
+
+def _fixes_of_copies(pool: Pool, found: Findings, near_duplicate: float) -> Iterator[tuple[str, Fix]]:
+    for copies in found.copies:
+        kept = kept_of(copies, pool, found.swaps)
+        original = pool.name(copies.rows[-1] if kept is None else kept)
+        score = 1.0 - (0.5 * copies.difference / near_duplicate if copies.difference else 0.0)
+        for row in copies.rows:
+            if row < pool.num_train and row != kept:
+                what = "copy" if copies.difference == 0 else "near copy"
+                yield (
+                    pool.name(row),
+                    Fix(pool.name(row), "drop", pool.samples[row].pid, None, f"{what} of {original}", score),
+                )
+
+
+def _fixes_of_crops(pool: Pool, found: Findings) -> Iterator[tuple[str, Fix]]:
+    for crop in found.crops:
+        name = pool.name(crop.row)
+        yield name, Fix(name, "drop", pool.samples[crop.row].pid, None, f"{crop.kind}: {crop.text}", crop.score)
+
+
+def _fixes_of_swaps(pool: Pool, found: Findings) -> Iterator[tuple[str, Fix]]:
+    for row in found.swapped(0.0):
+        name, pid = pool.name(row), int(found.swaps.nearest[row])
+        score = float(found.swaps.probabilities[row])
+        yield name, Fix(name, "move", pool.samples[row].pid, pid, f"looks like identity {pid}", score)
+
+
+def _fixes_of_splits(pool: Pool, found: Findings) -> Iterator[tuple[str, Fix]]:
+    """The smaller part goes to the identity that it looks like, if there is one, or becomes a new one."""
+    new_pid = max(sample.pid for sample in pool.samples)
+    for split in found.splits:
+        if split.other is None:
+            new_pid += 1
+        pid, action = (new_pid, "split") if split.other is None else (split.other, "move")
+        like = "" if split.other is None else f"; this part looks like identity {split.other}"
+        for row in split.parts.smaller.tolist():
+            reason = f"identity {split.label} looks like two persons{like}"
+            yield pool.name(row), Fix(pool.name(row), action, split.label, pid, reason, split.probability)
+
+
+def _fixes_of_merges(pool: Pool, found: Findings) -> Iterator[tuple[int, Fix]]:
+    trained = {sample.pid for sample in pool.samples[: pool.num_train]}
+    used: set[int] = set()
+    for merge in found.merges:
+        pair = {merge.first, merge.second}
+        if pair <= trained and used.isdisjoint(pair):
+            used |= pair
+            into, away = sorted(pair)
+            yield away, Fix("", "merge", away, into, f"looks like identity {into}", merge.probability)
+
+
+def as_json(pool: Pool, found: Findings, fixes: list[Fix]) -> dict[str, Any]:
+    """All findings as plain values."""
+
+    def image(row: int) -> dict[str, Any]:
+        sample = pool.samples[row]
+        return {"path": pool.name(row), "split": pool.split(row), "pid": sample.pid, "camid": sample.camid}
+
+    def images(rows: Tensor) -> list[str]:
+        return [pool.name(row) for row in rows.tolist()]
+
+    swaps = found.swaps
+    return {
+        "num_fixes": len(fixes),
+        "wrong_labels": [
+            {**image(row), "new_pid": int(swaps.nearest[row]), "score": round(float(swaps.probabilities[row]), 4)}
+            for row in found.swapped(0.0)
+        ],
+        "two_persons": [
+            {
+                "pid": split.label,
+                "score": round(split.probability, 4),
+                "similarity": round(split.parts.similarity, 4),
+                "smaller_part_looks_like": split.other,
+                "larger_part": images(split.parts.larger),
+                "smaller_part": images(split.parts.smaller),
+            }
+            for split in found.splits
+        ],
+        "same_person": [
+            {"pids": [merge.first, merge.second], "score": round(merge.probability, 4)} for merge in found.merges
+        ],
+        "copies": [
+            {"difference": round(copies.difference, 3), "images": [image(row) for row in copies.rows]}
+            for copies in found.copies
+        ],
+        "cameras": [camera._asdict() for camera in found.cameras],
+        "poor_crops": [
+            {**image(crop.row), "kind": crop.kind, "remark": crop.text, "score": round(crop.score, 4)}
+            for crop in found.crops
+        ],
+    }

@@ -1,0 +1,115 @@
+"""The operation audit_data: from params to a page, audit.json and fixes.csv."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from audit.embedding import BuildTrainer, view_of_checkpoint, view_of_start, views_of_folds
+from audit.findings import Findings, Pool, as_json, pool_of, suggest_fixes
+from audit.judge import View, judge
+from audit.page import audit_report
+from audit.pixels import read_pixels
+from config.params import Params
+from data.dataset import find_root, read_dataset, summary_table, without_bad_images
+from data.label_fixes import Fix, write_fixes
+from data.samples import Sample
+from engine.launch import process_group
+from evaluate.core.report import write_report
+from utils.errors import DataError, ParamsError, with_advice
+from utils.files import write_json
+
+logger = logging.getLogger(__name__)
+
+PAGE, FINDINGS, FIXES = "audit.html", "audit.json", "fixes.csv"
+
+
+def audit_data(params: Params, notes: Sequence[str], checkpoint: Path | None, out: Path, build: BuildTrainer) -> None:
+    """Audit the training set that the params name, and write what was found to the folder `out`.
+
+    Args:
+        params: name the data set, and the network where none is given.
+        notes: on the params.
+        checkpoint: of the network that embeds the images; None = that with which a training starts, or those of folds.
+        out: the folder; it must not exist, or be empty.
+        build: trainer of a fold.
+
+    Raises:
+        DataError: the data set has no labelled training images, or the checkpoint no re-ID network.
+        ParamsError: there is no network to embed with, or there are two.
+    """
+    for note in notes:
+        logger.info("%s", note)
+    _check(params, checkpoint, out)
+    dataset = without_bad_images(read_dataset(params), params)
+    logger.info("data set %s\n%s", params.batches_dir, summary_table(dataset))
+    _check_labels(dataset.train, params)
+    pool = pool_of(dataset, find_root(params)[0])
+    pixels = read_pixels([sample.path for sample in pool.samples])
+    with process_group(params.parallels[:1]) as device:
+        views: Iterable[View]
+        if params.audit_params.folds:
+            views = views_of_folds(params, pool, device, out, build)
+        elif checkpoint is not None:
+            views = (view_of_checkpoint(checkpoint, params, pool, device),)
+        else:
+            views = (view_of_start(params, pool, device),)
+        found = judge(pool, pixels, views, device, params.audit_params.near_duplicate, params.seed)
+    _write(params, checkpoint, pool, found, out)
+
+
+def _check(params: Params, checkpoint: Path | None, out: Path) -> None:
+    if checkpoint is not None and params.audit_params.folds:
+        raise ParamsError(
+            "audit_params.folds: trains networks of its own, and --from names another; leave one of them out"
+        )
+    if checkpoint is not None and not checkpoint.is_file():
+        raise DataError(f"--from {checkpoint}: no such file; name a checkpoint, such as runs/NAME/model_best.pth")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"--out {out}: already exists and is not empty; name another folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--out {out}: cannot be made: {with_advice(error)}") from error
+
+
+def _check_labels(train: Sequence[Sample], params: Params) -> None:
+    """Check that there are labels to judge."""
+    numbers = Counter(sample.pid for sample in train)
+    if not train:
+        raise DataError(f"{params.batches_dir}: no training images to audit")
+    if len(numbers) < 2:
+        raise DataError(
+            f"{params.batches_dir}: all {len(train)} training images have the same identity, {train[0].pid}; "
+            "there is none to compare it with"
+        )
+    if max(numbers.values()) < 2:
+        raise DataError(
+            f"{params.batches_dir}: each of {len(train)} training images has an identity of its own; an audit needs "
+            "labels to compare"
+        )
+
+
+def _write(params: Params, checkpoint: Path | None, pool: Pool, found: Findings, out: Path) -> None:
+    options = params.audit_params
+    fixes = suggest_fixes(pool, found, options.min_score, options.near_duplicate)
+    network = f"{options.folds} folds of {params.model_params.model}" if options.folds else str(checkpoint or "")
+    network = network or f"{params.model_params.model} as training starts"
+    write_fixes(out / FIXES, fixes)
+    about = {"data_set": params.batches_dir, "network": network, "num_images": len(pool.samples)}
+    write_json(out / FINDINGS, {**about, **as_json(pool, found, fixes)})
+    write_report(out / PAGE, [audit_report(params, network, pool, found, fixes)])
+    logger.info("%s", _summary(found, fixes, options.min_score))
+    logger.info("written: %s, %s and %s in %s", PAGE, FINDINGS, FIXES, out)
+
+
+def _summary(found: Findings, fixes: Sequence[Fix], least: float) -> str:
+    actions = Counter(fix.action for fix in fixes)
+    lines = ", ".join(f"{number} {action}" for action, number in sorted(actions.items())) or "none"
+    return (
+        f"found with a score of at least {least}: {len(found.swapped(least))} wrong labels, "
+        f"{sum(split.probability >= least for split in found.splits)} identities of two persons, "
+        f"{sum(merge.probability >= least for merge in found.merges)} pairs of identities of one person, "
+        f"{len(found.copies)} groups of copies, {len(found.crops)} poor crops, "
+        f"{sum(bool(camera.remark) for camera in found.cameras)} odd cameras; corrections: {lines}"
+    )
