@@ -68,8 +68,8 @@ def find_swaps(features: Tensor, labels: Tensor, near: Near, is_judged: Tensor, 
         generator: of the planted mistakes.
     """
     groups = rows_of_labels(labels)
-    own = _own_similarities(features, groups)
-    other, nearest = _other_similarities(labels, near)
+    own = own_similarities(features, groups)
+    other, nearest = other_similarities(labels, near)
     is_judged = is_judged & (own > -1)
     # -1, not negative infinity: without any neighbour of another identity nothing speaks against the label.
     margins = torch.where(is_judged, other - own, -1.0)
@@ -79,7 +79,7 @@ def find_swaps(features: Tensor, labels: Tensor, near: Near, is_judged: Tensor, 
     return Swaps(probabilities, nearest)
 
 
-def _own_similarities(features: Tensor, groups: list[Tensor]) -> Tensor:
+def own_similarities(features: Tensor, groups: list[Tensor]) -> Tensor:
     """(N,) mean cosine of each image to the nearest others of its identity; -1 where there are none."""
     own = torch.full((len(features),), -1.0)
     for rows in groups:
@@ -90,7 +90,7 @@ def _own_similarities(features: Tensor, groups: list[Tensor]) -> Tensor:
     return own
 
 
-def _other_similarities(labels: Tensor, near: Near) -> tuple[Tensor, Tensor]:
+def other_similarities(labels: Tensor, near: Near) -> tuple[Tensor, Tensor]:
     """(N,) mean cosine of each image to the nearest ones of the most similar other identity, and that identity.
 
     Where fewer than `VOTES` images of it are among the neighbours, the others are taken to be as near as the last.

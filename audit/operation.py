@@ -46,6 +46,10 @@ def audit_data(params: Params, notes: Sequence[str], checkpoint: Path | None, ou
     _check_labels(dataset.train, params)
     pool = pool_of(dataset, find_root(params)[0])
     pixels = read_pixels([sample.path for sample in pool.samples])
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--out {out}: cannot be made: {with_advice(error)}") from error
     with process_group(params.parallels[:1]) as device:
         views: Iterable[View]
         if params.audit_params.folds:
@@ -67,10 +71,6 @@ def _check(params: Params, checkpoint: Path | None, out: Path) -> None:
         raise DataError(f"--from {checkpoint}: no such file; name a checkpoint, such as runs/NAME/model_best.pth")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"--out {out}: already exists and is not empty; name another folder")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"--out {out}: cannot be made: {with_advice(error)}") from error
 
 
 def _check_labels(train: Sequence[Sample], params: Params) -> None:

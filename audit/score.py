@@ -12,9 +12,8 @@ MOST = 0.5
 def probability_of_mistake(observed: Tensor, planted: Tensor) -> Tensor:
     """How probable it is that each observation is a mistake.
 
-    The observations are a mixture of right ones and mistakes. How mistakes look is known from planted ones, how many
-    there are from the observations beyond the median of these, where right ones hardly are; so nothing is assumed of
-    the right ones, whose density follows from the other two.
+    The observations are a mixture of right ones and mistakes. How mistakes look is known from planted ones, and how
+    many there are from the observations that lie where these do; so nothing is assumed of the right ones.
 
     Args:
         observed: (N,) a number that is larger the more an observation looks like a mistake; positive or not a mistake.
@@ -30,8 +29,9 @@ def probability_of_mistake(observed: Tensor, planted: Tensor) -> Tensor:
     candidates = observed > 0
     if not candidates.any() or not len(planted):
         return probability
-    median = planted.median()
-    share = min(MOST, float((observed > median).sum()) / (0.5 * len(observed)))
+    # Half of the mistakes lie beyond the median, and hardly anything else; a standard deviation is granted for chance.
+    beyond = float((observed > planted.median()).sum()) + 1
+    share = min(MOST, (beyond + beyond**0.5) / (0.5 * len(observed)))
     top = max(float(observed.max()), float(planted.max()))
     edges = torch.linspace(0.0, top, BINS + 1)
     width = 1.06 * float(planted.std(correction=0)) * len(planted) ** -0.2  # Silverman's rule

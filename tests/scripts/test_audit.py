@@ -1,0 +1,112 @@
+"""train.py --operation audit_data, as a process."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Script
+from tests.scripts.conftest import FinishedRun
+from train import main
+from utils.errors import DataError, UserError
+
+AUDIT = ("--operation", "audit_data", "--out")
+
+
+@pytest.fixture(scope="module")
+def audited(finished_training: FinishedRun) -> Script:
+    """An audit of a set with a copy, a leak and a blank crop, by the network of a finished run."""
+    script = finished_training.script
+    flawed = script.folder / "flawed"
+    shutil.copytree(script.folder / "market", flawed)
+    train = flawed / "bounding_box_train"
+    shutil.copy(train / "0003_c1s1_000001_00.jpg", train / "0004_c1s1_000009_00.jpg")
+    shutil.copy(flawed / "query" / "0031_c2s1_000001_00.jpg", train / "0005_c1s1_000009_00.jpg")
+    script.succeed("train.py", *AUDIT, "audit", "--from", str(finished_training.path / "model_best.pth"), *on(flawed))
+    return script
+
+
+def on(folder: Path) -> tuple[str, str]:
+    return "--set", f"batches_dir={folder}"
+
+
+def fixes(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_page_the_findings_and_the_corrections_are_written(audited: Script) -> None:
+    out = audited.folder / "audit"
+    assert sorted(path.name for path in out.iterdir()) == ["audit.html", "audit.json", "fixes.csv"]
+    found: dict[str, Any] = json.loads((out / "audit.json").read_text())
+    splits = [[image["split"] for image in copies["images"]] for copies in found["copies"] if not copies["difference"]]
+    assert sorted(splits) == [["train", "query"], ["train", "train"]]
+    dropped = {Path(line["path"]).name for line in fixes(out / "fixes.csv") if line["action"] == "drop"}
+    assert "0005_c1s1_000009_00.jpg" in dropped
+    page = (out / "audit.html").read_text()
+    assert "Audit of flawed" in page
+    assert "Leak into the test set" in page
+    assert "data:image/jpeg;base64," in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_a_training_with_the_corrections_uses_them(audited: Script) -> None:
+    flawed, corrections = audited.folder / "flawed", f"label_fixes={audited.folder / 'audit' / 'fixes.csv'}"
+    before = len(list((flawed / "bounding_box_train").iterdir()))
+    dropped = sum(line["action"] == "drop" for line in fixes(audited.folder / "audit" / "fixes.csv"))
+    process = audited.succeed("train.py", "--operation", "check_config", *on(flawed), corrections)
+    (line,) = [line for line in process.stderr.splitlines() if line.startswith("train ")]
+    assert int(line.split()[1]) == before - dropped
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("audit",), "--out audit: already exists and is not empty"),
+        (("new", "--from", "gone.pth"), "--from gone.pth: no such file"),
+        (("new", "--from", "params.json"), "params.json: not a checkpoint"),
+        (("new", "--from", "runs/first/model_best.pth", "--set", "audit_params.folds=2"), "audit_params.folds: trains"),
+        (("new",), "name a trained one with --from CHECKPOINT"),
+        (("new", "--set", "audit_params.folds=1"), "audit_params.folds: 1 leaves no identity"),
+        (("new", "--set", "label_fixes=gone.csv"), "label_fixes: gone.csv: cannot be read"),
+    ],
+)
+def test_mistakes(audited: Script, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str) -> None:
+    monkeypatch.chdir(audited.folder)
+    with pytest.raises(UserError, match=message):
+        main([*AUDIT, *arguments])
+    assert not (audited.folder / "new" / "audit.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda train: [path.unlink() for path in train.iterdir()], "no training images"),
+        (lambda train: [path.unlink() for path in train.iterdir() if path.name[:4] != "0003"], "same identity, 3"),
+        (lambda train: [path.unlink() for path in train.iterdir() if "_c1s1_" not in path.name], "identity of its own"),
+    ],
+)
+def test_a_set_without_labels_to_compare_is_refused(
+    audited: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make: Callable[[Path], object], message: str
+) -> None:
+    shutil.copytree(audited.folder / "market", tmp_path / "market")
+    make(tmp_path / "market" / "bounding_box_train")
+    monkeypatch.chdir(audited.folder)
+    with pytest.raises(DataError, match=message):
+        main([*AUDIT, "new", "--from", "runs/first/model_best.pth", *on(tmp_path / "market")])
+
+
+@pytest.mark.slow
+def test_folds_train_networks_that_judge_what_they_have_not_seen(audited: Script) -> None:
+    settings = ("batch_sampling_params.P=2", "epoch=1", "audit_params.folds=2")
+    audited.succeed("train.py", *AUDIT, "folds", *on(audited.folder / "flawed"), *settings)
+    out = audited.folder / "folds"
+    labels = [json.loads((out / f"fold_{fold}" / "params.json").read_text())["label_fixes"] for fold in (1, 2)]
+    first, second = ({line["pid"] for line in fixes(audited.folder / path)} for path in labels)
+    assert first.isdisjoint(second)
+    assert len(first | second) == 11
+    assert json.loads((out / "audit.json").read_text())["network"] == "2 folds of resnet_18"
