@@ -13,7 +13,7 @@ from audit.pixels import read_pixels
 from config.params import Params
 from data.dataset import find_root, read_dataset, summary_table, without_bad_images
 from data.label_fixes import Fix, write_fixes
-from data.samples import Sample
+from data.samples import UNKNOWN_PID, Sample
 from engine.launch import process_group
 from evaluate.core.report import write_report
 from utils.errors import DataError, ParamsError, with_advice
@@ -63,6 +63,8 @@ def audit_data(params: Params, notes: Sequence[str], checkpoint: Path | None, ou
 
 
 def _check(params: Params, checkpoint: Path | None, out: Path) -> None:
+    if not isinstance(params.batches_dir, str):
+        raise ParamsError("batches_dir: audit_data judges one data set at a time; name one of them")
     if checkpoint is not None and params.audit_params.folds:
         raise ParamsError(
             "audit_params.folds: trains networks of its own, and --from names another; leave one of them out"
@@ -78,6 +80,8 @@ def _check_labels(train: Sequence[Sample], params: Params) -> None:
     numbers = Counter(sample.pid for sample in train)
     if not train:
         raise DataError(f"{params.batches_dir}: no training images to audit")
+    if train[0].pid == UNKNOWN_PID:
+        raise DataError(f"{params.batches_dir}: its images have no labels; an audit compares them with their labels")
     if len(numbers) < 2:
         raise DataError(
             f"{params.batches_dir}: all {len(train)} training images have the same identity, {train[0].pid}; "
@@ -96,7 +100,7 @@ def _write(params: Params, checkpoint: Path | None, pool: Pool, found: Findings,
     network = f"{options.folds} folds of {params.model_params.model}" if options.folds else str(checkpoint or "")
     network = network or f"{params.model_params.model} as training starts"
     write_fixes(out / FIXES, fixes)
-    about = {"data_set": params.batches_dir, "network": network, "num_images": len(pool.samples)}
+    about = {"data_set": params.data_name, "network": network, "num_images": len(pool.samples)}
     write_json(out / FINDINGS, {**about, **as_json(pool, found, fixes)})
     write_report(out / PAGE, [audit_report(params, network, pool, found, fixes)])
     logger.info("%s", _summary(found, fixes, options.min_score))

@@ -46,7 +46,7 @@ def audit_report(params: Params, network: str, pool: Pool, found: Findings, fixe
         fixes: the corrections that are suggested.
     """
     page = _Page(params, pool, found)
-    title = title_of(params.batches_dir)
+    title = title_of(params.data_name)
     subtitle = (
         f"{pool.num_train:,} training images of {len(page.rows_of):,} identities and {len(page.cameras)} cameras, "
         f"compared with each other and with {len(pool.samples) - pool.num_train:,} test images."
@@ -68,7 +68,7 @@ class _Page:
 
     def __init__(self, params: Params, pool: Pool, found: Findings) -> None:
         self.options, self.pool, self.found = params.audit_params, pool, found
-        self.data_set = params.batches_dir
+        self.data_set = params.data_name
         self.rows_of: dict[int, list[int]] = {}
         for row, sample in enumerate(pool.samples[: pool.num_train]):
             self.rows_of.setdefault(sample.pid, []).append(row)

@@ -10,9 +10,9 @@ from audit.labels import Near
 from audit.pixels import Pixels, read_pixels
 
 
-def saved(folder: Path, name: str, pixels: np.ndarray, **options: int) -> Path:
+def saved(folder: Path, name: str, pixels: np.ndarray, quality: int = 90) -> Path:
     path = folder / name
-    Image.fromarray(pixels.astype(np.uint8)).save(path, **options)
+    Image.fromarray(pixels.astype(np.uint8)).save(path, quality=quality)
     return path
 
 
@@ -44,8 +44,14 @@ def test_copies_with_the_same_and_with_nearly_the_same_pixels_are_found(tmp_path
 
 
 def test_a_copy_of_a_copy_is_of_the_same_group() -> None:
-    pixels = Pixels([b"a", b"b", b"a", b"b", b"c"], *[np.zeros(5)] * 3, np.zeros((5, 32, 16, 3), np.uint8))
-    pixels.thumbnails[3:, :] = 2
+    pixels = Pixels(
+        [b"a", b"b", b"a", b"b", b"c"],
+        np.zeros((5, 2)),
+        np.zeros((5, 3)),
+        np.zeros(5),
+        np.zeros((5, 32, 16, 3), np.uint8),
+    )
+    pixels.thumbnails[3:] = 2
     near = Near(torch.tensor([[4], [4], [4], [4], [3]]), torch.ones(5, 1))
     assert [copies.rows for copies in find_copies(pixels, near, 1.0)] == [[1, 3, 4], [0, 2]]
 

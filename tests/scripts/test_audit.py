@@ -72,6 +72,12 @@ def test_a_training_with_the_corrections_uses_them(audited: Script) -> None:
         (("new", "--from", "runs/first/model_best.pth", "--set", "audit_params.folds=2"), "audit_params.folds: trains"),
         (("new",), "name a trained one with --from CHECKPOINT"),
         (("new", "--set", "audit_params.folds=1"), "audit_params.folds: 1 leaves no identity"),
+        (("new", "--set", 'batches_dir=["market", "flawed"]'), "judges one data set at a time"),
+        (
+            ("new", "--set", 'batches_dir=["market", "flawed"]', "label_fixes=a.csv"),
+            "label_fixes: corrects the labels of one",
+        ),
+        (("new", "--from", "runs/first/model_best.pth", "--set", "data_layout=unlabelled"), "images have no labels"),
         (("new", "--set", "label_fixes=gone.csv"), "label_fixes: gone.csv: cannot be read"),
     ],
 )

@@ -33,7 +33,8 @@ from tests.scripts.documents import (
 COMMANDS = sorted({command for page in PAGES for command in commands(page) + inline_commands(page)})
 RUN_FILES = {"params.json", "metrics.jsonl", "model_best.pth", "last.pth", "generator.pth"}
 HUB_FILES = {"config.json", "reid_config.json"}
-"""Files of a run folder, and of a hub folder."""
+AUDIT_FILES = {"audit.json"}
+"""Files of a run folder, of a hub folder, and of an audit."""
 
 
 class Parsed(BaseException):
@@ -129,7 +130,7 @@ def test_what_a_page_links_to_exists(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_files_and_definitions_that_a_page_names_exist(page: Path) -> None:
-    assert sorted(named for named in named_paths(page) - RUN_FILES - HUB_FILES if not exists(named)) == []
+    assert sorted(named for named in named_paths(page) - RUN_FILES - HUB_FILES - AUDIT_FILES if not exists(named)) == []
 
 
 def exists(named: str) -> bool:
