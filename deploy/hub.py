@@ -106,6 +106,13 @@ def readme(
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    values = {"header": header.to_yaml(), "data": data, "card": card, "params": params, "epochs": epochs}
+    values = {
+        "header": header.to_yaml(),
+        "data": data,
+        "tested": tested,
+        "card": card,
+        "params": params,
+        "epochs": epochs,
+    }
     values |= {"skips_own_camera": skips_own_camera, "for_roboflow": for_roboflow}
     return environment.get_template(TEMPLATE).render(values) + "\n"

@@ -31,7 +31,7 @@ def embedded(folder: Path, model: Path, *arguments: str) -> Path:
 
 
 def test_a_data_set_becomes_query_and_gallery(model: Model, exported: Path, tmp_path: Path) -> None:
-    market = Path(model.params.batches_dir)
+    market = Path(model.params.sources[0])
     out = tmp_path / "features.npz"
     main([str(market), "--model", str(exported), "--out", str(out)])
     found = read_features(out)

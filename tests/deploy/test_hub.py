@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from config.params import Params
-from deploy.hub import export_hub
+from deploy.hub import export_hub, readme
 from deploy.predictor import Predictor
 from evaluate.core.load_model import find_network, load_trained_network
 from evaluate.core.retrieval.retrieve import RetrievalOptions
@@ -65,7 +65,7 @@ def test_the_card_has_metrics_and_thresholds_but_no_paths_of_this_machine(model:
     assert card.thresholds
     assert (card.profile, card.precision) == ("ours", "fp32")
     content = json.loads((hub / "config.json").read_text())
-    assert Path(model.params.batches_dir).is_absolute()
+    assert Path(model.params.sources[0]).is_absolute()
     assert content["params"]["batches_dir"] == "market"
     assert str(model.path.parent) not in (hub / "config.json").read_text() + (hub / "README.md").read_text()
 
@@ -95,7 +95,7 @@ def test_a_measurement_needs_no_data_set_if_it_is_switched_off(model: Model, tmp
 def test_a_model_is_published_without_metrics_if_the_data_has_no_test_images(
     model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    shutil.copytree(Path(model.params.batches_dir) / "bounding_box_train", tmp_path / "data" / "bounding_box_train")
+    shutil.copytree(Path(model.params.sources[0]) / "bounding_box_train", tmp_path / "data" / "bounding_box_train")
     params = model.params.model_copy(update={"batches_dir": str(tmp_path / "data")})
     assert export_hub(model.path, params, tmp_path / "hub").measured == {}
     assert "not measured, and without thresholds" in caplog.text
@@ -109,6 +109,15 @@ def test_the_readme_says_what_the_evaluation_did_with_cameras(model: Model, tmp_
     text = (tmp_path / "hub" / "README.md").read_text()
     assert "own camera" not in text
     assert "whatever its camera" in text
+
+
+def test_the_readme_names_the_data_sets_of_training_and_of_the_test(model: Model, hub: Path) -> None:
+    card = Predictor(hub, warm_up=False).card
+    assert card is not None
+    changes = {"batches_dir": ("sets/one", "sets/two"), "test_dirs": ("sets/other",)}
+    text = readme(card, model.params.model_copy(update=changes), [], True, False)
+    assert "identities of one, two" in text
+    assert "test images of other" in text
 
 
 @pytest.fixture

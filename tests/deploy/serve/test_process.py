@@ -36,7 +36,7 @@ class Service(NamedTuple):
 
 @pytest.fixture
 def service(exported: Path, model: Model, tmp_path: Path) -> Iterator[Service]:
-    gallery = Path(model.params.batches_dir)
+    gallery = Path(model.params.sources[0])
     arguments = ["--model", str(exported), "--gallery", str(gallery), "--index", str(tmp_path / "index"), "--port", "0"]
     with subprocess.Popen(command(*arguments), cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
