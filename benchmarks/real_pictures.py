@@ -50,6 +50,7 @@ GROUPS = {
     "recipes": Group("Whole recipes", (0, 1, 2)),
     "mobile": Group("Mobile networks", (0,)),
     "heads": Group("Heads of several branches", (0, 1)),
+    "unsupervised": Group("Without labels", (0,)),
 }
 
 
@@ -155,6 +156,8 @@ def row(recipe: Recipe, results: dict[str, list[dict[str, float]]], job: Job) ->
     whole = row_of(recipe, results)
     for name in ("rank1 elsewhere", "mAP elsewhere"):
         whole[name] = [100 * run[name] for run in results[recipe.name]]
+    if (agreement := job.records()[-1]["measures"].get("adjusted_rand_index")) is not None:
+        whole["adjusted Rand index"] = agreement
     network = load_trained_network(job.run / MODEL_BEST).network
     classifiers = {id(parameter) for module in network.classifiers() for parameter in module.parameters()}
     count = sum(parameter.numel() for parameter in network.parameters() if id(parameter) not in classifiers)

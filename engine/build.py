@@ -130,13 +130,14 @@ def build_losses(
         sizes=network.sizes,
         teacher_dim=0 if teacher is None else teacher.embedding_dim,
         generated=generated if params.num_generated else None,
-        clusters=_build_cluster_loss(params, network, num_images),
+        clusters=build_cluster_loss(params, network, num_images),
         sources=sources,
         seed=params.seed,
     )
 
 
-def _build_cluster_loss(params: Params, network: ReidNetwork, num_images: int) -> Loss | None:
+def build_cluster_loss(params: Params, network: ReidNetwork, num_images: int) -> Loss | None:
+    """The loss of a training without labels on so many images; None: there is none."""
     section = params.clustering_params
     if not params.is_unsupervised or not section.weight:
         return None

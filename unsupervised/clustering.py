@@ -4,20 +4,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from sklearn.cluster import DBSCAN
+from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 from torch.nn import functional as F
 
 from config.clustering import ClusteringParams
 from data.samples import UNKNOWN_PID
 from evaluate.core.retrieval.jaccard import sparse_jaccard
-from utils.errors import optional_imports
 
 OUTLIER = -1
 """Label of an image that is in no cluster."""
-
-with optional_imports("clustering_params.method", "pip install scikit-learn"):
-    from sklearn.cluster import DBSCAN
-    from sklearn.metrics import adjusted_rand_score
 
 
 def cluster(features: Tensor, section: ClusteringParams, order: Tensor | None = None) -> Tensor:

@@ -70,6 +70,15 @@ def prepare(script: Script, make_market: Callable[[Path], Path]) -> None:
     single = {"pcb_n_parts": 0, "feature_global_dim": 0, "random_drop_branches": 0, "feature_dim": 16}
     change(recipes / "single_feature.json", {"model_params": single})
     change(recipes / "own_data.json", {"imagenet_pretrain": False, "epoch": 1, "batch_sampling_params": "4*1"})
+    change(
+        recipes / "unsupervised/own_crops.json",
+        {
+            **{"imagenet_pretrain": False, "epoch": 1, "img_h": 64, "img_w": 32},
+            "batch_sampling_params": {"P": 4, "K": 2, "balance": None},
+            "clustering_params": {"iterations": 2, "k1": 3, "k2": 2, "min_samples": 2, "eps": 0.7},
+        },
+    )
+    shutil.copytree(market / "bounding_box_train", script.folder / "crops" / "monday")
     # A later command evaluates on "synthetic", which is then that of the newest run.
     tiny = {"imagenet_pretrain": False, "model_params": {}, "epoch": 1, "synthetic": SMALL}
     change(recipes / "seed/_market1501.json", tiny)
