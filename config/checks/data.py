@@ -19,8 +19,6 @@ def data_sets_fit(params: Params) -> Iterator[Conflict]:
         text = "corrects the labels of one data set, but batches_dir names several"
         yield Conflict(("label_fixes", "batches_dir"), text)
     options = params.evaluation_params
-    if options.type is None and params.test_dirs:
-        yield Conflict(("test_dirs", "evaluation_params.type"), "has no effect: evaluation_params.type is null")
     if options.has_training_classes and len(params.data_sets) > 1:
         keys = ("evaluation_params.type", "batches_dir", "test_dirs")
         yield Conflict(keys, f"{options.type} measures the classes of a single data set, but there are several")

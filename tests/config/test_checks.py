@@ -50,7 +50,7 @@ def gan(**options):
         # Data sets
         ({"batches_dir": ["a", "a"]}, ["batches_dir: names a data set twice"]),
         ({"batches_dir": []}, ["batches_dir: names no data set"]),
-        ({"test_dirs": ["a"]}, ["test_dirs: has no effect: evaluation_params.type is null"]),
+        ({"test_dirs": ["a", "a"]}, ["test_dirs: names a data set twice"]),
         (
             {"batches_dir": ["x/a", "b"], "evaluation_params": EVALUATION | {"score_of": "A"}},
             ['evaluation_params.score_of: no test set "A"; did you mean "a"? Allowed: "a", "b"'],
