@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from data.dataset import log_summary, read_dataset
+from data.lmdb.writing import pack_dataset
 from data.options import DataOptions
 from data.samples import SOURCE_STRIDE, Dataset, Sample, source_of
 from data.sources import join, part
@@ -162,3 +163,9 @@ def test_no_data_set_at_all_is_refused() -> None:
     given: Mapping[str, object] = {"batches_dir": ()}
     with pytest.raises(ValueError, match="names no data set"):
         DataOptions.model_validate(given)
+
+
+def test_data_sets_are_packed_one_by_one(tmp_path: Path) -> None:
+    for options in (DataOptions(batches_dir=("a", "b")), DataOptions(batches_dir="a", test_dirs=("b",))):
+        with pytest.raises(ParamsError, match="batches_dir: names several data sets; pack each"):
+            pack_dataset(tmp_path / "both.lmdb", options)

@@ -66,10 +66,3 @@ def test_a_run_of_two_data_sets_that_was_stopped_ends_with_the_same_weights(scri
     script.succeed("train.py", "--operation", "resume_train", "--sub_working_dir", "stopped")
     whole, stopped = (weights_of(folder / "runs" / name) for name in ("whole", "stopped"))
     assert all(torch.equal(value, stopped[name]) for name, value in whole.items())
-
-
-def test_what_cannot_be_joined_is_one_message(script: Script, folder: Path) -> None:
-    told = script.mistake("train.py", "--operation", "build_lmdb", "--out", "both.lmdb")
-    assert "batches_dir: names several data sets" in told
-    told = script.mistake("train.py", "--operation", "check_config", "--set", 'batches_dir=["one", "./one"]')
-    assert "same folder" in told
