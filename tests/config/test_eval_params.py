@@ -106,3 +106,15 @@ def test_mistakes(desk, content, line):
 def test_layouts_are_those_of_training():
     ours = allowed_values(EvalParams.model_fields["data_layout"].annotation)
     assert ours == get_args(DataOptions.model_fields["data_layout"].annotation)
+
+
+def test_a_network_of_several_data_sets_is_evaluated_on_each_as_in_training(desk):
+    trained = desk.load({"batches_dir": ["market", "duke"], "test_dirs": ["duke", "msmt"]}).params
+
+    def evaluated(content):
+        every = desk.load_eval(content).params.as_trained(trained)
+        return [(params.batches_dir, params.test_dirs, params.evaluation_params.same_cameras) for params in every]
+
+    assert evaluated({}) == [("duke", (), None), ("msmt", (), False)]
+    assert evaluated({"batches_dir": ["market", "other"]}) == [("market", (), None), ("other", (), False)]
+    assert evaluated({"batches_dir": "other"}) == [("other", (), False)]
