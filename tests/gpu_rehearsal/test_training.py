@@ -18,8 +18,15 @@ from engine.trainer import ReidTrainer
 from tests.conftest import TINY_PARAMS
 from tests.gan.conftest import GAN, REID
 from tests.gpu_rehearsal.fake_gpu import FakeGpu
+from tests.unsupervised.conftest import CLUSTERING
 
 PARAMS = {**TINY_PARAMS, "batches_dir": "market", "precision": "fp32", "compile": "off", "deterministic": True}
+
+WITHOUT_LABELS = {
+    "tri_loss_lambda_cls": 0,
+    "model_params": {**TINY_PARAMS["model_params"], "spectral_trans": 0},
+    "clustering_params": {**CLUSTERING, "iterations": 4},
+}
 
 
 @pytest.fixture
@@ -38,17 +45,19 @@ def command(
 
 
 @pytest.mark.parametrize(
-    ("evaluation", "data_cache"),
+    ("evaluation", "data_cache", "changes"),
     [
-        ({"type": "market_evaluate", "flip": True}, "device"),
-        ({"type": "lfw_evaluate", "num_pairs": 20, "num_folds": 2}, "ram"),
-        ({"type": None}, "none"),
+        ({"type": "market_evaluate", "flip": True}, "device", {}),
+        ({"type": "lfw_evaluate", "num_pairs": 20, "num_folds": 2}, "ram", {}),
+        ({"type": None}, "none", {}),
+        ({"type": None}, "device", WITHOUT_LABELS),
     ],
 )
 def test_a_training_that_is_stopped_and_resumed(
     command: Callable[..., None],
     evaluation: dict[str, Any],
     data_cache: str,
+    changes: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -62,7 +71,7 @@ def test_a_training_that_is_stopped_and_resumed(
 
     monkeypatch.setattr(ReidTrainer, "train_step", stops)
     with pytest.raises(KeyboardInterrupt):
-        command("start_train", "run", evaluation_params=evaluation, data_cache=data_cache)
+        command("start_train", "run", evaluation_params=evaluation, data_cache=data_cache, **changes)
     assert "computing on GPU 0: fake" in caplog.text
     monkeypatch.setattr(ReidTrainer, "train_step", original)
     command("resume_train", "run")

@@ -16,6 +16,7 @@ from config.params import Params
 from models.network import build_network
 from tests.conftest import TINY_PARAMS, Script
 from tests.runs import records_of, same_weights, weights_of
+from tests.unsupervised.conftest import CLUSTERING
 from utils.checkpoint import Checkpoint, load_tensors, save_checkpoint
 
 MODEL = TINY_PARAMS["model_params"]
@@ -50,6 +51,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "model_params": {"model": "osnet_x0_25", "feature_dim": 16},
         "distillation": {"teacher": "teacher.pth", "lambda_logits": 1.0, "lambda_embedding": 1.0},
     },
+    "clusters, without labels": {
+        "tri_loss_lambda_cls": 0,
+        "model_params": {**MODEL, "spectral_trans": 0},
+        "batch_sampling_params": {"class_balanced": True, "P": 4, "K": 2, "balance": "camera"},
+        "clustering_params": {**CLUSTERING, "iterations": STEPS_PER_EPOCH},
+    },
     "no evaluation, random order, rmsprop": {
         "batch_sampling_params": "8*1",
         "tri_loss_margin": 0,
@@ -79,6 +86,7 @@ SLOW = (
     "LightMBN",
     "two batches a step, adamw",
     "the spectral transform sets in",
+    "clusters, without labels",
     "no evaluation, random order, rmsprop",
 )
 
