@@ -1,7 +1,7 @@
 """The networks that embed the images of an audit: a trained one, the one training starts from, or one for each fold."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -12,8 +12,8 @@ from config.eval_params import EvalParams
 from config.evaluation import EvaluationParams
 from config.params import Params
 from data.dataset import read_dataset
-from data.label_fixes import Fix, name_of, write_fixes
-from data.samples import Sample, sorted_camids, sorted_pids
+from data.label_fixes import fixes_between, write_fixes
+from data.samples import sorted_camids, sorted_pids
 from engine.build import start_network
 from engine.run import RunFolder, run_folder, write_params
 from engine.trainer import Trainer
@@ -61,6 +61,7 @@ def view_of_start(params: Params, pool: Pool, device: torch.device) -> View:
 def views_of_folds(params: Params, pool: Pool, device: torch.device, out: Path, build: BuildTrainer) -> Iterator[View]:
     """Train a network without the identities of each fold, as a run in the folder `out`, and let it judge these."""
     train = pool.samples[: pool.num_train]
+    as_read = read_dataset(params.model_copy(update={"label_fixes": ""})).train
     pids = sorted_pids(train)
     generator = torch.Generator().manual_seed(seed_for(AUDIT, params.seed))
     folds = torch.randperm(len(pids), generator=generator).chunk(params.audit_params.folds)
@@ -75,28 +76,14 @@ def views_of_folds(params: Params, pool: Pool, device: torch.device, out: Path, 
             "evaluation_params": EvaluationParams(batch_size=params.evaluation_params.batch_size),
             "working_dir": str(out),
         }
-        write_fixes(out / f"fold_{number}.csv", _without(judged, train, params, pool))
+        others = [sample for sample in train if sample.pid not in judged]
+        write_fixes(out / f"fold_{number}.csv", fixes_between(as_read, others, pool.root))
         of_fold = params.model_copy(update=changes)
         write_params(folder, of_fold, "start_train")
         build(of_fold, folder, device, False).fit()
         view = view_of_checkpoint(folder.best, params, pool, device)
         is_judged = torch.tensor([sample.pid in judged for sample in pool.samples])
         yield view._replace(is_judged=view.is_judged & is_judged)
-
-
-def _without(left_out: set[int], train: Sequence[Sample], params: Params, pool: Pool) -> list[Fix]:
-    """The corrections that make of the data set as it lies there the training set without some identities."""
-    as_read = read_dataset(params.model_copy(update={"label_fixes": ""})).train
-    pid_of = {sample.path: sample.pid for sample in train}
-    known = {sample.pid for sample in as_read}
-    fixes = []
-    for sample in as_read:
-        name, pid = name_of(sample.path, pool.root), pid_of.get(sample.path)
-        if pid is None or pid in left_out:
-            fixes.append(Fix(name, "drop", sample.pid, None))
-        elif pid != sample.pid:
-            fixes.append(Fix(name, "move" if pid in known else "split", sample.pid, pid))
-    return fixes
 
 
 def _view(params: Params, embedder: Embedder, pool: Pool, device: torch.device) -> View:

@@ -78,6 +78,20 @@ def apply_fixes(dataset: Dataset, path: Path, root: Path) -> Dataset:
     return dataset._replace(train=fixed(dataset.train), val=fixed(dataset.val))
 
 
+def fixes_between(before: Sequence[Sample], after: Sequence[Sample], root: Path) -> list[Fix]:
+    """The lines that turn the labels of some training images into others; images that are missing are dropped."""
+    pid_of = {sample.path: sample.pid for sample in after}
+    known = {sample.pid for sample in before}
+    fixes = []
+    for sample in before:
+        name, pid = name_of(sample.path, root), pid_of.get(sample.path)
+        if pid is None:
+            fixes.append(Fix(name, "drop", sample.pid, None))
+        elif pid != sample.pid:
+            fixes.append(Fix(name, "move" if pid in known else "split", sample.pid, pid))
+    return fixes
+
+
 def name_of(path: Path, root: Path) -> str:
     """An image in the file: its path relative to the folder of the data set, with forward slashes."""
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
