@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from audit.findings import Pool
-from audit.judge import View
+from audit.judge import View, view_of
 from config.eval_params import EvalParams
 from config.evaluation import EvaluationParams
 from config.params import Params
@@ -89,4 +89,4 @@ def views_of_folds(params: Params, pool: Pool, device: torch.device, out: Path, 
 def _view(params: Params, embedder: Embedder, pool: Pool, device: torch.device) -> View:
     embedder.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     features = extract(EvalContext(params, embedder.eval()), pool.samples, "audit").features
-    return View(features, torch.arange(len(pool.samples)) < pool.num_train)
+    return view_of(features, torch.arange(len(pool.samples)) < pool.num_train, device)

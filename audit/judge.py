@@ -18,10 +18,11 @@ from utils.randomness import AUDIT, seed_for
 
 
 class View(NamedTuple):
-    """Embeddings of all images of the pool by one network, and the training images that it is to judge."""
+    """All images of the pool as one network sees them, and the training images that it is to judge."""
 
     features: Tensor
-    """(N, D) float32, need not be of unit length."""
+    """(N, D) float32, embeddings of unit length, on the CPU."""
+    near: Near
     is_judged: Tensor
     """(N,) bool; only training images."""
 
@@ -36,21 +37,24 @@ class Labels(NamedTuple):
     num_trained: int
 
 
-def judge(
-    pool: Pool, pixels: Pixels, views: Iterable[View], device: torch.device, near_duplicate: float, seed: int
-) -> Findings:
+def view_of(features: Tensor, is_judged: Tensor, device: torch.device) -> View:
+    """Embeddings (N, D) float32 of any length as a view; `device` compares them.
+
+    Raises:
+        DataError: an embedding of length zero.
+    """
+    return View(F.normalize(features), nearest_images(features.to(device)), is_judged)
+
+
+def judge(pool: Pool, pixels: Pixels, views: Iterable[View], near_duplicate: float, seed: int) -> Findings:
     """Everything that can be found; the views judge different images and are made one at a time.
 
     Args:
         pool: the images.
         pixels: of the same images.
         views: every training image is judged by one of them.
-        device: that compares embeddings.
         near_duplicate: mean absolute difference of pixels, 0..255, up to which images are copies.
         seed: of the planted mistakes.
-
-    Raises:
-        DataError: an embedding of length zero.
     """
     labels = labels_of(pool)
     camids = torch.tensor([sample.camid for sample in pool.samples])
@@ -59,11 +63,10 @@ def judge(
     splits: list[Split] = []
     merges: dict[tuple[int, int], Merge] = {}
     first: Near | None = None
-    for number, (features, is_judged) in enumerate(views):
+    for number, (features, near, is_judged) in enumerate(views):
         generator = torch.Generator().manual_seed(seed_for(AUDIT, seed, number + 1))
-        near = nearest_images(features.to(device))
         first = first or near
-        swaps, found, alike = _judge_labels(F.normalize(features), near, labels, camids, is_judged, generator)
+        swaps, found, alike = _judge_labels(features, near, labels, camids, is_judged, generator)
         probabilities[is_judged], nearest[is_judged] = swaps.probabilities[is_judged], swaps.nearest[is_judged]
         splits += found
         for merge in alike:

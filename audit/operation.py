@@ -58,7 +58,7 @@ def audit_data(params: Params, notes: Sequence[str], checkpoint: Path | None, ou
             views = (view_of_checkpoint(checkpoint, params, pool, device),)
         else:
             views = (view_of_start(params, pool, device),)
-        found = judge(pool, pixels, views, device, params.audit_params.near_duplicate, params.seed)
+        found = judge(pool, pixels, views, params.audit_params.near_duplicate, params.seed)
     _write(params, checkpoint, pool, found, out)
 
 

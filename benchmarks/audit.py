@@ -21,7 +21,7 @@ import torch
 
 from audit.embedding import view_of_checkpoint
 from audit.findings import Findings, Pool, pool_of
-from audit.judge import View, judge
+from audit.judge import View, judge, view_of
 from audit.pixels import Pixels, read_pixels
 from benchmarks.report import Report, Row
 from benchmarks.trainings import ROOT, Job, run_process, train_all
@@ -100,7 +100,7 @@ def planted_table(args: argparse.Namespace, device: torch.device) -> list[Row]:
 
     def judged(samples: Sequence[Sample]) -> Findings:
         relabelled = pool._replace(samples=[*samples, *pool.samples[pool.num_train :]])
-        return judge(relabelled, pixels, [view], device, NEAR_DUPLICATE, args.seed)
+        return judge(relabelled, pixels, [view], NEAR_DUPLICATE, args.seed)
 
     train, rows = pool.samples[: pool.num_train], []
     rng = np.random.default_rng(args.seed)
@@ -132,7 +132,8 @@ def leaks_row(pool: Pool, pixels: Pixels, view: View, device: torch.device, rng:
     both = pool._replace(samples=samples, num_train=pool.num_train + len(copies))
     doubled = Pixels([pixels.digests[row] for row in order.tolist()], *(part[order] for part in pixels[1:]))
     is_judged = torch.arange(len(samples)) < both.num_train
-    found = judge(both, doubled, [View(view.features[torch.from_numpy(order)], is_judged)], device, NEAR_DUPLICATE, 0)
+    features = view.features[torch.from_numpy(order)]
+    found = judge(both, doubled, [view_of(features, is_judged, device)], NEAR_DUPLICATE, 0)
     leaked = {row for group in found.copies for row in group.rows if row < both.num_train}
     return row_of("copies of query images", leaked, set(range(pool.num_train, both.num_train)))
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from audit.findings import Pool
 from audit.judge import View
+from audit.judge import view_of as judged_view
 from audit.pixels import Pixels, read_pixels
 from data.dataset import read_root
 from data.samples import Sample
@@ -51,7 +52,7 @@ def colours_of(pixels: Pixels, samples: list[Sample]) -> Tensor:
 
 def view_of(features: Tensor, num_train: int) -> View:
     """A network's embeddings that judge all training images."""
-    return View(features, torch.arange(len(features)) < num_train)
+    return judged_view(features, torch.arange(len(features)) < num_train, torch.device("cpu"))
 
 
 class Planted(NamedTuple):

@@ -6,14 +6,13 @@ from audit.judge import judge
 from data.samples import Sample
 from tests.audit.conftest import Pedestrians, Planted, distinct_pixels, view_of
 
-CPU = torch.device("cpu")
 CUT = (20, 24, 30, 35, 40, 44)
 """Persons whose images of one camera get another identity."""
 
 
 def judged(planted: Planted, pids: torch.Tensor) -> Findings:
     pool = planted.pool(pids)
-    return judge(pool, distinct_pixels(len(pids)), [view_of(planted.features, len(pids))], CPU, 0.0, seed=0)
+    return judge(pool, distinct_pixels(len(pids)), [view_of(planted.features, len(pids))], 0.0, seed=0)
 
 
 def with_wrong_labels(samples: list[Sample], share: float) -> tuple[list[Sample], set[int]]:
@@ -32,7 +31,7 @@ def test_wrong_labels_of_pedestrians_are_found_by_colour_alone(pedestrians: Pede
     samples, wrong = with_wrong_labels(pedestrians.samples, 0.05)
     pool = Pool(pedestrians.root, samples, len(samples), 0)
     view = view_of(pedestrians.features, len(samples))
-    found = judge(pool, pedestrians.pixels, [view], CPU, 4.0, seed=0)
+    found = judge(pool, pedestrians.pixels, [view], 4.0, seed=0)
     flagged = set(found.swapped(0.5))
     assert len(flagged & wrong) >= 0.8 * len(wrong)
     assert len(flagged & wrong) >= 0.8 * len(flagged)
@@ -93,7 +92,7 @@ def test_a_person_of_training_and_test_set_is_found(planted: Planted) -> None:
     num_train = int((pids < 100).sum())
     pool = moved.pool(moved.pids)._replace(num_train=num_train, num_query=0)
     view = view_of(moved.features, num_train)
-    found = judge(pool, distinct_pixels(len(pids)), [view], CPU, 0.0, seed=0)
+    found = judge(pool, distinct_pixels(len(pids)), [view], 0.0, seed=0)
     merges = {(merge.first, merge.second) for merge in found.merges if merge.probability >= 0.5}
     assert merges == {(pid, pid + 100) for pid in CUT}
 
@@ -108,7 +107,7 @@ def test_each_view_judges_its_own_images(planted: Planted) -> None:
         view_of(torch.where(is_first[:, None], planted.features, garbage), len(pids))._replace(is_judged=is_first),
         view_of(torch.where(is_first[:, None], garbage, planted.features), len(pids))._replace(is_judged=~is_first),
     ]
-    found = judge(planted.pool(pids), distinct_pixels(len(pids)), views, CPU, 0.0, seed=0)
+    found = judge(planted.pool(pids), distinct_pixels(len(pids)), views, 0.0, seed=0)
     both_known = {row for row in wrong if (planted.pids[row] <= 30) == (pids[row] <= 30)}
     assert len(both_known & set(found.swapped(0.5))) >= 0.8 * len(both_known)
     assert set(found.swapped(0.5)) <= wrong
