@@ -10,7 +10,7 @@ from data.layouts import LayoutChoice, describe_layouts, detect_layout, read_lay
 from data.lmdb.format import is_lmdb
 from data.lmdb.reading import read_lmdb
 from data.options import DataOptions
-from data.samples import DISTRACTOR_PID, JUNK_PID, UNKNOWN_PID, Dataset, Sample, sorted_pids
+from data.samples import DISTRACTOR_PID, JUNK_PID, UNKNOWN_PID, Dataset, Sample, sorted_pids, source_of
 from utils.distributed import gather_objects, this_process
 from utils.errors import DataError, ParamsError
 from utils.files import expand_user
@@ -93,15 +93,18 @@ def check_training_set(train: Sequence[Sample], options: DataOptions, world_size
         world_size: processes that train together, each on images of its own.
 
     Raises:
-        DataError: no images, or fewer than two identities.
+        DataError: no images, images without labels, or fewer than two identities.
         ParamsError: a batch needs more identities or images than the training set has.
     """
     images_of = Counter(sample.pid for sample in train)
     sampling = options.batch_sampling_params
     _check_any(train, options)
-    if images_of.keys() == {UNKNOWN_PID}:
-        text = "set clustering_params.method to train without them (docs/training.md)"
-        raise DataError(f"{options.data_name}: the training images have no labels; {text}")
+    if UNKNOWN_PID in images_of:
+        numbers = {source_of(sample.camid) for sample in train if sample.pid == UNKNOWN_PID}
+        names = ", ".join(options.sources[number] for number in sorted(numbers))
+        leave = "leave it out, or " if len(options.sources) > 1 else ""
+        text = f"{leave}set clustering_params.method to train without labels (docs/training.md)"
+        raise DataError(f"{names}: the training images have no labels; {text}")
     if len(images_of) < 2:
         raise DataError(f"{options.data_name}: the training set has {len(images_of)} identity; at least 2 are needed")
     spread = f" on each of {world_size} devices" if world_size > 1 else ""

@@ -161,9 +161,16 @@ class DataOptions(Options):
     @field_validator("batches_dir")
     @classmethod
     def _one_or_several(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        if not value:
-            raise ValueError("names no data set")
+        if not value or "" in (value if isinstance(value, tuple) else ()):
+            raise ValueError('names no data set; for the current folder write "."')
         return value[0] if len(value) == 1 and not isinstance(value, str) else value
+
+    @field_validator("test_dirs")
+    @classmethod
+    def _all_named(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "" in value:
+            raise ValueError('"" names no data set; for the current folder write "."')
+        return value
 
     @property
     def sources(self) -> tuple[str, ...]:

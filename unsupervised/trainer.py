@@ -145,20 +145,23 @@ class ClusterTrainer(ReidTrainer):
 
     def _check(self, labels: Tensor) -> None:
         section, sampling = self.params.clustering_params, self.params.batch_sampling_params
-        needed, number = sampling.P * this_process().world_size, int(labels.max()) + 1
+        # Of a single cluster there is nothing to tell apart: the loss is 0.
+        needed, number = max(2, sampling.P * this_process().world_size), int(labels.max()) + 1
         if number >= needed:
             return
         outliers = int((labels == OUTLIER).sum())
-        many = outliers > len(labels) / 2
-        advice = (
-            "raise clustering_params.eps or lower clustering_params.min_samples"
-            if many
-            else ("lower clustering_params.eps, which joins what should be apart, or clustering_params.k1")
-        )
+        uses_k1 = section.distance == "jaccard"
+        if outliers > len(labels) / 2:
+            advice = "raise clustering_params.eps or lower clustering_params.min_samples"
+        else:
+            advice = "lower clustering_params.eps, which joins what should be apart"
+            advice += ", or clustering_params.k1" if uses_k1 else ""
+        fewer = ", or lower P" if number > 1 else ""
+        used = f"eps {section.eps:g}, min_samples {section.min_samples}" + (f", k1 {section.k1}" if uses_k1 else "")
         raise ParamsError(
-            f"clustering_params: the {len(labels)} training images form {number} clusters in epoch {self.epoch + 1}, "
-            f"with {outliers} outliers, but a batch has {needed} (batch_sampling_params.P {sampling.P}); {advice}, "
-            f"or lower P (eps {section.eps:g}, min_samples {section.min_samples}, k1 {section.k1})"
+            f"clustering_params: clusters of the {len(labels)} training images in epoch {self.epoch + 1}: {number}, "
+            f"outliers: {outliers}; at least {needed} clusters are needed (batch_sampling_params.P {sampling.P} on "
+            f"each device, and never less than 2); {advice}{fewer} ({used})"
         )
 
     def _record(self, labels: Tensor, seconds: float) -> None:

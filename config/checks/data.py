@@ -13,8 +13,8 @@ BALANCE, SCORE_OF = "batch_sampling_params.balance", "evaluation_params.score_of
 def data_sets_fit(params: Params) -> Iterator[Conflict]:
     """Data sets are named once, and what is said of several test sets has some to be said of."""
     for key, paths in (("batches_dir", params.sources), ("test_dirs", params.test_dirs)):
-        if len(set(paths)) < len(paths):
-            yield Conflict((key,), "names a data set twice")
+        for path in dict.fromkeys(path for path in paths if paths.count(path) > 1):
+            yield Conflict((key,), f"names {shown(path)} twice")
     if params.label_fixes and len(params.sources) > 1:
         text = "corrects the labels of one data set, but batches_dir names several"
         yield Conflict(("label_fixes", "batches_dir"), text)
@@ -22,6 +22,10 @@ def data_sets_fit(params: Params) -> Iterator[Conflict]:
     if options.has_training_classes and len(params.data_sets) > 1:
         keys = ("evaluation_params.type", "batches_dir", "test_dirs")
         yield Conflict(keys, f"{options.type} measures the classes of a single data set, but there are several")
+    others = [path for path in params.test_dirs if path not in params.sources]
+    if options.same_cameras and others and len(params.sources) > 1:
+        text = f"{shown(others[0])} cannot have the cameras of the training, as each data set has cameras of its own"
+        yield Conflict(("evaluation_params.same_cameras", "batches_dir", "test_dirs"), text)
     if not options.score_of:
         return
     names = [params.data_names[path] for path in params.test_sets]

@@ -47,8 +47,10 @@ def evaluate_each(run: Callable[[EvalContext], Evaluation], context: EvalContext
     params = context.params
     evaluations: dict[str, Evaluation] = {}
     for name, own in params_of_test_sets(params).items():
-        number = params.data_sets.index(own.sources[0])
+        path = own.sources[0]
         logger.info("test set %s", name)
+        # A data set that is not trained on has cameras of its own, or, if told so, those of the only one that is.
+        number = params.sources.index(path) if path in params.sources else 0
         evaluations[name] = run(replace(context, params=own, source=number))
     if len(evaluations) == 1:
         return next(iter(evaluations.values()))

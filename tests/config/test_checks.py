@@ -48,9 +48,15 @@ def gan(**options):
     ("content", "expected"),
     [
         # Data sets
-        ({"batches_dir": ["a", "a"]}, ["batches_dir: names a data set twice"]),
+        ({"batches_dir": ["a", "a"]}, ['batches_dir: names "a" twice']),
         ({"batches_dir": []}, ["batches_dir: names no data set"]),
-        ({"test_dirs": ["a", "a"]}, ["test_dirs: names a data set twice"]),
+        ({"batches_dir": ["a", ""]}, ["batches_dir: names no data set"]),
+        ({"test_dirs": [""]}, ["test_dirs: names no data set"]),
+        (
+            {"batches_dir": ["a", "b"], "test_dirs": ["c"], "evaluation_params": {"same_cameras": True}},
+            ['evaluation_params.same_cameras: "c"'],
+        ),
+        ({"test_dirs": ["a", "a"]}, ['test_dirs: names "a" twice']),
         (
             {"batches_dir": ["x/a", "b"], "evaluation_params": EVALUATION | {"score_of": "A"}},
             ['evaluation_params.score_of: no test set "A"; did you mean "a"? Allowed: "a", "b"'],

@@ -114,6 +114,29 @@ def test_embeddings_of_cameras_are_found_in_every_data_set(
     assert [line.split("cameras ")[1].split(";")[0] for line in told] == ["2", "3, 11", "2", "3"]
 
 
+def test_a_test_set_may_have_the_cameras_of_the_training(
+    make_trainer: MakeTrainer, folders: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = {"model": "timm:test_vit", "feature_dim": 8, "camera_embedding": 3.0}
+    for path in (Path(folders[0]) / "bounding_box_train").glob("*_c15*"):
+        path.rename(path.with_name(path.name.replace("_c15", "_c11")))
+    trainer = make_trainer(
+        model_params=model, test_dirs=[folders[1]], evaluation_params={**MARKET, "same_cameras": True}
+    )
+    with caplog.at_level("INFO"):
+        trainer.evaluate()
+    told = [record.getMessage() for record in caplog.records if "not trained with cameras" in record.getMessage()]
+    assert [line.split("cameras ")[1].split(";")[0] for line in told] == ["2", "3"]
+
+
+def test_images_without_labels_are_no_identity_of_their_own(
+    make_joined: Callable[..., ReidTrainer], folders: list[str], tmp_path: Path
+) -> None:
+    crops = shutil.copytree(Path(folders[1]) / "bounding_box_train", tmp_path / "crops")
+    with pytest.raises(DataError, match=rf"^{crops}: the training images have no labels; leave it out"):
+        make_joined(batches_dir=[folders[0], str(crops)], evaluation_params={"type": None})
+
+
 def test_a_data_set_of_unknown_cameras_is_named_where_cameras_matter(
     make_joined: Callable[..., ReidTrainer], tmp_path: Path, folders: list[str]
 ) -> None:

@@ -158,9 +158,9 @@ def test_the_memory_begins_with_the_centroids_of_the_epoch(bench: Bench) -> None
     [
         (
             {"distance": "cosine", "k1": 30, "k2": 6, "eps": 1e-9},
-            r"31 outliers.* 4 \(.*P 4\); raise clustering_params.eps",
+            r"outliers: 31; at least 4 clusters.*P 4 .*; raise clustering_params.eps [^k]*\(eps 1e-09, min_samples 2\)",
         ),
-        ({"eps": 0.99, "k1": 31}, "form 1 clusters.* 0 outliers.*lower clustering_params.eps"),
+        ({"eps": 0.99, "k1": 31}, r"epoch 1: 1, outliers: 0.*lower clustering_params.eps.* or clustering_params.k1 \("),
     ],
 )
 def test_too_few_clusters_end_the_training_with_what_to_change(
@@ -170,6 +170,12 @@ def test_too_few_clusters_end_the_training_with_what_to_change(
     with pytest.raises(ParamsError, match=advice):
         trainer.fit()
     assert not trainer.folder.last.exists()  # a start that fails leaves no run
+
+
+def test_a_single_cluster_ends_the_training_even_if_a_batch_takes_no_more(bench: Bench) -> None:
+    trainer = bench.trainer(batch_sampling_params="1*2", clustering_params={"eps": 0.99, "k1": 31})
+    with pytest.raises(ParamsError, match="at least 2 clusters"):
+        trainer.fit()
 
 
 def test_too_few_images_are_refused(bench: Bench) -> None:
