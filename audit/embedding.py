@@ -1,7 +1,7 @@
 """The networks that embed the images of an audit: a trained one, the one training starts from, or one for each fold."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from config.evaluation import EvaluationParams
 from config.params import Params
 from data.dataset import read_dataset
 from data.label_fixes import fixes_between, write_fixes
-from data.samples import sorted_camids, sorted_pids
+from data.samples import Sample, sorted_camids, sorted_pids
 from engine.build import start_network
 from engine.run import RunFolder, run_folder, write_params
 from engine.trainer import Trainer
@@ -43,30 +43,42 @@ def view_of_checkpoint(path: Path, params: Params, pool: Pool, device: torch.dev
 
 
 def view_of_start(params: Params, pool: Pool, device: torch.device) -> View:
-    """All images by the network that a training with these params starts from.
-
-    Raises:
-        ParamsError: its weights are random.
-    """
-    if not (params.imagenet_pretrain or params.pretrain_snapshot):
-        raise ParamsError(
-            "audit_data compares embeddings, and a network of random weights has none worth comparing; name a trained "
-            "one with --from CHECKPOINT, set imagenet_pretrain or pretrain_snapshot, or audit_params.folds to 2"
-        )
+    """All images by the network that a training with these params starts from."""
     train = pool.samples[: pool.num_train]
     network = start_network(params, len(sorted_pids(train)), sorted_camids(train))
     return _view(params, Embedder(network), pool, device)
 
 
-def views_of_folds(params: Params, pool: Pool, device: torch.device, out: Path, build: BuildTrainer) -> Iterator[View]:
+def folds_of(train: Sequence[Sample], params: Params) -> list[set[int]]:
+    """The identities of each of `audit_params.folds` folds; none if there are none.
+
+    Raises:
+        ParamsError: there are more folds than identities, or without a fold too few are left to train on.
+    """
+    pids, number = sorted_pids(train), params.audit_params.folds
+    if number > len(pids):
+        raise ParamsError(f"audit_params.folds: {number} folds of {len(pids)} identities; use at most {len(pids)}")
+    if not number:
+        return []
+    generator = torch.Generator().manual_seed(seed_for(AUDIT, params.seed))
+    parts = torch.randperm(len(pids), generator=generator).tensor_split(number)
+    folds = [{pids[place] for place in part.tolist()} for part in parts]
+    left, sampling = len(pids) - max(map(len, folds)), params.batch_sampling_params
+    if sampling.class_balanced and left < sampling.P and not params.is_unsupervised:
+        raise ParamsError(
+            f"batch_sampling_params.P: {sampling.P} identities a batch, but without a fold the training set has "
+            f"{left}; lower P, or raise audit_params.folds"
+        )
+    return folds
+
+
+def views_of_folds(
+    folds: Sequence[set[int]], params: Params, pool: Pool, device: torch.device, out: Path, build: BuildTrainer
+) -> Iterator[View]:
     """Train a network without the identities of each fold, as a run in the folder `out`, and let it judge these."""
     train = pool.samples[: pool.num_train]
     as_read = read_dataset(params.model_copy(update={"label_fixes": ""})).train
-    pids = sorted_pids(train)
-    generator = torch.Generator().manual_seed(seed_for(AUDIT, params.seed))
-    folds = torch.randperm(len(pids), generator=generator).chunk(params.audit_params.folds)
-    for number, fold in enumerate(folds, start=1):
-        judged = {pids[place] for place in fold.tolist()}
+    for number, judged in enumerate(folds, start=1):
         folder = run_folder(str(out), f"fold_{number}")
         folder.path.mkdir(parents=True)
         logger.info("fold %d of %d: training without its identities in %s", number, len(folds), folder.path)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from audit.embedding import BuildTrainer, view_of_checkpoint, view_of_start, views_of_folds
+from audit.embedding import BuildTrainer, folds_of, view_of_checkpoint, view_of_start, views_of_folds
 from audit.findings import Findings, Pool, as_json, pool_of, suggest_fixes
 from audit.judge import View, judge
 from audit.page import audit_report
@@ -36,7 +36,7 @@ def audit_data(params: Params, notes: Sequence[str], checkpoint: Path | None, ou
 
     Raises:
         DataError: the data set has no labelled training images, or the checkpoint no re-ID network.
-        ParamsError: there is no network to embed with, or there are two.
+        ParamsError: there is no network to embed with, or there are two; or folds that cannot be trained without.
     """
     for note in notes:
         logger.info("%s", note)
@@ -44,6 +44,7 @@ def audit_data(params: Params, notes: Sequence[str], checkpoint: Path | None, ou
     dataset = without_bad_images(read_dataset(params), params)
     logger.info("data set %s\n%s", params.batches_dir, summary_table(dataset))
     _check_labels(dataset.train, params)
+    folds = folds_of(dataset.train, params)
     pool = pool_of(dataset, find_root(params)[0])
     pixels = read_pixels([sample.path for sample in pool.samples])
     try:
@@ -52,8 +53,8 @@ def audit_data(params: Params, notes: Sequence[str], checkpoint: Path | None, ou
         raise DataError(f"--out {out}: cannot be made: {with_advice(error)}") from error
     with process_group(params.parallels[:1]) as device:
         views: Iterable[View]
-        if params.audit_params.folds:
-            views = views_of_folds(params, pool, device, out, build)
+        if folds:
+            views = views_of_folds(folds, params, pool, device, out, build)
         elif checkpoint is not None:
             views = (view_of_checkpoint(checkpoint, params, pool, device),)
         else:
@@ -73,6 +74,11 @@ def _check(params: Params, checkpoint: Path | None, out: Path) -> None:
         raise DataError(f"--from {checkpoint}: no such file; name a checkpoint, such as runs/NAME/model_best.pth")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"--out {out}: already exists and is not empty; name another folder")
+    if not (checkpoint or params.audit_params.folds or params.imagenet_pretrain or params.pretrain_snapshot):
+        raise ParamsError(
+            "audit_data compares embeddings, and a network of random weights has none worth comparing; name a trained "
+            "one with --from CHECKPOINT, set imagenet_pretrain or pretrain_snapshot, or audit_params.folds to 2"
+        )
 
 
 def _check_labels(train: Sequence[Sample], params: Params) -> None:

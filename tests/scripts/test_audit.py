@@ -71,21 +71,31 @@ def test_a_training_with_the_corrections_uses_them(audited: Script) -> None:
         (("new", "--from", "params.json"), "params.json: not a checkpoint"),
         (("new", "--from", "runs/first/model_best.pth", "--set", "audit_params.folds=2"), "audit_params.folds: trains"),
         (("new",), "name a trained one with --from CHECKPOINT"),
+        (("new", "--set", "batches_dir=gone"), "name a trained one with --from CHECKPOINT"),
         (("new", "--set", "audit_params.folds=1"), "audit_params.folds: 1 leaves no identity"),
+        (("new", "--set", "audit_params.folds=12"), "audit_params.folds: 12 folds of 11 identities"),
+        (
+            ("new", "--set", "audit_params.folds=2", "batch_sampling_params.P=8"),
+            "P: 8 .* without a fold .* has 5; lower P",
+        ),
         (("new", "--set", 'batches_dir=["market", "flawed"]'), "judges one data set at a time"),
         (
             ("new", "--set", 'batches_dir=["market", "flawed"]', "label_fixes=a.csv"),
             "label_fixes: corrects the labels of one",
         ),
         (("new", "--from", "runs/first/model_best.pth", "--set", "data_layout=unlabelled"), "images have no labels"),
-        (("new", "--set", "label_fixes=gone.csv"), "label_fixes: gone.csv: cannot be read"),
+        (
+            ("new", "--from", "runs/first/model_best.pth", "--set", "label_fixes=gone.csv"),
+            "label_fixes: gone.csv: cannot be read",
+        ),
     ],
 )
 def test_mistakes(audited: Script, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str) -> None:
     monkeypatch.chdir(audited.folder)
     with pytest.raises(UserError, match=message):
         main([*AUDIT, *arguments])
-    assert not (audited.folder / "new" / "audit.json").exists()
+    # The same command, corrected, is not refused.
+    assert not list((audited.folder / "new").glob("*"))
 
 
 @pytest.mark.parametrize(
