@@ -83,10 +83,12 @@ def own_similarities(features: Tensor, groups: list[Tensor]) -> Tensor:
     """(N,) mean cosine of each image to the nearest others of its identity; -1 where there are none."""
     own = torch.full((len(features),), -1.0)
     for rows in groups:
-        if len(rows) > 1:
-            similarity = features[rows] @ features[rows].T
-            similarity.fill_diagonal_(-1.0)
-            own[rows] = similarity.topk(min(VOTES, len(rows) - 1)).values.mean(dim=1)
+        if len(rows) < 2:
+            continue
+        for part in rows.split(ROWS):
+            similarity = features[part] @ features[rows].T
+            similarity.masked_fill_(part[:, None] == rows, -1.0)
+            own[part] = similarity.topk(min(VOTES, len(rows) - 1)).values.mean(dim=1)
     return own
 
 

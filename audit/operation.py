@@ -111,6 +111,8 @@ def _write(params: Params, checkpoint: Path | None, pool: Pool, found: Findings,
     write_report(out / PAGE, [audit_report(params, network, pool, found, fixes)])
     logger.info("%s", _summary(found, fixes, options.min_score))
     logger.info("written: %s, %s and %s in %s", PAGE, FINDINGS, FIXES, out)
+    if params.label_fixes:
+        logger.info("%s corrects the labels that label_fixes leaves: name both, the new file last", FIXES)
 
 
 def _summary(found: Findings, fixes: Sequence[Fix], least: float) -> str:

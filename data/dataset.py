@@ -39,7 +39,10 @@ def read_dataset(options: DataOptions) -> Dataset:
     # Only here, as most trainings need none.
     from data.label_fixes import apply_fixes
 
-    return apply_fixes(dataset, expand_user(options.label_fixes), root)
+    files = (options.label_fixes,) if isinstance(options.label_fixes, str) else options.label_fixes
+    for path in files:
+        dataset = apply_fixes(dataset, expand_user(path), root)
+    return dataset
 
 
 def read_root(root: Path, layout: LayoutChoice = "auto", test_list: str = "") -> Dataset:

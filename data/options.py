@@ -139,8 +139,8 @@ class DataOptions(Options):
     """Layout of the data sets: that of a public one, or one folder per identity; "auto" detects it for each."""
     test_list: str = ""
     """VehicleID's list of test images, a file in train_test_split; "" = the largest of 800, 1600 and 2400 vehicles."""
-    label_fixes: str = ""
-    """CSV file with corrections of training labels, such as audit_data writes; "" = none."""
+    label_fixes: str | tuple[str, ...] = ""
+    """CSV file with corrections of training labels, as audit_data writes; a list: one after the other; "" = none."""
     synthetic: SyntheticOptions = SyntheticOptions()
     """The built-in pedestrians, for batches_dir "synthetic"."""
     bad_images: Literal["error", "skip"] = "error"

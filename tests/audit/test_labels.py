@@ -1,6 +1,10 @@
+from typing import Any
+
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from audit.labels import (
     NUM_NEIGHBOURS,
@@ -40,6 +44,28 @@ def test_similarities_to_own_and_to_other_identities_as_by_a_plain_loop() -> Non
         best = max(scores, key=lambda label: scores[label])
         assert abs(float(other[row]) - scores[best]) < 1e-5
         assert int(nearest[row]) == best
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the number of elements of the largest tensor that is made."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self.numel = max(self.numel, result.numel())
+        return result
+
+
+def test_an_identity_of_many_images_takes_no_more_memory_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, _ = cloud(300, 1)
+    whole = own_similarities(features, [torch.arange(300)])
+    monkeypatch.setattr("audit.labels.ROWS", 10)
+    with LargestTensor() as largest:
+        by_block = own_similarities(features, [torch.arange(300)])
+    torch.testing.assert_close(by_block, whole)
+    assert largest.numel == 10 * 300
 
 
 def test_the_image_itself_is_no_neighbour_even_among_equal_ones() -> None:

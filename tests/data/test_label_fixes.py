@@ -42,6 +42,17 @@ def test_images_are_moved_split_off_and_dropped_and_identities_are_merged(plant:
     assert [sample.path for sample in fixed.train] == sorted(sample.path for sample in fixed.train)
 
 
+def test_a_second_file_corrects_what_the_first_leaves(plant: Plant) -> None:
+    root = plant(TRAIN)
+    (root / "first.csv").write_text(HEADER + "bounding_box_train/0002_c1_a.jpg,split,2,9\n,merge,3,4\n")
+    (root / "second.csv").write_text(HEADER + "bounding_box_train/0002_c1_a.jpg,move,9,4\n,merge,4,2\n")
+    files = (str(root / "first.csv"), str(root / "second.csv"))
+    fixed = read_dataset(DataOptions(batches_dir=str(root), label_fixes=files))
+    assert set(labels(fixed).values()) == {2}
+    with pytest.raises(DataError, match=r"second\.csv, line 2: .* has pid 2, not 9"):
+        read_dataset(DataOptions(batches_dir=str(root), label_fixes=files[1]))
+
+
 def test_validation_images_follow_their_identities(plant: Plant) -> None:
     root = plant(dict.fromkeys(("train/ann/1.jpg", "train/bob/1.jpg", "val/ann/2.jpg", "val/bob/2.jpg"), ""))
     fixed = read(root, HEADER + ",merge,1,2\nval/bob/2.jpg,drop,2,\n")
