@@ -21,9 +21,13 @@ from tests.conftest import ROOT
 RECIPES = {*ROOT.glob("recipes/**/*.json")} - {*ROOT.glob("recipes/seed/*.json")}
 TWO = BatchSampling(class_balanced=True, P=2, K=2)
 PARAMS_FILES = sorted([ROOT / "params.json", *RECIPES])
+LARGE = ("transreid", "mgn", "sbs")
 
 
-@pytest.mark.parametrize("path", PARAMS_FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow][: path.stem in LARGE]) for path in PARAMS_FILES],
+)
 def test_shipped_params_load_and_their_network_takes_a_step(path: Path) -> None:
     params, notes = load_params(path, plugin_options=plugin_options)
     assert notes == ()

@@ -220,6 +220,7 @@ def train_in_a_process(folder: Path) -> tuple[list[int], dict[str, Tensor], dict
     return trainer.clusters.labels.tolist(), trainer.network.state_dict(), memory, records_of(trainer)
 
 
+@pytest.mark.slow
 def test_two_processes_share_clusters_and_memory(bench: Bench) -> None:
     for rank in range(2):
         shutil.copytree(bench.folder / "market", bench.folder / f"rank {rank}" / "market")
