@@ -34,11 +34,6 @@ class Pixels(NamedTuple):
     thumbnails: np.ndarray
     """(N, 32, 16, 3) uint8."""
 
-    def difference(self, first: int, second: int) -> float:
-        """Mean absolute difference of two images as thumbnails, 0..255."""
-        pair = self.thumbnails[[first, second]].astype(np.float32)
-        return float(np.abs(pair[0] - pair[1]).mean())
-
 
 def read_pixels(paths: Sequence[Path]) -> Pixels:
     """Decode every image once, in threads.

@@ -58,8 +58,7 @@ def part(dataset: Dataset, number: int) -> Dataset:
     offset = number * SOURCE_STRIDE
 
     def lowered(sample: Sample) -> Sample:
-        pid = sample.pid - offset if sample.pid >= offset else sample.pid
-        return sample._replace(pid=pid, camid=sample.camid - offset)
+        return sample._replace(pid=_own_pid(sample), camid=sample.camid - offset)
 
     return Dataset(*([lowered(sample) for sample in split if source_of(sample.camid) == number] for split in dataset))
 
@@ -126,6 +125,10 @@ def _file(path: Path) -> tuple[int, int] | None:
 
 
 def _place(sample: Sample, options: DataOptions) -> str:
-    number = source_of(sample.camid)
-    pid = sample.pid - number * SOURCE_STRIDE if sample.pid >= number * SOURCE_STRIDE else sample.pid
-    return f"{options.data_sets[number]}, identity {pid}"
+    return f"{options.data_sets[source_of(sample.camid)]}, identity {_own_pid(sample)}"
+
+
+def _own_pid(sample: Sample) -> int:
+    """The identity as its own data set has it."""
+    offset = source_of(sample.camid) * SOURCE_STRIDE
+    return sample.pid - offset if sample.pid >= offset else sample.pid
