@@ -28,9 +28,9 @@ def test_losses_are_float32_of_the_device(setting: str, precision: Precision, mo
             return fake.from_tensor(tensor).to("cuda")
 
         module = ModelWithLoss(trainer.network, trainer.criterion, precision)._apply(on_gpu)
-        inputs = tree_map_only(Tensor, on_gpu, inputs)
+        inputs, camids = tree_map_only(Tensor, on_gpu, (inputs, batch.camids))
         # Else autocast would be off.
         for name in ("is_available", "is_bf16_supported"):
             monkeypatch.setattr(torch.cuda, name, lambda: True)
-        loss, (losses, _) = module(*inputs, trainer.spectral.acts)
+        loss, (losses, _) = module(*inputs, trainer.spectral.acts, camids)
     assert {(value.dtype, value.device.type) for value in (loss, *losses.values())} == {(torch.float32, "cuda")}

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.layouts import LayoutChoice, detect_layout, read_layout
+from data.samples import UNKNOWN_PID
 from tests.data.layouts.test_every_layout import TREES
 from tests.reliability.rights import closed, open_folder
 from utils.errors import DataError, UserError
@@ -74,7 +75,7 @@ def check_read(root: Path, layout: LayoutChoice) -> None:
         for sample in split:
             assert ".." not in sample.path.relative_to(root).parts
             assert os.path.lexists(sample.path)
-            assert -1 <= sample.pid < 2**63
+            assert UNKNOWN_PID <= sample.pid < 2**63
             assert 0 <= sample.camid < 2**63
 
 

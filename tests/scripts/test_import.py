@@ -51,4 +51,4 @@ def test_a_file_or_a_run_is_exported(script: Script) -> None:
 
 def test_a_file_to_import_needs_the_operation(script: Script) -> None:
     script.write_params()
-    assert "--from goes with import_weights and export_onnx" in script.mistake("train.py", "--from", "a.pth")
+    assert "--from goes with import_weights" in script.mistake("train.py", "--from", "a.pth")
