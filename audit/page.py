@@ -149,7 +149,10 @@ class _Page:
             note = "the second is an identity of the test set: a leak, if it is the same person" if is_leak else ""
             title = f"Identities {merge.first} and {merge.second}: {merge.probability:.0%}"
             groups.append(ImageGroup(title, note, images))
-        text = "These identities are as alike as different views of one person are here."
+        text = (
+            "These identities are as alike as different views of one person are here. Persons in the same clothes look "
+            "like one, above all to a network that was trained on other data: compare the images before you merge."
+        )
         none = "No two identities are as alike as different views of one person."
         return self._section("One person in two identities", text, none, groups, len(merges))
 
