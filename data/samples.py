@@ -58,6 +58,6 @@ def sorted_camids(samples: Sequence[Sample]) -> list[int]:
     return sorted({sample.camid for sample in samples})
 
 
-def source_of(camid: int) -> int:
-    """The number of the data set that a camera belongs to, among those that were joined; 0 of a single one."""
-    return camid // SOURCE_STRIDE
+def source_of(number: int) -> int:
+    """The position of the data set that a camera or an identity belongs to among those joined; 0 of a single one."""
+    return number // SOURCE_STRIDE

@@ -122,7 +122,7 @@ def build_losses(
 ) -> Criterion:
     """The losses of a training of this network on so many images; the pids of the classes tell data sets apart."""
     names = [params.data_names[path] for path in params.sources]
-    sources = ClassSources(names, [pid // SOURCE_STRIDE for pid in pids]) if len(names) > 1 and pids else None
+    sources = ClassSources(names, [source_of(pid) for pid in pids]) if len(names) > 1 and pids else None
     generated = GeneratedWeights(params.num_generated / params.batch_images, params.gan_params.lambda_consistency)
     return build_criterion(
         params,
