@@ -39,14 +39,14 @@ def view_of_checkpoint(path: Path, params: Params, pool: Pool, device: torch.dev
     """
     trained, labels, network, _ = load_trained_network(path)
     (used,) = EvalParams(batches_dir=params.batches_dir, parallels=params.parallels).as_trained(trained)
-    return _view(used, Embedder(network, labels), pool, device)
+    return _view(used, Embedder(network, labels), pool, device, params.audit_params.probes)
 
 
 def view_of_start(params: Params, pool: Pool, device: torch.device) -> View:
     """All images by the network that a training with these params starts from."""
     train = pool.samples[: pool.num_train]
     network = start_network(params, len(sorted_pids(train)), sorted_camids(train))
-    return _view(params, Embedder(network), pool, device)
+    return _view(params, Embedder(network), pool, device, params.audit_params.probes)
 
 
 def folds_of(train: Sequence[Sample], params: Params) -> list[set[int]]:
@@ -98,7 +98,8 @@ def views_of_folds(
         yield view._replace(is_judged=view.is_judged & is_judged)
 
 
-def _view(params: Params, embedder: Embedder, pool: Pool, device: torch.device) -> View:
+def _view(params: Params, embedder: Embedder, pool: Pool, device: torch.device, probes: int) -> View:
     embedder.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     features = extract(EvalContext(params, embedder.eval()), pool.samples, "audit").features
-    return view_of(features, torch.arange(len(pool.samples)) < pool.num_train, device)
+    is_judged = torch.arange(len(pool.samples)) < pool.num_train
+    return view_of(features, is_judged, device, probes)

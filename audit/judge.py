@@ -37,13 +37,14 @@ class Labels(NamedTuple):
     num_trained: int
 
 
-def view_of(features: Tensor, is_judged: Tensor, device: torch.device) -> View:
-    """Embeddings (N, D) float32 of any length as a view; `device` compares them.
+def view_of(features: Tensor, is_judged: Tensor, device: torch.device, probes: int = 0) -> View:
+    """Embeddings (N, D) float32 of any length as a view; `device` compares them, with `probes` as `find_neighbours`.
 
     Raises:
         DataError: an embedding of length zero.
     """
-    return View(F.normalize(features), nearest_images(features.to(device)), is_judged)
+    features = F.normalize(features)
+    return View(features, nearest_images(features.to(device), probes), is_judged)
 
 
 def judge(pool: Pool, pixels: Pixels, views: Iterable[View], near_duplicate: float, seed: int) -> Findings:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from audit.score import probability_of_mistake
-from evaluate.core.retrieval.neighbours import nearest_neighbours
+from evaluate.core.retrieval.approximate import find_neighbours
+from evaluate.core.retrieval.encodings import pair_distances
 
 NUM_NEIGHBOURS = 30
 VOTES = 3
@@ -34,21 +35,23 @@ class Swaps(NamedTuple):
     """(N,) int64, the most similar other identity; -1 where none is near."""
 
 
-def nearest_images(features: Tensor) -> Near:
-    """Compare all images with each other.
+def nearest_images(features: Tensor, probes: int = 0) -> Near:
+    """The nearest other images of every image.
 
     Args:
-        features: (N, D) float32, on the device that is to compare them.
+        features: (N, D) float32 of unit length, on the device that is to compare them.
+        probes: as for `find_neighbours`.
 
     Raises:
         DataError: an embedding of length zero.
     """
-    order, distance, _ = nearest_neighbours(features, NUM_NEIGHBOURS + 1)
+    order = find_neighbours(features, NUM_NEIGHBOURS + 1, probes)
     # Of more equal images than neighbours an image is not among its own: then the last one is left out.
     is_own = order == torch.arange(len(order))[:, None]
     is_own[:, -1] |= ~is_own.any(dim=1)
-    rows, distances = (part[~is_own].view(len(order), -1) for part in (order, distance))
-    return Near(rows, 1 - distances)
+    rows = order[~is_own].view(len(order), -1)
+    images = torch.arange(len(order)).repeat_interleave(rows.shape[1])
+    return Near(rows, 1 - pair_distances(features, images, rows.flatten(), "cosine").cpu().view_as(rows))
 
 
 def rows_of_labels(labels: Tensor) -> list[Tensor]:

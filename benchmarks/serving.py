@@ -10,6 +10,7 @@ answer is checked, and the memory of the service is watched.
 import argparse
 import io
 import re
+import socket
 import statistics
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from PIL import Image
 
 from benchmarks.measure import take_turns
 from benchmarks.report import Report, Row
-from benchmarks.serving_load import FLOATS, Load, Service
+from benchmarks.serving_load import Load, Service
 from deploy.predictor import Predictor
 from utils.cli import exit_code_of
 from utils.errors import DataError
@@ -34,6 +35,8 @@ from utils.logs import log_to_screen
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = 16
+HEAD = b"POST /embed HTTP/1.1\r\nHost: localhost\r\nAccept: application/octet-stream\r\nContent-Length: %d\r\n\r\n"
+LENGTH = b"content-length:"
 
 
 def main(argv: Sequence[str]) -> None:
@@ -103,15 +106,19 @@ def serving(model: Path, folder: str) -> Iterator[Service]:
 def compare(service: Service, predictor: Predictor, images: list[bytes], args: argparse.Namespace) -> list[Row]:
     """Images per second of the predictor and the service, by turns."""
     work = [images[number % len(images)] for number in range(args.images)]
+    # Clients share the processors with the service, so they do as little as possible.
+    requests = [HEAD % len(image) + image for image in work]
 
     def client(number: int) -> None:
-        with closing(service.connection()) as connection:
-            for image in work[number :: args.clients]:
-                connection.request("POST", "/embed", image, FLOATS)
-                answer = connection.getresponse()
-                body = answer.read()
-                if answer.status != 200:
-                    raise DataError(f"the service answered {answer.status}: {body[:200]!r}")
+        address = "127.0.0.1", service.port
+        with socket.create_connection(address, timeout=120) as connection, connection.makefile("rb") as answers:
+            for request in requests[number :: args.clients]:
+                connection.sendall(request)
+                head = list(iter(answers.readline, b"\r\n"))
+                length = next(int(line[len(LENGTH) :]) for line in head if line.lower().startswith(LENGTH))
+                body = answers.read(length)
+                if not head[0].startswith(b"HTTP/1.1 200"):
+                    raise DataError(f"the service answered {head[0]!r}: {body[:200]!r}")
 
     def ask_all() -> None:
         with ThreadPoolExecutor(args.clients) as pool:

@@ -20,6 +20,8 @@ class ClusteringParams(Options):
     """For "jaccard": nearest images, the image itself among them, in which reciprocal neighbours are sought."""
     k2: int = Field(default=6, ge=1)
     """For "jaccard": nearest images, the image itself among them, whose encodings are averaged; 1 = no averaging."""
+    probes: int = Field(default=0, ge=0)
+    """For "jaccard": cells, of about sqrt(N), in which the nearest of N images are looked for; 0 = exactly, in all."""
     eps: float = Field(default=0.6, gt=0.0, lt=1.0)
     """DBSCAN: largest distance of two neighbours."""
     min_samples: int = Field(default=4, ge=2)

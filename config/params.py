@@ -94,6 +94,8 @@ class AuditParams(Options):
 
     folds: int = Field(default=0, ge=0, le=20)
     """Train that many networks, each without a share of the identities, which it then judges; 0 = one given network."""
+    probes: int = Field(default=0, ge=0)
+    """Cells, of about sqrt(N), in which the nearest of N images are looked for; 0 = exactly, in all."""
     min_score: float = Field(default=0.5, ge=0.0, le=1.0)
     """Write the corrections to fixes.csv whose score, 0..1, is at least this."""
     near_duplicate: float = Field(default=4.0, ge=0.0, le=255.0)

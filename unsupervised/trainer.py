@@ -20,7 +20,7 @@ from engine.step import Stepper
 from engine.trainer import ReidTrainer
 from evaluate.core.context import EvalContext
 from evaluate.core.extract import extract
-from evaluate.core.retrieval.neighbours import nearest_neighbours
+from evaluate.core.retrieval.approximate import find_neighbours
 from losses.cluster_nce import ClusterNCE
 from unsupervised.clustering import OUTLIER, centroids_of, cluster, rand_index
 from utils.distributed import broadcast_from_rank0, fail_together, this_process
@@ -106,7 +106,7 @@ class ClusterTrainer(ReidTrainer):
         labels, order, section = None, None, self.params.clustering_params
         if section.distance == "jaccard":
             # All comparisons of two images, which the processes share; the rest is sparse.
-            order = nearest_neighbours(features.to(self.device), section.k1, is_shared=True).order
+            order = find_neighbours(features.to(self.device), section.k1, section.probes, is_shared=True)
         with fail_together():
             if this_process().is_rank_zero:
                 labels = cluster(features, section, order)

@@ -46,6 +46,16 @@ def test_similarities_to_own_and_to_other_identities_as_by_a_plain_loop() -> Non
         assert int(nearest[row]) == best
 
 
+def test_with_probes_near_images_are_those_of_the_nearest_cells() -> None:
+    features, _ = cloud(400, 12)
+    exact, same, some = (nearest_images(features, probes) for probes in (0, 1000, 8))
+    assert all(a.equal(b) for a, b in zip(exact, same, strict=True))
+    found = [len({*a} & {*b}) for a, b in zip(exact.rows.tolist(), some.rows.tolist(), strict=True)]
+    assert 0.8 * NUM_NEIGHBOURS < sum(found) / len(found) < NUM_NEIGHBOURS
+    cosines = (features[:, None] * features[some.rows]).sum(2)
+    assert torch.allclose(some.similarities, cosines, atol=1e-6)
+
+
 class LargestTensor(TorchDispatchMode):
     """Notes the number of elements of the largest tensor that is made."""
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from data.samples import UNKNOWN_PID
+from evaluate.core.retrieval.approximate import find_neighbours
 from models.backbones.registry import BACKBONES
 from tests.gan.conftest import assert_same, keep_states, records_of
 from tests.gpu_rehearsal.trainings import TINY_ENTRY
@@ -73,6 +74,20 @@ def test_clusters_are_recorded(bench: Bench, caplog: pytest.LogCaptureFixture) -
     kept = load_checkpoint(trainer.folder.best)
     assert kept.labels == []
     assert_same(kept.model, trainer.network.state_dict())  # without an evaluation the last one is kept
+
+
+def test_probes_reach_the_search_for_neighbours(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    probes: list[int] = []
+
+    def noted(features: Tensor, count: int, number: int, **options: bool) -> Tensor:
+        probes.append(number)
+        return find_neighbours(features, count, number, **options)
+
+    monkeypatch.setattr("unsupervised.trainer.find_neighbours", noted)
+    trainer = bench.trainer(clustering_params={"probes": 4})
+    trainer.form_clusters()
+    assert probes == [4]
+    assert trainer.clusters.metrics["clusters"] >= 4
 
 
 def test_labels_decide_nothing(bench: Bench) -> None:

@@ -3,13 +3,15 @@
 Source: Jégou, Douze, Schmid 2011, Product Quantization for Nearest Neighbor Search, section IV (without quantization).
 """
 
+from math import isqrt
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from evaluate.core.retrieval.distances import FeatureDistances, blocks, check_embeddings
-from evaluate.core.retrieval.neighbours import TILE, TILE_BYTES_PER_PAIR, merged_over_processes
+from evaluate.core.retrieval.neighbours import TILE, TILE_BYTES_PER_PAIR, merged_over_processes, nearest_neighbours
 from evaluate.core.retrieval.topk import NO_KEY, first_columns, indices_of, merge_smallest_
 from utils.distributed import Dist, broadcast_from_rank0, gather_rows, this_process
 from utils.logs import bars_hidden
@@ -18,6 +20,18 @@ SAMPLE = 50
 """Images of each cell of which its centre is computed, on average."""
 ROUNDS = 5
 """Of k-means; later ones hardly move a centre."""
+
+
+def find_neighbours(features: Tensor, count: int, probes: int, *, is_shared: bool = False) -> Tensor:
+    """The nearest of every image by cosine: exactly, or with `probes` approximately, in about sqrt(N) cells.
+
+    Returns and raises what `approximate_neighbours` does, whose other arguments these are; more probes than there are
+    cells are all of them.
+    """
+    if not probes:
+        return nearest_neighbours(features, count, is_shared=is_shared).order
+    cells = max(1, isqrt(len(features)))
+    return approximate_neighbours(features, count, cells, min(probes, cells), is_shared=is_shared)
 
 
 def approximate_neighbours(

@@ -5,7 +5,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from evaluate.core.retrieval.approximate import approximate_neighbours, cell_centres, nearest_centres, rows_by_cell
+from evaluate.core.retrieval.approximate import (
+    approximate_neighbours,
+    cell_centres,
+    find_neighbours,
+    nearest_centres,
+    rows_by_cell,
+)
 from evaluate.core.retrieval.neighbours import TILE_BYTES_PER_PAIR, nearest_neighbours
 from tests.evaluate.k_reciprocal_reference import random_features, reference_distances
 from tests.processes import run_in_processes
@@ -80,6 +86,15 @@ def shared_search():
 def test_several_processes_share_the_cells_and_all_have_the_whole():
     (alone,), both = run_in_processes(shared_search, 1), run_in_processes(shared_search, 2)
     assert all(found.equal(alone) for found in both)
+
+
+def test_a_search_is_exact_without_probes_or_with_as_many_as_there_are_cells():
+    features = clustered(240)
+    exact = nearest_neighbours(features, 6).order
+    assert find_neighbours(features, 6, 0).equal(exact)
+    assert find_neighbours(features, 6, 1000).equal(exact)
+    assert find_neighbours(features, 6, 2).equal(approximate_neighbours(features, 6, 15, 2))
+    assert not find_neighbours(features, 6, 1).equal(exact)
 
 
 def test_numbers_out_of_range_are_refused():
