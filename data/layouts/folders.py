@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from data.layouts.layout import Layout, images, subfolders
+from data.layouts.layout import Layout, images, shortened, subfolders
 from data.samples import Dataset, Sample
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,15 @@ def read_folders(root: Path) -> Dataset:
     folders = [root / split for split in SPLITS] if has_splits else [root]
     if has_splits and (others := [folder.name for folder in subfolders(root) if folder.name not in SPLITS]):
         logger.warning("%s: only %s are read; ignored: %s", root, ", ".join(SPLITS), ", ".join(others))
-    names = sorted({folder.name for split in folders for folder in subfolders(split)})
+    identities = [folder for split in folders for folder in subfolders(split)]
+    if deeper := [str(inner) for folder in identities for inner in subfolders(folder) if images(inner)]:
+        logger.warning(
+            "%s: images in folders inside those of identities are not read; if these are crops without labels, set "
+            "data_layout to unlabelled:\n%s",
+            root,
+            shortened(deeper),
+        )
+    names = sorted({folder.name for folder in identities})
     pids = {name: place for place, name in enumerate(names, start=1)}
 
     def samples(split: Path, camid: int) -> list[Sample]:

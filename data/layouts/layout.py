@@ -47,8 +47,11 @@ def images(folder: Path) -> list[Path]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders directly in a folder, sorted; none where there is no such folder. Hidden ones are left out."""
-    return sorted(path for path in _visible(folder) if path.is_dir())
+    """The folders directly in a folder, sorted; none where there is no such folder. Hidden ones are left out.
+
+    So are those named like an image, as asking for each image whether it is a folder takes long on a network drive.
+    """
+    return sorted(path for path in _visible(folder) if path.suffix.lower() not in IMAGE_SUFFIXES and path.is_dir())
 
 
 def texts(folder: Path) -> list[Path]:

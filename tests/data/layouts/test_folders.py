@@ -41,3 +41,13 @@ def test_folders_beside_the_splits_are_named_as_not_read(plant: Plant, caplog: p
 def test_images_that_lie_in_a_split_without_an_identity_are_not_taken_for_one(plant: Plant) -> None:
     with pytest.raises(DataError, match="no images found; expected one of these layouts"):
         read_layout(plant({"train/1.jpg": "", "gallery/1.jpg": ""}))
+
+
+def test_images_in_folders_inside_those_of_identities_are_named_as_not_read(
+    plant: Plant, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = plant(dict.fromkeys(("cam1/1.jpg", "cam1/monday/2.jpg", "cam2/monday/3.jpg", "cam2/notes/a.txt"), ""))
+    assert [sample.path.name for sample in read_layout(root).train] == ["1.jpg"]
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert "crops without labels, set data_layout to unlabelled" in message
+    assert message.splitlines()[1:] == [f"  {root}/cam1/monday", f"  {root}/cam2/monday"]
