@@ -16,6 +16,9 @@ from data.samples import Dataset, Sample
 CERTAIN = 0.5
 """Probability from which an image counts as wrongly labelled where other checks leave such images out."""
 
+MANY = 0.2
+"""Share of wrong labels above which the network is doubted, and not the labels."""
+
 
 class Pool(NamedTuple):
     """The images that are compared: those of the training set first, then query and gallery."""
@@ -57,6 +60,16 @@ class Findings(NamedTuple):
         probabilities = self.swaps.probabilities
         order = probabilities.argsort(descending=True, stable=True)
         return order[probabilities[order] >= max(least, 1e-6)].tolist()
+
+    def doubt(self, least: float, num_train: int) -> str:
+        """Why the judgement of the labels is not to be trusted; "" if so few are wrong that it may be."""
+        wrong = len(self.swapped(least))
+        if wrong <= MANY * num_train:
+            return ""
+        return (
+            f"{wrong} of {num_train} labels look wrong; more likely the network cannot tell these persons apart: name "
+            "one that was trained on them or on a data set like this with --from, or set audit_params.folds to 2"
+        )
 
 
 def pool_of(dataset: Dataset, root: Path) -> Pool:

@@ -37,6 +37,13 @@ def test_wrong_labels_are_moved_from_a_score_on() -> None:
     assert fixes(found, 0.3) == [("train/0.jpg", "move", 1, 2), ("train/5.jpg", "move", 2, 3)]
 
 
+def test_a_network_that_finds_most_labels_wrong_is_doubted() -> None:
+    assert findings({row: (3, 0.9) for row in range(2)}).doubt(0.5, 12) == ""
+    found = findings({row: (3, 0.9) for row in range(3)})
+    assert found.doubt(0.5, 12).startswith("3 of 12 labels look wrong; more likely the network cannot tell")
+    assert found.doubt(0.95, 12) == ""
+
+
 def test_of_copies_the_one_with_the_likeliest_label_stays_and_leaks_are_dropped() -> None:
     copies = [Copies([0, 1], 0.0), Copies([4, 9], 0.0), Copies([2, 12, 13], 2.0)]
     found = findings({4: (3, 0.9)}, copies=copies)
