@@ -63,18 +63,18 @@ class ModelWithLoss(nn.Module):
         Arguments as of TrainBatch, of the criterion and of the network. Only tensors differ from step to step: for
         anything else that changes another graph is compiled.
         """
-        of_extra, images = None, pixels
+        of_extra, images, of_images = None, pixels, camids
         if extra is not None:
             images = torch.cat([pixels, extra.images])
             if camids is not None:
-                camids = F.pad(camids, (0, len(extra.images)), value=UNKNOWN_CAMID)
+                of_images = F.pad(camids, (0, len(extra.images)), value=UNKNOWN_CAMID)
         with self.precision.autocast(pixels.device):
-            output = self.network(images, spectral, camids)
+            output = self.network(images, spectral, of_images)
         if extra is not None:
             number = len(pixels)
             of_extra = GeneratedOutput(select_images(output, slice(number, None)), extra.labels, extra.sources)
             output = select_images(output, slice(number))
-        losses, metrics = self.criterion(output, labels, step, taught, of_extra, updated_parts)
+        losses, metrics = self.criterion(output, labels, step, taught, of_extra, updated_parts, camids)
         detached = {name: loss.detach() for name, loss in losses.items()}
         return torch.stack(list(losses.values())).sum(), Losses(detached, metrics)
 

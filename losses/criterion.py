@@ -72,6 +72,7 @@ class Criterion(nn.ModuleDict):
         teacher: TeacherOutput | None = None,
         generated: GeneratedOutput | None = None,
         updated_parts: Tensor | None = None,
+        camids: Tensor | None = None,
     ) -> Losses:
         """All losses and metrics of a step.
 
@@ -82,19 +83,23 @@ class Criterion(nn.ModuleDict):
             teacher: of the same images.
             generated: of the generated images; None in a step without.
             updated_parts: (P,) bool, what `draw_parts` returned for this step.
+            camids: (B,) int64, the cameras.
 
         Raises:
-            ValueError: a loss needs a teacher and there is none; generated images, but no loss for them; two losses
-                that return the same name; stripes to update are not drawn.
+            ValueError: a loss needs a teacher or cameras and there are none; generated images, but no loss for them;
+                two losses that return the same name; stripes to update are not drawn.
         """
         needs = self.needs
         if teacher is None and "teacher" in needs:
             raise ValueError("distillation needs the output of a teacher")
+        if camids is None and "cameras" in needs:
+            raise ValueError("a loss needs the cameras of the images")
         if generated is not None and "generated" not in needs:
             raise ValueError("there are generated images, but no loss for them")
         if (self.random_parts is None) != (updated_parts is None):
             raise ValueError("updated_parts: pass what draw_parts returns")
-        inputs = LossInputs(output, labels, labels.new_zeros(()) if step is None else step, teacher, generated)
+        step = labels.new_zeros(()) if step is None else step
+        inputs = LossInputs(output, labels, step, teacher, generated, camids)
         if self.choose_parts is not None:
             updated_parts = self.choose_parts(inputs)
         if updated_parts is not None:

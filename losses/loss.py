@@ -28,7 +28,7 @@ from utils.collectives import gathered
 
 CONCAT = "concat"
 """Start of the names of the features that are all parts of a branch, instead of `PARTS`."""
-Need = Literal["teacher", "generated"]
+Need = Literal["teacher", "generated", "cameras"]
 """Inputs that only some trainings have."""
 
 
@@ -74,6 +74,8 @@ class LossInputs(NamedTuple):
     """None without distillation."""
     generated: GeneratedOutput | None
     """None in a step without generated images."""
+    camids: Tensor | None = None
+    """(B,) int64, the cameras; None where nothing asks for them."""
 
 
 class Loss(nn.Module):

@@ -5,6 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from losses.camera_proxies import CameraProxies
+from losses.criterion import Criterion
 from losses.distillation import embedding_distillation, logits_distillation
 from losses.generated import GeneratedWeights
 from losses.loss import GeneratedOutput, Losses, TeacherOutput
@@ -247,6 +249,12 @@ def test_generated_images_of_nobody_add_a_term_and_change_no_other(share: float)
     assert losses.pop("outliers").item() == pytest.approx(expected, rel=1e-5)
     assert {name: loss.item() for name, loss in losses.items()} == {name: t.item() for name, t in plain.losses.items()}
     assert {name: value.item() for name, value in metrics.items()} == {n: v.item() for n, v in plain.metrics.items()}
+
+
+def test_a_loss_that_needs_cameras_is_not_computed_without() -> None:
+    criterion = Criterion([CameraProxies(1.0, 0.1, 0.2, "each", 4, 8, 2)])
+    with pytest.raises(ValueError, match="needs the cameras"):
+        criterion(draw_output(SIZES), LABELS)
 
 
 def test_generated_images_may_be_missing_from_a_step_but_not_their_loss() -> None:
