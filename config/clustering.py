@@ -27,10 +27,12 @@ class ClusteringParams(Options):
     min_samples: int = Field(default=4, ge=2)
     """DBSCAN: neighbours of a core image, itself among them; smaller clusters are dropped as outliers."""
     weight: float = Field(default=1.0, ge=0.0)
-    """Weight of ClusterNCE, the loss that compares embeddings with the memory; 0 = no memory."""
+    """Weight of ClusterNCE or CAP, the loss that compares embeddings with the memory; 0 = no memory."""
+    proxies: Literal["cluster", "camera"] = "cluster"
+    """Centroids in the memory: one of each cluster, or one of each camera in a cluster (CAP, Wang et al. 2021)."""
     temperature: float = Field(default=0.05, gt=0.0)
-    """Temperature of ClusterNCE, which divides the cosines."""
+    """Temperature of this loss, which divides the cosines."""
     momentum: float = Field(default=0.1, ge=0.0, le=1.0)
     """Share of a centroid that stays when it follows an image; 1 = centroids do not move within an epoch."""
     memory_update: Literal["each", "hard"] = "each"
-    """Images of a batch that the centroid of their cluster follows: each in turn, or the one least like it."""
+    """Images of a batch that their centroid follows: each in turn, or the one least like it."""

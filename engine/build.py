@@ -92,7 +92,7 @@ def _build(
     store = build_store(paths, params.train_resize, params.data_cache, device)
     camids = None
     asks = network.camids, params.model_params.mixstyle_across_cameras, params.batch_sampling_params.balance
-    if any(asks) or (teacher is not None and teacher.uses_cameras):
+    if any(asks) or "cameras" in criterion.needs or (teacher is not None and teacher.uses_cameras):
         camids = torch.tensor([sample.camid for sample in dataset.train])
     others = {
         "kind of device": device.type,
@@ -141,15 +141,20 @@ def build_cluster_loss(params: Params, network: ReidNetwork, num_images: int) ->
     section = params.clustering_params
     if not params.is_unsupervised or not section.weight:
         return None
-    # Only who trains without labels imports it.
+    # Only who trains without labels imports them.
+    from losses.camera_proxies import CameraProxies
     from losses.cluster_nce import ClusterNCE
 
-    return ClusterNCE(
+    kind, capacity = ClusterNCE, num_images // section.min_samples
+    if section.proxies == "camera":
+        # Each image may be the only one of its camera in its cluster.
+        kind, capacity = CameraProxies, num_images
+    return kind(
         section.weight,
         section.temperature,
         section.momentum,
         section.memory_update,
-        num_images // section.min_samples,
+        capacity,
         network.embedding_dim,
         params.batch_sampling_params.K,
         params.model_params.retrieval_of,
@@ -189,6 +194,8 @@ def check_cameras(train: Sequence[Sample], params: Params) -> None:
         text, off = "model_params.camera_embedding: tells", "0"
     elif params.model_params.mixstyle_across_cameras:
         text, off = "model_params.mixstyle_across_cameras: tells", "false"
+    elif params.clustering_params.proxies == "camera":
+        text, off = 'clustering_params.proxies: "camera" tells', '"cluster"'
     elif params.batch_sampling_params.balance == "camera":
         text, off = 'batch_sampling_params.balance: "camera" tells', "null"
     else:

@@ -47,7 +47,7 @@ def centroids_of(features: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         features: (N, D) of unit length, on the CPU.
-        labels: (N,) int64, of `cluster`.
+        labels: (N,) int64, of `cluster`, or the proxies of `split_by_camera`.
 
     Returns:
         (C, D) for the C clusters.
@@ -56,6 +56,26 @@ def centroids_of(features: Tensor, labels: Tensor) -> Tensor:
     kept = labels[is_kept]
     sums = features.new_zeros(int(labels.max()) + 1, features.shape[1])
     return F.normalize(sums.index_add_(0, kept, features[is_kept]), dim=1)
+
+
+def split_by_camera(labels: Tensor, camids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A proxy for each cluster and each camera that has images of it.
+
+    Args:
+        labels: (N,) int64, of `cluster`.
+        camids: (N,) int64, the cameras.
+
+    Returns:
+        (N,) int64 the proxy of each image, `OUTLIER` for those in no cluster; (R,) int64 the cluster and (R,) int64 the
+        camera of each of the R proxies.
+
+    Source: Wang et al. 2021, arXiv 2012.10674, camera-aware proxies.
+    """
+    is_kept = labels != OUTLIER
+    pairs, kept = torch.stack((labels, camids), 1)[is_kept].unique(dim=0, return_inverse=True)
+    proxies = torch.full_like(labels, OUTLIER)
+    proxies[is_kept] = kept
+    return proxies, pairs[:, 0], pairs[:, 1]
 
 
 def rand_index(labels: Tensor, pids: Sequence[int]) -> float | None:

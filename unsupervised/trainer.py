@@ -21,8 +21,9 @@ from engine.trainer import ReidTrainer
 from evaluate.core.context import EvalContext
 from evaluate.core.extract import extract
 from evaluate.core.retrieval.approximate import find_neighbours
+from losses.camera_proxies import CameraProxies
 from losses.cluster_nce import ClusterNCE
-from unsupervised.clustering import OUTLIER, centroids_of, cluster, rand_index
+from unsupervised.clustering import OUTLIER, centroids_of, cluster, rand_index, split_by_camera
 from utils.distributed import broadcast_from_rank0, fail_together, this_process
 from utils.errors import DataError, ParamsError
 
@@ -116,6 +117,10 @@ class ClusterTrainer(ReidTrainer):
         for loss in self.criterion.values():
             if isinstance(loss, ClusterNCE):
                 loss.begin_epoch(centroids_of(features, labels))
+            elif isinstance(loss, CameraProxies):
+                camids = torch.tensor([sample.camid for sample in self.samples])
+                proxies, clusters, cameras = split_by_camera(labels, camids)
+                loss.begin_epoch(centroids_of(features, proxies), clusters, cameras)
         self._record(labels, time.monotonic() - start)
 
     def batches_of_clusters(self) -> list[list[int]]:

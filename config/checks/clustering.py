@@ -48,7 +48,7 @@ def clustering_options_are_used(params: Params) -> Iterator[Conflict]:
     users = {
         "method": (None, tuple(name for name in type(section).model_fields if name != "method")),
         "distance": ("cosine", ("k1", "k2")),
-        "weight": (0.0, ("temperature", "momentum", "memory_update")),
+        "weight": (0.0, ("proxies", "temperature", "momentum", "memory_update")),
     }
     for switch, (off, names) in users.items():
         for name in names if getattr(section, switch) == off else ():

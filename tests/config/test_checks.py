@@ -134,6 +134,10 @@ def gan(**options):
             clusters(weight=0, momentum=0.5) | {"tri_loss_margin": 0.3},
             ["clustering_params.momentum: clustering_params.weight is 0"],
         ),
+        (
+            clusters(weight=0, proxies="camera") | {"tri_loss_margin": 0.3},
+            ["clustering_params.proxies: clustering_params.weight is 0"],
+        ),
         (clusters(distance="cosine", k1=20), ['clustering_params.k1: clustering_params.distance is "cosine"']),
         ({"clustering_params": {"eps": 0.5}}, [f"clustering_params.eps: {METHOD} is null"]),
         # Losses

@@ -25,11 +25,13 @@ from engine.trainer import ReidTrainer
 from evaluate.core.load_model import Trained
 from gan.mixing import GeneratedImages
 from gan.steps import build_stepper
+from losses.camera_proxies import CameraProxies
 from losses.cluster_nce import ClusterNCE
 from models.backbones.backbone import Backbone
 from models.backbones.registry import BackboneEntry
 from models.generator import build_generator
 from models.network import build_network
+from unsupervised.clustering import split_by_camera
 from utils.precision import FP32, Precision
 
 PIDS = (0, 1, SOURCE_STRIDE, SOURCE_STRIDE + 1)
@@ -208,6 +210,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
             "method": "cluster_contrast", "iterations": 2, "memory_update": "hard", "min_samples": 2,
         },
     },
+    "camera proxies": {
+        "model_params": BOTH, "tri_loss_lambda_cls": 0, "accumulate_steps": 2, "clustering_params": {
+            "method": "cluster_contrast", "iterations": 2, "proxies": "camera",
+        },
+    },
     "two data sets": {
         "model_params": {**BOTH, "mixstyle": 0.5}, "batches_dir": ("one", "two"), "tri_loss_margin": 0.3,
         "batch_sampling_params": {"class_balanced": True, "P": 4, "K": 2, "balance": "source"},
@@ -274,11 +281,15 @@ def make_trainer(
     network = build_network(params.model_params, num_classes, (params.img_h, params.img_w), CAMERAS)
     network = prepare_network(network, params, device)
     criterion = build_losses(params, network, teacher, len(labels), PIDS).to(device)
+    camids = torch.arange(len(labels)) % len(CAMERAS)
     for loss in criterion.values():
         if isinstance(loss, ClusterNCE):
             loss.begin_epoch(F.normalize(torch.randn(IDENTITIES, network.embedding_dim), dim=1))
+        elif isinstance(loss, CameraProxies):
+            _, *pairs = split_by_camera(labels, camids)
+            loss.begin_epoch(F.normalize(torch.randn(len(pairs[0]), network.embedding_dim), dim=1), *pairs)
     asks = network.camids, params.batch_sampling_params.balance, params.model_params.mixstyle_across_cameras
-    camids = torch.arange(len(labels)) % len(CAMERAS) if any(asks) else None
+    camids = camids if any(asks) or "cameras" in criterion.needs else None
     if camids is not None and len(params.sources) > 1:
         camids += labels // 2 * SOURCE_STRIDE  # as PIDS
     train = [Sample(Path(), label, 0) for label in labels.tolist()]

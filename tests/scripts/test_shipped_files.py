@@ -11,6 +11,7 @@ from config.params import Params
 from data.options import BatchSampling
 from engine.build import build_cluster_loss
 from evaluate.core.plugins import plugin_options
+from losses.camera_proxies import CameraProxies
 from losses.cluster_nce import ClusterNCE
 from losses.criterion import build_criterion
 from losses.loss import TeacherOutput
@@ -33,14 +34,17 @@ def test_shipped_params_load_and_their_network_takes_a_step(path: Path) -> None:
     assert notes == ()
     num_classes = 0 if params.is_unsupervised else 4
     network = build_network(params.model_params, num_classes, (params.img_h, params.img_w), camids=(1, 2))
+    labels, camids = torch.tensor([0, 0, 1, 1]), torch.tensor([1, 2, 1, 2])
     clusters = build_cluster_loss(params.model_copy(update={"batch_sampling_params": TWO}), network, 16)
     if isinstance(clusters, ClusterNCE):
         clusters.begin_epoch(F.normalize(torch.randn(2, network.embedding_dim), dim=1))
+    elif isinstance(clusters, CameraProxies):
+        of_proxies = torch.tensor([0, 0, 1, 1]), camids
+        clusters.begin_epoch(F.normalize(torch.randn(4, network.embedding_dim), dim=1), *of_proxies)
     criterion = build_criterion(params, sizes=network.sizes, teacher_dim=network.embedding_dim, clusters=clusters)
-    labels = torch.tensor([0, 0, 1, 1])
     output = network(torch.randn(4, 3, params.img_h, params.img_w), spectral=True)
     teacher = TeacherOutput(torch.randn(4, network.embedding_dim), torch.randn(4, 4))
-    losses = criterion(output, labels, teacher=teacher).losses
+    losses = criterion(output, labels, teacher=teacher, camids=camids).losses
     torch.stack(list(losses.values())).sum().backward()
     # A classifier of no classes is never trained.
     trained = [p for p in network.parameters() if p.requires_grad and p.numel()]

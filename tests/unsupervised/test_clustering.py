@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from config.clustering import ClusteringParams
 from data.samples import UNKNOWN_PID
-from unsupervised.clustering import OUTLIER, centroids_of, cluster, rand_index
+from unsupervised.clustering import OUTLIER, centroids_of, cluster, rand_index, split_by_camera
 
 
 def groups(sizes: list[int], spread: float = 0.02, seed: int = 0) -> Tensor:
@@ -55,6 +55,16 @@ def test_centroids_are_the_means_at_unit_length() -> None:
     features, labels = groups([4, 3, 5], spread=0.5), torch.tensor([1, 1, -1, 0, 0, 2, 1, -1, 2, 2, 0, 1])
     expected = [F.normalize(features[labels == number].mean(0), dim=0) for number in range(3)]
     torch.testing.assert_close(centroids_of(features, labels), torch.stack(expected))
+
+
+def test_each_camera_of_a_cluster_has_a_proxy() -> None:
+    labels, camids = torch.tensor([1, -1, 0, 1, 1, 0, 1]), torch.tensor([7, 3, 3, 2, 7, 3, 2])
+    proxies, clusters, cameras = split_by_camera(labels, camids)
+    assert sorted(zip(clusters.tolist(), cameras.tolist(), strict=True)) == [(0, 3), (1, 2), (1, 7)]
+    assert (proxies == OUTLIER).tolist() == (labels == OUTLIER).tolist()
+    is_kept = labels != OUTLIER
+    assert torch.equal(clusters[proxies[is_kept]], labels[is_kept])
+    assert torch.equal(cameras[proxies[is_kept]], camids[is_kept])
 
 
 def slow_rand_index(one: list[int], other: list[int]) -> float:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from data.samples import UNKNOWN_PID
 from evaluate.core.retrieval.approximate import find_neighbours
+from losses.camera_proxies import EMPTY, CameraProxies
 from models.backbones.registry import BACKBONES
 from tests.gan.conftest import assert_same, keep_states, records_of
 from tests.gpu_rehearsal.trainings import TINY_ENTRY
@@ -33,8 +34,9 @@ EVALUATED = {"evaluation_params": {"type": "market_evaluate", "rank_list_queries
         {},
         {"clustering_params": {"memory_update": "hard"}, "accumulate_steps": 2, "ema_decay": 0.5, **EVALUATED},
         {"clustering_params": {"weight": 0}, "supervised_contrastive": {"weight": 1.0, "on": ["concat"]}},
+        {"clustering_params": {"proxies": "camera"}, "ema_decay": 0.5},
     ],
-    ids=["each", "hard, averaged and evaluated", "no memory"],
+    ids=["each", "hard, averaged and evaluated", "no memory", "camera proxies"],
 )
 def test_a_run_resumed_from_any_state_ends_in_the_same_bits(bench: Bench, changes: dict[str, Any]) -> None:
     whole = bench.trainer("whole", **changes)
@@ -168,6 +170,35 @@ def test_the_memory_begins_with_the_centroids_of_the_epoch(bench: Bench) -> None
     assert not lengths[number:].any()
 
 
+def test_camera_proxies_begin_with_the_centroids_of_each_camera_and_learn(bench: Bench) -> None:
+    trainer = bench.trainer(clustering_params={"proxies": "camera"})
+    trainer.form_clusters()
+    loss, labels = trainer.criterion["camera_proxies"], trainer.clusters.labels
+    assert isinstance(loss, CameraProxies)
+    features = trainer._embed()
+    cameras = torch.tensor([sample.camid for sample in trainer.samples])
+    pairs = {*zip(labels.tolist(), cameras.tolist(), strict=True)} - {(OUTLIER, camera) for camera in cameras.tolist()}
+    assert len(pairs) > trainer.clusters.metrics["clusters"]  # some persons are seen by several cameras
+    rows = {pair: row for row, pair in enumerate(zip(loss.clusters.tolist(), loss.cameras.tolist(), strict=True))}
+    assert rows.keys() == pairs | {(EMPTY, EMPTY)}
+    for cluster, camera in pairs:
+        expected = features[(labels == cluster) & (cameras == camera)].mean(0)
+        torch.testing.assert_close(loss.memory[rows[cluster, camera]], expected / expected.norm())
+    assert (loss.clusters != EMPTY).sum() == len(pairs)
+    before = loss.memory.clone()
+    trainer.fit()
+    assert trainer.records[-1]["losses"]["intra_camera"] > 0
+    assert trainer.records[-1]["losses"]["inter_camera"] > 0
+    assert not torch.equal(loss.memory, before)
+
+
+def test_camera_proxies_of_unknown_cameras_are_refused(bench: Bench) -> None:
+    for path in (bench.folder / "market" / "bounding_box_train").iterdir():
+        path.rename(path.with_name(re.sub(r"_c\d+", "_c1", path.name, count=1)))
+    with pytest.raises(ParamsError, match=r'^clustering_params\.proxies: "camera" .* set it to "cluster"$'):
+        bench.trainer(clustering_params={"proxies": "camera"})
+
+
 @pytest.mark.parametrize(
     ("changes", "advice"),
     [
@@ -226,20 +257,23 @@ def test_crops_without_labels_need_no_test_set(bench: Bench) -> None:
     assert "adjusted_rand_index" not in trainer.records[-1]["measures"]
 
 
-def train_in_a_process(folder: Path) -> tuple[list[int], dict[str, Tensor], dict[str, Tensor], list[Any]]:
+def train_in_a_process(
+    folder: Path, section: dict[str, Any]
+) -> tuple[list[int], dict[str, Tensor], dict[str, Tensor], list[Any]]:
     BACKBONES["resnet_18"] = TINY_ENTRY
     folder = folder / f"rank {this_process().rank}"
-    trainer = Bench(folder).trainer(batch_sampling_params="2*2", epoch=1)
+    trainer = Bench(folder).trainer(batch_sampling_params="2*2", epoch=1, clustering_params=section)
     trainer.fit()
     memory = dict(trainer.criterion.named_buffers())
     return trainer.clusters.labels.tolist(), trainer.network.state_dict(), memory, records_of(trainer)
 
 
 @pytest.mark.slow
-def test_two_processes_share_clusters_and_memory(bench: Bench) -> None:
+@pytest.mark.parametrize("section", [{}, {"proxies": "camera"}], ids=["clusters", "camera proxies"])
+def test_two_processes_share_clusters_and_memory(bench: Bench, section: dict[str, Any]) -> None:
     for rank in range(2):
         shutil.copytree(bench.folder / "market", bench.folder / f"rank {rank}" / "market")
-    (labels, network, memory, records), other = run_in_processes(train_in_a_process, 2, bench.folder)
+    (labels, network, memory, records), other = run_in_processes(train_in_a_process, 2, bench.folder, section)
     assert labels == other[0]
     assert_same(network, other[1])
     assert_same(memory, other[2])
