@@ -38,8 +38,8 @@ def test_wrong_labels_are_moved_from_a_score_on() -> None:
 
 
 def test_a_network_that_finds_most_labels_wrong_is_doubted() -> None:
-    assert findings({row: (3, 0.9) for row in range(2)}).doubt(0.5, 12) == ""
-    found = findings({row: (3, 0.9) for row in range(3)})
+    assert findings(dict.fromkeys(range(2), (3, 0.9))).doubt(0.5, 12) == ""
+    found = findings(dict.fromkeys(range(3), (3, 0.9)))
     assert found.doubt(0.5, 12).startswith("3 of 12 labels look wrong; more likely the network cannot tell")
     assert found.doubt(0.95, 12) == ""
 
