@@ -16,6 +16,8 @@ class ClusteringParams(Options):
     """Steps of an epoch."""
     distance: Literal["jaccard", "cosine"] = "jaccard"
     """Distance of images: Jaccard of their k-reciprocal neighbours (Zhong et al. 2017), or cosine of embeddings."""
+    camera_normalisation: bool = False
+    """Standardise the embeddings of each camera before they are compared (Song et al. 2025)."""
     k1: int = Field(default=30, ge=1)
     """For "jaccard": nearest images, the image itself among them, in which reciprocal neighbours are sought."""
     k2: int = Field(default=6, ge=1)

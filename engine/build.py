@@ -196,6 +196,8 @@ def check_cameras(train: Sequence[Sample], params: Params) -> None:
         text, off = "model_params.mixstyle_across_cameras: tells", "false"
     elif params.clustering_params.proxies == "camera":
         text, off = 'clustering_params.proxies: "camera" tells', '"cluster"'
+    elif params.clustering_params.camera_normalisation:
+        text, off = "clustering_params.camera_normalisation: tells", "false"
     elif params.batch_sampling_params.balance == "camera":
         text, off = 'batch_sampling_params.balance: "camera" tells', "null"
     else:

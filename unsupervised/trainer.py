@@ -23,7 +23,14 @@ from evaluate.core.extract import extract
 from evaluate.core.retrieval.approximate import find_neighbours
 from losses.camera_proxies import CameraProxies
 from losses.cluster_nce import ClusterNCE
-from unsupervised.clustering import OUTLIER, centroids_of, cluster, rand_index, split_by_camera
+from unsupervised.clustering import (
+    OUTLIER,
+    centroids_of,
+    cluster,
+    rand_index,
+    split_by_camera,
+    standardised_by_camera,
+)
 from utils.distributed import broadcast_from_rank0, fail_together, this_process
 from utils.errors import DataError, ParamsError
 
@@ -105,12 +112,14 @@ class ClusterTrainer(ReidTrainer):
         start = time.monotonic()
         features = self._embed()
         labels, order, section = None, None, self.params.clustering_params
+        camids = torch.tensor([sample.camid for sample in self.samples])
+        compared = standardised_by_camera(features, camids) if section.camera_normalisation else features
         if section.distance == "jaccard":
             # All comparisons of two images, which the processes share; the rest is sparse.
-            order = find_neighbours(features.to(self.device), section.k1, section.probes, is_shared=True)
+            order = find_neighbours(compared.to(self.device), section.k1, section.probes, is_shared=True)
         with fail_together():
             if this_process().is_rank_zero:
-                labels = cluster(features, section, order)
+                labels = cluster(compared, section, order)
         labels = broadcast_from_rank0(labels)
         assert labels is not None
         self._check(labels)
@@ -118,7 +127,6 @@ class ClusterTrainer(ReidTrainer):
             if isinstance(loss, ClusterNCE):
                 loss.begin_epoch(centroids_of(features, labels))
             elif isinstance(loss, CameraProxies):
-                camids = torch.tensor([sample.camid for sample in self.samples])
                 proxies, clusters, cameras = split_by_camera(labels, camids)
                 loss.begin_epoch(centroids_of(features, proxies), clusters, cameras)
         self._record(labels, time.monotonic() - start)

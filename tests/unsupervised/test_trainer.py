@@ -34,7 +34,7 @@ EVALUATED = {"evaluation_params": {"type": "market_evaluate", "rank_list_queries
         {},
         {"clustering_params": {"memory_update": "hard"}, "accumulate_steps": 2, "ema_decay": 0.5, **EVALUATED},
         {"clustering_params": {"weight": 0}, "supervised_contrastive": {"weight": 1.0, "on": ["concat"]}},
-        {"clustering_params": {"proxies": "camera"}, "ema_decay": 0.5},
+        {"clustering_params": {"proxies": "camera", "camera_normalisation": True}, "ema_decay": 0.5},
     ],
     ids=["each", "hard, averaged and evaluated", "no memory", "camera proxies"],
 )
@@ -197,6 +197,8 @@ def test_camera_proxies_of_unknown_cameras_are_refused(bench: Bench) -> None:
         path.rename(path.with_name(re.sub(r"_c\d+", "_c1", path.name, count=1)))
     with pytest.raises(ParamsError, match=r'^clustering_params\.proxies: "camera" .* set it to "cluster"$'):
         bench.trainer(clustering_params={"proxies": "camera"})
+    with pytest.raises(ParamsError, match=r"^clustering_params\.camera_normalisation: tells .* set it to false$"):
+        bench.trainer(clustering_params={"camera_normalisation": True})
 
 
 @pytest.mark.parametrize(
