@@ -15,8 +15,6 @@ from evaluate.core.retrieval.jaccard import sparse_jaccard
 
 OUTLIER = -1
 """Label of an image that is in no cluster."""
-SMALL = 32
-"""Images of a camera below which its mean and deviation are too uncertain, and those of all images are taken."""
 
 
 def cluster(features: Tensor, section: ClusteringParams, order: Tensor | None = None) -> Tensor:
@@ -42,30 +40,6 @@ def cluster(features: Tensor, section: ClusteringParams, order: Tensor | None = 
     labels = np.full(len(found), OUTLIER, np.int64)
     labels[is_kept] = np.unique(found[is_kept], return_inverse=True)[1]
     return torch.from_numpy(labels)
-
-
-def standardised_by_camera(features: Tensor, camids: Tensor) -> Tensor:
-    """Embeddings without what sets those of a camera apart: each number minus its mean, divided by its deviation.
-
-    Args:
-        features: (N, D), on the CPU.
-        camids: (N,) int64, the cameras; mean and deviation are taken over the images of one.
-
-    Returns:
-        (N, D) of unit length.
-
-    Source: Song et al. 2025, "Exploring the Camera Bias of Person Re-identification", arXiv 2502.10195.
-    """
-    result = _standardised(features)
-    for camid in camids.unique():
-        if (is_own := camids == camid).sum() >= SMALL:
-            result[is_own] = _standardised(features[is_own])
-    return F.normalize(result, dim=1)
-
-
-def _standardised(features: Tensor) -> Tensor:
-    # A number that is the same everywhere becomes 0.
-    return (features - features.mean(0)) / features.std(0).clamp_min(1e-6)
 
 
 def centroids_of(features: Tensor, labels: Tensor) -> Tensor:

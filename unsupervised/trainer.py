@@ -21,16 +21,10 @@ from engine.trainer import ReidTrainer
 from evaluate.core.context import EvalContext
 from evaluate.core.extract import extract
 from evaluate.core.retrieval.approximate import find_neighbours
+from evaluate.core.retrieval.post_processing import standardised_by_camera
 from losses.camera_proxies import CameraProxies
 from losses.cluster_nce import ClusterNCE
-from unsupervised.clustering import (
-    OUTLIER,
-    centroids_of,
-    cluster,
-    rand_index,
-    split_by_camera,
-    standardised_by_camera,
-)
+from unsupervised.clustering import OUTLIER, centroids_of, cluster, rand_index, split_by_camera
 from utils.distributed import broadcast_from_rank0, fail_together, this_process
 from utils.errors import DataError, ParamsError
 

@@ -2,7 +2,6 @@
 
 from itertools import combinations
 from math import comb
-from statistics import mean, stdev
 from typing import Any
 
 import pytest
@@ -12,14 +11,7 @@ from torch.nn import functional as F
 
 from config.clustering import ClusteringParams
 from data.samples import UNKNOWN_PID
-from unsupervised.clustering import (
-    OUTLIER,
-    centroids_of,
-    cluster,
-    rand_index,
-    split_by_camera,
-    standardised_by_camera,
-)
+from unsupervised.clustering import OUTLIER, centroids_of, cluster, rand_index, split_by_camera
 
 
 def groups(sizes: list[int], spread: float = 0.02, seed: int = 0) -> Tensor:
@@ -73,20 +65,6 @@ def test_each_camera_of_a_cluster_has_a_proxy() -> None:
     is_kept = labels != OUTLIER
     assert torch.equal(clusters[proxies[is_kept]], labels[is_kept])
     assert torch.equal(cameras[proxies[is_kept]], camids[is_kept])
-
-
-def test_each_camera_is_standardised_and_small_ones_as_all_images() -> None:
-    features = groups([40, 40, 5], spread=0.3)
-    camids = torch.tensor([1] * 40 + [4] * 40 + [9] * 5)
-    found = standardised_by_camera(features, camids).tolist()
-    for row, camid in enumerate(camids.tolist()):
-        among = [features[k].tolist() for k in range(85) if camid == 9 or camids[k] == camid]
-        expected = []
-        for column in range(16):
-            values = [one[column] for one in among]
-            expected.append((features[row, column].item() - mean(values)) / stdev(values))
-        length = sum(value**2 for value in expected) ** 0.5
-        assert found[row] == pytest.approx([value / length for value in expected], abs=1e-5)
 
 
 def slow_rand_index(one: list[int], other: list[int]) -> float:

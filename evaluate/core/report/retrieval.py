@@ -126,6 +126,8 @@ def _post_processing(options: RetrievalOptions) -> str:
         steps.append("mirror images added")
     if options.normalisation != "none":
         steps.append(f"unit length ({options.normalisation})")
+    if options.camera_normalisation:
+        steps.append("standardised by camera")
     if options.multi_query:
         steps.append("queries of a person and camera averaged")
     if options.query_expansion:

@@ -1,4 +1,4 @@
-"""Post-processing of embeddings before ranking: normalisation, multi-query averaging, query expansion."""
+"""Post-processing of embeddings before ranking: normalisation, averages of queries, query expansion."""
 
 from typing import Literal
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data.features import Features
-from data.samples import DISTRACTOR_PID, JUNK_PID
+from data.samples import DISTRACTOR_PID, JUNK_PID, SOURCE_STRIDE
 from evaluate.core.retrieval.distances import FeatureDistances, Metric, blocks
 from evaluate.core.retrieval.ranking import MEMORY
 from evaluate.core.retrieval.topk import first_columns
@@ -19,6 +19,8 @@ ROWS = 4096
 """Embeddings whose copy in float64 is in memory at a time."""
 BYTES_PER_PAIR = 16
 """A distance, and what finding the nearest takes beside it."""
+SMALL = 32
+"""Images of a camera below which its mean and deviation are too uncertain, and those of all images are taken."""
 
 
 def normalised(features: Features, how: Normalisation) -> Features:
@@ -53,6 +55,44 @@ def normalised(features: Features, how: Normalisation) -> Features:
                 raise DataError(_zero_message(features, row, branch if how == "branch" else None))
             target.copy_(part / lengths)
     return features._replace(features=unit)
+
+
+def standardised_by_camera(features: Tensor, camids: Tensor) -> Tensor:
+    """Embeddings without what sets those of a camera apart: each number minus its mean, divided by its deviation.
+
+    Args:
+        features: (N, D), on the CPU.
+        camids: (N,) int64, the cameras; mean and deviation are taken over the images of one.
+
+    Returns:
+        (N, D) of unit length.
+
+    Source: Song et al. 2025, "Exploring the Camera Bias of Person Re-identification", arXiv 2502.10195.
+    """
+    result = _standardised(features)
+    for camid in camids.unique():
+        if (is_own := camids == camid).sum() >= SMALL:
+            result[is_own] = _standardised(features[is_own])
+    return F.normalize(result, dim=1)
+
+
+def _standardised(features: Tensor) -> Tensor:
+    # A number that is the same everywhere becomes 0.
+    return (features - features.mean(0)) / features.std(0).clamp_min(1e-6)
+
+
+def without_camera_bias(query: Features, gallery: Features) -> tuple[Features, Features]:
+    """Query and gallery, of which the embeddings of each camera are standardised together.
+
+    Raises:
+        DataError: an image is of an unknown camera.
+    """
+    camids = torch.cat((query.camids, gallery.camids))
+    if (camids % SOURCE_STRIDE == 0).any():
+        raise DataError("camera_normalisation: some images are of unknown cameras; set it to false")
+    found = standardised_by_camera(torch.cat((query.features, gallery.features)), camids)
+    first, second = found.split((len(query.pids), len(gallery.pids)))
+    return query._replace(features=first), gallery._replace(features=second)
 
 
 def averaged_queries(query: Features) -> Features:

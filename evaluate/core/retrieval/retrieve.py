@@ -9,7 +9,7 @@ from config.evaluation import EvaluationParams
 from data.features import Features, TestFeatures
 from evaluate.core.retrieval.distances import Distances, FeatureDistances, Metric
 from evaluate.core.retrieval.k_reciprocal import KReciprocalDistances
-from evaluate.core.retrieval.post_processing import averaged_queries, expanded_queries, normalised
+from evaluate.core.retrieval.post_processing import averaged_queries, expanded_queries, normalised, without_camera_bias
 from evaluate.core.retrieval.protocols import GroundTruth
 from evaluate.core.retrieval.ranking import RankResult, rank
 from evaluate.core.retrieval.spectral import SpectralDistances
@@ -51,6 +51,8 @@ class RetrievalOptions(EvaluationParams):
     """Embed each image and its mirror image, and add the two."""
     normalisation: Literal["none", "whole", "branch"] = "none"
     """Bring embeddings, or each branch's part of them, to unit length first; "cosine" does the whole anyway."""
+    camera_normalisation: bool = False
+    """Standardise the embeddings of each camera, of query and gallery together (Song et al. 2025)."""
     multi_query: bool = False
     """Average the embeddings of all queries of a person from one camera into one query."""
     query_expansion: int = Field(default=0, ge=0)
@@ -92,6 +94,8 @@ def retrieve(features: TestFeatures, options: RetrievalOptions, device: torch.de
         DataError: no query has a true match, or the embeddings do not allow what the options ask for.
     """
     query, gallery = (normalised(part, options.normalisation) for part in features)
+    if options.camera_normalisation:
+        query, gallery = without_camera_bias(query, gallery)
     if options.multi_query:
         query = averaged_queries(query)
     on_device = gallery.features.to(device)

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 import torch
@@ -12,7 +13,13 @@ from data.features import Features
 from data.samples import Sample
 from evaluate.core.retrieval import post_processing
 from evaluate.core.retrieval.distances import FeatureDistances
-from evaluate.core.retrieval.post_processing import averaged_queries, expanded_queries, normalised
+from evaluate.core.retrieval.post_processing import (
+    averaged_queries,
+    expanded_queries,
+    normalised,
+    standardised_by_camera,
+    without_camera_bias,
+)
 from utils.errors import DataError
 
 
@@ -73,6 +80,30 @@ def test_what_has_no_direction_is_named(how, named, message, monkeypatch):
 def test_branches_must_be_known():
     with pytest.raises(DataError, match='"branch": nothing says which parts'):
         normalised(make([[1.0, 2.0]]), "branch")
+
+
+def test_each_camera_is_standardised_and_small_ones_as_all_images():
+    features = torch.randn(85, 6, generator=torch.Generator().manual_seed(0))
+    camids = torch.tensor([1] * 40 + [4] * 40 + [9] * 5)
+    features += camids[:, None]
+    found = standardised_by_camera(features, camids).tolist()
+    for row, camid in enumerate(camids.tolist()):
+        among = [features[k].tolist() for k in range(85) if camid == 9 or camids[k] == camid]
+        columns = zip(features[row].tolist(), zip(*among, strict=True), strict=True)
+        expected = [(value - mean(column)) / stdev(column) for value, column in columns]
+        assert found[row] == pytest.approx([value / math.hypot(*expected) for value in expected], abs=1e-5)
+
+
+def test_query_and_gallery_of_a_camera_are_standardised_together():
+    rows, camids = torch.randn(80, 4, generator=torch.Generator().manual_seed(1)), [3, 8] * 40
+    whole = make(rows.tolist(), camids=camids)
+    expected = standardised_by_camera(whole.features, whole.camids)
+    query, gallery = without_camera_bias(make(rows[:10].tolist(), camids=camids[:10]), whole.at(torch.arange(10, 80)))
+    assert query.features.equal(expected[:10])
+    assert gallery.features.equal(expected[10:])
+    assert gallery.samples == whole.samples[10:]
+    with pytest.raises(DataError, match=r"^camera_normalisation: some images are of unknown cameras; set it to false$"):
+        without_camera_bias(query, make([[1.0, 2.0, 3.0, 4.0]], camids=[0]))
 
 
 @given(
