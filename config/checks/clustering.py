@@ -47,7 +47,7 @@ def clustering_options_are_used(params: Params) -> Iterator[Conflict]:
         yield Conflict((f"{SECTION}.k2", f"{SECTION}.k1"), text)
     users = {
         "method": (None, tuple(name for name in type(section).model_fields if name != "method")),
-        "distance": ("cosine", ("k1", "k2")),
+        "distance": ("cosine", ("k1", "k2", "probes")),
         "weight": (0.0, ("proxies", "temperature", "momentum", "memory_update")),
     }
     for switch, (off, names) in users.items():

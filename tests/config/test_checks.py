@@ -139,6 +139,7 @@ def gan(**options):
             ["clustering_params.proxies: clustering_params.weight is 0"],
         ),
         (clusters(distance="cosine", k1=20), ['clustering_params.k1: clustering_params.distance is "cosine"']),
+        (clusters(distance="cosine", probes=8), ['clustering_params.probes: clustering_params.distance is "cosine"']),
         ({"clustering_params": {"eps": 0.5}}, [f"clustering_params.eps: {METHOD} is null"]),
         # Losses
         ({"tri_loss_margin": "soft_margin"}, ["tri_loss_margin: class_balanced true"]),
