@@ -20,7 +20,7 @@ ROWS = 4096
 BYTES_PER_PAIR = 16
 """A distance, and what finding the nearest takes beside it."""
 SMALL = 32
-"""Images of a camera below which its mean and deviation are too uncertain, and those of all images are taken."""
+"""Images of a camera below which its mean and standard deviation are too uncertain; those of all images are taken."""
 
 
 def normalised(features: Features, how: Normalisation) -> Features:
@@ -58,27 +58,29 @@ def normalised(features: Features, how: Normalisation) -> Features:
 
 
 def standardised_by_camera(features: Tensor, camids: Tensor) -> Tensor:
-    """Embeddings without what sets those of a camera apart: each number minus its mean, divided by its deviation.
+    """Embeddings standardised by camera: each number minus the camera's mean, divided by its standard deviation.
 
     Args:
         features: (N, D), on the CPU.
-        camids: (N,) int64, the cameras; mean and deviation are taken over the images of one.
+        camids: (N,) int64, the cameras.
 
     Returns:
-        (N, D) of unit length.
+        (N, D) of unit length; 0 where all images of a camera have the same embedding.
 
     Source: Song et al. 2025, "Exploring the Camera Bias of Person Re-identification", arXiv 2502.10195.
     """
-    result = _standardised(features)
-    for camid in camids.unique():
-        if (is_own := camids == camid).sum() >= SMALL:
-            result[is_own] = _standardised(features[is_own])
-    return F.normalize(result, dim=1)
-
-
-def _standardised(features: Tensor) -> Tensor:
-    # A number that is the same everywhere becomes 0.
-    return (features - features.mean(0)) / features.std(0).clamp_min(1e-6)
+    result = torch.empty_like(features)
+    cameras, sizes = camids.unique(return_counts=True)
+    # Both at once, as this mean of equal numbers is exact: what is the same everywhere becomes 0.
+    of_all = torch.std_mean(features, 0) if (sizes < SMALL).any() else None
+    for camid in cameras:
+        rows = (camids == camid).nonzero().flatten()
+        part = features[rows]
+        deviation, mean = of_all if of_all and len(rows) < SMALL else torch.std_mean(part, 0)
+        # In place: a camera may have most of a million images.
+        part.sub_(mean).div_(deviation.clamp_min(1e-6))
+        result[rows] = F.normalize(part, dim=1, out=part)
+    return result
 
 
 def without_camera_bias(query: Features, gallery: Features) -> tuple[Features, Features]:

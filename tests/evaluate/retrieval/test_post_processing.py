@@ -94,6 +94,17 @@ def test_each_camera_is_standardised_and_small_ones_as_all_images():
         assert found[row] == pytest.approx([value / math.hypot(*expected) for value in expected], abs=1e-5)
 
 
+@pytest.mark.parametrize("value", [1000.1, 0.123])
+def test_numbers_that_are_the_same_in_all_images_of_a_camera_become_zero(value):
+    features = torch.randn(77, 3, generator=torch.Generator().manual_seed(0))
+    features[:, 0] = torch.tensor([value] * 40 + [0.7] * 37)
+    camids = torch.tensor([1] * 40 + [2] * 37)
+    found = standardised_by_camera(features, camids)
+    assert not found[:, 0].any()
+    assert found[:, 1:].norm(dim=1).tolist() == pytest.approx([1.0] * 77)
+    assert not standardised_by_camera(features[:1].expand(40, -1), camids[:40]).any()
+
+
 def test_query_and_gallery_of_a_camera_are_standardised_together():
     rows, camids = torch.randn(80, 4, generator=torch.Generator().manual_seed(1)), [3, 8] * 40
     whole = make(rows.tolist(), camids=camids)
