@@ -10,7 +10,7 @@ from pydantic import Field
 from config.params import Params
 from data.dataset import read_dataset
 from data.features import Features, TestFeatures
-from data.samples import Dataset, Sample
+from data.samples import SOURCE_STRIDE, Dataset, Sample
 from evaluate.core.context import EvalContext
 from evaluate.core.extract import extract
 from evaluate.core.pictures import CROP_HEIGHT, rank_list_picture
@@ -164,6 +164,12 @@ def _check(options: Options, features: TestFeatures, where: str) -> None:
     if options.re_ranking == "k_reciprocal" and settings.k2 > settings.k1 + 1:
         raise ParamsError(
             f"evaluation_params.k_reciprocal.k2: {settings.k2} is more than k1 + 1 = {settings.k1 + 1} neighbours"
+        )
+    unknown = sum(int((part.camids % SOURCE_STRIDE == 0).sum()) for part in features)
+    if options.camera_normalisation and unknown:
+        raise DataError(
+            f"{where}: evaluation_params.camera_normalisation: {unknown} test images are of camera 0, which stands for "
+            "an unknown one; set it to false"
         )
     if options.protocol == "random_gallery":
         # Raises if no gallery can be drawn.

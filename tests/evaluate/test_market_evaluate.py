@@ -160,7 +160,7 @@ def test_verification_is_measured_on_request():
 
 def test_each_step_of_the_post_processing_changes_the_metrics_as_it_should():
     rng = torch.Generator().manual_seed(0)
-    pids, camids = torch.arange(1, 41).repeat_interleave(6), torch.arange(6).repeat(40) % 3
+    pids, camids = torch.arange(1, 41).repeat_interleave(6), torch.arange(6).repeat(40) % 3 + 1
     centres = torch.randn(41, 16, generator=rng)
     line = centres[pids] + 0.9 * torch.randn(240, 16, generator=rng)
     is_query = torch.arange(240) % 6 < 2
@@ -178,6 +178,20 @@ def test_each_step_of_the_post_processing_changes_the_metrics_as_it_should():
     for options in ({"metric": "cosine", "normalisation": "whole"}, {"normalisation": "whole"}):
         assert run_on(given, **options).metrics["mAP"] == pytest.approx(plain, abs=1e-6)
     assert run_on(given, metric="cosine", normalisation="branch").metrics["mAP"] != pytest.approx(plain, abs=1e-4)
+    offsets = 2 * torch.randn(4, 16, generator=rng)
+    biased = TestFeatures(*(part._replace(features=part.features + offsets[part.camids]) for part in given))
+    assert run_on(biased, metric="cosine").metrics["mAP"] < plain - 0.1
+    found = run_on(biased, metric="cosine", camera_normalisation=True).metrics["mAP"]
+    assert found == pytest.approx(run_on(given, metric="cosine", camera_normalisation=True).metrics["mAP"], abs=1e-6)
+    assert found > plain - 0.02
+
+
+@pytest.mark.parametrize("protocol", ["cross_camera", "random_gallery"])
+def test_unknown_cameras_are_not_standardised(protocol):
+    given = features([7, 8], [1, 0], [7, 8, 7], [0, 2, 2], [1, 2, 3])
+    run_on(given, protocol=protocol)
+    with pytest.raises(DataError, match=r"camera_normalisation: 2 test images are of camera 0, .* set it to false$"):
+        run_on(given, protocol=protocol, camera_normalisation=True)
 
 
 def test_multi_query_averages_what_one_camera_saw():

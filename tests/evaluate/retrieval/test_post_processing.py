@@ -113,8 +113,6 @@ def test_query_and_gallery_of_a_camera_are_standardised_together():
     assert query.features.equal(expected[:10])
     assert gallery.features.equal(expected[10:])
     assert gallery.samples == whole.samples[10:]
-    with pytest.raises(DataError, match=r"^camera_normalisation: some images are of unknown cameras; set it to false$"):
-        without_camera_bias(query, make([[1.0, 2.0, 3.0, 4.0]], camids=[0]))
 
 
 @given(
