@@ -10,6 +10,7 @@ from audit.copies import Copies
 from audit.crops import Camera, PoorCrop
 from audit.identities import Merge, Split
 from audit.labels import Swaps
+from config.params import AuditParams
 from data.label_fixes import Fix, name_of
 from data.samples import Dataset, Sample
 
@@ -61,15 +62,18 @@ class Findings(NamedTuple):
         order = probabilities.argsort(descending=True, stable=True)
         return order[probabilities[order] >= max(least, 1e-6)].tolist()
 
-    def doubt(self, least: float, num_train: int) -> str:
+    def doubt(self, options: AuditParams, num_train: int) -> str:
         """Why the judgement of the labels is not to be trusted; "" if so few are wrong that it may be."""
-        wrong = len(self.swapped(least))
+        # A low `min_score` also shows labels that are probably right.
+        wrong = len(self.swapped(max(options.min_score, CERTAIN)))
         if wrong <= MANY * num_train:
             return ""
-        return (
-            f"{wrong} of {num_train} labels look wrong; more likely the network cannot tell these persons apart: name "
-            "one that was trained on them or on a data set like this with --from, or set audit_params.folds to 2"
-        )
+        advice = "train the networks of the folds for longer, or from better weights"
+        if not options.folds:
+            advice = "name one that was trained on them or on a data set like this with --from, or set "
+            advice += "audit_params.folds to 2"
+        known = f"{wrong} of {num_train} labels look wrong"
+        return f"{known}; more likely the network cannot tell these persons apart: {advice}"
 
 
 def pool_of(dataset: Dataset, root: Path) -> Pool:

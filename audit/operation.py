@@ -110,8 +110,8 @@ def _write(params: Params, checkpoint: Path | None, pool: Pool, found: Findings,
     write_json(out / FINDINGS, {**about, **as_json(pool, found, fixes)})
     write_report(out / PAGE, [audit_report(params, network, pool, found, fixes)])
     logger.info("%s", _summary(found, fixes, options.min_score))
-    if doubt := found.doubt(options.min_score, pool.num_train):
-        logger.warning(doubt)
+    if doubt := found.doubt(options, pool.num_train):
+        logger.warning("%s", doubt)
     logger.info("written: %s, %s and %s in %s", PAGE, FINDINGS, FIXES, out)
     if params.label_fixes:
         logger.info("%s corrects the labels that label_fixes leaves: name both, the new file last", FIXES)

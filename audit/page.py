@@ -103,7 +103,7 @@ class _Page:
             "data set and comparing. Look through the findings, delete the lines of fixes.csv that you do not agree "
             "with, and train with label_fixes set to that file. No image is changed."
         )
-        doubt = found.doubt(least, self.pool.num_train)
+        doubt = found.doubt(self.options, self.pool.num_train)
         notes = (Note(f"{doubt}."),) if doubt else ()
         return Section("Overview", text, (Figures(figures), *notes, Facts(facts)))
 

@@ -7,6 +7,7 @@ from audit.crops import PoorCrop
 from audit.findings import Findings, Pool, as_json, suggest_fixes
 from audit.identities import Merge, Parts, Split
 from audit.labels import Swaps
+from config.params import AuditParams
 from data.label_fixes import Fix, apply_fixes, write_fixes
 from data.samples import Dataset, Sample
 
@@ -38,10 +39,15 @@ def test_wrong_labels_are_moved_from_a_score_on() -> None:
 
 
 def test_a_network_that_finds_most_labels_wrong_is_doubted() -> None:
-    assert findings(dict.fromkeys(range(2), (3, 0.9))).doubt(0.5, 12) == ""
+    assert findings(dict.fromkeys(range(2), (3, 0.9))).doubt(AuditParams(), 12) == ""
     found = findings(dict.fromkeys(range(3), (3, 0.9)))
-    assert found.doubt(0.5, 12).startswith("3 of 12 labels look wrong; more likely the network cannot tell")
-    assert found.doubt(0.95, 12) == ""
+    doubt = found.doubt(AuditParams(), 12)
+    assert doubt.startswith("3 of 12 labels look wrong; more likely the network cannot tell")
+    assert doubt.endswith("set audit_params.folds to 2")
+    assert "folds for longer" in found.doubt(AuditParams(folds=2), 12)
+    assert found.doubt(AuditParams(min_score=0.95), 12) == ""
+    # Labels that are probably right are no reason, even where they are listed.
+    assert findings(dict.fromkeys(range(12), (3, 0.3))).doubt(AuditParams(min_score=0), 12) == ""
 
 
 def test_of_copies_the_one_with_the_likeliest_label_stays_and_leaks_are_dropped() -> None:
