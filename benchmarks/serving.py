@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -103,6 +104,25 @@ def serving(model: Path, folder: str) -> Iterator[Service]:
             process.terminate()
 
 
+def read_answer(answers: BinaryIO) -> bytes:
+    """The body of the next answer on a connection.
+
+    Raises:
+        DataError: the connection ended before it, or the service refused the request.
+    """
+    head = []
+    for line in answers:
+        if line == b"\r\n":
+            break
+        head.append(line)
+    else:
+        raise DataError("the service ended a connection without an answer")
+    body = answers.read(next(int(line[len(LENGTH) :]) for line in head if line.lower().startswith(LENGTH)))
+    if not head[0].startswith(b"HTTP/1.1 200"):
+        raise DataError(f"the service answered {head[0]!r}: {body[:200]!r}")
+    return body
+
+
 def compare(service: Service, predictor: Predictor, images: list[bytes], args: argparse.Namespace) -> list[Row]:
     """Images per second of the predictor and the service, by turns."""
     work = [images[number % len(images)] for number in range(args.images)]
@@ -114,11 +134,7 @@ def compare(service: Service, predictor: Predictor, images: list[bytes], args: a
         with socket.create_connection(address, timeout=120) as connection, connection.makefile("rb") as answers:
             for request in requests[number :: args.clients]:
                 connection.sendall(request)
-                head = list(iter(answers.readline, b"\r\n"))
-                length = next(int(line[len(LENGTH) :]) for line in head if line.lower().startswith(LENGTH))
-                body = answers.read(length)
-                if not head[0].startswith(b"HTTP/1.1 200"):
-                    raise DataError(f"the service answered {head[0]!r}: {body[:200]!r}")
+                read_answer(answers)
 
     def ask_all() -> None:
         with ThreadPoolExecutor(args.clients) as pool:

@@ -1,11 +1,27 @@
+import io
 import json
 from pathlib import Path
 
 import pytest
 
 from benchmarks.deployment import FEW, export, make_model
-from benchmarks.serving import main
+from benchmarks.serving import main, read_answer
 from data.synthetic.dataset import make_synthetic
+from utils.errors import DataError
+
+
+def test_answers_are_read_one_after_the_other_until_the_connection_ends() -> None:
+    good, bad = (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n1\r\n2",
+        b"HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nbusy",
+    )
+    answers = io.BytesIO(good + good + bad + good[:20])
+    assert [read_answer(answers), read_answer(answers)] == [b"1\r\n2"] * 2
+    with pytest.raises(DataError, match=r"503 Busy.*busy"):
+        read_answer(answers)
+    for _ in range(2):
+        with pytest.raises(DataError, match="ended a connection without an answer"):
+            read_answer(answers)
 
 
 @pytest.mark.slow
