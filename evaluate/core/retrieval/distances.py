@@ -92,7 +92,9 @@ class FeatureDistances:
         product = self._buffer[: len(query)]
         # Torch's BLAS is as fast as NumPy's on Intel's processors and half as slow again on others.
         if self._by_numpy:
-            np.matmul(query.numpy(), self._gallery.numpy().T, out=product.numpy())
+            # Whether an overflow warns depends on the processor; callers look for numbers that are not finite.
+            with np.errstate(over="ignore", invalid="ignore"):
+                np.matmul(query.numpy(), self._gallery.numpy().T, out=product.numpy())
         else:
             torch.mm(query, self._gallery.T, out=product)
         return product[:num_rows]
