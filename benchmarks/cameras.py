@@ -41,8 +41,7 @@ def link(samples: Sequence[Sample], cameras: str, folder: Path) -> None:
     Raises:
         DataError: these cameras have no images.
     """
-    camids = {int(camera) for camera in cameras.split("+")}
-    chosen = [sample.path for sample in samples if sample.camid in camids]
+    chosen = [sample.path for sample in samples if str(sample.camid) in cameras.split("+")]
     if not chosen:
         raise DataError(f"{cameras}: no images of these cameras for {folder.name}")
     shutil.rmtree(folder, ignore_errors=True)
