@@ -84,7 +84,8 @@ def test_any_tree_is_a_data_set_or_one_message(name: str | None, strange: Files)
     """A complete tree of a layout with something added or replaced; or nothing but strange files."""
     usual: Files = {} if name is None else TREES[name].train | TREES[name].test
     with tempfile.TemporaryDirectory() as folder:
-        root = build(Path(folder) / "set", {**usual, **strange})
+        # Deep enough that no chain of links upwards leads out of the temporary folder.
+        root = build(Path(folder, *"abcdef") / "set", {**usual, **strange})
         for layout in get_args(LayoutChoice):
             check_read(root, layout)
 
