@@ -50,7 +50,7 @@ OPERATIONS = """operations:
   build_lmdb      pack the data set of the params into one file, --out X.lmdb, which batches_dir may then name
 """
 
-SHARED = ("start_train", "resume_train")
+SHARED = ("start_train", "resume_train", "audit_data")
 """Operations that several processes do together."""
 
 EXPORTS = ("export_onnx", "export_hub")

@@ -32,7 +32,7 @@ def find_copies(pixels: Pixels, near: Near, most: float) -> list[Copies]:
         most: mean absolute difference of the pixels of two thumbnails, 0..255, up to which they are copies.
     """
     first_of: dict[bytes, int] = {}
-    same = [(first_of.setdefault(digest, row), row) for row, digest in enumerate(pixels.digests)]
+    same = [(first_of.setdefault(digest.tobytes(), row), row) for row, digest in enumerate(pixels.digests)]
     pairs = [np.array([(a, b) for a, b in same if a != b], np.int64).reshape(-1, 2)]
     differences = [np.zeros(len(pairs[0]), np.float32)]
     if most > 0:

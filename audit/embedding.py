@@ -21,6 +21,7 @@ from evaluate.core.context import EvalContext
 from evaluate.core.extract import extract
 from evaluate.core.load_model import load_trained_network
 from models.network import Embedder
+from utils.distributed import fail_together, this_process
 from utils.errors import ParamsError
 from utils.randomness import AUDIT, seed_for
 
@@ -80,7 +81,6 @@ def views_of_folds(
     as_read = read_dataset(params.model_copy(update={"label_fixes": ""})).train
     for number, judged in enumerate(folds, start=1):
         folder = run_folder(str(out), f"fold_{number}")
-        folder.path.mkdir(parents=True)
         logger.info("fold %d of %d: training without its identities in %s", number, len(folds), folder.path)
         # Its own file of corrections leaves them out; an evaluation would only cost time.
         changes = {
@@ -88,10 +88,13 @@ def views_of_folds(
             "evaluation_params": EvaluationParams(batch_size=params.evaluation_params.batch_size),
             "working_dir": str(out),
         }
-        others = [sample for sample in train if sample.pid not in judged]
-        write_fixes(out / f"fold_{number}.csv", fixes_between(as_read, others, pool.root))
         of_fold = params.model_copy(update=changes)
-        write_params(folder, of_fold, "start_train")
+        with fail_together():
+            if this_process().is_rank_zero:
+                others = [sample for sample in train if sample.pid not in judged]
+                write_fixes(out / f"fold_{number}.csv", fixes_between(as_read, others, pool.root))
+                folder.path.mkdir(parents=True)
+                write_params(folder, of_fold, "start_train")
         build(of_fold, folder, device, False).fit()
         view = view_of_checkpoint(folder.best, params, pool, device)
         is_judged = torch.tensor([sample.pid in judged for sample in pool.samples])

@@ -13,6 +13,7 @@ from audit.labels import Swaps
 from config.params import AuditParams
 from data.label_fixes import Fix, name_of
 from data.samples import Dataset, Sample
+from data.sources import lowered
 
 CERTAIN = 0.5
 """Probability from which an image counts as wrongly labelled where other checks leave such images out."""
@@ -165,7 +166,7 @@ def as_json(pool: Pool, found: Findings, fixes: list[Fix]) -> dict[str, Any]:
     """All findings as plain values."""
 
     def image(row: int) -> dict[str, Any]:
-        sample = pool.samples[row]
+        sample = lowered(pool.samples[row])
         return {"path": pool.name(row), "split": pool.split(row), "pid": sample.pid, "camid": sample.camid}
 
     def images(rows: Tensor) -> list[str]:

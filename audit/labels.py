@@ -36,7 +36,7 @@ class Swaps(NamedTuple):
 
 
 def nearest_images(features: Tensor, probes: int = 0) -> Near:
-    """The nearest other images of every image.
+    """The nearest other images of every image; the processes of a run share the search, and all must call this.
 
     Args:
         features: (N, D) float32 of unit length, on the device that is to compare them.
@@ -45,7 +45,7 @@ def nearest_images(features: Tensor, probes: int = 0) -> Near:
     Raises:
         DataError: an embedding of length zero.
     """
-    order = find_neighbours(features, NUM_NEIGHBOURS + 1, probes)
+    order = find_neighbours(features, NUM_NEIGHBOURS + 1, probes, is_shared=True)
     # Of more equal images than neighbours an image is not among its own: then the last one is left out.
     is_own = order == torch.arange(len(order))[:, None]
     is_own[:, -1] |= ~is_own.any(dim=1)

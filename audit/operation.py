@@ -14,8 +14,9 @@ from config.params import Params
 from data.dataset import find_root, read_dataset, summary_table, without_bad_images
 from data.label_fixes import Fix, write_fixes
 from data.samples import UNKNOWN_PID, Sample
-from engine.launch import process_group
+from engine.launch import launch, needs_launch, process_group
 from evaluate.core.report import write_report
+from utils.distributed import fail_together, this_process
 from utils.errors import DataError, ParamsError, with_advice
 from utils.files import write_json
 
@@ -38,20 +39,21 @@ def audit_data(params: Params, notes: Sequence[str], checkpoint: Path | None, ou
         DataError: the data set has no labelled training images, or the checkpoint no re-ID network.
         ParamsError: there is no network to embed with, or there are two; or folds that cannot be trained without.
     """
-    for note in notes:
-        logger.info("%s", note)
-    _check(params, checkpoint, out)
-    dataset = without_bad_images(read_dataset(params), params)
-    logger.info("data set %s\n%s", params.batches_dir, summary_table(dataset))
-    _check_labels(dataset.train, params)
-    folds = folds_of(dataset.train, params)
-    pool = pool_of(dataset, find_root(params)[0])
-    pixels = read_pixels([sample.path for sample in pool.samples])
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"--out {out}: cannot be made: {with_advice(error)}") from error
-    with process_group(params.parallels[:1]) as device:
+    if needs_launch(params.parallels):
+        raise SystemExit(launch(len(params.parallels)))
+    with process_group(params.parallels) as device:
+        for note in notes:
+            logger.info("%s", note)
+        _check(params, checkpoint, out)
+        dataset = without_bad_images(read_dataset(params), params)
+        logger.info("data set %s\n%s", params.batches_dir, summary_table(dataset))
+        _check_labels(dataset.train, params)
+        folds = folds_of(dataset.train, params)
+        pool = pool_of(dataset, find_root(params)[0])
+        pixels = read_pixels([sample.path for sample in pool.samples])
+        with fail_together():
+            if this_process().is_rank_zero:
+                _make_folder(out)
         views: Iterable[View]
         if folds:
             views = views_of_folds(folds, params, pool, device, out, build)
@@ -59,8 +61,13 @@ def audit_data(params: Params, notes: Sequence[str], checkpoint: Path | None, ou
             views = (view_of_checkpoint(checkpoint, params, pool, device),)
         else:
             views = (view_of_start(params, pool, device),)
-        found = judge(pool, pixels, views, params.audit_params.near_duplicate, params.seed)
-    _write(params, checkpoint, pool, found, out)
+        if this_process().is_rank_zero:
+            found = judge(pool, pixels, views, params.audit_params.near_duplicate, params.seed)
+            _write(params, checkpoint, pool, found, out)
+        else:
+            # All processes make the views, which takes nearly all the time.
+            for _ in views:
+                pass
 
 
 def _check(params: Params, checkpoint: Path | None, out: Path) -> None:
@@ -79,6 +86,13 @@ def _check(params: Params, checkpoint: Path | None, out: Path) -> None:
             "audit_data compares embeddings, and a network of random weights has none worth comparing; name a trained "
             "one with --from CHECKPOINT, set imagenet_pretrain or pretrain_snapshot, or audit_params.folds to 2"
         )
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--out {out}: cannot be made: {with_advice(error)}") from error
 
 
 def _check_labels(train: Sequence[Sample], params: Params) -> None:

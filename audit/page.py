@@ -7,6 +7,7 @@ from dataclasses import replace
 from audit.findings import Findings, Pool, kept_of
 from config.params import Params
 from data.label_fixes import Fix
+from data.sources import lowered
 from evaluate.core.context import title_of
 from evaluate.core.report.blocks import (
     Block,
@@ -166,7 +167,7 @@ class _Page:
             for row in copies.rows[-OF_GROUP:]:
                 is_dropped = row < self.pool.num_train and row != kept
                 shown = self._show(row, "wrong" if is_dropped else "right", self.pool.split(row))
-                images.append(replace(shown, below=person(self.pool.samples[row].pid)))
+                images.append(replace(shown, below=person(lowered(self.pool.samples[row]).pid)))
             pids = self.pool.pids(copies.rows)
             title = "Leak into the test set" if kept is None else f"{len(copies.rows)} copies"
             notes = [
@@ -241,7 +242,7 @@ class _Page:
         return tuple(self._show(row, verdict, above) for row in chosen)
 
     def _show(self, row: int, verdict: Verdict, above: str = "") -> Shown:
-        sample = self.pool.samples[row]
+        sample = lowered(self.pool.samples[row])
         shown = picture(sample.path)
         hint = f"{self.pool.name(row)}, {person(sample.pid)}, camera {sample.camid}{shown.hint}"
         return replace(shown, hint=hint, verdict=verdict, above=above)

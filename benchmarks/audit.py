@@ -130,7 +130,7 @@ def leaks_row(pool: Pool, pixels: Pixels, view: View, device: torch.device, rng:
     order = np.concatenate([np.arange(pool.num_train), queries, np.arange(pool.num_train, len(pool.samples))])
     samples = [*pool.samples[: pool.num_train], *copies, *pool.samples[pool.num_train :]]
     both = pool._replace(samples=samples, num_train=pool.num_train + len(copies))
-    doubled = Pixels([pixels.digests[row] for row in order.tolist()], *(part[order] for part in pixels[1:]))
+    doubled = Pixels(*(part[order] for part in pixels))
     is_judged = torch.arange(len(samples)) < both.num_train
     features = view.features[torch.from_numpy(order)]
     found = judge(both, doubled, [view_of(features, is_judged, device)], NEAR_DUPLICATE, 0)

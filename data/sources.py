@@ -55,12 +55,12 @@ def join(datasets: Sequence[Dataset], options: DataOptions) -> Dataset:
 
 def part(dataset: Dataset, number: int) -> Dataset:
     """What `join` took from the data set of this number, as it was."""
-    offset = number * SOURCE_STRIDE
-
-    def lowered(sample: Sample) -> Sample:
-        return sample._replace(pid=_own_pid(sample), camid=sample.camid - offset)
-
     return Dataset(*([lowered(sample) for sample in split if source_of(sample.camid) == number] for split in dataset))
+
+
+def lowered(sample: Sample) -> Sample:
+    """The image with the identity and camera that its own data set gives it."""
+    return sample._replace(pid=_own_pid(sample), camid=sample.camid - source_of(sample.camid) * SOURCE_STRIDE)
 
 
 def check_balance(train: Sequence[Sample], options: DataOptions, world_size: int) -> None:

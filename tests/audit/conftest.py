@@ -85,7 +85,7 @@ def distinct_pixels(number: int) -> Pixels:
     """Images that are no copies of each other, and of which nothing is odd."""
     rng = np.random.default_rng(0)
     return Pixels(
-        [str(row).encode() for row in range(number)],
+        np.arange(number)[:, None],
         np.full((number, 2), 128),
         np.full((number, 3), 100.0, np.float32),
         np.full(number, 50.0, np.float32),

@@ -45,7 +45,7 @@ def test_copies_with_the_same_and_with_nearly_the_same_pixels_are_found(tmp_path
 
 def test_a_copy_of_a_copy_is_of_the_same_group() -> None:
     pixels = Pixels(
-        [b"a", b"b", b"a", b"b", b"c"],
+        np.array([[0], [1], [0], [1], [2]]),
         np.zeros((5, 2)),
         np.zeros((5, 3)),
         np.zeros(5),
@@ -74,7 +74,7 @@ def test_odd_cameras_are_named() -> None:
     colours[3] += np.array([30, 0, -30])
     colours[4] = 100
     colours[5] += 80
-    pixels = Pixels([], np.empty(0), colours, np.empty(0), np.empty(0))
+    pixels = Pixels(np.empty((0, 0)), np.empty(0), colours, np.empty(0), np.empty(0))
     cameras = compare_cameras(pixels, torch.arange(6))
     assert [camera.remark for camera in cameras[:3]] == ["", "", ""]
     assert cameras[3].remark in ("red cast", "yellow cast")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Script
+from tests.conftest import TWO, Script
 from tests.scripts.conftest import FinishedRun
 from train import main
 from utils.errors import DataError, UserError
@@ -61,6 +61,23 @@ def test_a_training_with_the_corrections_uses_them(audited: Script) -> None:
     process = audited.succeed("train.py", "--operation", "check_config", *on(flawed), corrections)
     (line,) = [line for line in process.stderr.splitlines() if line.startswith("train ")]
     assert int(line.split()[1]) == before - dropped
+
+
+def test_two_processes_find_what_one_does(audited: Script) -> None:
+    model = str(audited.folder / "runs" / "first" / "model_best.pth")
+    settings = (*on(audited.folder / "flawed"), 'test_dirs=["market"]')
+    audited.succeed("train.py", *AUDIT, "alone", "--from", model, *settings)
+    audited.succeed("train.py", *AUDIT, "shared", "--from", model, *settings, processes=TWO)
+    alone, shared = audited.folder / "alone", audited.folder / "shared"
+    for name in ("audit.html", "audit.json", "fixes.csv"):
+        assert (shared / name).read_bytes() == (alone / name).read_bytes()
+    # Test images of another data set keep their own cameras.
+    (leak,) = [
+        each["images"]
+        for each in json.loads((alone / "audit.json").read_text())["copies"]
+        if len(each["images"]) == 2 and each["images"][1]["split"] == "query"
+    ]
+    assert [image["camid"] for image in leak] == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +136,7 @@ def test_a_set_without_labels_to_compare_is_refused(
 @pytest.mark.slow
 def test_folds_train_networks_that_judge_what_they_have_not_seen(audited: Script) -> None:
     settings = ("batch_sampling_params.P=2", "epoch=1", "audit_params.folds=2")
-    audited.succeed("train.py", *AUDIT, "folds", *on(audited.folder / "flawed"), *settings)
+    audited.succeed("train.py", *AUDIT, "folds", *on(audited.folder / "flawed"), *settings, processes=TWO)
     out = audited.folder / "folds"
     labels = [json.loads((out / f"fold_{fold}" / "params.json").read_text())["label_fixes"] for fold in (1, 2)]
     first, second = ({line["pid"] for line in fixes(audited.folder / path)} for path in labels)
