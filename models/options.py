@@ -36,7 +36,7 @@ class ModelParams(BackboneOptions):
     mixstyle_across_cameras: bool = False
     """For mixstyle: with the statistics of an image of another camera; false: of any image of the batch."""
     feature_dim: int = Field(default=256, ge=0)
-    """Embedding size: of all stripes, the single feature, each of another head, or "clip"'s projection; 0 = pooled."""
+    """Embedding size: all stripes together, a single feature, each of another head, "clip"'s projection; 0 = pooled."""
     pcb_n_parts: int = Field(default=0, ge=0)
     """Horizontal stripes of the PCB head (Sun et al. 2018); 0 = one feature from the whole map."""
     feature_global_dim: Annotated[int, Field(ge=0)] | Literal["pooled"] = 0
