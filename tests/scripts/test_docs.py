@@ -117,6 +117,13 @@ def test_settings_shown_for_a_training_are_valid(settings: str) -> None:
     params_from_dict(json.loads(settings), "docs/training.md", plugin_options)
 
 
+def test_the_strong_baseline_shown_is_its_recipe() -> None:
+    shown = [json.loads(settings) for settings in blocks(ROOT / "docs" / "training.md", "json")]
+    recipe = json.loads((ROOT / "recipes" / "field" / "bot.json").read_text())
+    del recipe["$schema"]
+    assert recipe in shown
+
+
 @pytest.mark.parametrize("page", [*PAGES, *RESULTS], ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_links_to_exists(page: Path) -> None:
     missing = []
