@@ -132,7 +132,7 @@ class Stepper:
         self.max_norm = max_norm
         self.is_backbone_frozen = False
         module = ModelWithLoss(network, criterion, precision)
-        self.buffers = BufferSnapshot(module)
+        self.buffers = BufferSnapshot(network)
         self.remembering = [part for part in criterion.modules() if isinstance(part, Remembering)]
         # With a scaler: whether the gradients are finite, so that they can be applied.
         self.in_range: Tensor | None = None
@@ -156,7 +156,7 @@ class Stepper:
             "model": self.network,
             "criterion": self.criterion,
             **averages,
-            "buffers": BuffersOfRanks(self.network, self.criterion, *averages.values()),
+            "buffers": BuffersOfRanks(self.network, *averages.values()),
             "optimizer": self.optimizer,
             "scaler": self.scaler,
         }
@@ -222,7 +222,7 @@ class Stepper:
 
     def update(self, finite: Tensor) -> None:
         """The optimizer's step on these gradients. Where not finite, all stays as it was before they were computed:
-        weights, the optimizer's state, running averages of the network, and the scale of float16.
+        weights, the optimizer's state, running averages of the network, what losses remember, and the scale of float16.
 
         Args:
             finite: () bool on the device, of `Gradients`.
@@ -239,6 +239,8 @@ class Stepper:
         elif bool(applied):
             self.optimizer.step()
         self.buffers.restore_unless(finite)
+        for part in self.remembering:
+            part.keep_if(finite)
         if self.average is not None:
             self.average.update(applied)
         if self.scaler.is_enabled():

@@ -56,8 +56,8 @@ class CenterLoss(Remembering):
         self.moved = move_centers(self.centers, features.detach(), labels, self.rate)
         return self.weight * squares.mean(), {"distance": squares.detach().sqrt().mean()}
 
-    def remember(self) -> None:
-        self.centers.copy_(self.moved)
+    def changes(self) -> tuple[Tensor, slice, Tensor]:
+        return self.centers, slice(None), self.moved
 
 
 def build_center(section: CenterLossOptions, sizes: NetworkSizes | None) -> OnFeatures | None:

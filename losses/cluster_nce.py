@@ -110,5 +110,5 @@ class ClusterNCE(Loss, Remembering):
         self.moved = move_centroids(self.memory.index_select(0, self.clusters), images, self.momentum, self.update)
         return Losses({self.name: loss}, {"accuracy": accuracy})
 
-    def remember(self) -> None:
-        self.memory[self.clusters] = self.moved
+    def changes(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.memory, self.clusters, self.moved

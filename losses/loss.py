@@ -9,8 +9,9 @@ step draws is drawn before.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from losses.options import MetricFeature
@@ -119,14 +120,34 @@ class ClassificationLoss(nn.Module):
 
 
 class Remembering(nn.Module):
-    """Base class of modules of a loss that keep something in their buffers from one step to the next.
+    """Base class of modules of a loss that keep something in a buffer from one step to the next.
 
-    `forward` leaves the buffers as they are: a compiled backward pass may read them again.
+    `forward` leaves the buffer as it is: a compiled backward pass may read it again. All processes have the same buffer.
     """
 
-    def remember(self) -> None:
-        """Change the buffers; called once after the backward pass of each batch. A bad step restores them."""
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._overwritten: list[tuple[Tensor | slice, Tensor]] = []
+
+    def changes(self) -> tuple[Tensor, Tensor | slice, Tensor]:
+        """The buffer, the rows of it that the batch changes, and their new values; equal rows have equal values."""
         raise NotImplementedError
+
+    def remember(self) -> None:
+        """Change the buffer; called once after the backward pass of each batch, and `keep_if` after those of a step."""
+        buffer, rows, values = self.changes()
+        self._overwritten.append((rows, buffer[rows].clone()))
+        buffer[rows] = values
+
+    def keep_if(self, finite: Tensor) -> None:
+        """Undo the changes since the last call unless `finite`, a () bool on the device; does not wait for the device.
+
+        Only rows that were overwritten are copied: a memory of all images may take gigabytes.
+        """
+        for rows, before in reversed(self._overwritten):
+            buffer = self.changes()[0]
+            buffer[rows] = torch.where(finite, buffer[rows], before)
+        self._overwritten.clear()
 
 
 class OnScores(Loss):

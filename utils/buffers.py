@@ -7,15 +7,17 @@ from utils.distributed import gather_objects, this_process
 
 
 class BufferSnapshot:
-    """The buffers of a module before a forward pass, to restore where a NaN would have spoiled running averages.
+    """The buffers of a network before a forward pass, to restore where a NaN would have spoiled running averages.
 
     Args:
-        module: its buffers must stay the tensors that they are now.
+        network: its buffers must stay the tensors that they are now.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        # As int32, whatever their types: all in one launch on a GPU, as they are many and small.
-        self.buffers = [buffer.detach().view(-1).view(torch.int32) for buffer in module.buffers()]
+    def __init__(self, network: nn.Module) -> None:
+        # As int32, whatever their types: all in one launch on a GPU, as they are many and small. A network may have none.
+        nothing = torch.empty(0, dtype=torch.int32, device=next(network.parameters()).device)
+        buffers = [buffer.detach().view(-1).view(torch.int32) for buffer in network.buffers()]
+        self.buffers = [*buffers, nothing]
         self.before = torch.cat(self.buffers)
         self.chosen = torch.empty_like(self.before)
         self.parts_of_chosen = self.chosen.split([len(values) for values in self.buffers])
