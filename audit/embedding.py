@@ -15,14 +15,16 @@ from data.dataset import read_dataset
 from data.label_fixes import fixes_between, write_fixes
 from data.samples import Sample, sorted_camids, sorted_pids
 from engine.build import start_network
-from engine.run import RunFolder, run_folder, write_params
+from engine.commands import began_with
+from engine.run import RunFolder, is_run, run_folder, write_params
 from engine.trainer import Trainer
 from evaluate.core.context import EvalContext
 from evaluate.core.extract import extract
 from evaluate.core.load_model import load_trained_network
 from models.network import Embedder
+from utils.checkpoint import is_finished
 from utils.distributed import fail_together, this_process
-from utils.errors import ParamsError
+from utils.errors import DataError, ParamsError
 from utils.randomness import AUDIT, seed_for
 
 logger = logging.getLogger(__name__)
@@ -76,12 +78,17 @@ def folds_of(train: Sequence[Sample], params: Params) -> list[set[int]]:
 def views_of_folds(
     folds: Sequence[set[int]], params: Params, pool: Pool, device: torch.device, out: Path, build: BuildTrainer
 ) -> Iterator[View]:
-    """Train a network without the identities of each fold, as a run in the folder `out`, and let it judge these."""
+    """Train a network without the identities of each fold, as a run in the folder `out`, and let it judge these.
+
+    Folds of an interrupted audit are resumed.
+
+    Raises:
+        DataError: the folder holds a fold that was trained with other params.
+    """
     train = pool.samples[: pool.num_train]
     as_read = read_dataset(params.model_copy(update={"label_fixes": ""})).train
     for number, judged in enumerate(folds, start=1):
         folder = run_folder(str(out), f"fold_{number}")
-        logger.info("fold %d of %d: training without its identities in %s", number, len(folds), folder.path)
         # Its own file of corrections leaves them out; an evaluation would only cost time.
         changes = {
             "label_fixes": str(out / f"fold_{number}.csv"),
@@ -90,12 +97,19 @@ def views_of_folds(
         }
         of_fold = params.model_copy(update=changes)
         with fail_together():
-            if this_process().is_rank_zero:
+            if is_run(folder) and not began_with(folder, of_fold):
+                raise DataError(f"{folder.path}: was trained with other params; name another --out")
+            if this_process().is_rank_zero and not is_run(folder):
                 others = [sample for sample in train if sample.pid not in judged]
                 write_fixes(out / f"fold_{number}.csv", fixes_between(as_read, others, pool.root))
-                folder.path.mkdir(parents=True)
+                folder.path.mkdir(exist_ok=True)
                 write_params(folder, of_fold, "start_train")
-        build(of_fold, folder, device, False).fit()
+        if not is_finished(folder.path):
+            logger.info("fold %d of %d: training without its identities in %s", number, len(folds), folder.path)
+            trainer = build(of_fold, folder, device, folder.last.is_file())
+            if folder.last.is_file():
+                trainer.resume()
+            trainer.fit()
         view = view_of_checkpoint(folder.best, params, pool, device)
         is_judged = torch.tensor([sample.pid in judged for sample in pool.samples])
         yield view._replace(is_judged=view.is_judged & is_judged)

@@ -1,6 +1,6 @@
 """What an audit finds, and the corrections it suggests."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,9 +10,10 @@ from audit.copies import Copies
 from audit.crops import Camera, PoorCrop
 from audit.identities import Merge, Split
 from audit.labels import Swaps
-from config.params import AuditParams
+from config.params import AuditParams, Params
+from data.dataset import find_root
 from data.label_fixes import Fix, name_of
-from data.samples import Dataset, Sample
+from data.samples import SOURCE_STRIDE, Dataset, Sample, source_of
 from data.sources import lowered
 
 CERTAIN = 0.5
@@ -29,6 +30,10 @@ class Pool(NamedTuple):
     samples: list[Sample]
     num_train: int
     num_query: int
+    largest_pid: int
+    """Of the audited data set; higher ones are free."""
+    data_sets: Sequence[str] = ()
+    """The audited data set, and those in `test_dirs`, whose identities are raised as by `data.sources.join`."""
 
     def name(self, row: int) -> str:
         """An image as it is called in files."""
@@ -40,9 +45,14 @@ class Pool(NamedTuple):
             return "train"
         return "query" if row < self.num_train + self.num_query else "gallery"
 
-    def pids(self, rows: list[int]) -> list[int]:
-        """The different identities of some images."""
-        return sorted({self.samples[row].pid for row in rows})
+    def identity(self, pid: int) -> str:
+        """An identity in texts, with its data set where that is not the audited one."""
+        number = source_of(max(pid, 0))
+        return f"{pid - number * SOURCE_STRIDE} of {self.data_sets[number]}" if number else str(pid)
+
+    def identities(self, rows: list[int]) -> list[str]:
+        """The different identities of some images, in texts."""
+        return [self.identity(pid) for pid in sorted({self.samples[row].pid for row in rows})]
 
 
 class Findings(NamedTuple):
@@ -77,9 +87,16 @@ class Findings(NamedTuple):
         return f"{known}; more likely the network cannot tell these persons apart: {advice}"
 
 
-def pool_of(dataset: Dataset, root: Path) -> Pool:
-    """The images to compare."""
-    return Pool(root, [*dataset.train, *dataset.query, *dataset.gallery], len(dataset.train), len(dataset.query))
+def pool_of(dataset: Dataset, params: Params, largest_pid: int) -> Pool:
+    """The images to compare, of the data sets that the params name."""
+    samples = [*dataset.train, *dataset.query, *dataset.gallery]
+    root, _ = find_root(params)
+    return Pool(root, samples, len(dataset.train), len(dataset.query), largest_pid, params.data_sets)
+
+
+def largest_pid(dataset: Dataset) -> int:
+    """The largest identity of any data set joined in it, as that has it."""
+    return max(lowered(sample).pid for split in dataset for sample in split)
 
 
 def kept_of(copies: Copies, pool: Pool, swaps: Swaps) -> int | None:
@@ -140,7 +157,7 @@ def _fixes_of_swaps(pool: Pool, found: Findings) -> Iterator[tuple[str, Fix]]:
 
 def _fixes_of_splits(pool: Pool, found: Findings) -> Iterator[tuple[str, Fix]]:
     """The smaller part goes to the identity that it looks like, if there is one, or becomes a new one."""
-    new_pid = max(sample.pid for sample in pool.samples)
+    new_pid = pool.largest_pid
     for split in found.splits:
         if split.other is None:
             new_pid += 1
@@ -172,7 +189,7 @@ def as_json(pool: Pool, found: Findings, fixes: list[Fix]) -> dict[str, Any]:
     def images(rows: Tensor) -> list[str]:
         return [pool.name(row) for row in rows.tolist()]
 
-    swaps = found.swaps
+    swaps, trained = found.swaps, {sample.pid for sample in pool.samples[: pool.num_train]}
     return {
         "num_fixes": len(fixes),
         "wrong_labels": [
@@ -191,7 +208,12 @@ def as_json(pool: Pool, found: Findings, fixes: list[Fix]) -> dict[str, Any]:
             for split in found.splits
         ],
         "same_person": [
-            {"pids": [merge.first, merge.second], "score": round(merge.probability, 4)} for merge in found.merges
+            {
+                "pids": [merge.first % SOURCE_STRIDE, merge.second % SOURCE_STRIDE],
+                "second_is_in_test_set": merge.second not in trained,
+                "score": round(merge.probability, 4),
+            }
+            for merge in found.merges
         ],
         "copies": [
             {"difference": round(copies.difference, 3), "images": [image(row) for row in copies.rows]}

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from audit.embedding import BuildTrainer, folds_of, view_of_checkpoint, view_of_start, views_of_folds
-from audit.findings import Findings, Pool, as_json, pool_of, suggest_fixes
+from audit.findings import Findings, Pool, as_json, largest_pid, pool_of, suggest_fixes
 from audit.judge import View, judge
 from audit.page import audit_report
 from audit.pixels import read_pixels
 from config.params import Params
-from data.dataset import find_root, read_dataset, summary_table, without_bad_images
+from data.dataset import read_dataset, summary_table, without_bad_images
 from data.label_fixes import Fix, write_fixes
 from data.samples import UNKNOWN_PID, Sample
-from engine.launch import launch, needs_launch, process_group
+from engine.commands import process_group_for_training
 from evaluate.core.report import write_report
 from utils.distributed import fail_together, this_process
 from utils.errors import DataError, ParamsError, with_advice
@@ -39,17 +39,16 @@ def audit_data(params: Params, notes: Sequence[str], checkpoint: Path | None, ou
         DataError: the data set has no labelled training images, or the checkpoint no re-ID network.
         ParamsError: there is no network to embed with, or there are two; or folds that cannot be trained without.
     """
-    if needs_launch(params.parallels):
-        raise SystemExit(launch(len(params.parallels)))
-    with process_group(params.parallels) as device:
+    with process_group_for_training(params) as device:
         for note in notes:
             logger.info("%s", note)
         _check(params, checkpoint, out)
-        dataset = without_bad_images(read_dataset(params), params)
+        as_read = read_dataset(params)
+        dataset = without_bad_images(as_read, params)
         logger.info("data set %s\n%s", params.batches_dir, summary_table(dataset))
         _check_labels(dataset.train, params)
         folds = folds_of(dataset.train, params)
-        pool = pool_of(dataset, find_root(params)[0])
+        pool = pool_of(dataset, params, largest_pid(as_read))
         pixels = read_pixels([sample.path for sample in pool.samples])
         with fail_together():
             if this_process().is_rank_zero:
@@ -79,7 +78,9 @@ def _check(params: Params, checkpoint: Path | None, out: Path) -> None:
         )
     if checkpoint is not None and not checkpoint.is_file():
         raise DataError(f"--from {checkpoint}: no such file; name a checkpoint, such as runs/NAME/model_best.pth")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    held = [*out.iterdir()] if out.is_dir() else [out] if out.exists() else []
+    # The folds of an interrupted audit go on.
+    if not all(params.audit_params.folds and path.name.startswith("fold_") for path in held):
         raise DataError(f"--out {out}: already exists and is not empty; name another folder")
     if not (checkpoint or params.audit_params.folds or params.imagenet_pretrain or params.pretrain_snapshot):
         raise ParamsError(

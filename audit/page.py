@@ -150,7 +150,8 @@ class _Page:
             images = (*self._identity(merge.first, "plain"), *self._identity(merge.second, "query"))
             is_leak = merge.second not in self.rows_of
             note = "the second is an identity of the test set: a leak, if it is the same person" if is_leak else ""
-            title = f"Identities {merge.first} and {merge.second}: {merge.probability:.0%}"
+            first, second = map(self.pool.identity, merge[:2])
+            title = f"Identities {first} and {second}: {merge.probability:.0%}"
             groups.append(ImageGroup(title, note, images))
         text = (
             "These identities are as alike as different views of one person are here. Persons in the same clothes look "
@@ -164,16 +165,18 @@ class _Page:
         for copies in self.found.copies[: self.options.max_shown]:
             kept = kept_of(copies, self.pool, self.found.swaps)
             images = []
-            for row in copies.rows[-OF_GROUP:]:
+            # The image that stays comes first: the kept one, or the test image.
+            stays = copies.rows[-1] if kept is None else kept
+            for row in [stays, *(row for row in copies.rows if row != stays)][:OF_GROUP]:
                 is_dropped = row < self.pool.num_train and row != kept
                 shown = self._show(row, "wrong" if is_dropped else "right", self.pool.split(row))
                 images.append(replace(shown, below=person(lowered(self.pool.samples[row]).pid)))
-            pids = self.pool.pids(copies.rows)
+            identities = self.pool.identities(copies.rows)
             title = "Leak into the test set" if kept is None else f"{len(copies.rows)} copies"
             notes = [
                 "the same pixels" if copies.difference == 0 else f"pixels differ by {copies.difference:.1f} of 255"
             ]
-            notes += [f"different identities: {', '.join(map(str, pids))}"] if len(pids) > 1 else []
+            notes += [f"different identities: {', '.join(identities)}"] if len(identities) > 1 else []
             groups.append(ImageGroup(title, "; ".join(notes), tuple(images)))
         text = (
             "The same image more than once. Red: training images that the corrections drop. Copies within the test set "
@@ -226,7 +229,7 @@ class _Page:
 
     def _identity(self, pid: int, verdict: Verdict) -> tuple[Shown, ...]:
         """Images that stand for an identity, of the training set or else of the test set."""
-        return self._examples(self.rows_of.get(pid, self.rows_of_test.get(pid, [])), verdict, str(pid))
+        return self._examples(self.rows_of.get(pid, self.rows_of_test.get(pid, [])), verdict, self.pool.identity(pid))
 
     def _examples(
         self, rows: Sequence[int], verdict: Verdict, above: str, number: int = EXAMPLES, without: int = -1

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from audit.embedding import view_of_checkpoint
-from audit.findings import Findings, Pool, pool_of
+from audit.findings import Findings, Pool, largest_pid, pool_of
 from audit.judge import View, judge, view_of
 from audit.pixels import Pixels, read_pixels
 from benchmarks.report import Report, Row
@@ -94,7 +94,8 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 def planted_table(args: argparse.Namespace, device: torch.device) -> list[Row]:
     """Precision and recall for each kind of mistake, by one network that embeds the images once."""
     params = Params(batches_dir=str(args.data), seed=args.seed)
-    pool = pool_of(read_dataset(params), find_root(params)[0])
+    dataset = read_dataset(params)
+    pool = pool_of(dataset, params, largest_pid(dataset))
     pixels = read_pixels([sample.path for sample in pool.samples])
     view = view_of_checkpoint(args.checkpoint, params, pool, device)
 
@@ -188,17 +189,20 @@ def retrained_table(args: argparse.Namespace) -> list[Row]:
     params = Params(batches_dir=str(args.data))
     dataset, root = read_dataset(params), find_root(params)[0]
     planted = swap(dataset.train, args.rates[0], np.random.default_rng(args.seed))
-    noise, corrected = args.working_dir / "wrong.csv", args.working_dir / "corrected.csv"
+    rate = f"{args.rates[0]:g}"
+    noise, corrected = args.working_dir / f"wrong_{rate}.csv", args.working_dir / f"corrected_{rate}.csv"
     write_fixes(noise, fixes_between(dataset.train, planted.samples, root))
-    wrong = _job(args, "wrong", noise)
-    train_all([_job(args, "right", None), wrong], args.jobs)
-    folder = args.working_dir / "audit"
+    jobs = [_job(args, "right", None), _job(args, f"wrong_{rate}", noise), _job(args, f"corrected_{rate}", corrected)]
+    right, wrong, _ = jobs
+    train_all([right, wrong], args.jobs)
+    folder = args.working_dir / f"audit_{rate}"
     if not (folder / "fixes.csv").exists():
         run_process(_audit_command(args, noise, folder, wrong), "cuda" if torch.cuda.is_available() else "cpu")
     after = apply_fixes(dataset._replace(train=planted.samples, val=[]), folder / "fixes.csv", root)
     write_fixes(corrected, fixes_between(dataset.train, after.train, root))
-    train_all([_job(args, "corrected", corrected)], args.jobs)
-    metrics = {name: _job(args, name, None).records()[-1]["metrics"] for name in ("right", "wrong", "corrected")}
+    train_all(jobs, args.jobs)
+    names = ("right", "wrong", "corrected")
+    metrics = {name: job.records()[-1]["metrics"] for name, job in zip(names, jobs, strict=True)}
     lost = metrics["right"]["mAP"] - metrics["wrong"]["mAP"]
     regained = (metrics["corrected"]["mAP"] - metrics["wrong"]["mAP"]) / lost if lost > 0 else float("nan")
     rows: list[Row] = [

@@ -143,7 +143,7 @@ def plan_one(recipe: Recipe, seed: int, recipes: Sequence[Recipe], args: argpars
 
 def transfer(job: Job, other: str) -> dict[str, float]:
     """Metrics of a finished run's model on another data set; measured once."""
-    path = job.run / "elsewhere.json"
+    path = job.run / f"on_{Path(other).name}.json"
     if not path.exists():
         settings = [f"batches_dir={other}", f"result_log_file={path}"]
         run_process(["evaluator.py", str(job.run), "--set", *settings], "cuda" if torch.cuda.is_available() else "cpu")

@@ -63,7 +63,7 @@ def start_run(task: Task, params: Params, name: str, notes: Sequence[str]) -> No
     """
     with process_group_for_training(params) as device:
         folder = run_folder(params.working_dir, broadcast_from_rank0(name))
-        is_new = not broadcast_from_rank0(num_restarts() > 0 and _began_with(folder, params))
+        is_new = not broadcast_from_rank0(num_restarts() > 0 and began_with(folder, params))
         with lock_run(folder):
             if broadcast_from_rank0(not is_new and is_finished(folder.path)):
                 logger.info("%s: this run is finished", folder.path)
@@ -211,8 +211,8 @@ def _task_of(tasks: Sequence[Task], folder: RunFolder) -> Task:
     return by_operation[operation]
 
 
-def _began_with(folder: RunFolder, params: Params) -> bool:
-    """Whether the folder holds a run with the same params, which torchrun then restarts."""
+def began_with(folder: RunFolder, params: Params) -> bool:
+    """Whether the folder holds a run with these params."""
     return is_run(folder) and load_params(folder.params, plugin_options=plugin_options)[0] == params
 
 

@@ -37,8 +37,12 @@ RESUMABLE_CHANGES = (
     "max_bad_steps",
     "checkpoint.every_steps",
     "checkpoint.every_minutes",
+    "clustering_params.eps",
+    "clustering_params.k1",
+    "clustering_params.k2",
 )
-"""Settings that change nothing about the steps, so that a run may be resumed with others."""
+"""Settings with other values of which a run may be resumed: they do not change the steps, or, those of the clustering,
+act from the next epoch on, so that a run whose clusters have become too few can continue."""
 NUM_PROCESSES = "number of processes"
 
 

@@ -122,7 +122,7 @@ class ClassificationLoss(nn.Module):
 class Remembering(nn.Module):
     """Base class of modules of a loss that keep something in a buffer from one step to the next.
 
-    `forward` leaves the buffer as it is: a compiled backward pass may read it again. All processes have the same buffer.
+    `forward` leaves it as it is: a compiled backward pass may read it again. It is the same in all processes.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -163,12 +163,13 @@ class ClusterTrainer(ReidTrainer):
         else:
             advice = "lower clustering_params.eps, which joins what should be apart"
             advice += ", or clustering_params.k1" if uses_k1 else ""
-        fewer = ", or lower P" if number > 1 else ""
+        fewer = ", or start again with a lower P" if number > 1 else ""
+        resume = " in the run's params.json, then continue with resume_train" if self.epoch else ""
         used = f"eps {section.eps:g}, min_samples {section.min_samples}" + (f", k1 {section.k1}" if uses_k1 else "")
         raise ParamsError(
             f"clustering_params: clusters of the {len(labels)} training images in epoch {self.epoch + 1}: {number}, "
             f"outliers: {outliers}; at least {needed} clusters are needed (batch_sampling_params.P {sampling.P} on "
-            f"each device, and never less than 2); {advice}{fewer} ({used})"
+            f"each device, and never less than 2); {advice}{resume}{fewer} ({used})"
         )
 
     def _record(self, labels: Tensor, seconds: float) -> None:

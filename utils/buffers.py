@@ -14,7 +14,7 @@ class BufferSnapshot:
     """
 
     def __init__(self, network: nn.Module) -> None:
-        # As int32, whatever their types: all in one launch on a GPU, as they are many and small. A network may have none.
+        # As int32, whatever their types: all in one launch on a GPU, as they are many and small. There may be none.
         nothing = torch.empty(0, dtype=torch.int32, device=next(network.parameters()).device)
         buffers = [buffer.detach().view(-1).view(torch.int32) for buffer in network.buffers()]
         self.buffers = [*buffers, nothing]

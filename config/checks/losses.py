@@ -152,7 +152,8 @@ def classifier_fits(params: Params) -> Iterator[Conflict]:
         "classification_weights": params.classification_weights,
     }
     for key, on in options.items():
-        if on and params.tri_loss_lambda_cls == 0:
+        # Without labels the params may be those of an earlier training, and no classification loss is expected.
+        if on and params.tri_loss_lambda_cls == 0 and not params.is_unsupervised:
             text = "changes the classification loss, but tri_loss_lambda_cls is 0; set one of them"
             yield Conflict((key, "tri_loss_lambda_cls"), text)
 

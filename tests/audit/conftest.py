@@ -68,7 +68,7 @@ class Planted(NamedTuple):
             Sample(Path(f"set/{row:04d}.jpg"), pid, camid)
             for row, (pid, camid) in enumerate(zip(pids.tolist(), self.camids.tolist(), strict=True))
         ]
-        return Pool(Path("set"), samples, len(samples), 0)
+        return Pool(Path("set"), samples, len(samples), 0, 60)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ ROOT = Path("set")
 def pool() -> Pool:
     """Twelve training images of pids 1, 2 and 3, four each, then a query and a gallery image of pid 9."""
     train = [Sample(ROOT / f"train/{row}.jpg", 1 + row // 4, row % 2) for row in range(12)]
-    return Pool(ROOT, [*train, Sample(ROOT / "query/a.jpg", 9, 0), Sample(ROOT / "gallery/b.jpg", 9, 1)], 12, 1)
+    return Pool(ROOT, [*train, Sample(ROOT / "query/a.jpg", 9, 0), Sample(ROOT / "gallery/b.jpg", 9, 1)], 12, 1, 9)
 
 
 def findings(swapped: dict[int, tuple[int, float]] | None = None, **others: object) -> Findings:
@@ -102,5 +102,5 @@ def test_findings_are_plain_values() -> None:
     assert content["wrong_labels"] == [
         {"path": "train/0.jpg", "split": "train", "pid": 1, "camid": 0, "new_pid": 2, "score": 0.9}
     ]
-    assert content["same_person"] == [{"pids": [1, 9], "score": 0.6}]
+    assert content["same_person"] == [{"pids": [1, 9], "second_is_in_test_set": True, "score": 0.6}]
     assert [image["split"] for image in content["copies"][0]["images"]] == ["train", "query"]

@@ -29,7 +29,7 @@ def with_wrong_labels(samples: list[Sample], share: float) -> tuple[list[Sample]
 
 def test_wrong_labels_of_pedestrians_are_found_by_colour_alone(pedestrians: Pedestrians) -> None:
     samples, wrong = with_wrong_labels(pedestrians.samples, 0.05)
-    pool = Pool(pedestrians.root, samples, len(samples), 0)
+    pool = Pool(pedestrians.root, samples, len(samples), 0, 30)
     view = view_of(pedestrians.features, len(samples))
     found = judge(pool, pedestrians.pixels, [view], 4.0, seed=0)
     flagged = set(found.swapped(0.5))

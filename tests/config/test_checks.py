@@ -498,6 +498,8 @@ def test_what_does_not_go_together(desk, content, expected):
         {"parallels": [1]} | gan(**ALONG),
         # For train_gan, which re-ID training would not accept with generated images.
         gan(condition="run", pretrain_snapshot_g="gan", measured_by="none"),
+        # An adapted model's params keep what changed the classification loss.
+        clusters() | CLASSIFICATION | model(**SCALED),
     ],
 )
 def test_what_goes_together(desk, content):

@@ -136,10 +136,20 @@ def test_a_set_without_labels_to_compare_is_refused(
 @pytest.mark.slow
 def test_folds_train_networks_that_judge_what_they_have_not_seen(audited: Script) -> None:
     settings = ("batch_sampling_params.P=2", "epoch=1", "audit_params.folds=2")
-    audited.succeed("train.py", *AUDIT, "folds", *on(audited.folder / "flawed"), *settings, processes=TWO)
+    command = ("train.py", *AUDIT, "folds", *on(audited.folder / "flawed"), *settings)
+    audited.succeed(*command, processes=TWO)
     out = audited.folder / "folds"
     labels = [json.loads((out / f"fold_{fold}" / "params.json").read_text())["label_fixes"] for fold in (1, 2)]
     first, second = ({line["pid"] for line in fixes(audited.folder / path)} for path in labels)
     assert first.isdisjoint(second)
     assert len(first | second) == 11
     assert json.loads((out / "audit.json").read_text())["network"] == "2 folds of resnet_18"
+    # As after an interruption: the first network is kept, the second is trained again.
+    kept, found = (out / "fold_1" / "model_best.pth").stat().st_mtime_ns, (out / "fixes.csv").read_bytes()
+    for name in ("audit.html", "audit.json", "fixes.csv"):
+        (out / name).unlink()
+    shutil.rmtree(out / "fold_2")
+    assert "fold_1: was trained with other params" in audited.mistake(*command, "lr.base_lr=0.1")
+    audited.succeed(*command, processes=TWO)
+    assert (out / "fold_1" / "model_best.pth").stat().st_mtime_ns == kept
+    assert (out / "fixes.csv").read_bytes() == found

@@ -84,7 +84,8 @@ def approximate_neighbours(
         if len(members[cell]):
             _search(features, visitors[cell], features[members[cell]], members[cell], keys, memory)
     if dist.world_size > 1:
-        keys = merged_over_processes(keys)
+        for part in keys.split(max(1, memory // (2 * 8 * dist.world_size * keys.shape[1]))):
+            part.copy_(merged_over_processes(part))
     few = (keys[:, -1] == NO_KEY).nonzero().flatten()
     keys[few] = NO_KEY
     _search(features, few, features, torch.arange(len(features), device=features.device), keys, memory)
