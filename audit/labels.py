@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from audit.score import probability_of_mistake
+from audit.score import learned_shift, probability_of_mistake
 from evaluate.core.retrieval.approximate import find_neighbours
 from evaluate.core.retrieval.encodings import pair_distances
 
@@ -78,7 +78,8 @@ def find_swaps(features: Tensor, labels: Tensor, near: Near, is_judged: Tensor, 
     margins = torch.where(is_judged, other - own, -1.0)
     planted = _planted_margins(features, labels, groups, own, is_judged & (margins < 0), generator)
     probabilities = torch.zeros(len(labels))
-    probabilities[is_judged] = probability_of_mistake(margins[is_judged], planted)
+    observed = margins[is_judged]
+    probabilities[is_judged] = probability_of_mistake(observed, planted - learned_shift(observed, planted))
     return Swaps(probabilities, nearest)
 
 

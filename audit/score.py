@@ -2,11 +2,16 @@
 
 import torch
 from scipy.optimize import isotonic_regression
+from scipy.stats import ks_2samp
 from torch import Tensor
 
 BINS = 512
 MOST = 0.5
 """Share of mistakes, at most."""
+SIGNIFICANCE = 0.05
+"""Probability of a difference by chance below which two samples differ."""
+SHIFTS = 64
+"""Number that are tried."""
 
 
 def probability_of_mistake(observed: Tensor, planted: Tensor) -> Tensor:
@@ -45,6 +50,30 @@ def probability_of_mistake(observed: Tensor, planted: Tensor) -> Tensor:
     bins = (torch.bucketize(observed[candidates], edges) - 1).clamp(0, BINS - 1)
     probability[candidates] = rising[bins].float()
     return probability
+
+
+def learned_shift(observed: Tensor, planted: Tensor) -> float:
+    """By how much observed mistakes look less like mistakes than planted ones do; 0 where they look the same.
+
+    A network that was trained on the observed labels has learned some of the mistakes in them, but none of the planted.
+    The upper half of the planted is compared with the observations beyond its lower end, where hardly any right one
+    lies. If these two samples differ, the shift is the one with which they agree best (Kolmogorov-Smirnov test).
+
+    Args:
+        observed, planted: as of `probability_of_mistake`.
+    """
+    if not len(planted):
+        return 0.0
+    start = float(planted.median())
+    upper = planted[planted >= start] - start
+
+    def agreement(shift: float) -> float:
+        beyond = observed[observed >= start - shift] - (start - shift)
+        return float(ks_2samp(beyond, upper, method="asymp").pvalue) if len(beyond) else 1.0
+
+    if start <= 0 or agreement(0.0) >= SIGNIFICANCE:
+        return 0.0
+    return max(torch.linspace(0.0, start, SHIFTS).tolist(), key=agreement)
 
 
 def _density(values: Tensor, edges: Tensor, width: float) -> Tensor:
