@@ -5,8 +5,8 @@
 Each size has a process of its own. It searches for the 30 nearest neighbours of every embedding, computes the sparse
 Jaccard distances (k1 30, k2 6, up to 0.6), and clusters them (DBSCAN, eps 0.6, 4 samples); first with the exact search,
 then with the approximate one by several numbers of cells and probes. More than 200,000 rows are only searched
-approximately, unless `--exact` is given. The embeddings are those of `benchmarks/planted.py::Embeddings`, about 17 of
-each identity, as Market-1501 has. Linux only.
+approximately, unless `--exact` is given; `--only 1000 16` tries one number of cells and probes. The embeddings are
+those of `benchmarks/planted.py::Embeddings`, about 17 of each identity, as Market-1501 has. Linux only.
 """
 
 import argparse
@@ -37,8 +37,8 @@ T = TypeVar("T")
 K1, K2, EPS, SAMPLES = 30, 6, 0.6, 4
 IMAGES = 17
 """Of an identity."""
-CELLS = {100: (1, 2, 4, 8), 1000: (1, 4, 16)}
-"""Probes by number of cells, of which there are at least `IMAGES` images each."""
+SEARCHES = ((100, 1), (100, 2), (100, 4), (100, 8), (1000, 1), (1000, 4), (1000, 16))
+"""Cells, of which there are at least `IMAGES` images each, and probes."""
 COMPARED = 1000
 """Images whose exact neighbours are searched for to find out how many of them the approximate ones are."""
 MOST_EXACT = 200_000
@@ -105,6 +105,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--rows", type=whole, nargs="+", default=[12_936, 100_000], help="default: 12936 100000")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--exact", action="store_true", help=f"search exactly also with more than {MOST_EXACT:,} rows")
+    parser.add_argument("--only", type=int, nargs=2, metavar=("CELLS", "PROBES"), help="one approximate search alone")
     parser.add_argument("--out", type=Path, help="write OUT.md and OUT.json")
     args = parser.parse_args(argv)
     log_to_screen()
@@ -112,13 +113,12 @@ def main(argv: Sequence[str]) -> None:
     report = Report(f"Clustering {sizes} embeddings of {DIM} without labels", args.device)
     for rows in args.rows:
         with Contestant(Clustering, rows, args.device) as contestant:
-            if args.exact or rows <= MOST_EXACT:
+            if args.exact or (rows <= MOST_EXACT and not args.only):
                 *stages, quality = contestant.ask("run", 0, 0)
                 report.tables[f"{rows:,} embeddings, exact search"] = [*stages, whole_row(stages, quality)]
             approximate = [
                 {"cells": cells, "probes": probes, **approximate_row(*contestant.ask("run", cells, probes))}
-                for cells in CELLS
-                for probes in CELLS[cells]
+                for cells, probes in ([args.only] if args.only else SEARCHES)
                 if rows >= cells * IMAGES
             ]
         if approximate:

@@ -9,7 +9,7 @@ from benchmarks import neighbours
 def test_each_stage_and_the_quality_of_clusters_are_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(neighbours, "CELLS", {8: (1, 8), 1000: (1,)})
+    monkeypatch.setattr(neighbours, "SEARCHES", ((8, 1), (8, 8), (1000, 1)))
     neighbours.main(["--rows", "400", "--out", str(tmp_path / "out")])
     assert "Clustering 400 embeddings" in capsys.readouterr().out
     tables = json.loads((tmp_path / "out.json").read_text())["tables"]
