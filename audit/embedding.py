@@ -23,7 +23,7 @@ from evaluate.core.extract import extract
 from evaluate.core.load_model import load_trained_network
 from models.network import Embedder
 from utils.checkpoint import is_finished
-from utils.distributed import fail_together, this_process
+from utils.distributed import broadcast_from_rank0, fail_together, this_process
 from utils.errors import DataError, ParamsError
 from utils.randomness import AUDIT, seed_for
 
@@ -104,10 +104,11 @@ def views_of_folds(
                 write_fixes(out / f"fold_{number}.csv", fixes_between(as_read, others, pool.root))
                 folder.path.mkdir(exist_ok=True)
                 write_params(folder, of_fold, "start_train")
-        if not is_finished(folder.path):
+        is_trained, resume = broadcast_from_rank0((is_finished(folder.path), folder.last.is_file()))
+        if not is_trained:
             logger.info("fold %d of %d: training without its identities in %s", number, len(folds), folder.path)
-            trainer = build(of_fold, folder, device, folder.last.is_file())
-            if folder.last.is_file():
+            trainer = build(of_fold, folder, device, resume)
+            if resume:
                 trainer.resume()
             trainer.fit()
         view = view_of_checkpoint(folder.best, params, pool, device)
