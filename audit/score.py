@@ -69,7 +69,10 @@ def learned_shift(observed: Tensor, planted: Tensor) -> float:
 
     def agreement(shift: float) -> float:
         beyond = observed[observed >= start - shift] - (start - shift)
-        return ks_2samp(beyond, upper, method="asymp")[1] if len(beyond) else 1.0
+        if not len(beyond):
+            return 1.0
+        _, probability = ks_2samp(beyond, upper, method="asymp")
+        return float(probability)  # pyright: ignore[reportArgumentType]
 
     if start <= 0 or agreement(0.0) >= SIGNIFICANCE:
         return 0.0
