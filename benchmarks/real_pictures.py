@@ -51,6 +51,7 @@ GROUPS = {
     "mobile": Group("Mobile networks", (0,)),
     "heads": Group("Heads of several branches", (0, 1)),
     "unsupervised": Group("Without labels", (0,)),
+    "unsupervised_parts": Group("Without labels, small: each part left out", (0,)),
 }
 
 
