@@ -116,7 +116,7 @@ def test_a_network_whose_retrieval_compares_features_is_exported_with_them(
     assert np.abs(expected - reference(model, pixels)[0]).max() > 0.1
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "other",
     [

@@ -11,6 +11,12 @@ from models.network import Embedder
 from tests.gpu_rehearsal.fake_gpu import CPU
 from tests.gpu_rehearsal.trainings import SECOND_GRAPH, SETTINGS, make_trainer, train
 
+QUICK = {
+    "a ResNet", "TransReID", "LightMBN", "every triplet", "scheduled margins", "own lengths, a constant margin",
+    "a late spectral transform", "distillation", "clusters", "camera proxies", "accumulated", "generated persons",
+}  # fmt: skip
+"""Settings that `make test` tries; each compiles for seconds."""
+
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[GraphModule]]:
@@ -32,7 +38,10 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[GraphModule]]:
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize(
+    "setting",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SETTINGS],
+)
 def test_one_graph_serves_twelve_steps_with_evaluations_between(setting: str, graphs: list[GraphModule]) -> None:
     trainer, found = make_trainer(setting, CPU, compile_mode="on"), []
     for _ in train(trainer, 6):
