@@ -52,8 +52,8 @@ def test_a_teacher_gives_the_embeddings_and_scores_of_its_network(tmp_path: Path
     assert teacher is not None
     pixels = torch.randn(4, 3, 64, 32)
     embeddings, logits = teacher(pixels, "imagenet")
-    torch.testing.assert_close(embeddings, embedder(pixels), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(logits, embedder.logits(pixels), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(embeddings, embedder(pixels), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits, embedder.logits(pixels), rtol=1e-4, atol=1e-4)
     assert not embeddings.is_inference()
     assert not any(weight.requires_grad for weight in teacher.network.parameters())
 
