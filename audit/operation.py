@@ -14,7 +14,7 @@ from config.params import Params
 from data.dataset import read_dataset, summary_table, without_bad_images
 from data.label_fixes import Fix, write_fixes
 from data.samples import UNKNOWN_PID, Sample
-from engine.commands import process_group_for_training
+from engine.commands import process_group_for
 from evaluate.core.report import write_report
 from utils.distributed import fail_together, this_process
 from utils.errors import DataError, ParamsError, with_advice
@@ -39,7 +39,7 @@ def audit_data(params: Params, notes: Sequence[str], checkpoint: Path | None, ou
         DataError: the data set has no labelled training images, or the checkpoint no re-ID network.
         ParamsError: there is no network to embed with, or there are two; or folds that cannot be trained without.
     """
-    with process_group_for_training(params) as device:
+    with process_group_for(params) as device:
         for note in notes:
             logger.info("%s", note)
         _check(params, checkpoint, out)

@@ -42,7 +42,7 @@ class Task(NamedTuple):
 
 
 @contextmanager
-def process_group_for_training(params: Params) -> Iterator[torch.device]:
+def process_group_for(params: Params) -> Iterator[torch.device]:
     """The device of this process, among the other processes of the run.
 
     With several GPUs in `parallels` the command starts itself once for each, and this process ends with them.
@@ -61,7 +61,7 @@ def start_run(task: Task, params: Params, name: str, notes: Sequence[str]) -> No
 
     When torchrun starts the command again, because a process died, the run is resumed.
     """
-    with process_group_for_training(params) as device:
+    with process_group_for(params) as device:
         folder = run_folder(params.working_dir, broadcast_from_rank0(name))
         is_new = not broadcast_from_rank0(num_restarts() > 0 and began_with(folder, params))
         with lock_run(folder):
@@ -93,7 +93,7 @@ def resume_train(tasks: Sequence[Task], name: str, overrides: Sequence[str]) -> 
     params, notes = load_params(folder.params, plugin_options=plugin_options)
     # Before anything is started or locked, and again while no other process can train.
     _refuse_finished(folder)
-    with process_group_for_training(params) as device, lock_run(folder):
+    with process_group_for(params) as device, lock_run(folder):
         _refuse_finished(folder)
         _train(task, folder, params, device, notes, is_new=False)
 

@@ -107,18 +107,6 @@ def test_compiled_code_serves_every_epoch() -> None:
         torch.testing.assert_close(loss.memory, plain.memory)
 
 
-def test_a_bad_step_of_two_batches_leaves_the_memory_as_it_was() -> None:
-    loss = make()
-    before = loss.memory.clone()
-    for finite in (False, True):
-        for seed in (0, 1):
-            look(loss, draw(len(LABELS), seed))
-            loss.remember()
-        assert not torch.equal(loss.memory, before)
-        loss.keep_if(torch.tensor(finite))
-        assert torch.equal(loss.memory, before) is not finite
-
-
 def look_at_own_part() -> tuple[float, Tensor, Tensor]:
     own, loss, embeddings = this_process().share(6), make(), draw(6, 0).requires_grad_()
     value = look(loss, embeddings[own], LABELS[own]).losses["cluster_nce"]
