@@ -159,7 +159,9 @@ class ClusterTrainer(ReidTrainer):
         outliers = int((labels == OUTLIER).sum())
         uses_k1 = section.distance == "jaccard"
         if outliers > len(labels) / 2:
-            advice = "raise clustering_params.eps or lower clustering_params.min_samples"
+            # min_samples decides how large the memory is, so a run keeps it.
+            advice = "raise clustering_params.eps"
+            advice += "" if self.epoch else " or lower clustering_params.min_samples"
         else:
             advice = "lower clustering_params.eps, which joins what should be apart"
             advice += ", or clustering_params.k1" if uses_k1 else ""

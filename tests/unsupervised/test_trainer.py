@@ -220,6 +220,19 @@ def test_too_few_clusters_end_the_training_with_what_to_change(
     assert not trainer.folder.last.exists()  # a start that fails leaves no run
 
 
+def test_a_run_whose_clusters_become_too_few_goes_on_with_other_settings(bench: Bench) -> None:
+    whole = bench.trainer("whole")
+    states = keep_states(whole)
+    whole.fit()
+    stopped = bench.trainer(state=states[2], clustering_params={"eps": 0.99, "k1": 31})
+    advice = r"epoch 2: 1, outliers: 0.* or clustering_params.k1 in the run's params.json, then .* resume_train"
+    with pytest.raises(ParamsError, match=advice):
+        stopped.fit()
+    resumed = bench.trainer("resumed", stopped.folder.last)
+    resumed.fit()
+    assert_same(resumed.network.state_dict(), whole.network.state_dict())
+
+
 def test_a_single_cluster_ends_the_training_even_if_a_batch_takes_no_more(bench: Bench) -> None:
     trainer = bench.trainer(batch_sampling_params="1*2", clustering_params={"eps": 0.99, "k1": 31})
     with pytest.raises(ParamsError, match="at least 2 clusters"):
