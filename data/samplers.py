@@ -210,7 +210,7 @@ class _CameraDecks:
         self.rng = rng
 
     def deal(self, number: int) -> list[int]:
-        """The next images, those of a camera next to each other."""
+        """The next images, in random order: the centroid of a cluster is nearest to the last one that it follows."""
         counts, limits = np.zeros_like(self.sizes), self.sizes.copy()
         while (missing := number - counts.sum()) > 0:
             if (counts == limits).all():
@@ -218,4 +218,5 @@ class _CameraDecks:
             left = counts < limits
             least = np.flatnonzero(left & (counts == counts[left].min()))
             counts[self.rng.permutation(least)[:missing]] += 1
-        return [card for deck, count in zip(self.decks, counts.tolist(), strict=True) for card in deck.deal(count)]
+        hand = [card for deck, count in zip(self.decks, counts.tolist(), strict=True) for card in deck.deal(count)]
+        return [hand[place] for place in self.rng.permutation(number)]

@@ -203,6 +203,17 @@ def test_the_images_of_an_identity_are_of_as_many_cameras_and_as_different_as_ca
                 assert sorted(found.values()) == sorted(wanted.values())
 
 
+def test_each_camera_of_an_identity_is_as_often_the_last() -> None:
+    batches = [batch for epoch in range(60) for batch in balanced(0, epoch, balance="camera", P=5, K=3)]
+    last = Counter((PIDS[index], CAMIDS[index]) for batch in batches for index in batch[2::3])
+    of_three = [pid for pid in set(PIDS) if len({key for key in zip(PIDS, CAMIDS, strict=True) if key[0] == pid}) == 3]
+    for pid in of_three:
+        counts = [number for (other, _), number in last.items() if other == pid]
+        assert len(counts) == 3
+        assert min(counts) > sum(counts) / 5
+    assert of_three
+
+
 @pytest.mark.parametrize("balance", ["source", "one_source", "camera"])
 def test_balanced_batches_follow_from_seed_and_epoch_and_fill_steps(balance: str) -> None:
     orders = [balanced(seed, epoch, accumulate=4, balance=balance, P=3, K=2) for seed in (0, 1) for epoch in (0, 1)]
