@@ -121,7 +121,7 @@ def test_a_network_whose_retrieval_compares_features_is_exported_with_them(
     "other",
     [
         {"ibn": True, "non_local": True},
-        {"ibn": True, "non_local": True, "resnet_variant": "fastreid"},
+        pytest.param({"ibn": True, "non_local": True, "resnet_variant": "fastreid"}, marks=pytest.mark.slow),
         {"model": "osnet_ain_x0_25", "last_conv_stride": 1},
     ],
 )
@@ -196,10 +196,12 @@ SOLIDER = {"model": "timm:swin_tiny_patch4_window7_224", "last_conv_stride": 2, 
 @pytest.mark.parametrize(
     "own",
     [
-        *({"model": f"timm:{name}", "last_conv_stride": 2} for name in ("test_efficientnet", "tf_efficientnet_lite0")),
-        *({"model": f"timm:{name}"} for name in ("test_vit", "test_vit2")),
+        {"model": "timm:test_efficientnet", "last_conv_stride": 2},
+        {"model": "timm:test_vit"},
         {"model": "timm:convnext_atto", "last_conv_stride": 2},
         TRANSREID,
+        pytest.param({"model": "timm:tf_efficientnet_lite0", "last_conv_stride": 2}, marks=pytest.mark.slow),
+        pytest.param({"model": "timm:test_vit2"}, marks=pytest.mark.slow),
         pytest.param({"model": "timm:eva02_tiny_patch14_224"}, marks=pytest.mark.slow),
         pytest.param({"model": "timm:swin_tiny_patch4_window7_224", "last_conv_stride": 2}, marks=pytest.mark.slow),
         pytest.param(SOLIDER, marks=pytest.mark.slow),
