@@ -79,9 +79,9 @@ def detach_branch(branch: BranchOutput, keep: Tensor) -> BranchOutput:
         return ClassScores(kept(scores.logits), None if scores.scale is None else kept(scores.scale))
 
     spectral = branch.spectral
-    return BranchOutput(
-        kept(branch.features),
-        kept(branch.embeddings),
-        kept_scores(branch.scores),
-        None if spectral is None else SpectralOutput(kept_scores(spectral.scores), spectral.diagonal),
+    return branch._replace(
+        features=kept(branch.features),
+        embeddings=kept(branch.embeddings),
+        scores=kept_scores(branch.scores),
+        spectral=None if spectral is None else SpectralOutput(kept_scores(spectral.scores), spectral.diagonal),
     )

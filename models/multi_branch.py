@@ -1,6 +1,7 @@
 """The heads of several branches: MGN and LightMBN, with last stages of their own, CLIP-ReID's baseline, and JPM."""
 
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,24 +20,26 @@ DROPPED_ROWS = 0.33
 
 
 class ChannelPooling(nn.Module):
-    """The average of a map, cut into two halves of its channels, each mapped to D by the same layers.
+    """A map pooled as a whole, cut into two halves of its channels, each mapped to D by the same layers.
 
     Args:
         in_channels: C of the map.
         dim: D.
+        pooling: average or maximum.
 
     Source: Herzog et al. 2021, arXiv 2101.10774, section 3 (channel branch).
     """
 
-    def __init__(self, in_channels: int, dim: int) -> None:
+    def __init__(self, in_channels: int, dim: int, pooling: Literal["avg", "max"]) -> None:
         super().__init__()
+        self.pooling: Literal["avg", "max"] = pooling
         self.reduction = nn.Linear(in_channels // 2, dim, bias=False)
         self.bn = nn.BatchNorm1d(dim)
         nn.init.kaiming_normal_(self.reduction.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, feature_map: Tensor) -> Tensor:
         """(B, C, h, w) -> (2, B, D)."""
-        pooled = pool_stripes(feature_map, 1, "avg")[0]
+        pooled = pool_stripes(feature_map, 1, self.pooling)[0]
         halves = self.reduction(pooled.unflatten(1, (2, -1)).transpose(0, 1))
         # One after another, as published: each half has its own mean and variance of the batch.
         return torch.stack([self.bn(half) for half in halves]).relu()
@@ -79,23 +82,25 @@ def build_lightmbn(options: ModelParams, backbone: Backbone, num_classes: int) -
 
     The branches share the backbone as `split_in_three` says. In the first another block follows; its map is pooled
     twice, whole and through a Top-DropBlock. The second has a global feature and two stripes, the third the two halves
-    of the channels. Pooling is as in the authors' code: average for stripes and channels (`part_pooling` for the
-    former), maximum (`global_pooling`) for the others, but average for the first on an OSNet.
+    of the channels. Pooling is as in the authors' code: average for the stripes (`part_pooling`), maximum
+    (`global_pooling`) for the others, but average for the first and for the channels on an OSNet.
 
-    Source: Herzog et al. 2021, arXiv 2101.10774, and the authors' lmbn_n.py.
+    Source: Herzog et al. 2021, arXiv 2101.10774, and the authors' lmbn_n.py (OSNet) and lmbn_r.py (ResNet).
     """
     split_in_three(backbone)
     backbone.add_block("bottleneck")
     channels, dim = backbone.out_channels, options.feature_dim
     head = partial(build_head, options, num_classes=num_classes)
     whole = partial(head, channels, 1, dim, is_global=True)
+    is_osnet = options.model in OSNETS
     drop = nn.Sequential(TopDropBlock(DROPPED_ROWS), StripePooling(1, options.global_pooling))
+    halves = ChannelPooling(channels, dim, "avg" if is_osnet else "max")
     branches = {
-        GLOBAL: whole(pooling="avg" if options.model in OSNETS else None),
+        GLOBAL: whole(pooling="avg" if is_osnet else None),
         "drop": whole(pooling=drop),
         "global2": whole(),
         "parts2": head(channels, 2, dim, is_global=False),
-        "channels": head(dim, 2, 0, is_global=False, pooling=ChannelPooling(channels, dim)),
+        "channels": head(dim, 2, 0, is_global=False, pooling=halves),
     }
     return branches, {GLOBAL: 0, "drop": 0, "global2": 1, "parts2": 1, "channels": 2}
 

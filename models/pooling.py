@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from utils.precision import at_least_fp32
+
 Pooling = Literal["avg", "max", "gem", "gem_each"]
 
 EPSILON = 1e-6
@@ -35,8 +37,9 @@ class StripePooling(nn.Module):
         """(B, C, h, w) -> (P, B, C)."""
         if self.power is None:
             return pool_stripes(feature_map, self.num_parts, "max" if self.kind == "max" else "avg")
-        # With logarithms: a high power of a small value is zero in float32, and its gradient NaN.
-        stripes = _stripes_of(feature_map.clamp_min(EPSILON), self.num_parts)
+        # With logarithms: a high power of a small value is zero in float32, and its gradient NaN. In bfloat16 they
+        # would be off by some thousandths.
+        stripes = _stripes_of(at_least_fp32(feature_map).clamp_min(EPSILON), self.num_parts)
         # (), or (P, 1, 1, 1) of all stripes.
         power = self.power if self.kind == "gem" else self.power[..., None, None]
         logarithms = (power * stripes.log()).logsumexp((2, 3)) - math.log(stripes.shape[2] * stripes.shape[3])

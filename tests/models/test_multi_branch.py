@@ -1,6 +1,7 @@
 """MGN and LightMBN: structure, sizes and starts of their branches."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
@@ -142,14 +143,17 @@ def test_of_equal_rows_the_drop_block_drops_the_upper_ones() -> None:
     assert top_rows(torch.zeros(2, 3, 4, 2), 2).tolist() == [[True, True, False, False]] * 2
 
 
-def test_channels_are_halves_of_the_average_with_shared_layers_and_a_batch_of_their_own() -> None:
-    pooling = ChannelPooling(6, 4)
+@pytest.mark.parametrize("kind", ["avg", "max"])
+def test_channels_are_halves_of_the_pooled_map_with_shared_layers_and_a_batch_of_their_own(
+    kind: Literal["avg", "max"],
+) -> None:
+    pooling = ChannelPooling(6, 4, kind)
     nn.init.normal_(pooling.bn.weight)
     feature_map = torch.randn(5, 6, 3, 2)
-    means = feature_map.mean((2, 3))
+    pooled = feature_map.mean((2, 3)) if kind == "avg" else feature_map.amax((2, 3))
     mean, variance = torch.zeros(4), torch.ones(4)
     result = pooling(feature_map)
-    for half, found in zip((means[:, :3], means[:, 3:]), result, strict=True):
+    for half, found in zip((pooled[:, :3], pooled[:, 3:]), result, strict=True):
         reduced = half @ pooling.reduction.weight.T
         mean, variance = 0.9 * mean + 0.1 * reduced.mean(0), 0.9 * variance + 0.1 * reduced.var(0)
         normalised = (reduced - reduced.mean(0)) / (reduced.var(0, unbiased=False) + 1e-5).sqrt()
@@ -169,7 +173,7 @@ def lightmbn_features(network: ReidNetwork, images: Tensor, whole: Callable[[Ten
     pooled["parts2"] = [upper.mean((2, 3)), lower.mean((2, 3))]
     layers = heads["channels"].pooling
     assert isinstance(layers, ChannelPooling)
-    pooled["channels"] = [layers.bn(layers.reduction(half)).relu() for half in third.mean((2, 3)).chunk(2, dim=1)]
+    pooled["channels"] = [layers.bn(layers.reduction(half)).relu() for half in whole(third).chunk(2, dim=1)]
     result = []
     for name, head in zip(heads, network.heads(), strict=True):
         for part, vector in enumerate(pooled[name]):

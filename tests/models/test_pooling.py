@@ -58,6 +58,13 @@ def test_gem_lies_between_mean_and_maximum_and_its_power_is_trained() -> None:
     assert pooling.power.grad > 0
 
 
+@pytest.mark.parametrize("kind", ["gem", "gem_each"])
+def test_gem_of_a_bfloat16_map_is_computed_in_float32(kind: Pooling) -> None:
+    feature_map = torch.rand(3, 5, 4, 2, generator=torch.Generator().manual_seed(0)).bfloat16()
+    pooling = StripePooling(2, kind)
+    assert torch.equal(pooling(feature_map), pooling(feature_map.float()))
+
+
 @pytest.mark.parametrize("power", [0.5, 3.0, 10.0, 50.0])
 def test_a_dead_channel_has_a_finite_gem_and_gradient_at_any_power(power: float) -> None:
     feature_map = torch.zeros(2, 3, 4, 2)
