@@ -123,7 +123,7 @@ class BatchSampling(Options):
     K: int = Field(default=4, ge=1)
     """Images of each identity in a batch of P x K sampling."""
     every_image: bool = False
-    """P x K sampling draws identities by their numbers of images, which shows nearly all images; false: equally."""
+    """P x K sampling draws identities by their numbers of images: with a small K nearly every image; false: equally."""
     balance: Literal["source", "one_source", "camera"] | None = None
     """P x K batches: P / S identities of each of S data sets, all of one, or K images of many cameras; null: any."""
 

@@ -69,8 +69,8 @@ def pk_batches(
     than K are repeated. Identities are dealt from a deck as well, or, with `every_image`, drawn as often as their
     images fill groups of K.
 
-    Source: Hermans et al. 2017, arXiv 1703.07737, section 2; with `every_image` like the strong baseline (Luo et al.
-    2019, arXiv 1903.07071).
+    Source: Hermans et al. 2017, arXiv 1703.07737, section 2; `every_image` after the strong baseline (Luo et al. 2019,
+    arXiv 1903.07071), which leaves out the images that fill no group.
     """
     images_of = _images_of(labels)
     decks = [_Deck(images, rng) for images in images_of]
