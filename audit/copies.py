@@ -12,6 +12,8 @@ from audit.pixels import Pixels
 
 CANDIDATES = 5
 """Neighbours whose pixels are compared."""
+LEAST_DIFFERENCE = 0.1
+"""Of images with other pixels, whose thumbnails may be equal."""
 ROWS = 4096
 
 
@@ -60,4 +62,6 @@ def _near_copies(pixels: Pixels, near: Near, part: torch.Tensor, most: float) ->
     ends = np.stack([part.numpy().repeat(candidates.shape[1]), candidates.flatten().numpy()], axis=1)
     first, second = (pixels.thumbnails[ends[:, side]].astype(np.int16) for side in (0, 1))
     difference = np.abs(first - second).mean(axis=(1, 2, 3), dtype=np.float32)
+    is_same = (pixels.digests[ends[:, 0]] == pixels.digests[ends[:, 1]]).all(axis=1)
+    difference = np.where(is_same, 0, difference.clip(min(LEAST_DIFFERENCE, most)))
     return ends[difference <= most], difference[difference <= most]

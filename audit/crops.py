@@ -68,7 +68,7 @@ def _deviations(values: Tensor) -> Tensor:
 
 
 def compare_cameras(pixels: Pixels, camids: Tensor) -> list[Camera]:
-    """The colours of each camera, beside those of the median camera.
+    """The colours of each camera, beside the median of the other cameras.
 
     Args:
         pixels: of N images or more.
@@ -77,19 +77,23 @@ def compare_cameras(pixels: Pixels, camids: Tensor) -> list[Camera]:
     cameras = camids.unique().tolist()
     rows_of = [(camids == camid).nonzero().flatten().numpy() for camid in cameras]
     colours = np.stack([pixels.colours[rows].mean(axis=0) for rows in rows_of])
-    spreads = [float(np.ptp(pixels.colours[rows], axis=1).mean()) for rows in rows_of]
-    usual = np.median(colours, axis=0)
-    return [
-        Camera(camid, len(rows), tuple(colour.tolist()), _remark(colour, usual, spread, float(np.median(spreads))))
-        for camid, rows, colour, spread in zip(cameras, rows_of, colours, spreads, strict=True)
-    ]
+    spreads = np.array([np.ptp(pixels.colours[rows], axis=1).mean() for rows in rows_of])
+    found = []
+    for place, (camid, rows, colour) in enumerate(zip(cameras, rows_of, colours, strict=True)):
+        others = np.arange(len(cameras)) != place
+        remark = ""
+        if others.any():
+            usual, usual_spread = np.median(colours[others], axis=0), float(np.median(spreads[others]))
+            remark = _remark(colour, usual, float(spreads[place]), usual_spread)
+        found.append(Camera(camid, len(rows), tuple(colour.tolist()), remark))
+    return found
 
 
 def _remark(colour: np.ndarray, usual: np.ndarray, spread: float, usual_spread: float) -> str:
     """What is odd about a camera's colours.
 
     Args:
-        colour, usual: (3,) mean colour of the camera, and of the median one.
+        colour, usual: (3,) mean colour of the camera, and the median of the others.
         spread, usual_spread: mean range of the channels of an image.
     """
     if spread < GREY <= usual_spread:

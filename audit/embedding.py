@@ -12,8 +12,9 @@ from config.eval_params import EvalParams
 from config.evaluation import EvaluationParams
 from config.params import Params
 from data.dataset import read_dataset
-from data.label_fixes import fixes_between, write_fixes
+from data.label_fixes import fixes_between, holds_fixes, write_fixes
 from data.samples import Sample, sorted_camids, sorted_pids
+from engine.batches import num_processes
 from engine.build import start_network
 from engine.commands import began_with
 from engine.run import RunFolder, is_run, run_folder, write_params
@@ -67,9 +68,10 @@ def folds_of(train: Sequence[Sample], params: Params) -> list[set[int]]:
     parts = torch.randperm(len(pids), generator=generator).tensor_split(number)
     folds = [{pids[place] for place in part.tolist()} for part in parts]
     left, sampling = len(pids) - max(map(len, folds)), params.batch_sampling_params
-    if sampling.class_balanced and left < sampling.P and not params.is_unsupervised:
+    needed = num_processes(params) * sampling.P
+    if sampling.class_balanced and left < needed and not params.is_unsupervised:
         raise ParamsError(
-            f"batch_sampling_params.P: {sampling.P} identities a batch, but without a fold the training set has "
+            f"batch_sampling_params.P: {needed} identities a batch, but without a fold the training set has "
             f"{left}; lower P, or raise audit_params.folds"
         )
     return folds
@@ -83,25 +85,27 @@ def views_of_folds(
     Folds of an interrupted audit are resumed.
 
     Raises:
-        DataError: the folder holds a fold that was trained with other params.
+        DataError: the folder holds a fold that was trained with other params, images or labels.
     """
     train = pool.samples[: pool.num_train]
     as_read = read_dataset(params.model_copy(update={"label_fixes": ""})).train
     for number, judged in enumerate(folds, start=1):
-        folder = run_folder(str(out), f"fold_{number}")
+        folder, corrections = run_folder(str(out), f"fold_{number}"), out / f"fold_{number}.csv"
         # Its own file of corrections leaves them out; an evaluation would only cost time.
         changes = {
-            "label_fixes": str(out / f"fold_{number}.csv"),
+            "label_fixes": str(corrections),
             "evaluation_params": EvaluationParams(batch_size=params.evaluation_params.batch_size),
             "working_dir": str(out),
         }
         of_fold = params.model_copy(update=changes)
         with fail_together():
-            if is_run(folder) and not began_with(folder, of_fold):
-                raise DataError(f"{folder.path}: was trained with other params; name another --out")
+            others = [sample for sample in train if sample.pid not in judged]
+            fixes = fixes_between(as_read, others, pool.root)
+            if is_run(folder) and not (began_with(folder, of_fold) and holds_fixes(corrections, fixes)):
+                text = "was trained with other params, images or labels"
+                raise DataError(f"{folder.path}: {text}; name another --out")
             if this_process().is_rank_zero and not is_run(folder):
-                others = [sample for sample in train if sample.pid not in judged]
-                write_fixes(out / f"fold_{number}.csv", fixes_between(as_read, others, pool.root))
+                write_fixes(corrections, fixes)
                 folder.path.mkdir(exist_ok=True)
                 write_params(folder, of_fold, "start_train")
         is_trained, resume = broadcast_from_rank0((is_finished(folder.path), folder.last.is_file()))

@@ -107,7 +107,9 @@ def kept_of(copies: Copies, pool: Pool, swaps: Swaps) -> int | None:
 
 
 def suggest_fixes(pool: Pool, found: Findings, least: float, near_duplicate: float) -> list[Fix]:
-    """The corrections whose score is at least `least`, one for each image or identity; the surest reason wins.
+    """The corrections whose score is at least `least`, one for each image or identity.
+
+    Where there are several, copies come before poor crops, wrong labels and parts of identities.
 
     Args:
         pool: the images.

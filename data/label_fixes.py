@@ -46,6 +46,15 @@ def write_fixes(path: Path, fixes: Sequence[Fix]) -> None:
         writer.writerows((*fix[:-1], f"{fix.score:.3f}") for fix in fixes)
 
 
+def holds_fixes(path: Path, fixes: Sequence[Fix]) -> bool:
+    """Whether the file has these lines and no others, whatever their reasons and scores.
+
+    Raises:
+        DataError: there is no such file, or it is none of corrections.
+    """
+    return [*_read(path)[0].values()] == [fix._replace(reason="", score=1.0) for fix in fixes]
+
+
 def apply_fixes(dataset: Dataset, path: Path, root: Path) -> Dataset:
     """Correct the labels of `train` and `val`: first those of single images, then the merged identities.
 

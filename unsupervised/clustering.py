@@ -20,8 +20,8 @@ OUTLIER = -1
 def cluster(features: Tensor, section: ClusteringParams, order: Tensor | None = None) -> Tensor:
     """Embeddings of unit length (N, D) -> cluster of each image (N,) int64 on the CPU, `OUTLIER` for those in none.
 
-    The clusters are numbered in the order of their first images. Those that DBSCAN leaves with fewer than `min_samples`
-    images, as another has taken the images between both, are dropped.
+    The clusters are numbered in the order of their first core images. Those that DBSCAN leaves with fewer than
+    `min_samples` images, as another has taken the images between both, are dropped.
 
     Args:
         order: (N, k1) the nearest of each image, for the Jaccard distance; None: they are searched for.

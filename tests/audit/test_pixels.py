@@ -43,6 +43,14 @@ def test_copies_with_the_same_and_with_nearly_the_same_pixels_are_found(tmp_path
     assert [copies.rows for copies in find_copies(pixels, everyone_near(5), 0.0)] == [[0, 2]]
 
 
+def test_other_pixels_with_the_same_thumbnail_are_no_exact_copy() -> None:
+    thumbnails = np.zeros((3, 32, 16, 3), np.uint8)
+    pixels = Pixels(np.array([[0], [1], [1]]), np.zeros((3, 2)), np.zeros((3, 3)), np.zeros(3), thumbnails)
+    (group,) = find_copies(pixels, everyone_near(3), 4.0)
+    assert group.rows == [0, 1, 2]
+    assert 0 < group.difference < 1
+
+
 def test_a_copy_of_a_copy_is_of_the_same_group() -> None:
     pixels = Pixels(
         np.array([[0], [1], [0], [1], [2]]),
@@ -80,3 +88,9 @@ def test_odd_cameras_are_named() -> None:
     assert cameras[3].remark in ("red cast", "yellow cast")
     assert [camera.remark for camera in cameras[4:]] == ["no colour", "very bright"]
     assert compare_cameras(pixels, torch.zeros(6, dtype=torch.int64))[0].remark == ""
+
+
+def test_each_of_two_cameras_is_compared_with_the_other() -> None:
+    colours = np.array([[110, 100, 90], [120, 110, 70]], np.float32)
+    cameras = compare_cameras(Pixels(np.empty((0, 0)), np.empty(0), colours, np.empty(0), np.empty(0)), torch.arange(2))
+    assert [camera.remark for camera in cameras] == ["blue cast", "yellow cast"]

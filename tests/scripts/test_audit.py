@@ -150,6 +150,9 @@ def test_folds_train_networks_that_judge_what_they_have_not_seen(audited: Script
         (out / name).unlink()
     shutil.rmtree(out / "fold_2")
     assert "fold_1: was trained with other params" in audited.mistake(*command, "lr.base_lr=0.1")
+    other = audited.folder / "other.csv"
+    other.write_text("".join((out / "fold_2.csv").read_text().splitlines(keepends=True)[:2]))
+    assert "images or labels" in audited.mistake(*command, f"label_fixes={other}")
     audited.succeed(*command, processes=TWO)
     assert (out / "fold_1" / "model_best.pth").stat().st_mtime_ns == kept
     assert (out / "fixes.csv").read_bytes() == found

@@ -81,6 +81,8 @@ class SpectralDistances:
 def spectral_scores(query: Tensor, near: Tensor, temperature: float) -> Tensor:
     """Cosine between each query and its nearest gallery images after the spectral feature transform.
 
+    The authors' code takes inner products, and so prefers images that resemble many others.
+
     Args:
         query: (R, D) float32 embeddings, none of length zero.
         near: (R, n, D) likewise, the nearest of each.
