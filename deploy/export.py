@@ -126,7 +126,7 @@ def _calibration(paths: Sequence[Path], params: Params) -> Iterator[np.ndarray]:
     """Batches of images as the model takes them."""
     profile = profile_of(params.export_params)
     height, width, interpolation = params.eval_resize
-    resize = Resize(*profile.input_size(height, width, params.export_params.resize), interpolation)
+    resize = Resize(*profile.input_size(height, width), interpolation)
     for first in range(0, len(paths), BATCH):
         yield profile.encode(np.stack([profile.read(path, resize) for path in paths[first : first + BATCH]]))
 

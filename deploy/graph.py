@@ -93,7 +93,7 @@ def to_onnx(trained: Trained, options: ExportParams) -> onnx.ModelProto:
     params, profile = trained.params, profile_of(options)
     normalisation, resize = params.data_augmentation.normalisation, params.eval_resize if options.resize else None
     exportable = Exportable(trained.network.eval(), normalisation, profile, resize, half=options.precision == "fp16")
-    height, width = profile.input_size(*params.eval_resize[:2], options.resize)
+    height, width = profile.input_size(*params.eval_resize[:2])
     first = 1 if profile.layout == "nhwc" else 2
     dynamic = {0: torch.export.Dim("batch")}
     if options.resize and profile.is_own:

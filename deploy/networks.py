@@ -67,8 +67,9 @@ class ExportedNetwork(Network):
     """
 
     def __init__(self, card: ModelCard, runs_on: str) -> None:
-        self.card, self.profile, self.runs_on = card, profile_named(card.profile, card.layout), runs_on
-        self.resize = Resize(*self.profile.input_size(card.img_h, card.img_w, card.resize), card.interpolation)
+        self.card, self.runs_on = card, runs_on
+        self.profile = profile_named(card.profile, card.layout, card.resize)
+        self.resize = Resize(*self.profile.input_size(card.img_h, card.img_w), card.interpolation)
         self.embedding_dim, self.branch_dims = card.embedding_dim, card.branch_dims
 
     @abstractmethod

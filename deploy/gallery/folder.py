@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,10 +64,13 @@ def _synchronise(gallery: Gallery, folder: Path, predictor: Predictor) -> Change
     problems: list[str] = []
     with tqdm(desc="embedding", total=len(wanted), unit="img", leave=False, disable=bars_hidden()) as progress:
         for batch in embed_batches(predictor, (folder / item.name for item in wanted)):
-            gallery.add(batch.vectors, [wanted[number] for number in batch.numbers])
+            has_length = batch.vectors.any(axis=1)
+            items = [wanted[number] for number in batch.numbers]
+            gallery.add(batch.vectors[has_length], list(compress(items, has_length)))
             problems += map(str, batch.errors.values())
+            problems += [f"{item.name}: its embedding is 0" for item in compress(items, ~has_length)]
             progress.update(len(batch.numbers) + len(batch.errors))
-    _warn(folder, "cannot be read, and are left out", problems)
+    _warn(folder, "cannot be used, and are left out", problems)
     return Changes(len(wanted) - len(problems), len(outdated), len(problems))
 
 

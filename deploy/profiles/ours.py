@@ -16,7 +16,6 @@ class Ours(Profile):
     is_own = True
     output_names = ("embedding", "length")
     mean, std = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)
-    allows_resize = True
 
     def __init__(self, layout: PixelLayout = "nhwc") -> None:
         self.layout = layout
@@ -28,10 +27,6 @@ class Ours(Profile):
     def read(self, path: Path, resize: Resize) -> np.ndarray:
         """As in training."""
         return decode(path, resize)
-
-    def input_size(self, height: int, width: int, resize: bool) -> tuple[int, int]:
-        """The network's, which is one of any with `resize`."""
-        return height, width
 
     def file_name(self, backbone: str, height: int, width: int) -> str:
         """None of its own."""

@@ -37,8 +37,6 @@ class Profile(ABC):
     """Whether it rounds resized pixels to whole values, as OpenCV does with uint8."""
     precisions: tuple[str, ...] = ("fp32", "fp16", "int8")
     """Values of export_params.precision that it can run."""
-    allows_resize = False
-    """Whether export_params.resize makes sense: the graph then takes squares of the network's height."""
 
     @abstractmethod
     def encode(self, pixels: np.ndarray) -> np.ndarray:
@@ -52,9 +50,9 @@ class Profile(ABC):
         pixels = bilinear(decode(path), *resize[:2])
         return pixels.round() if self.rounds_pixels else pixels
 
-    def input_size(self, height: int, width: int, resize: bool) -> tuple[int, int]:
-        """The size of the images that the graph of a network for this size takes, depending on export_params.resize."""
-        return (height, height) if resize else (height, width)
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """The size of the images that the graph of a network for this size takes."""
+        return height, width
 
     def file_name(self, backbone: str, height: int, width: int) -> str:
         """The name of the exported file, unless --out says another; "" if that of the checkpoint is taken."""

@@ -7,7 +7,7 @@ from deploy.profiles.openvino import OpenVINO
 from deploy.profiles.ours import Ours
 from deploy.profiles.profile import PixelLayout, Profile
 from deploy.profiles.tao import TAO
-from deploy.profiles.ultralytics import Ultralytics
+from deploy.profiles.ultralytics import Ultralytics, UltralyticsSquare
 from utils.errors import ParamsError
 
 PROFILES: dict[str, Profile] = {
@@ -21,9 +21,15 @@ PROFILES: dict[str, Profile] = {
 """By export_params.profile."""
 
 
-def profile_named(name: str, layout: PixelLayout) -> Profile:
-    """The profile of a model with this layout; raises a KeyError if there is none."""
-    return Ours(layout) if name == "ours" else PROFILES[name]
+SQUARES: dict[str, Profile] = {"ultralytics": UltralyticsSquare()}
+"""Those of graphs that resize squares, as export_params.resize asks for."""
+
+
+def profile_named(name: str, layout: PixelLayout, resize: bool) -> Profile:
+    """The profile of a model of this layout whose graph resizes images or not; raises a KeyError if there is none."""
+    if name == "ours":
+        return Ours(layout)
+    return (SQUARES if resize else PROFILES)[name]
 
 
 def profile_of(options: ExportParams) -> Profile:
@@ -32,12 +38,12 @@ def profile_of(options: ExportParams) -> Profile:
     Raises:
         ParamsError: another option contradicts it.
     """
-    profile = profile_named(options.profile, options.layout or "nhwc")
     given = f'export_params.profile: "{options.profile}"'
+    if options.resize and options.profile not in ("ours", *SQUARES):
+        raise ParamsError(f"{given} resizes images itself; set export_params.resize to false")
+    profile = profile_named(options.profile, options.layout or "nhwc", options.resize)
     if options.layout not in (None, profile.layout):
         raise ParamsError(f'{given} takes "{profile.layout}"; set export_params.layout to null')
-    if options.resize and not profile.allows_resize:
-        raise ParamsError(f"{given} resizes images itself; set export_params.resize to false")
     if options.precision not in profile.precisions:
         raise ParamsError(
             f"{given}: TensorRT chooses the precision itself, as the file beside the model says; set "

@@ -6,16 +6,32 @@ from deploy.profiles.profile import Profile
 
 
 class Ultralytics(Profile):
-    """Source: ultralytics/trackers/utils/reid.py of Ultralytics 8.4.190, which resizes to the input's height and width.
+    """Images of the network's height and width.
 
-    Versions before 8.4.175 resize to a square of the input's height: export_params.resize makes the graph take such.
+    Source: ultralytics/trackers/utils/reid.py of Ultralytics 8.4.190.
     """
 
     consumer = "Ultralytics"
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     rounds_pixels = False
-    allows_resize = True
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """RGB / 255."""
         return np.ascontiguousarray((pixels / np.float32(255)).transpose(0, 3, 1, 2))
+
+
+class UltralyticsSquare(Ultralytics):
+    """Squares of the network's height, which the graph resizes, with blue as the first channel.
+
+    Source: the same file of Ultralytics 8.4.100, whose crops are RGB already when it reverses their channels.
+    """
+
+    is_bgr = True
+
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
+        """BGR / 255."""
+        return super().encode(pixels[..., ::-1])
+
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """A square."""
+        return height, height

@@ -135,6 +135,10 @@ def test_a_square_is_resized_in_the_graph_and_measured_as_the_consumer_resizes(
         normalised = torch.from_numpy((images / 255 - 0.5) / 0.5).permute(0, 3, 1, 2).float()
         expected = F.normalize(model.trained.network.eval().embed(normalised)).numpy()
     assert np.abs(OnnxNetwork(out).embed(squares).embeddings - expected).max() < 1e-4
+    # As these versions feed it: blue first.
+    fed = np.ascontiguousarray((squares / 255)[..., ::-1].transpose(0, 3, 1, 2), dtype=np.float32)
+    found = np.asarray(onnxruntime.InferenceSession(out).run(None, {"images": fed})[0])
+    assert np.abs(found / np.linalg.norm(found, axis=1, keepdims=True) - expected).max() < 1e-4
     with pytest.raises(ParamsError, match="squares"):
         load_exported(out, EvalParams())
 

@@ -70,6 +70,20 @@ def test_unreadable_images_are_named_and_the_others_indexed(
     assert "b.png" not in ids(gallery)
 
 
+def test_images_without_an_embedding_are_named_and_the_others_indexed(
+    folder: Path,
+    gallery: Gallery,
+    network: MeanColour,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    embed = network.embed
+    monkeypatch.setattr(network, "embed", lambda pixels: embed(pixels) * (pixels[:, 0, 0, 1:2] == 0))
+    assert changes(gallery, folder, network) == Changes(2, 0, 1)
+    assert list(ids(gallery)) == ["0002_c3s1_000451_03.png", "deeper/a.png"]
+    assert "b.png: its embedding is 0" in caplog.text
+
+
 def test_uploaded_images_stay(
     folder: Path, gallery: Gallery, network: MeanColour, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -216,6 +216,16 @@ def test_malformed_requests_are_refused_with_a_reason(client: TestClient, path: 
     assert reason in answer.json()["error"]
 
 
+@pytest.mark.parametrize("path", ["/search", "/gallery"])
+def test_an_image_without_an_embedding_is_refused_with_a_reason(
+    client: TestClient, network: MeanColour, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "embed", lambda pixels: np.zeros((len(pixels), 3), np.float32))
+    answer = client.post(path, content=png(RED))
+    assert answer.status_code == 422
+    assert answer.json().keys() == {"error"}
+
+
 def test_one_bad_image_of_several_is_named(client: TestClient) -> None:
     answer = client.post("/embed", files=form(png(RED), b"no image"))
     assert answer.status_code == 422
