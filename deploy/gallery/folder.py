@@ -8,6 +8,7 @@ from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from data.images import IMAGE_SUFFIXES
@@ -64,9 +65,9 @@ def _synchronise(gallery: Gallery, folder: Path, predictor: Predictor) -> Change
     problems: list[str] = []
     with tqdm(desc="embedding", total=len(wanted), unit="img", leave=False, disable=bars_hidden()) as progress:
         for batch in embed_batches(predictor, (folder / item.name for item in wanted)):
-            has_length = batch.vectors.any(axis=1)
+            has_length = np.any(batch.vectors, axis=1)
             items = [wanted[number] for number in batch.numbers]
-            gallery.add(batch.vectors[has_length], list(compress(items, has_length)))
+            gallery.add(batch.vectors[has_length], [*compress(items, has_length)])
             problems += map(str, batch.errors.values())
             problems += [f"{item.name}: its embedding is 0" for item in compress(items, ~has_length)]
             progress.update(len(batch.numbers) + len(batch.errors))
