@@ -2,12 +2,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# A worker more than cores, as tests also wait for processes that start, stop or hang; every process, the scripts that
-# tests start included, computes on one core. More than 8 workers would only take more memory. A worker begins with its
-# share of the tests in their order, so that what a file's tests have in common is mostly made once, and takes over tests
-# of the others when it is done.
-WORKERS = $(shell $(PYTHON) -c "import os; print(min(8, 1 + (os.cpu_count() or 1)))")
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --durations 20
+# A worker for each core; so every process, the scripts that tests start included, computes on one core. More than 8
+# workers would only take more memory. A worker begins with its share of the tests in their order, so that what a file's
+# tests have in common is mostly made once, and takes over tests of the others when it is done.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal --durations 20
 
 .PHONY: train serve test test-all gpu bench lint clean
 
