@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow.compute import field
 
-from deploy.gallery.items import Item, Match, NameTakenError, NoSpaceError, UnknownIdError
+from deploy.gallery.items import Item, Match, NameTakenError, NoSpaceError, UnknownIdError, ZeroEmbeddingError
 from utils.errors import DataError, first_line
 
 INDEX_ROWS = 200_000  # images from which an index is built
@@ -229,6 +229,8 @@ def _with_ids(ids: Sequence[int]) -> str:
 
 
 def _checked(vectors: np.ndarray) -> np.ndarray:
+    if not np.any(vectors, axis=1).all():
+        raise ZeroEmbeddingError("the embedding of the image is 0, which has no neighbours")
     if not np.allclose(np.linalg.norm(vectors, axis=1), 1, rtol=0, atol=1e-5):
         raise ValueError("vectors: expected unit length")
     return vectors

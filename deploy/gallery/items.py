@@ -17,6 +17,10 @@ class NameTakenError(DataError):
     """An item of this name is in the gallery already."""
 
 
+class ZeroEmbeddingError(ValueError):
+    """An embedding is 0, and so no nearer to one image than to another."""
+
+
 class Item(NamedTuple):
     """One image of a gallery."""
 

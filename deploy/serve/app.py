@@ -19,7 +19,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
 from deploy.gallery.gallery import Gallery
-from deploy.gallery.items import NameTakenError, NoSpaceError, UnknownIdError
+from deploy.gallery.items import NameTakenError, NoSpaceError, UnknownIdError, ZeroEmbeddingError
 from deploy.predictor import Predictor
 from deploy.serve.batching import Batcher
 from deploy.serve.limits import Limits
@@ -31,6 +31,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 STATUS = {
     UnknownIdError: 404,
     NameTakenError: 409,
+    ZeroEmbeddingError: 422,
     NoSpaceError: 507,
     DataError: 503,  # the gallery cannot be read or written, such as an object store that cannot be reached
     ClientDisconnect: 400,

@@ -84,8 +84,6 @@ class Routes(NamedTuple):
             id_ = (await read_json(request, IdBody)).id
             return await run_in_threadpool(lambda: self._search(query, self.gallery.vector(id_), without=id_))
         (vector,) = await self._embed(request, await read_images(request, 1))
-        if not vector.any():
-            raise HTTPException(422, "the embedding of the image is 0, which has no neighbours")
         return await run_in_threadpool(self._search, query, vector)
 
     async def add(self, request: Request, query: Annotated[AddQuery, Query()]) -> dict[str, Any]:

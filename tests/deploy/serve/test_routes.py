@@ -223,7 +223,7 @@ def test_an_image_without_an_embedding_is_refused_with_a_reason(
     monkeypatch.setattr(network, "embed", lambda pixels: np.zeros((len(pixels), 3), np.float32))
     answer = client.post(path, content=png(RED))
     assert answer.status_code == 422
-    assert answer.json().keys() == {"error"}
+    assert answer.json() == {"error": "the embedding of the image is 0, which has no neighbours"}
 
 
 def test_one_bad_image_of_several_is_named(client: TestClient) -> None:
